@@ -1,0 +1,18 @@
+"""forwardscope: one forward pass should be paid for once, and every one of them seen."""
+
+from forwardscope.core.cache import MISS, ForwardCache
+from forwardscope.core.stats import BackendStats
+from forwardscope.errors import ForwardscopeError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.trace import TraceEvent, TraceReader, TraceWriter
+
+__all__ = [
+    "MISS",
+    "BackendInstrumentation",
+    "BackendStats",
+    "ForwardCache",
+    "ForwardscopeError",
+    "TraceEvent",
+    "TraceReader",
+    "TraceWriter",
+]

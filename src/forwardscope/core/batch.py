@@ -1,0 +1,160 @@
+"""How one call with several questions is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any, Literal
+
+from forwardscope.core.cache import MISS, ForwardCache
+from forwardscope.core.flight import Flight, Flights, ForwardPass
+from forwardscope.core.keys import LookupKey
+
+__all__ = ["Answer", "BatchCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one lookup was answered.
+
+    Attributes:
+        result: `hit`, `miss` or `coalesced`.
+        wall_ns: Compute time of a miss, an even share of its batch's; else the
+            time that the lookup took, waiting included.
+        batch: Prompts in the forward batch of a miss; None for a single call.
+        tokens: Tokens of the prompt, where the compute told them.
+        error: Class of the exception where the compute failed.
+    """
+
+    result: Literal["hit", "miss", "coalesced"]
+    wall_ns: int
+    batch: int | None = None
+    tokens: int | None = None
+    error: str | None = None
+
+
+class BatchCall:
+    """One call of `cached_batch`: what it found, led, awaited and got.
+
+    It works in rounds. Each round claims what nobody computes, computes it as
+    one batch, wakes its waiters, and only then waits for what others compute;
+    so two overlapping batches cannot wait for each other. What others failed
+    to compute is the next round.
+
+    Attributes:
+        batch_sizes: Prompts in each call of `compute_misses` so far.
+        forward_ns: Wall time spent in those calls, in nanoseconds.
+    """
+
+    def __init__(self, keys: Sequence[LookupKey], cache: ForwardCache, flights: Flights) -> None:
+        self.batch_sizes: list[int] = []
+        self.forward_ns = 0
+        self._keys = keys
+        self._cache = cache
+        self._flights = flights
+        self._first: dict[LookupKey, int] = {}
+        self._values: dict[LookupKey, Any] = {}
+        self._answers: dict[LookupKey, Answer] = {}
+        self._lookup_ns = 0
+
+    def answer(self, compute_misses: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """Return the values in the order of the keys; see `BackendInstrumentation.cached_batch`."""
+        start = time.perf_counter_ns()
+        for index, key in enumerate(self._keys):
+            self._first.setdefault(key, index)
+        unanswered = [key for key in self._first if not self._found(key)]
+        self._lookup_ns = (time.perf_counter_ns() - start) // max(1, len(self._keys))
+        while unanswered:
+            unanswered = self._round(unanswered, compute_misses)
+        return [self._values[key] for key in self._keys]
+
+    def lookups(self) -> Iterator[tuple[LookupKey, Answer]]:
+        """Yield each prompt that was answered, in order; also after a failure.
+
+        A repeated prompt is a hit where the first was one, and else coalesced:
+        the pass that answered it was paid by the first. One that was still
+        waiting when the call failed is not counted.
+        """
+        quick = Answer("hit", self._lookup_ns)
+        for index, key in enumerate(self._keys):
+            answer = quick if key in self._values else None
+            answer = self._answers.get(key, answer)
+            if answer is None:
+                continue
+            if index == self._first[key] or answer.result == "hit":
+                yield key, answer
+            elif answer.error is None:
+                yield key, replace(quick, result="coalesced")
+
+    def _found(self, key: LookupKey) -> bool:
+        value = self._cache.get(key)
+        if value is MISS:
+            return False
+        self._values[key] = value
+        return True
+
+    def _round(
+        self, keys: list[LookupKey], compute_misses: Callable[[list[int]], Sequence[Any]]
+    ) -> list[LookupKey]:
+        """Answer what can be answered now; return what others failed to compute."""
+        computing = ForwardPass.current() is not None
+        claimed: list[tuple[LookupKey, Flight]] = []
+        led: list[tuple[LookupKey, Flight]] = []
+        awaited: list[tuple[LookupKey, Flight]] = []
+        try:
+            for key in keys:
+                flight = Flight(self._cache.generation)
+                claimed.append((key, flight))
+                other = self._flights.join(key, flight)
+                if other is not None and not computing:
+                    awaited.append((key, other))
+                elif self._found(key):  # stored between our look and our claim
+                    flight.value = self._values[key]
+                else:
+                    led.append((key, flight))
+            if led:
+                self._compute(led, compute_misses)
+        finally:
+            for key, flight in claimed:
+                self._flights.land(key, flight)
+        return [key for key, other in awaited if not self._joined(key, other)]
+
+    def _compute(
+        self,
+        led: list[tuple[LookupKey, Flight]],
+        compute_misses: Callable[[list[int]], Sequence[Any]],
+    ) -> None:
+        size = len(led)
+        self.batch_sizes.append(size)
+        error: str | None = None
+        start = time.perf_counter_ns()
+        forward = ForwardPass()
+        try:
+            with forward:
+                values = list(compute_misses([self._first[key] for key, _ in led]))
+            if len(values) != size:
+                raise RuntimeError(
+                    f"compute_misses returned {len(values)} values for {size} prompts"
+                )
+            for (key, flight), value in zip(led, values, strict=True):
+                self._cache.put(key, value, generation=flight.generation)
+                self._values[key] = flight.value = value
+        except BaseException as raised:
+            error = type(raised).__name__
+            raise
+        finally:
+            spent = time.perf_counter_ns() - start
+            self.forward_ns += spent
+            for (key, _), tokens in zip_longest(led, forward.tokens[:size]):
+                self._answers[key] = Answer("miss", spent // size, size, tokens, error)
+
+    def _joined(self, key: LookupKey, other: Flight) -> bool:
+        start = time.perf_counter_ns()
+        value = other.wait()
+        if value is MISS:
+            return False
+        self._values[key] = value
+        self._answers[key] = Answer("coalesced", time.perf_counter_ns() - start)
+        return True

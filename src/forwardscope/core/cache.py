@@ -1,0 +1,148 @@
+"""The forward cache: a bounded least-recently-used map."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import Any, Final, Literal
+
+from forwardscope.core.sizeof import size_of, size_of_strings
+
+__all__ = ["MISS", "DisabledCache", "ForwardCache", "MissType"]
+
+
+class MissType(Enum):
+    """The type of `MISS`, so that `value is MISS` narrows for type checkers."""
+
+    MISS = "MISS"
+
+    def __repr__(self) -> str:
+        return "MISS"
+
+
+#: What `ForwardCache.get` returns for an unknown key; a stored None is a value.
+MISS: Final = MissType.MISS
+
+
+class ForwardCache:
+    """A least-recently-used map bounded by entries and, if asked, by bytes.
+
+    Safe under threads: each call holds one lock for a few dict operations, and
+    values are measured outside it. Values are handed out as they were put in.
+
+    Args:
+        maxsize: The most entries to keep.
+        max_bytes: The most bytes to keep over all entries, or None for no bound.
+        sizeof: Bytes that a value holds; by default arrays, containers and
+            dataclasses are measured. The characters of the key's strings are
+            added to it in either case.
+
+    Raises:
+        ValueError: A bound is not positive.
+    """
+
+    def __init__(
+        self,
+        maxsize: int = 256,
+        *,
+        max_bytes: int | None = None,
+        sizeof: Callable[[Any], int] | None = None,
+    ) -> None:
+        if maxsize <= 0:
+            raise ValueError(f"maxsize must be positive; got {maxsize}")
+        if max_bytes is not None and max_bytes <= 0:
+            raise ValueError(f"max_bytes must be positive or None; got {max_bytes}")
+        self.maxsize: Final = maxsize
+        self.max_bytes: Final = max_bytes
+        self._sizeof = size_of if sizeof is None else sizeof
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._nbytes = 0
+        self._generation = 0
+        self._evictions = 0
+        self._rejections = 0
+
+    def get(self, key: Hashable) -> Any | Literal[MissType.MISS]:
+        """Return the value of a key and make it the most recently used, or return `MISS`."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return MISS
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Hashable, value: Any, *, generation: int | None = None) -> None:
+        """Store a value as the most recently used; evict the oldest until both bounds hold.
+
+        An entry larger than `max_bytes` alone is not stored but counted as a
+        rejection; what its key held before is gone all the same.
+
+        Args:
+            key: Any hashable.
+            value: Anything, None included.
+            generation: Store only if the cache was not cleared since this
+                `generation` was read; None stores always.
+        """
+        size = self._sizeof(value) + size_of_strings(key)
+        with self._lock:
+            if generation is not None and generation != self._generation:
+                return
+            replaced = self._entries.pop(key, None)
+            if replaced is not None:
+                self._nbytes -= replaced[1]
+            if self.max_bytes is not None and size > self.max_bytes:
+                self._rejections += 1
+                return
+            self._entries[key] = (value, size)
+            self._nbytes += size
+            self._evict()
+
+    def clear(self) -> None:
+        """Forget all entries; a compute that is under way now will not store its value."""
+        with self._lock:
+            self._entries.clear()
+            self._nbytes = 0
+            self._generation += 1
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<ForwardCache {len(self)}/{self.maxsize} entries, {self.nbytes} bytes>"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now: values and the characters of keys."""
+        return self._nbytes
+
+    @property
+    def evictions(self) -> int:
+        """Entries removed for room since the cache was made."""
+        return self._evictions
+
+    @property
+    def rejections(self) -> int:
+        """Values never stored, being larger than the whole cache."""
+        return self._rejections
+
+    @property
+    def generation(self) -> int:
+        """How often the cache has been cleared; see `put`."""
+        return self._generation
+
+    def _evict(self) -> None:
+        while len(self._entries) > self.maxsize or (
+            self.max_bytes is not None and self._nbytes > self.max_bytes
+        ):
+            _, (_, size) = self._entries.popitem(last=False)
+            self._nbytes -= size
+            self._evictions += 1
+
+
+class DisabledCache(ForwardCache):
+    """A cache that keeps nothing, for a run that shall pay for every question."""
+
+    def put(self, key: Hashable, value: Any, *, generation: int | None = None) -> None:
+        """Keep nothing."""

@@ -1,0 +1,113 @@
+"""Single flight: a forward pass that is under way is paid once and shared."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Sequence
+from types import TracebackType
+from typing import Any
+
+from forwardscope.core.cache import MISS
+
+__all__ = ["Flight", "Flights", "ForwardPass"]
+
+
+class Flight:
+    """One forward pass under way, and whoever waits for it.
+
+    Attributes:
+        generation: The cache's generation when the pass was claimed. A lookup
+            made after `clear()` does not join a flight from before it.
+        value: What the pass gave; `MISS` while it is under way or when it failed.
+    """
+
+    __slots__ = ("_landed", "generation", "value")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.value: Any = MISS
+        self._landed: threading.Event | None = None
+
+    def wait(self) -> Any:
+        """Wait until the pass has ended; return its value, or `MISS` where it failed."""
+        if self._landed is not None:
+            self._landed.wait()
+        return self.value
+
+
+class Flights:
+    """The forward passes under way, at most one a key that can be joined.
+
+    An event is made only when someone joins, so an undisturbed miss pays for
+    none. Safe under threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[Hashable, Flight] = {}
+
+    def join(self, key: Hashable, flight: Flight) -> Flight | None:
+        """Join the flight of a key, or register the caller's own.
+
+        Returns:
+            The flight to wait for, or None where the caller now leads with
+            `flight` and owes a `land`.
+        """
+        with self._lock:
+            other = self._under_way.get(key)
+            if other is None or other.generation != flight.generation:
+                self._under_way[key] = flight
+                return None
+            if other._landed is None:
+                other._landed = threading.Event()
+            return other
+
+    def land(self, key: Hashable, flight: Flight) -> None:
+        """End a flight and wake its waiters; does nothing for one that never led."""
+        with self._lock:
+            if self._under_way.get(key) is flight:
+                del self._under_way[key]
+            landed = flight._landed
+        if landed is not None:
+            landed.set()
+
+
+class ForwardPass:
+    """Marks that this thread is inside a compute, for the length of a `with`.
+
+    A thread that computes never waits for another's pass. The mark is one per
+    thread, over all backends, since a wait on any of them could close a circle.
+
+    Attributes:
+        tokens: Tokens of each prompt in the pass, where the compute told them.
+    """
+
+    __slots__ = ("tokens",)
+
+    def __init__(self) -> None:
+        self.tokens: Sequence[int] = ()
+
+    @staticmethod
+    def current() -> ForwardPass | None:
+        """Return the innermost pass of this thread, or None outside any."""
+        return _inside.passes[-1] if _inside.passes else None
+
+    def __enter__(self) -> ForwardPass:
+        _inside.passes.append(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _inside.passes.pop()
+
+
+class _Inside(threading.local):
+    def __init__(self) -> None:
+        self.passes: list[ForwardPass] = []
+
+
+_inside = _Inside()

@@ -1,0 +1,29 @@
+"""Cache keys and the short hashes that stand for prompts in traces."""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["LookupKey", "fold_strings", "prompt_hash"]
+
+#: (op, view id, prompt, top_k). The prompt is kept whole, so two never collide.
+LookupKey = tuple[str, str, str, int]
+
+
+def prompt_hash(prompt: str) -> str:
+    """Return the first 12 hex digits of SHA-1 over the prompt's UTF-8.
+
+    For traces and spans only; keys hold the prompt itself. Lone surrogates are
+    encoded as they are, so any Python string has a hash.
+    """
+    data = prompt.encode("utf-8", "surrogatepass")
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:12]
+
+
+def fold_strings(first: str, second: str) -> str:
+    r"""Join two strings so that no other pair gives the same text.
+
+    The first one's length leads, as in a netstring, so `("a", "b\0c")` and
+    `("a\0b", "c")` stay apart whatever characters they hold.
+    """
+    return f"{len(first)}:{first}{second}"

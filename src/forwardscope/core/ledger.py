@@ -1,0 +1,227 @@
+"""The one ledger behind every number that forwardscope shows.
+
+Totals, the result file, the report and the metrics all read it, so they cannot
+disagree. It is kept by series of (probe, view id, op) and changed under one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from forwardscope.core.stats import BackendStats
+
+__all__ = ["MAX_SERIES", "OTHER", "Counts", "Ledger", "SeriesKey"]
+
+#: Series kept apart; what comes later is folded into one series of `OTHER`.
+MAX_SERIES: Final = 4096
+OTHER: Final = "_other"
+
+
+class SeriesKey(NamedTuple):
+    """Who asked (None outside any probe), which view, and what."""
+
+    probe: str | None
+    view_id: str
+    op: str
+
+
+_FOLDED: Final = SeriesKey(OTHER, OTHER, OTHER)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was counted in one series, or in a sum of several.
+
+    Attributes:
+        hits: Lookups answered by a stored value.
+        coalesced: Lookups answered by a pass that was already under way.
+        forward_passes: Lookups that led a pass which succeeded.
+        errors: Lookups that led a pass which failed, by exception class.
+        scoring_ns: Wall time of the calls in nanoseconds, waiting included.
+        forward_ns: The part of it spent in computes.
+    """
+
+    hits: int = 0
+    coalesced: int = 0
+    forward_passes: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    scoring_ns: int = 0
+    forward_ns: int = 0
+
+    @property
+    def forward_errors(self) -> int:
+        """Passes that failed, of all classes."""
+        return self.errors.total()
+
+    @property
+    def misses(self) -> int:
+        """Lookups that led a pass."""
+        return self.forward_passes + self.forward_errors
+
+    @property
+    def lookups(self) -> int:
+        """All lookups; a coalesced one is neither counted twice nor as a miss."""
+        return self.hits + self.coalesced + self.misses
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of lookups that paid no pass; 0.0 when nothing was asked."""
+        return (self.hits + self.coalesced) / self.lookups if self.lookups else 0.0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.hits + other.hits,
+            self.coalesced + other.coalesced,
+            self.forward_passes + other.forward_passes,
+            self.errors + other.errors,
+            self.scoring_ns + other.scoring_ns,
+            self.forward_ns + other.forward_ns,
+        )
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        return Counts(
+            self.hits - earlier.hits,
+            self.coalesced - earlier.coalesced,
+            self.forward_passes - earlier.forward_passes,
+            self.errors - earlier.errors,
+            self.scoring_ns - earlier.scoring_ns,
+            self.forward_ns - earlier.forward_ns,
+        )
+
+
+class Ledger:
+    """Counts of every lookup, by series. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str | None, str, str], Counts] = {}
+        self._batches_sent = 0
+        self._batched_prompts = 0
+        self._max_batch_size = 0
+
+    def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
+        """Count one lookup that a stored value answered in `ns` nanoseconds."""
+        with self._lock:
+            counts = self._counts((probe, view_id, op))
+            counts.hits += 1
+            counts.scoring_ns += ns
+
+    def coalesced(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
+        """Count one lookup that waited `ns` nanoseconds for another's pass."""
+        with self._lock:
+            counts = self._counts((probe, view_id, op))
+            counts.coalesced += 1
+            counts.scoring_ns += ns
+
+    def miss(
+        self,
+        probe: str | None,
+        view_id: str,
+        op: str,
+        ns: int,
+        forward_ns: int,
+        error: str | None = None,
+    ) -> None:
+        """Count one lookup that led a pass of its own.
+
+        Args:
+            probe: The current probe, None outside any.
+            view_id: The view that was asked.
+            op: What was asked.
+            ns: Wall time of the call in nanoseconds.
+            forward_ns: The part of it spent in the compute.
+            error: Class of the exception where the pass failed.
+        """
+        with self._lock:
+            counts = self._counts((probe, view_id, op))
+            counts.scoring_ns += ns
+            counts.forward_ns += forward_ns
+            if error is None:
+                counts.forward_passes += 1
+            else:
+                counts.errors[error] += 1
+
+    def add(
+        self,
+        probe: str | None,
+        view_id: str,
+        op: str,
+        counts: Counts,
+        batch_sizes: Sequence[int] = (),
+    ) -> None:
+        """Count the outcome of one call with several questions, all of it at once.
+
+        Args:
+            probe: The current probe, None outside any.
+            view_id: The view that was asked.
+            op: What was asked.
+            counts: What the call adds to its series.
+            batch_sizes: Prompts in each call of `compute_misses` that it made.
+        """
+        with self._lock:
+            own = self._counts((probe, view_id, op))
+            own.hits += counts.hits
+            own.coalesced += counts.coalesced
+            own.forward_passes += counts.forward_passes
+            own.errors.update(counts.errors)
+            own.scoring_ns += counts.scoring_ns
+            own.forward_ns += counts.forward_ns
+            for size in batch_sizes:
+                self._batches_sent += 1
+                self._batched_prompts += size
+                self._max_batch_size = max(self._max_batch_size, size)
+
+    def snapshot(self) -> dict[SeriesKey, Counts]:
+        """Return a copy of all series, as of one moment."""
+        with self._lock:
+            return {
+                SeriesKey(*key): replace(counts, errors=counts.errors.copy())
+                for key, counts in self._series.items()
+            }
+
+    def totals(self) -> BackendStats:
+        """Return the sum over all series as a plain value, as of one moment."""
+        with self._lock:
+            every = self._series.values()
+            return BackendStats(
+                cache_hits=sum(c.hits + c.coalesced for c in every),
+                cache_misses=sum(c.misses for c in every),
+                forward_passes=sum(c.forward_passes for c in every),
+                scoring_wall_s=sum(c.scoring_ns for c in every) / 1e9,
+                batches_sent=self._batches_sent,
+                batched_prompts=self._batched_prompts,
+                max_batch_size=self._max_batch_size,
+            )
+
+    def live_stats(self) -> BackendStats:
+        """Return one object that shows the totals of the moment it is read."""
+        return _LiveStats(self)
+
+    def _counts(self, key: tuple[str | None, str, str]) -> Counts:
+        counts = self._series.get(key)
+        if counts is None:
+            if len(self._series) >= MAX_SERIES:
+                key = _FOLDED
+            counts = self._series.setdefault(key, Counts())
+        return counts
+
+
+class _LiveStats(BackendStats):
+    """Answers each public name, methods included, from one snapshot of the ledger."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: Ledger) -> None:
+        object.__setattr__(self, "_ledger", ledger)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return object.__getattribute__(self, name)
+        return getattr(self._ledger.totals(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is counted by the backend and cannot be set")

@@ -1,0 +1,95 @@
+"""Every error that forwardscope raises on purpose, in one tree.
+
+Two branches matter to a caller. A `UserError` is a mistake that the user can
+mend; the command line prints its one sentence and exits with 2. A
+`ScoringError` is a question that the model could not answer; inside a suite it
+makes that probe an ERROR and the suite goes on.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AdapterError",
+    "DivergenceError",
+    "ForwardscopeError",
+    "MissingExtraError",
+    "ModelError",
+    "NonFiniteError",
+    "OutputError",
+    "ProbeError",
+    "PromptError",
+    "ScoringError",
+    "SpecError",
+    "UserError",
+    "ViewError",
+]
+
+
+class ForwardscopeError(Exception):
+    """Base of all errors that forwardscope raises on purpose."""
+
+
+class UserError(ForwardscopeError):
+    """A mistake that the user can mend; the message says how, in one sentence."""
+
+
+class SpecError(UserError):
+    """A suite file that is missing, malformed or asks for something unknown."""
+
+
+class ModelError(UserError):
+    """A model that cannot be found or loaded."""
+
+
+class AdapterError(UserError):
+    """An adapter that cannot be found, loaded, or toggled on this model."""
+
+
+class OutputError(UserError):
+    """A file that forwardscope was asked to write and cannot."""
+
+
+class MissingExtraError(UserError):
+    """A dependency of an optional extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; add it with: pip install 'forwardscope[{extra}]'"
+        )
+
+
+class ScoringError(ForwardscopeError):
+    """A question that the model cannot answer."""
+
+
+class PromptError(ScoringError, ValueError):
+    """A prompt that cannot be scored: empty, longer than the context, or adding no token."""
+
+
+class NonFiniteError(ScoringError, ArithmeticError):
+    """The model gave NaN or infinite logits for a prompt.
+
+    Attributes:
+        view_id: The view that was asked.
+        prompt_hash: The prompt's hash as traces have it; never its text.
+    """
+
+    def __init__(self, view_id: str, prompt_hash: str) -> None:
+        self.view_id = view_id
+        self.prompt_hash = prompt_hash
+        super().__init__(
+            f"view {view_id!r} gave NaN or infinite logits for prompt {prompt_hash}; "
+            "check the adapter's weights and the dtype"
+        )
+
+
+class ProbeError(ForwardscopeError):
+    """A probe that cannot be measured."""
+
+
+class DivergenceError(ProbeError):
+    """Two distributions between which no divergence is defined."""
+
+
+class ViewError(ForwardscopeError, RuntimeError):
+    """A view opened while another is open, or used after it was closed."""

@@ -1,0 +1,7 @@
+"""The JSONL trace: one line a lookup."""
+
+from forwardscope.trace.reader import TraceReader
+from forwardscope.trace.record import TraceEvent
+from forwardscope.trace.writer import TraceWriter
+
+__all__ = ["TraceEvent", "TraceReader", "TraceWriter"]
