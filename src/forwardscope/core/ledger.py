@@ -225,3 +225,6 @@ class _LiveStats(BackendStats):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} is counted by the backend and cannot be set")
+
+    def __repr__(self) -> str:
+        return repr(self._ledger.totals())

@@ -1,0 +1,17 @@
+"""The backend for transformers models with a PEFT LoRA adapter; the only one to import torch.
+
+Needs the extra `hf`: pip install 'forwardscope[hf]'.
+"""
+
+import importlib.util
+
+from forwardscope.errors import MissingExtraError
+
+for _package in ("torch", "transformers", "peft", "safetensors"):
+    if importlib.util.find_spec(_package) is None:
+        raise MissingExtraError(_package, "hf")
+
+from forwardscope.backends.hf.backend import HFBackend  # noqa: E402 - after the check above
+from forwardscope.backends.hf.loading import ModelSource, load_backend  # noqa: E402
+
+__all__ = ["HFBackend", "ModelSource", "load_backend"]

@@ -1,0 +1,178 @@
+"""One set of weights, one LoRA adapter, and the views of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from forwardscope.backends.hf import toggles
+from forwardscope.backends.hf.forward import Exactness, Forward
+from forwardscope.backends.hf.identity import backend_identity
+from forwardscope.backends.hf.scorer import HFScorer
+from forwardscope.backends.views import (
+    BASE,
+    DEFAULT_INIT_SCALE,
+    FINETUNED,
+    CachedView,
+    ViewSlot,
+    null_view_id,
+    scaled_view_id,
+)
+from forwardscope.errors import AdapterError, ViewError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["HFBackend"]
+
+
+class HFBackend:
+    """A transformers model with a PEFT LoRA adapter; implements every backend protocol.
+
+    The weights are in memory once; a view toggles the adapter on them. One
+    view is open at a time. Inside it any number of threads may ask; forward
+    passes run one after the other.
+
+    Args:
+        model: The base with one LoRA adapter on it. Put into eval mode.
+        tokenizer: The base's tokenizer.
+        instrumentation: Where lookups are cached and counted; a new one by default.
+        exactness: `fast` computes prompts in padded batches; `strict` each
+            alone and whole, so that no value depends on its company.
+        files: What the model was loaded from, so that `identity` can be
+            remembered; without it the identity is made anew in each process.
+
+    Raises:
+        AdapterError: The adapter is no LoRA, or trains biases of the base,
+            which no toggle can take off again.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: Any,
+        *,
+        instrumentation: BackendInstrumentation | None = None,
+        exactness: Exactness = "fast",
+        files: tuple[Path, ...] = (),
+    ) -> None:
+        _check_adapter(model)
+        model.eval()
+        self._instrumentation = instrumentation or BackendInstrumentation()
+        self._model: PeftModel | None = model
+        self._forward = Forward(model, tokenizer, exactness)
+        self._files = files
+        self._identity: str | None = None
+        self._slot = ViewSlot()
+        self._aliases = {0.0: BASE, 1.0: FINETUNED} if toggles.can_alias(model) else {}
+
+    @property
+    def instrumentation(self) -> BackendInstrumentation:
+        """Where this backend's lookups are cached, counted and traced."""
+        return self._instrumentation
+
+    def as_base(self) -> AbstractContextManager[CachedView]:
+        """Open the weights without the adapter."""
+        return self._view(BASE, toggles.disabled)
+
+    def as_finetuned(self) -> AbstractContextManager[CachedView]:
+        """Open the weights with the adapter."""
+        return self._view(FINETUNED, nullcontext)
+
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
+        """Open the weights with the adapter's change multiplied by `lam`.
+
+        With plain LoRA 0 is the base view and 1 the tuned one, entries and
+        all. An adapter that changes more (DoRA, saved modules) is not aliased.
+
+        Raises:
+            ValueError: `lam` is not finite.
+        """
+        view_id = scaled_view_id(lam)
+        alias = self._aliases.get(lam)
+        if alias == BASE:
+            return self.as_base()
+        if alias == FINETUNED:
+            return self.as_finetuned()
+        return self._view(view_id, partial(toggles.scaled, lam=lam))
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
+    ) -> AbstractContextManager[CachedView]:
+        """Open the weights with a random adapter of the same shape.
+
+        Both factors are Gaussian with standard deviation
+        init_scale * sqrt(rank_scale), the same for the same seed.
+
+        Raises:
+            ValueError: A scale is not positive and finite.
+        """
+        view_id = null_view_id(seed, init_scale, rank_scale)
+        randomize = partial(
+            toggles.randomized, seed=seed, init_scale=init_scale, rank_scale=rank_scale
+        )
+        return self._view(view_id, randomize)
+
+    def filler(self, tokens: int) -> str:
+        """Return the pad token (else unk, else eos) so many times, then a blank line."""
+        if tokens <= 0:
+            return ""
+        tokenizer = self._forward.tokenizer
+        token = tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token
+        if not token:
+            raise ViewError("the tokenizer has no pad, unk or eos token to fill a context with")
+        return f"{token * tokens}\n\n"
+
+    def identity(self) -> str:
+        """Return a SHA-256 over all that shapes this backend's values.
+
+        Weights, adapter, tokenizer, dtype, exactness and the versions of the
+        libraries. Made when first asked for (about two seconds a gigabyte) and
+        remembered by the sizes and times of the files it was loaded from.
+        """
+        if self._identity is None:
+            model = self._loaded()
+            with self._forward.lock:
+                self._identity = backend_identity(
+                    model, self._forward.tokenizer, self._forward.exactness, self._files
+                )
+        return self._identity
+
+    def close(self) -> None:
+        """Free the weights and close the trace; may be called twice."""
+        self._instrumentation.close()
+        self._model = None
+        self._forward.model = None
+
+    @contextmanager
+    def _view(
+        self, view_id: str, toggle: Callable[[PeftModel], AbstractContextManager[object]]
+    ) -> Iterator[CachedView]:
+        model = self._loaded()
+        with self._slot.hold(view_id):
+            scorer = HFScorer(view_id, self._forward, partial(toggle, model), self._instrumentation)
+            try:
+                yield CachedView(view_id, scorer, self._instrumentation)
+            finally:
+                scorer.close()
+
+    def _loaded(self) -> PeftModel:
+        if self._model is None:
+            raise ViewError("the backend is closed; load it again to open a view")
+        return self._model
+
+
+def _check_adapter(model: PeftModel) -> None:
+    config = model.peft_config[model.active_adapter]
+    if config.peft_type != "LORA":
+        raise AdapterError(
+            f"the adapter is of type {config.peft_type!s}; only LoRA adapters can be toggled"
+        )
+    if getattr(config, "bias", "none") != "none":
+        raise AdapterError(
+            f"the adapter trains biases of the base (bias={config.bias!r}), which cannot be "
+            "taken off again; train it with bias='none'"
+        )

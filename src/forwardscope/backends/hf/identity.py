@@ -1,0 +1,98 @@
+"""What makes two backends give the same values, as one hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from platformdirs import user_cache_path
+
+__all__ = ["backend_identity"]
+
+#: Where something came from does not shape a value, and differs between machines.
+_PROVENANCE = ("_name_or_path", "base_model_name_or_path", "revision", "transformers_version")
+_LIBRARIES = ("forwardscope", "torch", "transformers", "peft")
+
+
+def backend_identity(
+    model: PeftModel, tokenizer: Any, exactness: str, files: tuple[Path, ...]
+) -> str:
+    """Return a SHA-256 over weights, adapter, tokenizer, dtype, exactness and versions.
+
+    The digest of the weights is remembered in the user's cache folder by the
+    files' paths, sizes and times; a memory that cannot be read or written is
+    done without. Call it while no view has changed the weights.
+    """
+    parts = {
+        "weights": _remembered_weights(model, files),
+        "config": _without_provenance(model.config.to_dict()),
+        "adapter": _without_provenance(model.peft_config[model.active_adapter].to_dict()),
+        "tokenizer": _tokenizer_digest(tokenizer),
+        "exactness": exactness,
+        "device": model.device.type,
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+    return _digest([_canonical(parts)])
+
+
+def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
+    if not files:
+        return _digest(_weights(model))
+    signature = _canonical([[str(path), *_size_and_time(path)] for path in files])
+    name = _digest([signature, str(model.dtype).encode()])
+    memory = user_cache_path("forwardscope") / "identities" / name
+    try:
+        return memory.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        weights = _digest(_weights(model))
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        new = memory.with_suffix(f".{os.getpid()}")
+        new.write_text(weights, encoding="ascii")
+        new.replace(memory)
+    except OSError:
+        pass  # nothing depends on it but time
+    return weights
+
+
+def _weights(model: PeftModel) -> Iterator[bytes]:
+    for name, tensor in sorted(model.state_dict().items()):
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules = fast.to_str() if fast is not None else _canonical(tokenizer.get_vocab()).decode()
+    return _digest([rules.encode(), _canonical(tokenizer.special_tokens_map)])
+
+
+def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _PROVENANCE}
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _canonical(value: Mapping[str, Any] | list[Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _digest(chunks: Iterable[bytes | memoryview]) -> str:
+    sha = hashlib.sha256()
+    for chunk in chunks:
+        sha.update(chunk)
+    return sha.hexdigest()

@@ -1,0 +1,211 @@
+"""From a path or a hub id to a backend, with a clear word where that fails."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers.utils import logging as transformers_logging
+
+from forwardscope.backends.hf.backend import HFBackend
+from forwardscope.backends.hf.forward import Exactness
+from forwardscope.errors import AdapterError, ModelError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["ModelSource", "load_backend", "load_base", "quiet_transformers"]
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from and how it is held.
+
+    Attributes:
+        path: A local folder, a `.gguf` file or a hub id.
+        adapter: A local folder or a hub id with a LoRA adapter in safetensors.
+        device: A torch device, or `auto`: cuda, else mps, else cpu.
+        dtype: `float32`, `float16`, `bfloat16`, or `auto`: float32 on the CPU,
+            bfloat16 elsewhere.
+    """
+
+    path: str
+    adapter: str
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def load_backend(
+    source: ModelSource,
+    *,
+    exactness: Exactness = "fast",
+    instrumentation: BackendInstrumentation | None = None,
+) -> HFBackend:
+    """Load a model and its adapter.
+
+    No code from the model's repository is run, and weights are read from
+    safetensors or GGUF only.
+
+    Raises:
+        ModelError: The model cannot be found, read or put on the device.
+        AdapterError: The adapter cannot be found or read, or does not fit the model.
+    """
+    device = _device(source.device)
+    dtype = _dtype(source.dtype, device)
+    adapter = _adapter_folder(source.adapter)
+    with quiet_transformers():
+        base, tokenizer = load_base(source.path, dtype)
+        model = _attach(base, adapter)
+    with _mistakes_as(ModelError, f"the model cannot be put on device {device}"):
+        model.to(device)
+    return HFBackend(
+        model,
+        tokenizer,
+        instrumentation=instrumentation,
+        exactness=exactness,
+        files=(*_weight_files(source.path), *sorted(adapter.glob("adapter_*"))),
+    )
+
+
+def load_base(path: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer, without an adapter.
+
+    Raises:
+        ModelError: It cannot be found or read.
+    """
+    local = Path(path).expanduser()
+    options: dict[str, Any] = {"use_safetensors": True}
+    if path.endswith(".gguf"):
+        if not local.is_file():
+            raise ModelError(f"model file {path} does not exist")
+        where, options = str(local.parent), {"gguf_file": local.name}
+    elif local.is_dir():
+        if not (local / "config.json").is_file():
+            raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
+        where = str(local)
+    elif local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ModelError(f"model path {path} is no folder; give a folder, a .gguf file or a hub id")
+    else:
+        where = path
+    with _mistakes_as(ModelError, f"model {path} cannot be loaded"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, **_only(options, "gguf_file")
+        )
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, **options
+        )
+    return model, tokenizer
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing progress bars and repeating its advice meanwhile."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    with _mistakes_as(ModelError, f"device {name!r} is none that torch knows"):
+        return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in _DTYPES:
+        raise ModelError(f"dtype {name!r} is unknown; use auto or one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _adapter_folder(adapter: str) -> Path:
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
+            raise AdapterError(f"adapter folder {adapter} does not exist")
+        with _mistakes_as(AdapterError, f"adapter {adapter} is no folder and cannot be fetched"):
+            folder = Path(
+                snapshot_download(adapter, allow_patterns=["adapter_config.json", _ADAPTER_WEIGHTS])
+            )
+    for name in ("adapter_config.json", _ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterError(f"adapter {adapter} has no {name}; save it with save_pretrained()")
+    return folder
+
+
+def _attach(base: Any, folder: Path) -> PeftModel:
+    """Put an adapter on a model and make sure that every tensor of it found its place."""
+    with _mistakes_as(AdapterError, f"adapter {folder} does not fit the model"):
+        config = PeftConfig.from_pretrained(str(folder))
+        if config.peft_type != "LORA":
+            raise AdapterError(
+                f"adapter {folder} is of type {config.peft_type!s}; only LoRA can be toggled"
+            )
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+        own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+        with safe_open(folder / _ADAPTER_WEIGHTS, framework="pt") as file:
+            saved = set(file.keys())
+    if strangers := sorted(saved ^ own):
+        raise AdapterError(
+            f"adapter {folder} does not fit the model: {len(strangers)} of its tensors have no "
+            f"counterpart, {strangers[0]} for one; was it trained on another model?"
+        )
+    return model
+
+
+def _weight_files(path: str) -> tuple[Path, ...]:
+    """Return the files that a model's weights were read from, in order."""
+    local = Path(path).expanduser()
+    if local.is_file():
+        return (local,)
+    if not local.is_dir():
+        config = transformers.utils.cached_file(path, "config.json", local_files_only=True)
+        local = Path(config).parent
+    return tuple(sorted(local.glob("*.safetensors")))
+
+
+def _only(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name: options[name]} if name in options else {}
+
+
+@contextmanager
+def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[None]:
+    """Turn what the libraries raise into one sentence of ours.
+
+    They raise nearly anything for a malformed file; what is not an Exception,
+    an interrupt above all, passes through.
+    """
+    try:
+        yield
+    except (ModelError, AdapterError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise kind(f"{what}: {' '.join(lines[:2]) or type(error).__name__}") from error

@@ -1,0 +1,164 @@
+"""The three ops, computed for one view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from forwardscope.backends.hf.forward import Forward, Row
+from forwardscope.backends.values import RollingLogprob, TokenDist
+from forwardscope.core.keys import fold_strings, prompt_hash
+from forwardscope.errors import NonFiniteError, PromptError, ViewError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["HFScorer"]
+
+T = TypeVar("T")
+
+
+class HFScorer:
+    """Computes the ops for one view; implements `forwardscope.backends.views.Scorer`.
+
+    The weights are changed at the first forward pass, not before: a view whose
+    questions are all in the cache costs nothing. Safe under threads; passes
+    run one after the other.
+
+    Args:
+        view_id: The view that is computed.
+        forward: Model and tokenizer.
+        toggle: Opens what the view changes on the weights.
+        instrumentation: Told the tokens of each pass.
+    """
+
+    def __init__(
+        self,
+        view_id: str,
+        forward: Forward,
+        toggle: Callable[[], AbstractContextManager[object]],
+        instrumentation: BackendInstrumentation,
+    ) -> None:
+        self._view_id = view_id
+        self._forward = forward
+        self._toggle = toggle
+        self._inst = instrumentation
+        self._changes = ExitStack()
+        self._changed = False
+        self._closed = False
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in a whole distribution."""
+        return self._forward.vocab_size
+
+    def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
+        """Compute the distribution after each prompt from its last position's logits."""
+        rows = [Row(ids, 1) for ids in self._forward.tokenize(prompts)]
+        return self._score(rows, prompts, lambda _, logits: _token_dist(logits[0], top_k))
+
+    def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        """Compute each token's log-probability from the logits one position before it."""
+        ids = self._forward.tokenize(texts)
+        rows = [Row(row, len(row)) for row in ids]
+        return self._score(rows, texts, lambda i, logits: _rolling_logprob(logits, ids[i]))
+
+    def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Compute each completion's summed log-probability given the shared token prefix."""
+        keys = [fold_strings(prompt, completion) for prompt, completion in pairs]
+        given = self._forward.tokenize([prompt for prompt, _ in pairs])
+        whole = self._forward.tokenize([prompt + completion for prompt, completion in pairs])
+        added = [_added_tokens(*pair) for pair in zip(given, whole, keys, strict=True)]
+        rows = [Row(ids, n + 1) for ids, n in zip(whole, added, strict=True)]
+        return self._score(
+            rows,
+            keys,
+            lambda i, logits: float(_logprobs_of_next(logits, whole[i]).double().sum()),
+        )
+
+    def close(self) -> None:
+        """Undo what the view changed; later passes are refused. Waits for one under way."""
+        with self._forward.lock:
+            self._closed = True
+            self._changes.close()
+
+    def _score(
+        self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
+    ) -> list[T]:
+        """Run rows and reduce the logits of each, shape (kept, vocabulary), batch by batch."""
+        self._inst.report_tokens([len(row.ids) for row in rows])
+        found: dict[int, T] = {}
+        with self._forward.lock:
+            self._change_weights()
+            for batch, logits in self._forward.run(rows):
+                for place, index in enumerate(batch):
+                    own = logits[place, -rows[index].kept :]
+                    if not bool(own.isfinite().all()):
+                        raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
+                    found[index] = reduce(index, own)
+        return [found[i] for i in range(len(rows))]
+
+    def _change_weights(self) -> None:
+        if self._closed:
+            raise ViewError(f"view {self._view_id!r} is closed; open it again to ask it")
+        if not self._changed:
+            self._changes.enter_context(self._toggle())
+            self._changed = True
+
+
+def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:
+    logprobs = logits.log_softmax(-1)
+    top = logprobs.topk(top_k)
+    tail = None
+    if top_k < logprobs.numel():
+        outside = logprobs.index_fill(0, top.indices, -math.inf)
+        tail = float(outside.double().logsumexp(-1))
+    return TokenDist(
+        token_ids=top.indices.cpu().numpy(),
+        logprobs=top.values.cpu().numpy(),
+        vocab_size=logprobs.numel(),
+        tail_logprob=tail,
+    )
+
+
+def _rolling_logprob(logits: torch.Tensor, ids: list[int]) -> RollingLogprob:
+    logprobs = _logprobs_of_next(logits, ids)
+    return RollingLogprob(
+        token_ids=np.asarray(ids, dtype=np.int64),
+        logprobs=logprobs.cpu().numpy(),
+        num_tokens=len(ids),
+        total_logprob=float(logprobs.double().sum()),
+    )
+
+
+def _logprobs_of_next(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    """Return the log-probability of the token after each position but the last.
+
+    Args:
+        logits: Of the last n positions, shape (n, vocabulary).
+        ids: All token ids of the prompt.
+
+    Returns:
+        Shape (n-1,).
+    """
+    known = logits[:-1]
+    targets = torch.tensor(ids[len(ids) - known.shape[0] :], device=known.device)
+    chosen = known.gather(-1, targets.long()[:, None])[:, 0]
+    return chosen - known.logsumexp(-1)
+
+
+def _added_tokens(given: list[int], whole: list[int], key: str) -> int:
+    """Return how many tokens of `whole` come after the longest prefix shared with `given`."""
+    pairs = zip(given, whole, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(given), len(whole)))
+    if shared == len(whole):
+        raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
+    if shared == 0:
+        raise PromptError(
+            f"the completion of prompt {prompt_hash(key)} changes the prompt's first token, "
+            "so nothing is left to condition on; begin the completion with a space"
+        )
+    return len(whole) - shared

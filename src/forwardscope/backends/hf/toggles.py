@@ -1,0 +1,91 @@
+"""What a view changes on the weights, each as a context manager that undoes it.
+
+Nothing is computed to undo a change: what was there before is put back, so
+the weights are the same bit for bit, also after an exception.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+
+__all__ = ["can_alias", "disabled", "randomized", "scaled"]
+
+
+def can_alias(model: PeftModel) -> bool:
+    """Whether the adapter is plain LoRA, so that scale 0 is the base and scale 1 the tuned model.
+
+    DoRA and other variants renormalise what they are added to, and saved
+    modules are swapped whole whatever the scale.
+    """
+    config = model.peft_config[model.active_adapter]
+    swaps = config.modules_to_save or getattr(config, "trainable_token_indices", None)
+    return not swaps and not any(layer.lora_variant for layer in _lora_layers(model))
+
+
+@contextmanager
+def disabled(model: PeftModel) -> Iterator[None]:
+    """Take the adapter off."""
+    with model.disable_adapter():
+        yield
+
+
+@contextmanager
+def scaled(model: PeftModel, lam: float) -> Iterator[None]:
+    """Multiply the adapter's change by `lam`."""
+    saved = [(layer, dict(layer.scaling)) for layer in _lora_layers(model)]
+    try:
+        for layer, scaling in saved:
+            layer.scaling = {name: value * lam for name, value in scaling.items()}
+        yield
+    finally:
+        for layer, scaling in saved:
+            layer.scaling = scaling
+
+
+@contextmanager
+def randomized(model: PeftModel, seed: int, init_scale: float, rank_scale: float) -> Iterator[None]:
+    """Put Gaussian noise in place of both LoRA factors.
+
+    The standard deviation is init_scale * sqrt(rank_scale): the variance of
+    the factors' product grows linearly with the rank, so this stands for an
+    adapter of `rank_scale` times the rank. Draws are made on the CPU in the
+    order of the model's parameters, so a seed means the same on every device.
+    Modules that the adapter saved whole are the base's own meanwhile.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    std = init_scale * math.sqrt(rank_scale)
+    saved: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    try:
+        for name, parameter in model.named_parameters():
+            if any(factor in name for factor in _FACTORS):
+                noise = torch.randn(parameter.shape, generator=generator) * std
+                saved.append((parameter, parameter.data))
+                parameter.data = noise.to(parameter.device, parameter.dtype)
+        for own, original in _saved_whole(model):
+            saved.append((own, own.data))
+            own.data = original.data
+        yield
+    finally:
+        for parameter, data in saved:
+            parameter.data = data
+
+
+_FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+
+
+def _lora_layers(model: PeftModel) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def _saved_whole(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            own = module.modules_to_save[model.active_adapter]
+            yield from zip(own.parameters(), module.original_module.parameters(), strict=True)

@@ -1,0 +1,98 @@
+"""What the scoring ops return.
+
+The arrays own their memory and are read-only, so a value can be kept in the
+cache and handed to many callers without one poisoning it for the others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RollingLogprob", "TokenDist"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenDist:
+    """A next-token distribution, cut to its `k` most probable tokens.
+
+    Attributes:
+        token_ids: int64, shape (k,), by falling probability.
+        logprobs: float32, shape (k,), in nats.
+        vocab_size: Tokens in the whole distribution.
+        tail_logprob: Log of the probability outside the k tokens; None where
+            they are the whole vocabulary, -inf where it underflows.
+
+    Raises:
+        ValueError: The two arrays are not one-dimensional and of one length.
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    logprobs: npt.NDArray[np.float32]
+    vocab_size: int
+    tail_logprob: float | None = None
+
+    def __post_init__(self) -> None:
+        _own(self, "token_ids", np.int64)
+        _own(self, "logprobs", np.float32)
+        if self.token_ids.ndim != 1 or self.token_ids.shape != self.logprobs.shape:
+            raise ValueError(
+                "token_ids and logprobs must be one-dimensional and of one length; "
+                f"got shapes {self.token_ids.shape} and {self.logprobs.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RollingLogprob:
+    """The log-probability of each token of a text, given those before it.
+
+    Attributes:
+        token_ids: int64, shape (N,).
+        logprobs: float32, shape (N-1,), of tokens 1 to N-1, in nats.
+        num_tokens: N.
+        total_logprob: Sum of `logprobs`, in nats.
+
+    Raises:
+        ValueError: The arrays' lengths do not fit `num_tokens`.
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    logprobs: npt.NDArray[np.float32]
+    num_tokens: int
+    total_logprob: float
+
+    def __post_init__(self) -> None:
+        _own(self, "token_ids", np.int64)
+        _own(self, "logprobs", np.float32)
+        expected = (self.num_tokens,), (max(0, self.num_tokens - 1),)
+        if (self.token_ids.shape, self.logprobs.shape) != expected:
+            raise ValueError(
+                f"{self.num_tokens} tokens need shapes {expected[0]} and {expected[1]}; "
+                f"got {self.token_ids.shape} and {self.logprobs.shape}"
+            )
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean of `logprobs` in nats; 0.0 where there is none."""
+        return self.total_logprob / self.logprobs.size if self.logprobs.size else 0.0
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-mean_logprob); 1.0 where there is no log-probability, inf where it overflows."""
+        try:
+            return math.exp(-self.mean_logprob)
+        except OverflowError:
+            return math.inf
+
+
+def _own(value: object, name: str, dtype: type[np.generic]) -> None:
+    """Replace an array field by a read-only one that owns its memory; copy only if it must."""
+    array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
+    if array.base is not None or array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    object.__setattr__(value, name, array)

@@ -1,0 +1,196 @@
+"""The parts of a backend that are the same for all: view ids, the glue, one view at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from forwardscope.backends.values import RollingLogprob, TokenDist
+from forwardscope.core.keys import fold_strings
+from forwardscope.errors import PromptError, ViewError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = [
+    "BASE",
+    "DEFAULT_INIT_SCALE",
+    "FINETUNED",
+    "CachedView",
+    "Scorer",
+    "ViewSlot",
+    "null_view_id",
+    "scaled_view_id",
+    "view_family",
+]
+
+BASE: Final = "base"
+FINETUNED: Final = "ft"
+DEFAULT_INIT_SCALE: Final = 0.02
+
+
+def scaled_view_id(lam: float) -> str:
+    """Return the id of the view scaled by `lam`: exact, so two values never share one.
+
+    Raises:
+        ValueError: `lam` is not finite.
+    """
+    lam = float(lam)
+    if not math.isfinite(lam):
+        raise ValueError(f"the adapter's scale must be finite; got {lam}")
+    return f"scaled_{lam + 0.0!r}"  # -0.0 + 0.0 is 0.0
+
+
+def null_view_id(seed: int, init_scale: float, rank_scale: float) -> str:
+    """Return the id of a null view; scales stand in it where they are not the defaults.
+
+    Raises:
+        ValueError: A scale is not positive and finite.
+    """
+    parts = [f"null_{seed}"]
+    for name, value, default in (
+        ("init", float(init_scale), DEFAULT_INIT_SCALE),
+        ("rank", float(rank_scale), 1.0),
+    ):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}_scale must be positive and finite; got {value}")
+        if value != default:
+            parts.append(f"{name}{value!r}")
+    return "_".join(parts)
+
+
+def view_family(view_id: str) -> str:
+    """Return a view's id without its parameter: `base`, `ft`, `scaled`, `null`."""
+    return view_id.partition("_")[0]
+
+
+class Scorer(Protocol):
+    """What a backend computes for one view; each method is one forward batch."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in a whole distribution."""
+        ...
+
+    def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
+        """Compute `ScoringView.next_token_dist` of each prompt."""
+        ...
+
+    def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        """Compute `ScoringView.rolling_logprob` of each text."""
+        ...
+
+    def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Compute `ScoringView.logprob_of` of each (prompt, completion)."""
+        ...
+
+
+class CachedView:
+    """A `ScoringView` that asks the cache first and its scorer for the rest."""
+
+    def __init__(
+        self, view_id: str, scorer: Scorer, instrumentation: BackendInstrumentation
+    ) -> None:
+        self.id: Final = view_id
+        self._scorer = scorer
+        self._inst = instrumentation
+
+    def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
+        """Return the distribution of the token after a prompt."""
+        k = self._clip(top_k)
+        return self._inst.cached(
+            "next_token_dist",
+            self.id,
+            _nonempty(prompt),
+            k,
+            lambda: self._scorer.next_token_dists([prompt], k)[0],
+        )
+
+    def next_token_dist_batch(self, prompts: Sequence[str], *, top_k: int = 256) -> list[TokenDist]:
+        """Return `next_token_dist` of each prompt."""
+        k = self._clip(top_k)
+        return self._inst.cached_batch(
+            "next_token_dist",
+            self.id,
+            [_nonempty(prompt) for prompt in prompts],
+            k,
+            lambda missed: self._scorer.next_token_dists([prompts[i] for i in missed], k),
+        )
+
+    def rolling_logprob(self, text: str) -> RollingLogprob:
+        """Return the log-probability of each token of a text, given those before it."""
+        return self._inst.cached(
+            "rolling_logprob",
+            self.id,
+            _nonempty(text),
+            0,
+            lambda: self._scorer.rolling_logprobs([text])[0],
+        )
+
+    def rolling_logprob_batch(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        """Return `rolling_logprob` of each text."""
+        return self._inst.cached_batch(
+            "rolling_logprob",
+            self.id,
+            [_nonempty(text) for text in texts],
+            0,
+            lambda missed: self._scorer.rolling_logprobs([texts[i] for i in missed]),
+        )
+
+    def logprob_of(self, prompt: str, completion: str) -> float:
+        """Return the summed log-probability of a completion, in nats."""
+        return self._inst.cached(
+            "logprob_of",
+            self.id,
+            fold_strings(_nonempty(prompt), completion),
+            0,
+            lambda: self._scorer.logprobs_of([(prompt, completion)])[0],
+        )
+
+    def logprob_of_batch(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return `logprob_of` of each (prompt, completion)."""
+        return self._inst.cached_batch(
+            "logprob_of",
+            self.id,
+            [fold_strings(_nonempty(prompt), completion) for prompt, completion in pairs],
+            0,
+            lambda missed: self._scorer.logprobs_of([pairs[i] for i in missed]),
+        )
+
+    def _clip(self, top_k: int) -> int:
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1; got {top_k}")
+        return min(top_k, self._scorer.vocab_size)
+
+
+class ViewSlot:
+    """Sees to it that one view is open at a time, and knows which. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: str | None = None
+
+    @contextmanager
+    def hold(self, view_id: str) -> Iterator[None]:
+        """Keep the slot for one view.
+
+        Raises:
+            ViewError: Another view is open.
+        """
+        with self._lock:
+            if self._open is not None:
+                raise ViewError(
+                    f"view {self._open!r} is open; close it before opening view {view_id!r}"
+                )
+            self._open = view_id
+        try:
+            yield
+        finally:
+            self._open = None
+
+
+def _nonempty(prompt: str) -> str:
+    if not prompt:
+        raise PromptError("an empty prompt cannot be scored; give it at least one token")
+    return prompt
