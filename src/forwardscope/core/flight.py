@@ -55,7 +55,7 @@ class Flights:
         """
         with self._lock:
             other = self._under_way.get(key)
-            if other is None or other.generation != flight.generation:
+            if other is None or other.generation < flight.generation:
                 self._under_way[key] = flight
                 return None
             if other._landed is None:

@@ -228,3 +228,6 @@ class _LiveStats(BackendStats):
 
     def __repr__(self) -> str:
         return repr(self._ledger.totals())
+
+    def __reduce__(self) -> Any:
+        return self._ledger.totals().__reduce__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ class TraceEvent:
 
         Raises:
             ValueError: It is no mapping, or one of the eight fixed keys is
-                missing or of the wrong type.
+                missing, of the wrong type or not finite.
         """
         if not isinstance(record, dict):
             raise ValueError("a record must be a JSON object")  # noqa: TRY004 - one error for callers
@@ -89,6 +90,9 @@ class TraceEvent:
         for key, types in _FIXED_TYPES.items():
             if key not in record or type(fixed[key]) not in types:
                 raise ValueError(f"{key} is missing or of the wrong type")
+        for key in ("ts", "wall_ms"):
+            if not abs(fixed[key]) <= sys.float_info.max:  # NaN, infinite, or no float at all
+                raise ValueError(f"{key} is not a finite number")
         optional: dict[str, Any] = {
             key: record[key]
             for key in _OPTIONAL

@@ -88,7 +88,8 @@ class TraceWriter:
             written, failure = _write_all(self._fd, data)
             if written:
                 self._torn = not data.endswith(b"\n", 0, written)
-            whole = data.count(b"\n", len(repair), written)
+            # a record that lacks its newline alone is whole: the reader takes it
+            whole = data.count(b"\n", len(repair), written + 1)
             self._records += whole
             self._write_errors += count - whole
             warn = failure is not None and not self._warned

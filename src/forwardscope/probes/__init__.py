@@ -1,0 +1,27 @@
+"""The probes: named measurements over the views of a backend."""
+
+from forwardscope.probes.adapter_ablation import AdapterAblation
+from forwardscope.probes.base import Outcome, Probe, ProbeContext, Verdict
+from forwardscope.probes.delta_kl import DeltaKL
+from forwardscope.probes.null_adapter import NullAdapter
+from forwardscope.probes.prompt_collapse import PromptCollapse
+
+__all__ = [
+    "PROBES",
+    "AdapterAblation",
+    "DeltaKL",
+    "NullAdapter",
+    "Outcome",
+    "Probe",
+    "ProbeContext",
+    "PromptCollapse",
+    "Verdict",
+]
+
+#: Every kind of probe by the name that a suite file has for it.
+PROBES: dict[str, type[Probe]] = {
+    "null_adapter": NullAdapter,
+    "delta_kl": DeltaKL,
+    "adapter_ablation": AdapterAblation,
+    "prompt_collapse": PromptCollapse,
+}

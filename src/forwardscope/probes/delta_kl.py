@@ -1,0 +1,96 @@
+"""`delta_kl`: does the adapter change what the model says next?
+
+For each prompt, the divergence between the base's and the tuned model's
+next-token distributions; the raw value is their mean, in nats.
+
+**Verdict.** With a null baseline, z >= `min_z` passes. Without one, or where the
+baseline's deviation is 0, mean >= `min_mean` does. A deviation estimated from
+few random adapters is itself uncertain: raise the baseline's `runs` before
+reading much into a z near the threshold.
+
+**Score.** 1 - 2 ** -(x / t), x being z and t `min_z`, or x the mean and t
+`min_mean`: 0 for no change, 0.5 at the threshold.
+
+**Interval.** 95 % percentile bootstrap of the mean over prompts, from the
+suite's seed; none for a single prompt. (Efron and Tibshirani, An Introduction
+to the Bootstrap, 1993, chapter 13.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from forwardscope.probes.base import (
+    Outcome,
+    Probe,
+    ProbeContext,
+    PromptProbe,
+    Threshold,
+    Verdict,
+    score_against,
+)
+from forwardscope.probes.divergence import divergences
+
+__all__ = ["DeltaKL", "bootstrap_interval"]
+
+_RESAMPLES = 2000
+
+
+class DeltaKL(PromptProbe):
+    """Mean divergence between base and tuned next-token distributions."""
+
+    kind: Literal["delta_kl"] = "delta_kl"
+    min_mean: Threshold = 0.02
+    min_z: Threshold = 3.0
+
+    def run(self, context: ProbeContext) -> Outcome:
+        """Ask both views for all prompts and compare."""
+        k = self.k(context)
+        with context.backend.as_base() as base:
+            before = base.next_token_dist_batch(self.prompts, top_k=k)
+        with context.backend.as_finetuned() as tuned:
+            after = tuned.next_token_dist_batch(self.prompts, top_k=k)
+        each = divergences(before, after, self.divergence)
+        return self._judge(each, context)
+
+    def calibration(self, sentinels: tuple[str, ...]) -> Probe:
+        """Measure the same divergence on the sentinel prompts."""
+        return DeltaKL(name="null", prompts=sentinels, top_k=self.top_k, divergence=self.divergence)
+
+    def _judge(self, each: list[float], context: ProbeContext) -> Outcome:
+        mean = float(np.mean(each))
+        z = self._z_score(mean, context)
+        measured, threshold = (mean, self.min_mean) if z is None else (z, self.min_z)
+        told = (
+            f"mean {self.divergence} {mean:.4f} nats, z {z:+.1f} against random adapters"
+            if z is not None
+            else f"mean {self.divergence} {mean:.4f} nats, {self.min_mean:g} wanted (no baseline)"
+        )
+        return Outcome(
+            verdict=Verdict.PASS if measured >= threshold else Verdict.FAIL,
+            message=told,
+            score=score_against(measured, threshold),
+            raw=mean,
+            z_score=z,
+            ci_95=bootstrap_interval(each, context.seed),
+            evidence={"divergence": self.divergence, "per_prompt": each},
+        )
+
+    def _z_score(self, mean: float, context: ProbeContext) -> float | None:
+        if context.baseline is None:
+            return None
+        stats = context.baseline.stats.get(self.calibration(context.baseline.sentinels))
+        return None if stats is None else stats.z_score(mean)
+
+
+def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
+    """Return the 2.5th and 97.5th percentile of resampled means; None for fewer than 2 values."""
+    if len(values) < 2:
+        return None
+    sample = np.asarray(values)
+    drawn = np.random.default_rng(seed).integers(0, sample.size, (_RESAMPLES, sample.size))
+    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,85 @@
+"""How far two next-token distributions are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from forwardscope.backends.values import TokenDist
+from forwardscope.errors import DivergenceError
+
+__all__ = ["Divergence", "divergence", "divergences"]
+
+#: `js` is Jensen-Shannon, in [0, ln 2]; `kl` is KL(other || reference), unbounded.
+Divergence = Literal["js", "kl"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Real logits differ in their last bits; a spread below this is a broken model head.
+_UNIFORM_SPREAD = 1e-9
+
+
+def divergence(reference: TokenDist, other: TokenDist, kind: Divergence = "js") -> float:
+    """Return the divergence of two distributions, in nats.
+
+    It is taken over the union of both top-k sets. A token that one side lacks
+    gets an equal share of that side's tail mass over its missing tokens in the
+    union; then both sides are renormalised.
+
+    Raises:
+        DivergenceError: A side has non-finite or uniform log-probabilities, or
+            the divergence is infinite.
+    """
+    _check(reference, "reference")
+    _check(other, "other")
+    union = np.union1d(reference.token_ids, other.token_ids)
+    p = _on_support(reference, union)
+    q = _on_support(other, union)
+    if kind == "kl":
+        return _kl(q, p)
+    middle = 0.5 * (p + q)
+    return 0.5 * _kl(p, middle) + 0.5 * _kl(q, middle)
+
+
+def divergences(
+    reference: Sequence[TokenDist], other: Sequence[TokenDist], kind: Divergence
+) -> list[float]:
+    """Return the divergence of each pair, in nats."""
+    return [divergence(p, q, kind) for p, q in zip(reference, other, strict=True)]
+
+
+def _check(dist: TokenDist, side: str) -> None:
+    if not np.isfinite(dist.logprobs).all():
+        raise DivergenceError(f"the {side} distribution has non-finite log-probabilities")
+    if dist.logprobs.size > 1 and np.ptp(dist.logprobs) < _UNIFORM_SPREAD:
+        raise DivergenceError(
+            f"the {side} distribution is uniform over its top {dist.logprobs.size} tokens; "
+            "check the model's output head"
+        )
+
+
+def _on_support(dist: TokenDist, support: npt.NDArray[np.int64]) -> FloatArray:
+    """Return probabilities over a sorted support that holds all of `dist`, summing to 1."""
+    places = np.searchsorted(support, dist.token_ids)
+    probs: FloatArray = np.zeros(support.size)
+    probs[places] = np.exp(dist.logprobs.astype(np.float64))
+    missing = np.ones(support.size, dtype=bool)
+    missing[places] = False
+    if dist.tail_logprob is not None and missing.any():
+        probs[missing] = np.exp(dist.tail_logprob) / missing.sum()
+    probs /= probs.sum()
+    return probs
+
+
+def _kl(p: FloatArray, q: FloatArray) -> float:
+    """KL(p || q) in nats, at least 0; where p is 0 a token adds nothing."""
+    held = p > 0
+    if (q[held] == 0).any():
+        raise DivergenceError(
+            "the divergence is infinite: one side gives no probability to a token of the "
+            "other; raise top_k or use js"
+        )
+    return max(0.0, float(np.sum(p[held] * np.log(p[held] / q[held]))))

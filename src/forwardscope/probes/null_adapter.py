@@ -1,0 +1,129 @@
+"""`null_adapter`: what do the probes after it measure when the adapter is noise?
+
+For each seed a random adapter of the same shape stands in for the tuned one
+(both LoRA factors Gaussian with standard deviation init_scale * sqrt(rank
+scale)), and every later probe that can be calibrated is run on it, over a
+fixed list of sentinel prompts. Mean and sample standard deviation of the raw
+values over the seeds give those probes their z-scores.
+
+Probes with the same kind, divergence and top_k share a baseline. With one run,
+or where all runs agree, the deviation is 0: then there is no z-score, and a
+probe falls back on its own threshold.
+
+**Verdict.** `pass` when it calibrated what there was; `skip` where the backend
+cannot make random adapters or no later probe can be calibrated. No score.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from forwardscope.backends.base import NullBackend, ScoringView
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.probes.base import (
+    Outcome,
+    Probe,
+    ProbeContext,
+    Prompts,
+    Threshold,
+    Verdict,
+)
+from forwardscope.probes.calibration import NullBaseline, NullStats
+
+__all__ = ["SENTINEL_PROMPTS", "NullAdapter"]
+
+#: Short, without a subject of their own, and answerable by any language model.
+SENTINEL_PROMPTS = (
+    "The weather this morning was",
+    "She opened the door and saw",
+    "The most important thing to remember is",
+    "In the middle of the city there is",
+    "After a long day at work, he",
+    "The first step of the method is to",
+)
+
+
+class NullAdapter(Probe):
+    """The calibration matrix of random adapters."""
+
+    kind: Literal["null_adapter"] = "null_adapter"
+    runs: Annotated[int, Field(ge=1)] = 3
+    seed_base: Annotated[int, Field(ge=0)] = 1000
+    init_scale: Threshold = 0.02
+    sentinel_prompts: Prompts = SENTINEL_PROMPTS
+
+    def run(self, context: ProbeContext) -> Outcome:
+        """Run each distinct calibration of the later probes on each random adapter."""
+        if not isinstance(context.backend, NullBackend):
+            return Outcome(Verdict.SKIP, "this backend cannot make random adapters")
+        probes = self._calibrations(context.later)
+        if not probes:
+            return Outcome(Verdict.SKIP, "no later probe can be calibrated")
+        samples = {probe: self._measure(probe, context.backend, context) for probe in probes}
+        baseline = NullBaseline(
+            self.sentinel_prompts,
+            {probe: _stats(raws) for probe, raws in samples.items() if raws},
+        )
+        return Outcome(
+            Verdict.PASS,
+            f"{len(probes)} baseline(s) over {self.runs} random adapter(s)",
+            evidence={"calibrations": [_describe(p, raws) for p, raws in samples.items()]},
+            baseline=baseline,
+        )
+
+    def _calibrations(self, later: tuple[Probe, ...]) -> list[Probe]:
+        wanted = (probe.calibration(self.sentinel_prompts) for probe in later)
+        return list(dict.fromkeys(probe for probe in wanted if probe is not None))
+
+    def _measure(self, probe: Probe, backend: NullBackend, context: ProbeContext) -> list[float]:
+        raws = []
+        for seed in range(self.seed_base, self.seed_base + self.runs):
+            stand_in = _NullAsFinetuned(backend, seed, self.init_scale)
+            outcome = probe.run(replace(context, backend=stand_in, baseline=None, later=()))
+            if outcome.raw is not None:
+                raws.append(outcome.raw)
+        return raws
+
+
+@dataclass(frozen=True, slots=True)
+class _NullAsFinetuned:
+    """A backend whose tuned view is a random adapter's."""
+
+    inner: NullBackend
+    seed: int
+    init_scale: float
+
+    @property
+    def instrumentation(self) -> BackendInstrumentation:
+        return self.inner.instrumentation
+
+    def as_base(self) -> AbstractContextManager[ScoringView]:
+        return self.inner.as_base()
+
+    def as_finetuned(self) -> AbstractContextManager[ScoringView]:
+        return self.inner.as_null_adapter(self.seed, init_scale=self.init_scale)
+
+    def filler(self, tokens: int) -> str:
+        return self.inner.filler(tokens)
+
+    def identity(self) -> str:
+        return self.inner.identity()
+
+    def close(self) -> None:
+        """Leave the backend open; it is its owner's to close."""
+
+
+def _stats(raws: list[float]) -> NullStats:
+    deviation = float(np.std(raws, ddof=1)) if len(raws) > 1 else 0.0
+    return NullStats(float(np.mean(raws)), deviation, len(raws))
+
+
+def _describe(probe: Probe, raws: list[float]) -> dict[str, Any]:
+    stats = asdict(_stats(raws)) if raws else {}
+    settings = probe.model_dump(mode="json", include={"kind", "divergence", "top_k"})
+    return {**settings, **stats, "samples": raws}

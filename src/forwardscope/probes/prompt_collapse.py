@@ -1,0 +1,117 @@
+"""`prompt_collapse`: does the adapter's influence survive a long context?
+
+Neutral filler of growing length is put before each prompt, and the mean
+divergence between base and tuned model is measured at each length. The raw
+value is the half-life: the context over which the divergence halves, in
+tokens, from a straight line through its logarithm. The filler is the
+tokenizer's pad token (else unk, else eos) repeated, then a blank line.
+
+**Verdict.** Passes where the half-life is at least `min_half_life` tokens, or
+where divergence does not fall with length at all.
+
+**Score.** 1 - 2 ** -(half-life / `min_half_life`): 0.5 at the threshold. 1 where
+there is no half-life because divergence does not fall.
+
+**Degenerate case.** Where the adapter changes nothing at some length, there is
+no logarithm to fit: raw none, score 0, fail.
+
+**No calibration.** A random adapter has no trained influence that could decay:
+on most seeds its divergence does not fall with length and its half-life is
+none, so a mean and a deviation of half-lives mean nothing; `null_adapter`
+leaves this probe out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from forwardscope.probes.base import (
+    Outcome,
+    ProbeContext,
+    PromptProbe,
+    Threshold,
+    Verdict,
+    score_against,
+)
+from forwardscope.probes.divergence import FloatArray, divergences
+
+__all__ = ["PromptCollapse", "half_life"]
+
+
+def _rising(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    if list(lengths) != sorted(set(lengths)):
+        raise ValueError("must rise, each length once")
+    return lengths
+
+
+Lengths = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    Field(strict=False, min_length=2),
+    AfterValidator(_rising),
+]
+
+
+class PromptCollapse(PromptProbe):
+    """The decay of the adapter's influence under filler."""
+
+    kind: Literal["prompt_collapse"] = "prompt_collapse"
+    context_lengths: Lengths = (0, 256, 512, 1024)
+    min_half_life: Threshold = 512.0
+
+    def run(self, context: ProbeContext) -> Outcome:
+        """Ask both views for all prompts at all lengths and fit the decay."""
+        fillers = [context.backend.filler(length) for length in self.context_lengths]
+        stuffed = [filler + prompt for filler in fillers for prompt in self.prompts]
+        k = self.k(context)
+        with context.backend.as_base() as base:
+            before = base.next_token_dist_batch(stuffed, top_k=k)
+        with context.backend.as_finetuned() as tuned:
+            after = tuned.next_token_dist_batch(stuffed, top_k=k)
+        each = np.reshape(divergences(before, after, self.divergence), (len(fillers), -1))
+        means = each.mean(axis=1)
+        evidence = {
+            "divergence": self.divergence,
+            "context_lengths": list(self.context_lengths),
+            "mean_divergence_per_length": means.tolist(),
+            "per_prompt": each.T.tolist(),
+        }
+        return self._judge(means, evidence)
+
+    def _judge(self, means: FloatArray, evidence: dict[str, object]) -> Outcome:
+        if means.min() <= 0:
+            length = self.context_lengths[int(means.argmin())]
+            message = f"the adapter changes nothing after {length} tokens of filler"
+            return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
+        life = half_life(np.asarray(self.context_lengths, dtype=np.float64), means)
+        if life is None:
+            message = "divergence does not fall with context, so there is no half-life"
+            return Outcome(Verdict.PASS, message, score=1.0, evidence=evidence)
+        return Outcome(
+            verdict=Verdict.PASS if life >= self.min_half_life else Verdict.FAIL,
+            message=f"half-life {life:.0f} tokens, {self.min_half_life:g} wanted",
+            score=score_against(life, self.min_half_life),
+            raw=life,
+            evidence=evidence,
+        )
+
+
+def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:
+    """Return the context length over which divergence halves, in tokens.
+
+    Fits log divergence as a straight line of length (least squares); then
+    half-life = -ln 2 / slope.
+
+    Args:
+        lengths: Context lengths in tokens, shape (n,), n >= 2.
+        divergences: Mean divergence at each length in nats, shape (n,), > 0.
+
+    Returns:
+        The half-life, or None where divergence does not fall with length.
+    """
+    centred = lengths - lengths.mean()
+    slope = float(centred @ np.log(divergences) / (centred @ centred))
+    return None if slope >= 0 else -math.log(2.0) / slope
