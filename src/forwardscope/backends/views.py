@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -159,9 +160,10 @@ class CachedView:
         )
 
     def _clip(self, top_k: int) -> int:
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1; got {top_k}")
-        return min(top_k, self._scorer.vocab_size)
+        k = operator.index(top_k)  # numpy's integers have no place in a JSON record
+        if k < 1:
+            raise ValueError(f"top_k must be at least 1; got {k}")
+        return min(k, self._scorer.vocab_size)
 
 
 class ViewSlot:
@@ -170,6 +172,11 @@ class ViewSlot:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: str | None = None
+
+    @property
+    def current(self) -> str | None:
+        """The id of the view that is open, or None."""
+        return self._open
 
     @contextmanager
     def hold(self, view_id: str) -> Iterator[None]:

@@ -22,6 +22,7 @@ from forwardscope.backends.views import (
     ViewSlot,
     null_view_id,
     scaled_view_id,
+    view_family,
 )
 from forwardscope.errors import AdapterError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -46,8 +47,9 @@ class HFBackend:
             remembered; without it the identity is made anew in each process.
 
     Raises:
-        AdapterError: The adapter is no LoRA, or trains biases of the base,
-            which no toggle can take off again.
+        AdapterError: The adapter is no LoRA, is merged, or changed the base
+            itself (trained biases, PiSSA and the like), which no toggle can
+            take off again.
     """
 
     def __init__(
@@ -132,10 +134,19 @@ class HFBackend:
         Weights, adapter, tokenizer, dtype, exactness and the versions of the
         libraries. Made when first asked for (about two seconds a gigabyte) and
         remembered by the sizes and times of the files it was loaded from.
+
+        Raises:
+            ViewError: It is not known yet, and a null view is open, under
+                which the weights are not the backend's own.
         """
         if self._identity is None:
             model = self._loaded()
             with self._forward.lock:
+                opened = self._slot.current
+                if opened is not None and view_family(opened) == "null":
+                    raise ViewError(
+                        f"view {opened!r} is open; close it before asking for the identity"
+                    )
                 self._identity = backend_identity(
                     model, self._forward.tokenizer, self._forward.exactness, self._files
                 )
@@ -144,8 +155,9 @@ class HFBackend:
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
         self._instrumentation.close()
-        self._model = None
-        self._forward.model = None
+        with self._forward.lock:  # a pass that is under way ends first
+            self._model = None
+            self._forward.model = None
 
     @contextmanager
     def _view(
@@ -169,10 +181,25 @@ def _check_adapter(model: PeftModel) -> None:
     config = model.peft_config[model.active_adapter]
     if config.peft_type != "LORA":
         raise AdapterError(
-            f"the adapter is of type {config.peft_type!s}; only LoRA adapters can be toggled"
+            f"the adapter is of type {config.peft_type.value}; only LoRA adapters can be toggled"
         )
     if getattr(config, "bias", "none") != "none":
         raise AdapterError(
             f"the adapter trains biases of the base (bias={config.bias!r}), which cannot be "
             "taken off again; train it with bias='none'"
         )
+    init = getattr(config, "init_lora_weights", True)
+    if (isinstance(init, str) and init.lower() not in _INITS_BESIDE_THE_BASE) or getattr(
+        config, "kasa_config", None
+    ):
+        raise AdapterError(
+            f"the adapter's initialisation ({init!r}) changes the base's own weights, which cannot "
+            "be taken back; convert it to plain LoRA with save_pretrained's "
+            "path_initial_model_for_weight_conversion"
+        )
+    if model.get_model_status().merged_adapters:
+        raise AdapterError("the adapter is merged into the base; call unmerge_adapter() first")
+
+
+#: Values of `init_lora_weights` that leave the base alone; PiSSA, OLoRA, LoftQ and others do not.
+_INITS_BESIDE_THE_BASE = ("eva", "gaussian", "mica", "orthogonal")

@@ -60,19 +60,34 @@ class Forward:
         self._takes_padding = {"attention_mask", "position_ids"} <= accepted.keys()
         self._takes_positions = "position_ids" in accepted
 
-    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+    def tokenize(
+        self, prompts: Sequence[str], keys: Sequence[str] | None = None
+    ) -> list[list[int]]:
         """Return each prompt's token ids, as the tokenizer makes them by default.
 
+        Args:
+            prompts: What to tokenize.
+            keys: What each prompt's lookup is kept under, so that an error
+                has the hash of its trace record; by default the prompts.
+
         Raises:
-            PromptError: A prompt has no token, or more than the model's context holds.
+            PromptError: A prompt has no token, more than the model's context
+                holds, or half a surrogate pair.
         """
+        keys = prompts if keys is None else keys
+        for prompt, key in zip(prompts, keys, strict=True):
+            if not _is_unicode(prompt):
+                raise PromptError(
+                    f"prompt {prompt_hash(key)} holds half a surrogate pair, which is no text; "
+                    "mend its encoding"
+                )
         encoded: list[list[int]] = self.tokenizer(list(prompts), verbose=False)["input_ids"]
-        for prompt, ids in zip(prompts, encoded, strict=True):
+        for ids, key in zip(encoded, keys, strict=True):
             if not ids:
-                raise PromptError(f"prompt {prompt_hash(prompt)} has no tokens")
+                raise PromptError(f"prompt {prompt_hash(key)} has no tokens")
             if self.context is not None and len(ids) > self.context:
                 raise PromptError(
-                    f"prompt {prompt_hash(prompt)} has {len(ids)} tokens, more than the "
+                    f"prompt {prompt_hash(key)} has {len(ids)} tokens, more than the "
                     f"{self.context} of the model's context; shorten it"
                 )
         return encoded
@@ -124,3 +139,11 @@ class Forward:
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

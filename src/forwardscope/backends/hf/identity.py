@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["backend_identity"]
 
 #: Where something came from does not shape a value, and differs between machines.
 _PROVENANCE = ("_name_or_path", "base_model_name_or_path", "revision", "transformers_version")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("forwardscope", "torch", "transformers", "peft")
 
 
@@ -27,8 +29,8 @@ def backend_identity(
     """Return a SHA-256 over weights, adapter, tokenizer, dtype, exactness and versions.
 
     The digest of the weights is remembered in the user's cache folder by the
-    files' paths, sizes and times; a memory that cannot be read or written is
-    done without. Call it while no view has changed the weights.
+    files' paths, sizes and times; a memory that cannot be read or written, or
+    holds no digest, is done without. Call it while no view has changed the weights.
     """
     parts = {
         "weights": _remembered_weights(model, files),
@@ -45,13 +47,19 @@ def backend_identity(
 def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
     if not files:
         return _digest(_weights(model))
-    signature = _canonical([[str(path), *_size_and_time(path)] for path in files])
+    try:
+        signature = _canonical([[str(path.resolve()), *_size_and_time(path)] for path in files])
+    except OSError:  # moved away since they were loaded
+        return _digest(_weights(model))
     name = _digest([signature, str(model.dtype).encode()])
     memory = user_cache_path("forwardscope") / "identities" / name
     try:
-        return memory.read_text(encoding="ascii")
+        known = memory.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        weights = _digest(_weights(model))
+        known = ""
+    if _DIGEST.fullmatch(known):
+        return known
+    weights = _digest(_weights(model))
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         new = memory.with_suffix(f".{os.getpid()}")

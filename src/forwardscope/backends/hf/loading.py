@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import transformers
 from huggingface_hub import snapshot_download
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
+from transformers import modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from forwardscope.backends.hf.backend import HFBackend
+from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
 from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -81,13 +83,21 @@ def load_backend(
     )
 
 
-def load_base(path: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_base(
+    path: str, dtype: torch.dtype, report: Callable[[int, int], None] | None = None
+) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer, without an adapter.
+
+    Args:
+        path: A folder, a `.gguf` file or a hub id.
+        dtype: What to hold the weights as.
+        report: For a GGUF file, told how many of its tensors are dequantised,
+            and how many there are.
 
     Raises:
         ModelError: It cannot be found or read.
     """
-    local = Path(path).expanduser()
+    local = _local_path(path, ModelError, "model")
     options: dict[str, Any] = {"use_safetensors": True}
     if path.endswith(".gguf"):
         if not local.is_file():
@@ -101,7 +111,7 @@ def load_base(path: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise ModelError(f"model path {path} is no folder; give a folder, a .gguf file or a hub id")
     else:
         where = path
-    with _mistakes_as(ModelError, f"model {path} cannot be loaded"):
+    with _mistakes_as(ModelError, f"model {path} cannot be loaded"), _gguf_progress(report):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **_only(options, "gguf_file")
         )
@@ -128,11 +138,29 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
+    """Count dequantised tensors in place of transformers' bar, which has no switch."""
+
+    def counted(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
+        for done, tensor in enumerate(tensors):
+            if report is not None:
+                report(done, len(tensors))
+            yield tensor
+        if report is not None:
+            report(len(tensors), len(tensors))
+
+    bar = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = counted
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return best_device()
     with _mistakes_as(ModelError, f"device {name!r} is none that torch knows"):
         return torch.device(name)
 
@@ -145,8 +173,16 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
+def _local_path(path: str, kind: type[ModelError | AdapterError], what: str) -> Path:
+    """Return a path with its `~` expanded; one that no file system takes is a mistake."""
+    with _mistakes_as(kind, f"{what} {path[:80]} is no path"):
+        local = Path(path).expanduser()
+        local.exists()
+    return local
+
+
 def _adapter_folder(adapter: str) -> Path:
-    folder = Path(adapter).expanduser()
+    folder = _local_path(adapter, AdapterError, "adapter")
     if not folder.is_dir():
         if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
             raise AdapterError(f"adapter folder {adapter} does not exist")
@@ -166,18 +202,29 @@ def _attach(base: Any, folder: Path) -> PeftModel:
         config = PeftConfig.from_pretrained(str(folder))
         if config.peft_type != "LORA":
             raise AdapterError(
-                f"adapter {folder} is of type {config.peft_type!s}; only LoRA can be toggled"
+                f"adapter {folder} is of type {config.peft_type.value}; only LoRA can be toggled"
             )
-        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
-        own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
         with safe_open(folder / _ADAPTER_WEIGHTS, framework="pt") as file:
             saved = set(file.keys())
-    if strangers := sorted(saved ^ own):
+            repeated = {key for key in saved if _repeats(base, key, file.get_tensor(key))}
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
+        own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if strangers := sorted((saved ^ own) - repeated):
         raise AdapterError(
             f"adapter {folder} does not fit the model: {len(strangers)} of its tensors have no "
             f"counterpart, {strangers[0]} for one; was it trained on another model?"
         )
     return model
+
+
+def _repeats(base: Any, key: str, tensor: torch.Tensor) -> bool:
+    """Whether a saved tensor is the base's own: PEFT saves the embeddings that LoRA is on."""
+    name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    try:
+        own = base.get_parameter(name)
+    except AttributeError:
+        return False
+    return own.shape == tensor.shape and torch.equal(own, tensor.to(own.dtype))
 
 
 def _weight_files(path: str) -> tuple[Path, ...]:
@@ -208,4 +255,5 @@ def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[N
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise kind(f"{what}: {' '.join(lines[:2]) or type(error).__name__}") from error
+        said = " ".join(lines[:2])[:400]  # some quote all they were given
+        raise kind(f"{what}: {said or type(error).__name__}") from error

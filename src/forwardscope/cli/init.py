@@ -1,0 +1,27 @@
+"""Writing a suite file to start from."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from forwardscope.errors import OutputError
+
+__all__ = ["write_suite_template"]
+
+
+def write_suite_template(path: Path, *, force: bool) -> None:
+    """Write the commented template.
+
+    Raises:
+        OutputError: It exists and `force` is not given, or it cannot be written.
+    """
+    text = (files("forwardscope.suite") / "template.yaml").read_text(encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise OutputError(f"{path} exists; choose another name or add --force") from error
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,115 @@
+"""Progress on stderr: where a run is, how much it asked, and how much the cache answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+)
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.text import Text
+
+from forwardscope.core.stats import BackendStats
+from forwardscope.probes import Probe
+from forwardscope.suite.result import ProbeResult
+from forwardscope.suite.spec import SuiteSpec
+
+__all__ = ["RunProgress", "steps"]
+
+
+class RunProgress:
+    """A bar over a suite's probes with live counts; implements `forwardscope.suite.Observer`.
+
+    Args:
+        spec: The suite that is run.
+        stats: The backend's live stats, read whenever the bar is drawn.
+        quiet: Draw nothing.
+    """
+
+    def __init__(self, spec: SuiteSpec, stats: BackendStats, *, quiet: bool) -> None:
+        self._total = len(spec.probes)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            _LookupsColumn(stats),
+            Elapsed(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet,
+        )
+        self._task = self._progress.add_task("loading the model", total=None)
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def probe_started(self, index: int, probe: Probe) -> None:
+        """Name the probe that runs now."""
+        self._progress.update(
+            self._task,
+            description=f"{escape(probe.name)} ({index + 1}/{self._total})",
+            total=self._total,
+            completed=index,
+        )
+
+    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - the bar needs no more
+        """Move the bar."""
+        self._progress.advance(self._task)
+
+
+class _LookupsColumn(ProgressColumn):
+    def __init__(self, stats: BackendStats) -> None:
+        super().__init__()
+        self._stats = stats
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - drawn from the stats alone
+        now = self._stats.to_dict()
+        lookups = now["cache_hits"] + now["cache_misses"]
+        return Text(f"{lookups:.0f} lookups, {100 * now['hit_rate']:.0f} % hits", style="cyan")
+
+
+@contextmanager
+def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Draw one bar a step of a preparation.
+
+    Yields:
+        A function that takes a step's name, how much of it is done, and how
+        much there is; the bar of a new name is added below the others.
+    """
+    bars = Progress(
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        Elapsed(),
+        console=Console(stderr=True),
+        disable=quiet,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def report(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(escape(name), total=total)
+        bars.update(tasks[name], completed=done, total=total)
+
+    with bars:
+        yield report

@@ -1,0 +1,110 @@
+"""Running a suite for a person: files checked first, progress meanwhile, a report at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from forwardscope.backends.base import Backend
+from forwardscope.cli.progress import RunProgress
+from forwardscope.errors import OutputError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.report import print_report
+from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.runner import run_suite
+from forwardscope.suite.spec import SuiteSpec
+
+__all__ = ["RunOptions", "run_and_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says about a run, beyond the suite.
+
+    Attributes:
+        trace: JSONL file to append to.
+        json: File to write the result to.
+        quiet: Print neither progress nor report.
+        no_cache: Turn the cache off, whatever the suite says.
+    """
+
+    trace: Path | None = None
+    json: Path | None = None
+    quiet: bool = False
+    no_cache: bool = False
+
+
+def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
+    """Load the suite's model, run its probes, print the report and write the files.
+
+    Raises:
+        UserError: A file cannot be written, or the model or adapter cannot be
+            loaded. No output file is left behind then.
+    """
+    if options.no_cache:
+        off = spec.cache.model_copy(update={"enabled": False})
+        spec = spec.model_copy(update={"cache": off})
+    if options.json is not None:
+        _check_writable(options.json)
+    with _instrumentation(spec, options.trace) as instrumentation:
+        progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
+        with progress:
+            backend = _load(spec, instrumentation)
+            try:
+                result = run_suite(spec, backend, observer=progress)
+            finally:
+                backend.close()
+    if options.json is not None:
+        result.write(options.json)
+    if not options.quiet:
+        print_report(result, Console())
+    return result
+
+
+def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
+    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - loads torch
+
+    source = ModelSource(
+        path=spec.model.path,
+        adapter=spec.model.adapter,
+        device=spec.model.device,
+        dtype=spec.model.dtype,
+    )
+    return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
+
+
+@contextmanager
+def _instrumentation(spec: SuiteSpec, trace: Path | None) -> Iterator[BackendInstrumentation]:
+    """Open the trace before any model loads; remove it again where nothing was ever asked."""
+    existed = trace is not None and trace.exists()
+    try:
+        instrumentation = BackendInstrumentation(
+            cache_maxsize=spec.cache.max_entries,
+            cache_max_bytes=spec.cache.max_bytes,
+            cache_enabled=spec.cache.enabled,
+            trace_path=trace,
+            name=spec.name or "default",
+        )
+    except OSError as error:
+        raise OutputError(f"the trace cannot be written to {trace}: {error.strerror}") from error
+    try:
+        yield instrumentation
+    finally:
+        instrumentation.close()
+        asked = instrumentation.stats.total_lookups
+        if trace is not None and not existed and not asked:
+            trace.unlink(missing_ok=True)
+
+
+def _check_writable(path: Path) -> None:
+    """Raise before the model loads what would otherwise be raised after the run."""
+    if path.is_dir():
+        raise OutputError(f"the result cannot be written to {path}: it is a folder")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"the result cannot be written to {path}: {folder} is not writable")

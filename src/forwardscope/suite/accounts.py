@@ -1,0 +1,82 @@
+"""What a run asked and paid: the ledger's counts since the run began."""
+
+from __future__ import annotations
+
+from forwardscope.core.cache import DisabledCache
+from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.stats import BackendStats
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.result import CacheUse, Reconciliation, SeriesResult, Tally
+
+__all__ = ["Accounts"]
+
+
+class Accounts:
+    """Reads a backend's counters as the difference to when this object was made.
+
+    Args:
+        instrumentation: Of the backend; may have been used before.
+    """
+
+    def __init__(self, instrumentation: BackendInstrumentation) -> None:
+        self._inst = instrumentation
+        self._series = instrumentation.ledger.snapshot()
+        self._stats = instrumentation.ledger.totals()
+        self._records = instrumentation.trace.records
+        self._write_errors = instrumentation.trace.write_errors
+
+    def series(self) -> dict[SeriesKey, Counts]:
+        """Return the counts of each series that was asked anything."""
+        now = self._inst.ledger.snapshot()
+        since = {key: counts - self._series.get(key, Counts()) for key, counts in now.items()}
+        return {key: counts for key, counts in since.items() if counts.lookups}
+
+    def series_results(self) -> list[SeriesResult]:
+        """Return the counts of each series, for the result."""
+        return [SeriesResult.of_series(key, counts) for key, counts in self.series().items()]
+
+    def tally(self, probe: str | None) -> Tally:
+        """Return the counts of one probe over all views; None means outside any."""
+        own = (counts for key, counts in self.series().items() if key.probe == probe)
+        return Tally.of(sum(own, Counts()))
+
+    def backend_stats(self) -> BackendStats:
+        """Return the totals; `max_batch_size` is over the backend's life."""
+        now = self._inst.ledger.totals()
+        return BackendStats(
+            cache_hits=now.cache_hits - self._stats.cache_hits,
+            cache_misses=now.cache_misses - self._stats.cache_misses,
+            forward_passes=now.forward_passes - self._stats.forward_passes,
+            scoring_wall_s=now.scoring_wall_s - self._stats.scoring_wall_s,
+            batches_sent=now.batches_sent - self._stats.batches_sent,
+            batched_prompts=now.batched_prompts - self._stats.batched_prompts,
+            max_batch_size=now.max_batch_size,
+        )
+
+    def cache_use(self) -> CacheUse:
+        """Return how full the cache is now, against its bounds."""
+        cache = self._inst.cache
+        return CacheUse(
+            enabled=not isinstance(cache, DisabledCache),
+            max_entries=cache.maxsize,
+            max_bytes=cache.max_bytes,
+            entries=len(cache),
+            bytes=cache.nbytes,
+            evictions=cache.evictions,
+            rejections=cache.rejections,
+        )
+
+    def reconciliation(self) -> Reconciliation:
+        """Compare what was counted with what the trace writer says it wrote."""
+        trace = self._inst.trace
+        lookups = self.backend_stats().total_lookups
+        if not trace.enabled:
+            return Reconciliation(lookups=lookups, holds=True)
+        records = trace.records - self._records
+        failed = trace.write_errors - self._write_errors
+        return Reconciliation(
+            lookups=lookups,
+            trace_records=records,
+            trace_write_errors=failed,
+            holds=lookups == records + failed,
+        )

@@ -1,0 +1,120 @@
+"""What a person reads after a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from forwardscope.probes import Verdict
+from forwardscope.suite.result import ProbeResult, Reconciliation, SeriesResult, SuiteResult
+
+__all__ = ["print_report"]
+
+_STYLES = {
+    Verdict.PASS: "bold green",
+    Verdict.FAIL: "bold red",
+    Verdict.ERROR: "bold red reverse",
+    Verdict.SKIP: "dim",
+}
+_NONE = "–"
+
+
+def print_report(result: SuiteResult, console: Console) -> None:
+    """Print the tables of probes and views, and the two lines that sum them up."""
+    console.print()
+    console.print(_probe_table(result))
+    for probe in result.probes:
+        console.print(f"  [bold]{escape(probe.name)}[/]: {escape(probe.message)}", highlight=False)
+    console.print()
+    console.print(_view_table(result.series))
+    console.print()
+    console.print(Text(_cache_line(result)))
+    console.print(_reconciliation_line(result.reconciliation))
+
+
+def _probe_table(result: SuiteResult) -> Table:
+    table = _table(f"{result.suite}, {result.wall_s:.1f} s")
+    table.add_column("probe", overflow="fold")
+    table.add_column("verdict")
+    for header in ("score", "raw", "z", "95 % interval", "time", "lookups", "hits"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for probe in result.probes:
+        table.add_row(*_probe_row(probe))
+    return table
+
+
+def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
+    yield Text(probe.name)
+    yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
+    yield _number(probe.score, ".2f")
+    yield _number(probe.raw, ".4g")
+    yield _number(probe.z_score, "+.1f")
+    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.4f} … {probe.ci_95[1]:.4f}"
+    yield f"{probe.duration_s:.1f} s"
+    yield str(probe.stats.lookups)
+    yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NONE
+
+
+def _view_table(series: list[SeriesResult]) -> Table:
+    table = _table("views")
+    table.add_column("view", overflow="fold")
+    for header in ("lookups", "hits", "forward passes", "errors", "hit rate", "time"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for view_id in dict.fromkeys(one.view_id for one in series):
+        own = [one for one in series if one.view_id == view_id]
+        lookups = sum(one.lookups for one in own)
+        hits = sum(one.cache_hits for one in own)
+        table.add_row(
+            Text(view_id),
+            str(lookups),
+            str(hits),
+            str(sum(one.forward_passes for one in own)),
+            str(sum(one.forward_errors for one in own)),
+            _percent(hits / lookups),
+            f"{sum(one.scoring_wall_s for one in own):.1f} s",
+        )
+    return table
+
+
+def _cache_line(result: SuiteResult) -> str:
+    stats = result.backend_stats
+    line = (
+        f"cache: {stats['cache_hits']} of {stats['cache_hits'] + stats['cache_misses']} lookups "
+        f"answered without a forward pass ({_percent(stats['hit_rate'])})"
+    )
+    if not result.cache.enabled:
+        return f"{line}; the cache is off"
+    if result.cache.evictions:
+        line += (
+            f"; {result.cache.evictions} entries evicted, max_entries is {result.cache.max_entries}"
+        )
+    return line
+
+
+def _reconciliation_line(found: Reconciliation) -> Text:
+    parts = [f"{found.lookups} lookups"]
+    if found.trace_records is not None:
+        parts.append(f"{found.trace_records} trace records")
+        if found.trace_write_errors:
+            parts[-1] += f" + {found.trace_write_errors} not written"
+    if len(parts) == 1:
+        return Text(f"reconciled: {parts[0]}; no trace was asked for")
+    if found.holds:
+        return Text(f"reconciled: {' = '.join(parts)}", style="green")
+    return Text(f"NOT reconciled: {' ≠ '.join(parts)}", style="bold red")
+
+
+def _table(title: str) -> Table:
+    return Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NONE if value is None else format(value, form)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

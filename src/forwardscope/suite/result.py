@@ -1,0 +1,200 @@
+"""What came of a run, as plain data and as JSON."""
+
+from __future__ import annotations
+
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.errors import OutputError
+from forwardscope.probes import Verdict
+
+__all__ = [
+    "CacheUse",
+    "ProbeResult",
+    "Reconciliation",
+    "SeriesResult",
+    "SuiteResult",
+    "Tally",
+]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tally(_Record):
+    """Counts of lookups and passes.
+
+    Attributes:
+        lookups: Questions asked.
+        cache_hits: Those that paid no forward pass, coalesced ones included.
+        coalesced: Those answered by a pass that was already under way.
+        cache_misses: Those that led a pass.
+        forward_passes: Passes that succeeded.
+        forward_errors: Passes that failed.
+        hit_rate: cache_hits / lookups; 0.0 when nothing was asked.
+        scoring_wall_s: Wall time of the calls in seconds, waiting included.
+        forward_s: The part of it spent in forward passes.
+    """
+
+    lookups: int
+    cache_hits: int
+    coalesced: int
+    cache_misses: int
+    forward_passes: int
+    forward_errors: int
+    hit_rate: float
+    scoring_wall_s: float
+    forward_s: float
+
+    @classmethod
+    def of(cls, counts: Counts, **more: Any) -> Self:
+        """Read the ledger's counts."""
+        return cls(
+            lookups=counts.lookups,
+            cache_hits=counts.hits + counts.coalesced,
+            coalesced=counts.coalesced,
+            cache_misses=counts.misses,
+            forward_passes=counts.forward_passes,
+            forward_errors=counts.forward_errors,
+            hit_rate=counts.hit_rate,
+            scoring_wall_s=counts.scoring_ns / 1e9,
+            forward_s=counts.forward_ns / 1e9,
+            **more,
+        )
+
+
+class SeriesResult(Tally):
+    """Counts of one probe, view and op; `probe` is null for lookups outside any."""
+
+    probe: str | None
+    view_id: str
+    op: str
+
+    @classmethod
+    def of_series(cls, key: SeriesKey, counts: Counts) -> SeriesResult:
+        """Read one series of the ledger."""
+        return cls.of(counts, probe=key.probe, view_id=key.view_id, op=key.op)
+
+
+class ProbeResult(_Record):
+    """What one probe found, and what it asked; see `forwardscope.probes.Outcome`."""
+
+    name: str
+    kind: str
+    verdict: Verdict
+    score: float | None = None
+    raw: float | None = None
+    z_score: float | None = None
+    ci_95: tuple[float, float] | None = None
+    message: str
+    evidence: dict[str, Any] = {}
+    duration_s: float
+    stats: Tally
+
+
+class CacheUse(_Record):
+    """How full the cache was at the end of the run, against its bounds."""
+
+    enabled: bool
+    max_entries: int
+    max_bytes: int | None
+    entries: int
+    bytes: int
+    evictions: int
+    rejections: int
+
+
+class Reconciliation(_Record):
+    """Whether everything that was counted is also where it was to be written.
+
+    Attributes:
+        lookups: Counted by the ledger.
+        trace_records: Lines in the trace; null without one.
+        trace_write_errors: Records that could not be written; null without a trace.
+        holds: lookups == trace_records + trace_write_errors, as far as there is a trace.
+    """
+
+    lookups: int
+    trace_records: int | None = None
+    trace_write_errors: int | None = None
+    holds: bool
+
+
+class SuiteResult(_Record):
+    """The result of one run.
+
+    Attributes:
+        schema_version: Of this format.
+        run_id: Of this run; stands in each of its trace records.
+        suite: The suite's name.
+        model: Where the model came from.
+        adapter: Where the adapter came from.
+        identity: The backend's hash over all that shapes its values.
+        exactness: `fast` or `strict`.
+        dtype: As the suite asked for it.
+        device: As the suite asked for it.
+        versions: Of forwardscope and of what computed.
+        seed: Of the suite.
+        period_s: How often the suite is meant to run, in seconds.
+        started_at: ISO 8601, UTC.
+        wall_s: From the first lookup to the last verdict, in seconds.
+        probes: In the order in which they ran.
+        backend_stats: Totals of the run, as `BackendStats.to_dict` has them.
+        series: Counts by probe, view and op.
+        cache: The forward cache at the end.
+        reconciliation: Whether the numbers agree.
+    """
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    suite: str
+    model: str
+    adapter: str
+    identity: str
+    exactness: str
+    dtype: str
+    device: str
+    versions: dict[str, str]
+    seed: int
+    period_s: int | None
+    started_at: str
+    wall_s: float
+    probes: list[ProbeResult]
+    backend_stats: dict[str, int | float]
+    series: list[SeriesResult]
+    cache: CacheUse
+    reconciliation: Reconciliation
+
+    @property
+    def passed(self) -> bool:
+        """Whether no probe failed or erred."""
+        return all(probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes)
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Write the result as JSON, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written; what stood there before still does.
+        """
+        target = Path(path)
+        text = self.model_dump_json(indent=2) + "\n"
+        temporary: str | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+            ) as file:
+                temporary = file.name
+                file.write(text)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(target)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise OutputError(f"the result cannot be written to {target}: {error}") from error

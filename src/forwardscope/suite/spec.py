@@ -1,0 +1,105 @@
+"""What a suite file may say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
+
+__all__ = ["CacheSpec", "Defaults", "ModelSpec", "Section", "SuiteSpec"]
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+Text = Annotated[str, Field(min_length=1)]
+AnyProbe = Annotated[
+    NullAdapter | DeltaKL | AdapterAblation | PromptCollapse, Field(discriminator="kind")
+]
+
+
+class Section(BaseModel):
+    """A mapping of a suite file: no unknown keys, no guessed types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSpec(Section):
+    """Which model and adapter, and how they are held.
+
+    Attributes:
+        path: A folder, a `.gguf` file or a hub id; a relative path is looked
+            for beside the suite file first.
+        adapter: A folder or a hub id with a LoRA adapter.
+        device: A torch device, or `auto`.
+        dtype: What the weights are held as.
+    """
+
+    path: Text
+    adapter: Text
+    device: Text = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class Defaults(Section):
+    """What probes use that do not say otherwise.
+
+    Attributes:
+        seed: For what probes draw at random.
+        top_k: Tokens of a distribution that are kept.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=1)] = 256
+
+
+class CacheSpec(Section):
+    """The forward cache.
+
+    Attributes:
+        enabled: False keeps nothing between calls.
+        max_entries: The most entries.
+        max_bytes: The most bytes, or none for no bound.
+    """
+
+    enabled: bool = True
+    max_entries: Annotated[int, Field(ge=1)] = 256
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class SuiteSpec(Section):
+    """A whole suite.
+
+    Attributes:
+        version: Of this format.
+        name: Of the suite; its file's name by default.
+        model: Which model and adapter.
+        defaults: For the probes.
+        cache: The forward cache.
+        exactness: `fast` computes prompts in padded batches, `strict` each
+            alone and whole.
+        period: How often the suite is meant to run: a number and s, m, h, d or w.
+        probes: In the order in which they run.
+    """
+
+    version: Literal[1]
+    name: Text | None = None
+    model: ModelSpec
+    defaults: Defaults = Defaults()
+    cache: CacheSpec = CacheSpec()
+    exactness: Literal["fast", "strict"] = "fast"
+    period: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] | None = None
+    probes: Annotated[tuple[AnyProbe, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def period_s(self) -> int | None:
+        """The period in seconds."""
+        return None if self.period is None else int(self.period[:-1]) * _SECONDS[self.period[-1]]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SuiteSpec:
+        counted = Counter(probe.name for probe in self.probes)
+        if twice := [name for name, n in counted.items() if n > 1]:
+            raise ValueError(f"two probes are named {twice[0]!r}; give each its own name")
+        return self

@@ -1,0 +1,208 @@
+"""Test doubles for programs that use forwardscope, and for its own tests.
+
+`ScriptedBackend` is a whole backend without a model: same views, same cache,
+same counts, with logits from a function of yours or from a fixed pseudo-random
+one. It needs neither torch nor a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from forwardscope.backends.values import RollingLogprob, TokenDist
+from forwardscope.backends.views import (
+    BASE,
+    DEFAULT_INIT_SCALE,
+    FINETUNED,
+    CachedView,
+    ViewSlot,
+    null_view_id,
+    scaled_view_id,
+)
+from forwardscope.core.keys import fold_strings, prompt_hash
+from forwardscope.errors import NonFiniteError, PromptError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["ScriptedBackend", "ScriptedView", "pseudo_random_logits"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedView:
+    """What a script is told about the view that is asked.
+
+    Attributes:
+        id: The view's id.
+        strength: How much of the adapter is on: 0 for base, λ for scaled, 1 for
+            tuned and null views.
+        seed: The seed of a null view, else None.
+    """
+
+    id: str
+    strength: float
+    seed: int | None = None
+
+
+Script = Callable[[ScriptedView, str], FloatArray]
+
+
+def pseudo_random_logits(
+    view: ScriptedView, prompt: str, *, vocab_size: int = 32, change: float = 0.5
+) -> FloatArray:
+    """Return logits that are fixed for a prompt and move with the adapter's strength.
+
+    A null view moves them a tenth as far, in a direction of its seed's own.
+    """
+    logits = _normal(f"base {prompt}", vocab_size)
+    if view.seed is not None:
+        return logits + 0.1 * change * _normal(f"null {view.id} {prompt}", vocab_size)
+    return logits + change * view.strength * _normal(f"tuned {prompt}", vocab_size)
+
+
+class ScriptedBackend:
+    """A backend whose model is a function of view and prompt; tokens are characters.
+
+    Args:
+        script: Gives the logits after a prompt, shape (vocabulary,). What it
+            raises is what the forward pass raises.
+        instrumentation: Where lookups are cached and counted; a new one by default.
+        context: The longest prompt in characters, or None for any.
+
+    Attributes:
+        forward_batches: Each forward batch so far as (view id, prompts).
+    """
+
+    def __init__(
+        self,
+        script: Script = pseudo_random_logits,
+        *,
+        instrumentation: BackendInstrumentation | None = None,
+        context: int | None = None,
+    ) -> None:
+        self.instrumentation = instrumentation or BackendInstrumentation()
+        self.forward_batches: list[tuple[str, list[str]]] = []
+        self.closed = False
+        self._script = script
+        self._context = context
+        self._slot = ViewSlot()
+
+    def as_base(self) -> AbstractContextManager[CachedView]:
+        """Open the view without the adapter."""
+        return self._view(ScriptedView(BASE, 0.0))
+
+    def as_finetuned(self) -> AbstractContextManager[CachedView]:
+        """Open the view with the adapter."""
+        return self._view(ScriptedView(FINETUNED, 1.0))
+
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
+        """Open the view with the adapter scaled; 0 is the base and 1 the tuned view."""
+        aliases = {0.0: BASE, 1.0: FINETUNED}
+        return self._view(ScriptedView(aliases.get(lam, scaled_view_id(lam)), float(lam)))
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
+    ) -> AbstractContextManager[CachedView]:
+        """Open the view with a random adapter."""
+        return self._view(ScriptedView(null_view_id(seed, init_scale, rank_scale), 1.0, seed))
+
+    def filler(self, tokens: int) -> str:
+        """Return so many dots, then a blank line."""
+        return "." * tokens + "\n\n" if tokens > 0 else ""
+
+    def identity(self) -> str:
+        """Return a fixed name."""
+        return "scripted"
+
+    def close(self) -> None:
+        """Close the trace."""
+        self.closed = True
+        self.instrumentation.close()
+
+    @contextmanager
+    def _view(self, view: ScriptedView) -> Iterator[CachedView]:
+        with self._slot.hold(view.id):
+            yield CachedView(view.id, _ScriptedScorer(self, view), self.instrumentation)
+
+    def _logits(self, view: ScriptedView, prompt: str, key: str) -> FloatArray:
+        if self._context is not None and len(prompt) > self._context:
+            raise PromptError(
+                f"prompt {prompt_hash(key)} has {len(prompt)} tokens, more than {self._context}"
+            )
+        logits = np.asarray(self._script(view, prompt), dtype=np.float64)
+        if not np.isfinite(logits).all():
+            raise NonFiniteError(view.id, prompt_hash(key))
+        return logits
+
+
+class _ScriptedScorer:
+    def __init__(self, backend: ScriptedBackend, view: ScriptedView) -> None:
+        self._backend = backend
+        self._view = view
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._backend._script(self._view, " ").size)
+
+    def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
+        self._begin(prompts)
+        return [self._dist(prompt, top_k) for prompt in prompts]
+
+    def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        self._begin(texts)
+        return [self._rolling(text) for text in texts]
+
+    def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self._begin([prompt + completion for prompt, completion in pairs])
+        return [self._completion(prompt, completion) for prompt, completion in pairs]
+
+    def _begin(self, prompts: Sequence[str]) -> None:
+        self._backend.forward_batches.append((self._view.id, list(prompts)))
+        self._backend.instrumentation.report_tokens([len(prompt) for prompt in prompts])
+
+    def _dist(self, prompt: str, top_k: int) -> TokenDist:
+        logprobs = self._logprobs(prompt, prompt)
+        order = np.argsort(-logprobs, kind="stable")
+        outside = np.exp(logprobs[order[top_k:]]).sum()
+        with np.errstate(divide="ignore"):
+            tail = None if top_k >= logprobs.size else float(np.log(outside))
+        chosen = order[:top_k]
+        return TokenDist(chosen, logprobs[chosen].astype(np.float32), logprobs.size, tail)
+
+    def _rolling(self, text: str) -> RollingLogprob:
+        logprobs = [self._next(text[:i], text[i], text) for i in range(1, len(text))]
+        return RollingLogprob(
+            np.asarray([ord(c) for c in text]),
+            np.asarray(logprobs, dtype=np.float32),
+            len(text),
+            math.fsum(logprobs),
+        )
+
+    def _completion(self, prompt: str, completion: str) -> float:
+        key = fold_strings(prompt, completion)
+        if not completion:
+            raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
+        steps = range(len(completion))
+        return math.fsum(self._next(prompt + completion[:i], completion[i], key) for i in steps)
+
+    def _next(self, given: str, char: str, key: str) -> float:
+        logprobs = self._logprobs(given, key)
+        return float(logprobs[ord(char) % logprobs.size])
+
+    def _logprobs(self, prompt: str, key: str) -> FloatArray:
+        logits = self._backend._logits(self._view, prompt, key)
+        shifted = logits - logits.max()
+        logprobs: FloatArray = shifted - np.log(np.exp(shifted).sum())
+        return logprobs
+
+
+def _normal(seed: str, size: int) -> FloatArray:
+    digest = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8])).normal(size=size)
