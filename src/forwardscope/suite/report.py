@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -39,7 +40,7 @@ def print_report(result: SuiteResult, console: Console) -> None:
 def _probe_table(result: SuiteResult) -> Table:
     table = _table(f"{result.suite}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for header in ("score", "raw", "z", "95 % interval", "time", "lookups", "hits"):
         table.add_column(header, justify="right", no_wrap=True)
     for probe in result.probes:
@@ -53,7 +54,7 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield _number(probe.score, ".2f")
     yield _number(probe.raw, ".4g")
     yield _number(probe.z_score, "+.1f")
-    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.4f} … {probe.ci_95[1]:.4f}"
+    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g} … {probe.ci_95[1]:.3g}"
     yield f"{probe.duration_s:.1f} s"
     yield str(probe.stats.lookups)
     yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NONE
@@ -109,7 +110,15 @@ def _reconciliation_line(found: Reconciliation) -> Text:
 
 
 def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+    return Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _number(value: float | None, form: str) -> str:
