@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from forwardscope.backends.views import (
     scaled_view_id,
 )
 from forwardscope.core.keys import fold_strings, prompt_hash
-from forwardscope.errors import NonFiniteError, PromptError
+from forwardscope.errors import NonFiniteError, PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["ScriptedBackend", "ScriptedView", "pseudo_random_logits"]
@@ -71,10 +72,11 @@ class ScriptedBackend:
     """A backend whose model is a function of view and prompt; tokens are characters.
 
     Args:
-        script: Gives the logits after a prompt, shape (vocabulary,). What it
+        script: Gives the logits after a prompt, shape (vocab_size,). What it
             raises is what the forward pass raises.
         instrumentation: Where lookups are cached and counted; a new one by default.
         context: The longest prompt in characters, or None for any.
+        vocab_size: How many logits the script gives. The script is never called to find out.
 
     Attributes:
         forward_batches: Each forward batch so far as (view id, prompts).
@@ -86,10 +88,12 @@ class ScriptedBackend:
         *,
         instrumentation: BackendInstrumentation | None = None,
         context: int | None = None,
+        vocab_size: int = 32,
     ) -> None:
         self.instrumentation = instrumentation or BackendInstrumentation()
         self.forward_batches: list[tuple[str, list[str]]] = []
         self.closed = False
+        self.vocab_size: Final = vocab_size
         self._script = script
         self._context = context
         self._slot = ViewSlot()
@@ -129,7 +133,11 @@ class ScriptedBackend:
     @contextmanager
     def _view(self, view: ScriptedView) -> Iterator[CachedView]:
         with self._slot.hold(view.id):
-            yield CachedView(view.id, _ScriptedScorer(self, view), self.instrumentation)
+            scorer = _ScriptedScorer(self, view)
+            try:
+                yield CachedView(view.id, scorer, self.instrumentation)
+            finally:
+                scorer.closed = True
 
     def _logits(self, view: ScriptedView, prompt: str, key: str) -> FloatArray:
         if self._context is not None and len(prompt) > self._context:
@@ -137,6 +145,10 @@ class ScriptedBackend:
                 f"prompt {prompt_hash(key)} has {len(prompt)} tokens, more than {self._context}"
             )
         logits = np.asarray(self._script(view, prompt), dtype=np.float64)
+        if logits.shape != (self.vocab_size,):
+            raise ValueError(
+                f"the script gave logits of shape {logits.shape}, not ({self.vocab_size},)"
+            )
         if not np.isfinite(logits).all():
             raise NonFiniteError(view.id, prompt_hash(key))
         return logits
@@ -146,10 +158,11 @@ class _ScriptedScorer:
     def __init__(self, backend: ScriptedBackend, view: ScriptedView) -> None:
         self._backend = backend
         self._view = view
+        self.closed = False
 
     @property
     def vocab_size(self) -> int:
-        return int(self._backend._script(self._view, " ").size)
+        return self._backend.vocab_size
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
         self._begin(prompts)
@@ -164,6 +177,8 @@ class _ScriptedScorer:
         return [self._completion(prompt, completion) for prompt, completion in pairs]
 
     def _begin(self, prompts: Sequence[str]) -> None:
+        if self.closed:
+            raise ViewError(f"view {self._view.id!r} is closed; open it again to ask it")
         self._backend.forward_batches.append((self._view.id, list(prompts)))
         self._backend.instrumentation.report_tokens([len(prompt) for prompt in prompts])
 

@@ -23,7 +23,8 @@ def mistakes_exit_with_two() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        console.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())))
+        sentence = " ".join(str(error).split())
+        console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         console.print("interrupted; the trace has what was answered so far")

@@ -38,6 +38,7 @@ class RunProgress:
     """
 
     def __init__(self, spec: SuiteSpec, stats: BackendStats, *, quiet: bool) -> None:
+        console = Console(stderr=True)
         self._total = len(spec.probes)
         self._progress = Progress(
             SpinnerColumn(),
@@ -45,9 +46,9 @@ class RunProgress:
             BarColumn(bar_width=20),
             _LookupsColumn(stats),
             Elapsed(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
-            disable=quiet,
+            disable=quiet or not console.is_terminal,
         )
         self._task = self._progress.add_task("loading the model", total=None)
 
@@ -96,13 +97,14 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         A function that takes a step's name, how much of it is done, and how
         much there is; the bar of a new name is added below the others.
     """
+    console = Console(stderr=True)
     bars = Progress(
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         Elapsed(),
-        console=Console(stderr=True),
-        disable=quiet,
+        console=console,
+        disable=quiet or not console.is_terminal,
     )
     tasks: dict[str, TaskID] = {}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from forwardscope.backends.base import Backend
 from forwardscope.cli.progress import RunProgress
@@ -51,7 +54,7 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
         spec = spec.model_copy(update={"cache": off})
     if options.json is not None:
         _check_writable(options.json)
-    with _instrumentation(spec, options.trace) as instrumentation:
+    with _plain_warnings(), _instrumentation(spec, options.trace) as instrumentation:
         progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
         with progress:
             backend = _load(spec, instrumentation)
@@ -91,20 +94,38 @@ def _instrumentation(spec: SuiteSpec, trace: Path | None) -> Iterator[BackendIns
             name=spec.name or "default",
         )
     except OSError as error:
-        raise OutputError(f"the trace cannot be written to {trace}: {error.strerror}") from error
+        raise OutputError(
+            f"the trace cannot be written to {trace}: {error.strerror}; choose another file"
+        ) from error
     try:
         yield instrumentation
     finally:
         instrumentation.close()
         asked = instrumentation.stats.total_lookups
-        if trace is not None and not existed and not asked:
-            trace.unlink(missing_ok=True)
+        if trace is not None and not (existed or asked or trace.stat().st_size):
+            trace.unlink()
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in the code that it came from."""
+    console = Console(stderr=True)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: console.print(
+            Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True
+        )
+        yield
 
 
 def _check_writable(path: Path) -> None:
     """Raise before the model loads what would otherwise be raised after the run."""
-    if path.is_dir():
-        raise OutputError(f"the result cannot be written to {path}: it is a folder")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"the result cannot be written to {path}: {folder} is not writable")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"the result cannot be written to {path}: {error.strerror}; choose another file"
+        ) from error

@@ -52,7 +52,8 @@ def divergences(
 
 
 def _check(dist: TokenDist, side: str) -> None:
-    if not np.isfinite(dist.logprobs).all():
+    tail = -np.inf if dist.tail_logprob is None else dist.tail_logprob
+    if not (np.isfinite(dist.logprobs).all() and tail < np.inf):
         raise DivergenceError(f"the {side} distribution has non-finite log-probabilities")
     if dist.logprobs.size > 1 and np.ptp(dist.logprobs) < _UNIFORM_SPREAD:
         raise DivergenceError(

@@ -113,5 +113,6 @@ def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:
         The half-life, or None where divergence does not fall with length.
     """
     centred = lengths - lengths.mean()
-    slope = float(centred @ np.log(divergences) / (centred @ centred))
+    logs = np.log(divergences)
+    slope = float(centred @ (logs - logs[0]) / (centred @ centred))  # 0.0 exactly where all agree
     return None if slope >= 0 else -math.log(2.0) / slope

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +15,17 @@ from pydantic_core import ErrorDetails
 
 from forwardscope.errors import SpecError
 from forwardscope.probes import PROBES
-from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec, SuiteSpec
+from forwardscope.suite.spec import TWO_OF_A_NAME, CacheSpec, Defaults, ModelSpec, SuiteSpec
 
 __all__ = ["MAX_BYTES", "load_suite", "parse_suite"]
 
 #: A larger file is no suite.
 MAX_BYTES: Final = 1 << 20
+
+_TEXT: Final = "tag:yaml.org,2002:str"
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_INT_BITS: Final = 64
+_LONGEST_KEY: Final = 40
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
@@ -73,13 +79,12 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         SpecError: It is malformed, or asks for something unknown.
     """
     try:
-        tree = yaml.compose(text, _Loader)
-        content = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        tree, content = _read(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise SpecError(f"{source}{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise SpecError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise SpecError(f"{source}: nested too deeply to be a suite") from error
@@ -91,48 +96,112 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         raise SpecError(_sentence(error, content, tree, source)) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that takes no key twice."""
+def _read(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the nodes of a YAML document, which know their lines, and what they say."""
+    loader = _Loader(text)
+    try:
+        tree = loader.get_single_node()
+        if tree is None:
+            return None, None
+        if _written_out(tree, {}) > MAX_BYTES:
+            raise yaml.constructor.ConstructorError(
+                None, None, "its aliases refer to more than a suite can hold", tree.start_mark
+            )
+        return tree, loader.construct_document(tree)
+    finally:
+        loader.dispose()
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader whose keys are text, none of them twice, and whose numbers fit 64 bits."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
+            if key.tag == _MERGE:
+                continue
+            if key.tag != _TEXT:
+                raise yaml.composer.ComposerError(
+                    None, None, "a key must be text; put it in quotes", key.start_mark
                 )
-            seen.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"key {reprlib.repr(key.value)} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and value.bit_length() >= _INT_BITS:
+                raise OverflowError
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+            problem = f"{reprlib.repr(node.value)} is no valid {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+        return value
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the nodes below and with this one, aliases written out; a circle is beyond any."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_BYTES
+        is_map = isinstance(node, yaml.MappingNode)
+        below = chain.from_iterable(node.value) if is_map else node.value
+        count = 1 + sum(_written_out(child, known) for child in below)
+        known[id(node)] = min(count, MAX_BYTES + 1)
+    return known[id(node)]
 
 
 def _beside(file: Path, path: str) -> str:
     candidate = file.parent / path
-    return str(candidate.resolve()) if candidate.exists() else path
+    try:
+        return str(candidate.resolve()) if candidate.exists() else path
+    except OSError:  # no file can have this name, but a hub id or a typo may
+        return path
 
 
 def _sentence(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
     details = error.errors(include_url=False)
-    first = details[0]
-    loc = tuple(part for part in first["loc"] if part not in PROBES)
+    # a key that nobody knows explains one that is missing
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    loc = _where(first)
     line, key = _place(tree, loc)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{source}:{line}: {key}{_expectation(first, loc, content)}{more}"
+    return f"{source}:{line}: {key}{_expectation(first, loc, content)}"
+
+
+def _where(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Return the keys and indices that lead to a mistake in the file."""
+    loc = detail["loc"]
+    if detail["type"] == TWO_OF_A_NAME:
+        return "probes", detail["ctx"]["index"], "name"
+    if detail["type"].startswith("union_tag_"):
+        return *loc, "kind"
+    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # the third only names the model
 
 
 def _place(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
     """Return the line of what `loc` leads to, as near as the file has it, and its name."""
     node, line, name = tree, tree.start_mark.line, ""
     for part in loc:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+        name += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
         if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
+            for key, value in reversed(node.value):  # what is merged stands first
                 if key.value == part:
                     node, line = value, key.start_mark.line
                     break
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
             line = node.start_mark.line
-    return line + 1, f"{name}: " if name else ""
+    return line + 1, f"{name[1:]}: " if name else ""
+
+
+def _shown(key: str) -> str:
+    """Return a key as it stands in the file, or quoted and cut where that is no plain word."""
+    return key if key.isidentifier() and len(key) <= _LONGEST_KEY else reprlib.repr(key)
 
 
 def _expectation(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
@@ -149,15 +218,19 @@ def _expectation(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any)
         kinds = ", ".join(PROBES)
         tag = detail.get("ctx", {}).get("tag")
         return (
-            f"unknown probe kind {tag!r}; known: {kinds}"
+            f"unknown probe kind {reprlib.repr(tag)}; known: {kinds}"
             if tag
-            else f"kind missing; one of {kinds}"
+            else f"missing; one of {kinds}"
         )
-    message = detail["msg"].removeprefix("Value error, ")
-    expected = message[0].lower() + message[1:].replace("tuple", "list").replace(
-        "dictionary or instance", "mapping or instance"
-    )
-    return f"{expected}; got {given}" if kind != "value_error" else message
+    if kind in ("too_short", "string_too_short"):
+        least = detail["ctx"]["min_length"]
+        what = "character" if kind == "string_too_short" else "item"
+        return f"needs at least {least} {what}{'s' * (least > 1)}; got {given}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"must be a mapping; got {given}"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    message = message.replace("String should", "must").replace("a valid tuple", "a list")
+    return message if kind in ("value_error", TWO_OF_A_NAME) else f"{message}; got {given}"
 
 
 def _fields_at(loc: tuple[int | str, ...], content: Any) -> list[str]:

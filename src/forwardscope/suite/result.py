@@ -177,24 +177,28 @@ class SuiteResult(_Record):
         return all(probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes)
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the result as JSON, whole or not at all.
+        """Write the result as JSON, whole or not at all; to a pipe or a device as it is.
 
         Raises:
             OutputError: It cannot be written; what stood there before still does.
         """
         target = Path(path)
         text = self.model_dump_json(indent=2) + "\n"
-        temporary: str | None = None
+        temporary: Path | None = None
         try:
+            if target.exists() and not target.is_file():  # replacing it would take it away
+                target.write_text(text, encoding="utf-8")
+                return
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
                 "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
             ) as file:
-                temporary = file.name
+                temporary = Path(file.name)
                 file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
+            temporary.chmod(0o644)
+            temporary.replace(target)
         except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
             raise OutputError(f"the result cannot be written to {target}: {error}") from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)

@@ -68,8 +68,8 @@ def run_suite(
     return SuiteResult(
         run_id=run_id,
         suite=spec.name or "suite",
-        model=spec.model.path,
-        adapter=spec.model.adapter,
+        model=_printable(spec.model.path),
+        adapter=_printable(spec.model.adapter),
         identity=identity,
         exactness=spec.exactness,
         dtype=spec.model.dtype,
@@ -162,9 +162,14 @@ def _run_probe(
 def _told(error: Exception) -> str:
     """Return our own errors as they are, and of others the class and the first line."""
     if isinstance(error, ForwardscopeError):
-        return str(error)
+        return _printable(str(error))
     first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first_line[:_LONGEST_MESSAGE]}"
+    return f"{type(error).__name__}: {_printable(first_line)[:_LONGEST_MESSAGE]}"
+
+
+def _printable(text: str) -> str:
+    """Escape lone surrogates (bytes of a file name that are not UTF-8), which JSON cannot hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _versions() -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
 
-__all__ = ["CacheSpec", "Defaults", "ModelSpec", "Section", "SuiteSpec"]
+__all__ = ["TWO_OF_A_NAME", "CacheSpec", "Defaults", "ModelSpec", "Section", "SuiteSpec"]
+
+#: Type of the error where a name is taken; its context has the `index` of the second probe.
+TWO_OF_A_NAME: Final = "two_of_a_name"
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -99,7 +102,13 @@ class SuiteSpec(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> SuiteSpec:
-        counted = Counter(probe.name for probe in self.probes)
-        if twice := [name for name, n in counted.items() if n > 1]:
-            raise ValueError(f"two probes are named {twice[0]!r}; give each its own name")
+        seen: set[str] = set()
+        for index, probe in enumerate(self.probes):
+            if probe.name in seen:
+                raise PydanticCustomError(
+                    TWO_OF_A_NAME,
+                    "two probes are named {name}; give each its own name",
+                    {"name": repr(probe.name), "index": index},
+                )
+            seen.add(probe.name)
         return self

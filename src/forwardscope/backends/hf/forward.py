@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from forwardscope.backends.hf.packing import pack
+from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 
@@ -107,16 +108,20 @@ class Forward:
     def _batches(self, rows: Sequence[Row]) -> list[list[int]]:
         if self.exactness == "strict":
             return [[i] for i in range(len(rows))]
-        lengths = [len(row.ids) for row in rows]
-        kept = [row.kept for row in rows]
         if self._takes_padding:
-            return pack(lengths, kept, self.vocab_size)
-        alike = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-        return [
-            [same[i] for i in batch]
-            for same in alike.values()
-            for batch in pack([lengths[i] for i in same], [kept[i] for i in same], self.vocab_size)
-        ]
+            return self._pack(rows, range(len(rows)))
+        alike = defaultdict(list)
+        for i, row in enumerate(rows):
+            alike[len(row.ids)].append(i)
+        return [batch for same in alike.values() for batch in self._pack(rows, same)]
+
+    def _pack(self, rows: Sequence[Row], chosen: Sequence[int]) -> list[list[int]]:
+        lengths = [len(rows[i].ids) for i in chosen]
+        kept = [rows[i].kept for i in chosen]
+        on_cpu = self.model.device.type == "cpu"
+        max_tokens = CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS
+        packed = pack(lengths, kept, self.vocab_size, max_tokens)
+        return [[chosen[place] for place in batch] for batch in packed]
 
     @torch.inference_mode()
     def _logits(self, ids: list[list[int]], kept: int) -> torch.Tensor:

@@ -18,7 +18,13 @@ from platformdirs import user_cache_path
 __all__ = ["backend_identity"]
 
 #: Where something came from does not shape a value, and differs between machines.
-_PROVENANCE = ("_name_or_path", "base_model_name_or_path", "revision", "transformers_version")
+_PROVENANCE = (
+    "_name_or_path",
+    "base_model_name_or_path",
+    "gguf_file",
+    "revision",
+    "transformers_version",
+)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("forwardscope", "torch", "transformers", "peft")
 
@@ -83,7 +89,11 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _PROVENANCE}
+    return {
+        key: _without_provenance(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _PROVENANCE
+    }
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

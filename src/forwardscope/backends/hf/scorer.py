@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from forwardscope.backends.hf import toggles
 from forwardscope.backends.hf.forward import Forward, Row
 from forwardscope.backends.values import RollingLogprob, TokenDist
 from forwardscope.core.keys import fold_strings, prompt_hash
@@ -48,6 +49,7 @@ class HFScorer:
         self._inst = instrumentation
         self._changes = ExitStack()
         self._changed = False
+        self._finite = True
         self._closed = False
 
     @property
@@ -93,6 +95,8 @@ class HFScorer:
         found: dict[int, T] = {}
         with self._forward.lock:
             self._change_weights()
+            if not self._finite:
+                raise NonFiniteError(self._view_id, prompt_hash(keys[0]))
             for batch, logits in self._forward.run(rows):
                 for place, index in enumerate(batch):
                     own = logits[place, -rows[index].kept :]
@@ -107,6 +111,7 @@ class HFScorer:
         if not self._changed:
             self._changes.enter_context(self._toggle())
             self._changed = True
+            self._finite = toggles.is_finite(self._forward.model)
 
 
 def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:

@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
-__all__ = ["can_alias", "disabled", "randomized", "scaled"]
+__all__ = ["can_alias", "disabled", "is_finite", "randomized", "scaled"]
 
 
 def can_alias(model: PeftModel) -> bool:
@@ -28,6 +28,21 @@ def can_alias(model: PeftModel) -> bool:
     config = model.peft_config[model.active_adapter]
     swaps = config.modules_to_save or getattr(config, "trainable_token_indices", None)
     return not swaps and not any(layer.lora_variant for layer in _lora_layers(model))
+
+
+def is_finite(model: PeftModel) -> bool:
+    """Whether the LoRA weights that are on now hold finite numbers alone.
+
+    The logits do not always tell: torch's fused attention on the CPU takes a
+    query of NaN for a masked one and goes on with zeros.
+    """
+    return all(
+        bool(parameter.isfinite().all())
+        for layer in _lora_layers(model)
+        if not layer.disable_adapters
+        for name, parameter in layer.named_parameters()
+        if "lora_" in name
+    )
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""The heavy libraries are an extra, and come in only with `backends.hf`."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from forwardscope.backends import hf
+from forwardscope.errors import MissingExtraError
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "peft", "safetensors"])
+def test_missing_library_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one of its libraries the import fails with the command that installs it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find(name)
+    )
+    with pytest.raises(MissingExtraError, match=rf"^{package} is not installed.*forwardscope\[hf"):
+        runpy.run_path(hf.__file__)
+
+
+def test_views_need_no_heavy_library() -> None:
+    """The protocols, values and views load neither torch nor what is built on it."""
+    script = (
+        "import sys, forwardscope.backends.views\n"
+        "print(*{'torch', 'transformers', 'peft'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == b""

@@ -1,0 +1,69 @@
+"""The command line, called in this process, with a scripted model in place of a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from forwardscope import BackendInstrumentation
+from forwardscope.cli.app import app
+from forwardscope.suite import SuiteSpec
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+SUITE = """version: 1
+model:
+  path: some-model
+  adapter: some-adapter
+probes:
+  - name: first
+    kind: delta_kl
+    prompts: [a, b]
+    min_mean: 0.000001
+  - name: second
+    kind: delta_kl
+    prompts: [b, c]
+    min_mean: 0.000001
+"""
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call a command; whatever it raises beyond an exit status is raised on."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+    return call
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    """A suite whose two probes share a prompt and pass."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
+    """Load scripted models from now on; the list has each that was loaded."""
+    backends: list[ScriptedBackend] = []
+
+    def script(view: ScriptedView, prompt: str) -> object:
+        if prompt == "raise":
+            raise RuntimeError("the model is gone")
+        if prompt == "interrupt":
+            raise KeyboardInterrupt
+        return pseudo_random_logits(view, prompt)
+
+    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        backends.append(ScriptedBackend(script, instrumentation=instrumentation))
+        return backends[-1]
+
+    monkeypatch.setattr("forwardscope.cli.running._load", load)
+    return backends

@@ -1,0 +1,142 @@
+"""`forwardscope run`: its exit status, its files, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from forwardscope import TraceReader
+from forwardscope.suite import SuiteResult
+from forwardscope.testing import ScriptedBackend
+
+Invoke = Callable[..., Result]
+Loaded = list[ScriptedBackend]
+
+
+def rewrite(suite: Path, right: str, wrong: str) -> None:
+    """Change a suite file in one place."""
+    text = suite.read_text()
+    assert right in text
+    suite.write_text(text.replace(right, wrong, 1))
+
+
+def test_a_run_that_passes_exits_with_0(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The report is on stdout, nothing on stderr, and the model is closed again."""
+    ran = invoke("run", suite_file)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert "cache: 2 of 10 lookups answered without a forward pass (20 %)" in lines
+    assert lines[-1] == "reconciled: 10 lookups; no trace was asked for"
+    assert [backend.closed for backend in loaded] == [True]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "verdict"),
+    [("0.000001", "1000.0", "fail"), ("[b, c]", "[raise]", "error")],
+)
+def test_a_run_that_does_not_pass_exits_with_1(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, right: str, wrong: str, verdict: str
+) -> None:
+    """A probe that fails and one that errs both show in the status, and the report is printed."""
+    rewrite(suite_file, right, wrong)
+    ran = invoke("run", suite_file)
+    assert (ran.exit_code, ran.stderr) == (1, "")
+    assert f" {verdict} " in ran.stdout
+    assert "Traceback" not in ran.output
+
+
+def test_trace_and_result_agree(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The lines of the trace are the lookups of the result, with equal hits and misses."""
+    trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
+    ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
+    result = SuiteResult.model_validate_json(result_file.read_text())
+    events = list(TraceReader(trace))
+    stats = result.backend_stats
+    assert ran.exit_code == 0
+    assert len(events) == result.reconciliation.lookups == 10
+    assert sum(event.hit for event in events) == stats["cache_hits"] == 2
+    assert sum(not event.hit for event in events) == stats["cache_misses"] == 8
+    assert {event.run_id for event in events} == {result.run_id}
+    keys = ["ts", "probe", "view_id", "prompt_hash", "top_k", "op", "wall_ms", "hit"]
+    assert all(list(json.loads(line))[:8] == keys for line in trace.read_text().splitlines())
+    assert ran.stdout.splitlines()[-1] == "reconciled: 10 lookups = 10 trace records"
+
+
+def test_a_trace_is_appended_to(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """A second run adds its lines, and reconciles with its own alone."""
+    trace = suite_file.with_name("t.jsonl")
+    runs = [invoke("run", suite_file, "--trace", trace) for _ in range(2)]
+    assert [ran.exit_code for ran in runs] == [0, 0]
+    assert "reconciled: 10 lookups = 10 trace records" in runs[1].stdout
+    assert len({event.run_id for event in TraceReader(trace)}) == 2
+    assert len(trace.read_text().splitlines()) == 20
+
+
+def test_quiet_prints_nothing(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Neither progress nor report; the files are written all the same."""
+    result_file = suite_file.with_name("r.json")
+    ran = invoke("run", suite_file, "--quiet", "--json", result_file)
+    assert (ran.exit_code, ran.output) == (0, "")
+    assert SuiteResult.model_validate_json(result_file.read_text()).passed
+
+
+def test_no_cache_pays_for_everything(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The option wins over the suite, and the report says that the cache is off."""
+    rewrite(suite_file, "probes:", "cache: {enabled: true}\nprobes:")
+    ran = invoke("run", suite_file, "--no-cache")
+    assert ran.exit_code == 0
+    assert "cache: 0 of 10 lookups answered without a forward pass (0 %)" in ran.stdout
+    assert "the cache is off" in ran.stdout
+
+
+def test_the_suites_cache_is_used(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Bounds of the suite file are those of the run."""
+    rewrite(suite_file, "probes:", "cache: {max_entries: 3, max_bytes: 50000}\nprobes:")
+    assert invoke("run", suite_file, "-q").exit_code == 0
+    cache = loaded[0].instrumentation.cache
+    assert (cache.maxsize, cache.max_bytes) == (3, 50_000)
+
+
+@pytest.mark.filterwarnings("default::RuntimeWarning")
+def test_a_full_disk_is_warned_of_in_one_line(
+    invoke: Invoke, suite_file: Path, loaded: Loaded
+) -> None:
+    """The run goes on, and the report counts what was not written."""
+    ran = invoke("run", suite_file, "--trace", "/dev/full")
+    assert ran.exit_code == 0
+    (warning,) = ran.stderr.splitlines()
+    assert warning.startswith("warning: trace record not written to /dev/full: ")
+    assert "reconciled: 10 lookups = 0 trace records + 10 not written" in ran.stdout
+
+
+def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """One line, no traceback; the trace has what was answered, and no result is made up."""
+    rewrite(suite_file, "[b, c]", "[interrupt]")
+    trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
+    ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
+    assert ran.exit_code == 130
+    assert ran.stderr.splitlines() == ["interrupted; the trace has what was answered so far"]
+    stats = loaded[0].instrumentation.stats
+    assert len(list(TraceReader(trace))) == stats.total_lookups == 7
+    assert loaded[0].closed
+    assert not result_file.exists()
+
+
+def test_the_report_is_not_lost_with_the_result(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that cannot be written after all costs the status, and not the report."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    ran = invoke("run", suite_file, "--json", suite_file.with_name("r.json"))
+    assert ran.exit_code == 2
+    assert "cannot be written" in ran.stderr
+    assert "cache: 2 of 10 lookups" in ran.stdout
+    assert [path.name for path in suite_file.parent.iterdir()] == ["suite.yaml"]

@@ -1,0 +1,136 @@
+"""What several test modules share: a clock, threads that report, and a look at who waits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from forwardscope import BackendInstrumentation, instrumentation
+from forwardscope.core import batch
+
+settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
+settings.load_profile("forwardscope")
+
+_PATIENCE_S = 60.0
+
+
+class Clock:
+    """Stands for the `time` module; it moves only when it is told to."""
+
+    _START_NS = 5_000_000_000
+
+    def __init__(self) -> None:
+        self.ns = self._START_NS
+
+    def advance_ms(self, milliseconds: int) -> None:
+        self.ns += milliseconds * 1_000_000
+
+    def perf_counter_ns(self) -> int:
+        return self.ns
+
+    def time(self) -> float:
+        return 1_000_000.0 + (self.ns - self._START_NS) / 1e9
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that every lookup reads instead of the real one."""
+    clock = Clock()
+    monkeypatch.setattr(instrumentation, "time", clock)
+    monkeypatch.setattr(batch, "time", clock)
+    return clock
+
+
+class Watchful(str):
+    """A part of a key that may be looked up only while a lock is held."""
+
+    __slots__ = ("lock",)
+    lock: threading.Lock
+
+    def __hash__(self) -> int:
+        assert self.lock.locked(), "looked up outside the lock"
+        return super().__hash__()
+
+
+@pytest.fixture
+def watchful() -> Callable[[threading.Lock, str], str]:
+    """Make a string that shows whether a map is looked into outside its lock."""
+
+    def make(lock: threading.Lock, text: str) -> str:
+        part = Watchful(text)
+        part.lock = lock
+        return part
+
+    return make
+
+
+@pytest.fixture
+def in_thread() -> Callable[[Callable[[], Any]], Future[Any]]:
+    """Start a function in a thread of its own; its future tells what it gave or raised."""
+
+    def start(function: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
+
+    return start
+
+
+@pytest.fixture
+def until_waiting() -> Callable[..., None]:
+    """Return once a number of threads wait for the forward pass of a key."""
+
+    def until(backend: BackendInstrumentation, key: tuple[str, str, str, int], n: int = 1) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while (waiting := _waiting(backend, key)) != n:
+            assert time.monotonic() < deadline, f"{waiting} threads wait for {key}, not {n}"
+            time.sleep(0.0005)
+
+    return until
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[threading.Event], None]]:
+    """Raise one KeyboardInterrupt in the main thread, from another thread.
+
+    A signal that comes just before the main thread blocks does not wake it, so
+    it is sent until the test says that the interrupt has come out.
+    """
+    raised, ended = threading.Event(), threading.Event()
+
+    def handler(*_: object) -> None:
+        if not raised.is_set():
+            raised.set()
+            raise KeyboardInterrupt
+
+    def send(came_out: threading.Event) -> None:
+        while not came_out.is_set() and not ended.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            came_out.wait(0.005)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, handler)
+    yield send
+    ended.set()
+    signal.signal(signal.SIGINT, before)
+
+
+def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
+    """How many threads wait; each has given up its locks and will be woken by `land`."""
+    flight = backend._flights._under_way.get(key)
+    landed = None if flight is None else flight._landed
+    return 0 if landed is None else len(landed._cond._waiters)  # type: ignore[attr-defined]

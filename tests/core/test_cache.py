@@ -1,0 +1,253 @@
+"""ForwardCache does what a bounded least-recently-used map does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forwardscope import MISS, ForwardCache
+from forwardscope.core.cache import DisabledCache
+
+
+def _bytes_of(value: Any) -> int:
+    """Let a value be its own size, so that a test can count on its fingers."""
+    return int(value)
+
+
+def _sized(maxsize: int = 100, max_bytes: int = 10) -> ForwardCache:
+    return ForwardCache(maxsize, max_bytes=max_bytes, sizeof=_bytes_of)
+
+
+@pytest.mark.parametrize("maxsize", [0, -1])
+def test_maxsize_must_be_positive(maxsize: int) -> None:
+    """A bound on entries that would keep none is refused by name and value."""
+    with pytest.raises(ValueError) as raised:
+        ForwardCache(maxsize)
+    assert str(raised.value) == f"maxsize must be positive; got {maxsize}"
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1])
+def test_max_bytes_must_be_positive(max_bytes: int) -> None:
+    """A bound on bytes that would keep nothing is refused by name and value."""
+    with pytest.raises(ValueError) as raised:
+        ForwardCache(max_bytes=max_bytes)
+    assert str(raised.value) == f"max_bytes must be positive or None; got {max_bytes}"
+
+
+def test_default_bounds() -> None:
+    """Without arguments 256 entries are kept, of any size."""
+    cache = ForwardCache()
+    assert (cache.maxsize, cache.max_bytes) == (256, None)
+    for number in range(257):
+        cache.put(number, number)
+    assert len(cache) == 256
+    assert cache.get(0) is MISS
+    assert cache.get(256) == 256
+
+
+def test_unknown_key_is_a_miss() -> None:
+    """What was never stored is `MISS`, which says so."""
+    assert ForwardCache().get("unknown") is MISS
+    assert repr(MISS) == "MISS"
+
+
+@pytest.mark.parametrize("value", [None, False, 0, "", ()])
+def test_falsy_value_is_a_value(value: object) -> None:
+    """A stored None, or anything else that is false, is found again."""
+    cache = ForwardCache()
+    cache.put("key", value)
+    assert cache.get("key") is value
+
+
+def test_value_comes_back_as_it_was_put_in() -> None:
+    """The very object is handed out, not a copy."""
+    cache, value = ForwardCache(), [1, 2]
+    cache.put("key", value)
+    assert cache.get("key") is value
+
+
+def test_get_refreshes() -> None:
+    """What was read last is evicted last."""
+    cache = ForwardCache(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.get("a")
+    cache.put("c", 3)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, MISS, 3)
+    assert cache.evictions == 1
+
+
+def test_put_refreshes() -> None:
+    """What was written last is evicted last, also where it replaced a value."""
+    cache = ForwardCache(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.put("a", 10)
+    cache.put("c", 3)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (10, MISS, 3)
+
+
+def test_replacement_is_no_eviction() -> None:
+    """A new value under an old key takes its place and its bytes."""
+    cache = _sized()
+    cache.put("a", 4)
+    cache.put("a", 6)
+    assert (len(cache), cache.nbytes, cache.evictions) == (1, 7, 0)
+
+
+def test_bytes_count_values_and_the_strings_of_keys() -> None:
+    """An entry's size is what `sizeof` says and the characters of its key."""
+    cache = _sized(max_bytes=100)
+    cache.put(("op", "view", "prompt", 8), 5)
+    assert cache.nbytes == len("opviewprompt") + 5
+    cache.put("plain", 1)
+    assert cache.nbytes == len("opviewprompt") + 5 + len("plain") + 1
+    cache.put(3, 2)
+    assert cache.nbytes == len("opviewprompt") + 5 + len("plain") + 1 + 2
+
+
+def test_eviction_by_bytes_takes_as_many_as_needed() -> None:
+    """The oldest go until the bytes fit, and no more than that."""
+    cache = _sized(max_bytes=10)
+    for key in (1, 2, 3):
+        cache.put(key, 3)
+    cache.put(4, 6)
+    assert [cache.get(key) for key in (1, 2, 3, 4)] == [MISS, MISS, 3, 6]
+    assert (cache.nbytes, cache.evictions) == (9, 2)
+
+
+def test_value_that_fills_the_cache_is_stored() -> None:
+    """The bound on bytes may be reached, alone in the cache."""
+    cache = _sized(max_bytes=10)
+    cache.put(1, 3)
+    cache.put(2, 10)
+    assert (cache.get(1), cache.get(2)) == (MISS, 10)
+    assert (cache.evictions, cache.rejections) == (1, 0)
+
+
+def test_value_larger_than_the_cache_is_rejected() -> None:
+    """It is counted, and costs no other entry its place."""
+    cache = _sized(max_bytes=10)
+    cache.put(1, 3)
+    cache.put(2, 11)
+    assert (cache.get(1), cache.get(2)) == (3, MISS)
+    assert (cache.evictions, cache.rejections, cache.nbytes) == (0, 1, 3)
+
+
+def test_rejected_value_leaves_no_older_one_behind() -> None:
+    """What the key held before is gone when its new value does not fit."""
+    cache = _sized(max_bytes=10)
+    cache.put(1, 3)
+    cache.put(1, 11)
+    assert cache.get(1) is MISS
+    assert (len(cache), cache.nbytes, cache.evictions, cache.rejections) == (0, 0, 0, 1)
+
+
+def test_clear_forgets_everything_but_the_counts() -> None:
+    """Entries and bytes go; evictions and rejections were real and stay."""
+    cache = _sized(maxsize=1, max_bytes=10)
+    cache.put(1, 3)
+    cache.put(2, 4)
+    cache.put(3, 11)
+    cache.clear()
+    assert (len(cache), cache.nbytes, cache.get(2)) == (0, 0, MISS)
+    assert (cache.evictions, cache.rejections) == (1, 1)
+
+
+def test_put_from_before_clear_does_not_store() -> None:
+    """A value that was computed for a generation now cleared is dropped, uncounted."""
+    cache = _sized(max_bytes=10)
+    before = cache.generation
+    cache.clear()
+    cache.put(1, 3, generation=before)
+    cache.put(2, 11, generation=before)
+    assert (cache.get(1), len(cache), cache.nbytes, cache.rejections) == (MISS, 0, 0, 0)
+
+
+def test_put_of_this_generation_stores() -> None:
+    """A value of the current generation is stored, and an unmarked one always."""
+    cache = _sized()
+    cache.clear()
+    cache.put(1, 3, generation=cache.generation)
+    cache.put(2, 4)
+    assert (cache.get(1), cache.get(2)) == (3, 4)
+
+
+def test_put_from_before_clear_keeps_the_newer_value() -> None:
+    """A late value does not disturb what was stored since the clear."""
+    cache = _sized()
+    before = cache.generation
+    cache.clear()
+    cache.put(1, 3)
+    cache.put(1, 5, generation=before)
+    assert (cache.get(1), cache.nbytes) == (3, 3)
+
+
+def test_repr_shows_how_full_it_is() -> None:
+    """The entries, their bound and the bytes stand in the text."""
+    cache = _sized(maxsize=7)
+    cache.put(1, 3)
+    assert repr(cache) == "<ForwardCache 1/7 entries, 3 bytes>"
+
+
+def test_disabled_cache_keeps_nothing() -> None:
+    """It checks its bounds as the other does, and never finds anything."""
+    cache = DisabledCache(4)
+    cache.put("a", 1)
+    cache.put("a", 1, generation=cache.generation)
+    assert (cache.get("a"), len(cache), cache.nbytes) == (MISS, 0, 0)
+    with pytest.raises(ValueError, match="maxsize must be positive; got 0"):
+        DisabledCache(0)
+
+
+def test_entries_are_touched_under_the_lock_alone(
+    watchful: Callable[[threading.Lock, str], str],
+) -> None:
+    """Neither reading, writing nor clearing looks at an entry outside the one lock."""
+    cache = ForwardCache(1)
+    lock = cache._lock
+    key = ("op", watchful(lock, "view"), "prompt", 8)
+    assert cache.get(key) is MISS
+    cache.put(key, 1)
+    assert cache.get(key) == 1
+    cache.put("another", 2)
+
+    class Value:
+        def __del__(self) -> None:
+            dropped.append(lock.locked())
+
+    dropped: list[bool] = []
+    cache.put("another", Value())
+    cache.clear()
+    assert dropped == [True]
+
+
+def test_threads_leave_the_books_balanced() -> None:
+    """After eight threads wrote at once, size, bytes and evictions still add up."""
+    threads, puts, maxsize = 8, 2_000, 16
+    cache = ForwardCache(maxsize, sizeof=_bytes_of)
+    start = threading.Barrier(threads)
+
+    def work(me: int) -> None:
+        start.wait()
+        for number in range(puts):
+            cache.put((me, number), number)
+            cache.get((me, number - 1))
+
+    workers = [threading.Thread(target=work, args=(me,)) for me in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    kept = [
+        number
+        for me in range(threads)
+        for number in range(puts)
+        if cache.get((me, number)) is not MISS
+    ]
+    assert len(kept) == len(cache) == maxsize
+    assert cache.nbytes == sum(kept)
+    assert cache.evictions == threads * puts - maxsize

@@ -1,0 +1,231 @@
+"""The ledger counts as a plain dict of numbers would."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import astuple
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from forwardscope.core.ledger import MAX_SERIES, OTHER, Counts, Ledger, SeriesKey
+
+series = st.builds(
+    SeriesKey,
+    st.sampled_from([None, "delta_kl", "ablation"]),
+    st.sampled_from(["base", "ft"]),
+    st.sampled_from(["next_token_dist", "logprob_of"]),
+)
+durations = st.integers(0, 10**9)
+errors = st.sampled_from(["ValueError", "KeyboardInterrupt"])
+few = st.integers(0, 5)
+
+
+class LedgerModel(RuleBasedStateMachine):
+    """The model is one dict of numbers a series, and a list of batch sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.live = self.ledger.live_stats()
+        self.model: dict[SeriesKey, Counter[str]] = {}
+        self.batches: list[int] = []
+
+    @rule(key=series, ns=durations)
+    def hit(self, key: SeriesKey, ns: int) -> None:
+        self.ledger.hit(*key, ns)
+        self._count(key, hits=1, scoring_ns=ns)
+
+    @rule(key=series, ns=durations)
+    def coalesced(self, key: SeriesKey, ns: int) -> None:
+        self.ledger.coalesced(*key, ns)
+        self._count(key, coalesced=1, scoring_ns=ns)
+
+    @rule(key=series, ns=durations, forward_ns=durations)
+    def forward_pass(self, key: SeriesKey, ns: int, forward_ns: int) -> None:
+        self.ledger.miss(*key, ns, forward_ns)
+        self._count(key, passes=1, scoring_ns=ns, forward_ns=forward_ns)
+
+    @rule(key=series, ns=durations, forward_ns=durations, error=errors)
+    def forward_error(self, key: SeriesKey, ns: int, forward_ns: int, error: str) -> None:
+        self.ledger.miss(*key, ns, forward_ns, error)
+        self._count(key, **{error: 1}, scoring_ns=ns, forward_ns=forward_ns)
+
+    @rule(
+        key=series,
+        numbers=st.tuples(few, few, few, durations, durations),
+        failed=st.dictionaries(errors, st.integers(1, 5)),
+        sizes=st.lists(st.integers(1, 9), max_size=3),
+    )
+    def batch_call(
+        self,
+        key: SeriesKey,
+        numbers: tuple[int, int, int, int, int],
+        failed: dict[str, int],
+        sizes: list[int],
+    ) -> None:
+        hits, coalesced, passes, ns, forward_ns = numbers
+        counts = Counts(hits, coalesced, passes, Counter(failed), ns, forward_ns)
+        self.ledger.add(*key, counts, sizes)
+        self._count(key, hits=hits, coalesced=coalesced, passes=passes, **failed)
+        self._count(key, scoring_ns=ns, forward_ns=forward_ns)
+        self.batches += sizes
+
+    @invariant()
+    def series_agree(self) -> None:
+        snapshot = self.ledger.snapshot()
+        assert snapshot.keys() == self.model.keys()
+        for key, counts in snapshot.items():
+            expected = self.model[key]
+            assert counts.hits == expected["hits"]
+            assert counts.coalesced == expected["coalesced"]
+            assert counts.forward_passes == expected["passes"]
+            assert counts.errors == Counter(
+                {name: expected[name] for name in ("ValueError", "KeyboardInterrupt")}
+            )
+            assert counts.scoring_ns == expected["scoring_ns"]
+            assert counts.forward_ns == expected["forward_ns"]
+
+    @invariant()
+    def totals_agree(self) -> None:
+        total: Counter[str] = sum(self.model.values(), Counter())
+        failed = total["ValueError"] + total["KeyboardInterrupt"]
+        assert astuple(self.ledger.totals()) == (
+            total["hits"] + total["coalesced"],
+            total["passes"] + failed,
+            total["passes"],
+            total["scoring_ns"] / 1e9,
+            len(self.batches),
+            sum(self.batches),
+            max(self.batches, default=0),
+        )
+        assert self.live == self.ledger.totals()
+
+    @invariant()
+    def lookups_and_misses_add_up(self) -> None:
+        totals, snapshot = self.ledger.totals(), self.ledger.snapshot()
+        assert totals.cache_hits + totals.cache_misses == totals.total_lookups
+        assert totals.total_lookups == sum(counts.lookups for counts in snapshot.values())
+        failed = sum(counts.forward_errors for counts in snapshot.values())
+        assert totals.cache_misses == totals.forward_passes + failed
+
+    def _count(self, key: SeriesKey, **numbers: int) -> None:
+        self.model.setdefault(key, Counter()).update(numbers)
+
+
+TestLedgerModel = LedgerModel.TestCase
+TestLedgerModel.settings = settings(max_examples=100, stateful_step_count=30)
+
+
+def test_series_past_the_limit_fold_into_other() -> None:
+    """The first 4,096 series stay apart for good; all later ones are counted as one."""
+    ledger = Ledger()
+    for number in range(MAX_SERIES):
+        ledger.hit(None, f"scaled_{number}", "op", 1)
+    ledger.hit("probe", "late_1", "op", 1)
+    ledger.miss("probe", "late_2", "other_op", 1, 1, "ValueError")
+    ledger.add(None, "late_3", "op", Counts(coalesced=2), [3])
+    ledger.hit(None, "scaled_7", "op", 1)
+    snapshot = ledger.snapshot()
+    folded = snapshot.pop(SeriesKey(OTHER, OTHER, OTHER))
+    assert (folded.hits, folded.coalesced, folded.forward_errors) == (1, 2, 1)
+    assert len(snapshot) == MAX_SERIES == 4096
+    assert snapshot[SeriesKey(None, "scaled_7", "op")].hits == 2
+    assert ledger.totals().total_lookups == MAX_SERIES + 5
+
+
+def test_snapshot_is_a_copy() -> None:
+    """Neither a later count nor a change to the copy reaches the other."""
+    ledger, key = Ledger(), SeriesKey("probe", "base", "op")
+    ledger.miss(*key, 5, 4, "ValueError")
+    taken = ledger.snapshot()
+    ledger.miss(*key, 5, 4, "ValueError")
+    ledger.hit(*key, 1)
+    assert taken == {key: Counts(errors=Counter(ValueError=1), scoring_ns=5, forward_ns=4)}
+    taken[key].hits = 99
+    taken[key].errors["ValueError"] = 99
+    taken.clear()
+    assert ledger.snapshot()[key].errors == Counter(ValueError=2)
+    assert ledger.totals().cache_hits == 1
+
+
+def test_totals_are_of_their_moment() -> None:
+    """A plain total does not move when more is counted."""
+    ledger = Ledger()
+    ledger.hit(None, "base", "op", 1)
+    totals = ledger.totals()
+    ledger.hit(None, "base", "op", 1)
+    assert (totals.cache_hits, ledger.totals().cache_hits) == (1, 2)
+
+
+def test_counts_add_and_subtract_by_field() -> None:
+    """What lies between two snapshots is their difference; sums go the other way."""
+    earlier = Counts(1, 2, 3, Counter(ValueError=1), 10, 5)
+    later = Counts(2, 4, 6, Counter(ValueError=1, OSError=2), 30, 15)
+    difference = Counts(1, 2, 3, Counter(OSError=2), 20, 10)
+    assert later - earlier == difference
+    assert earlier + difference == later
+
+
+def test_counts_of_one_series() -> None:
+    """A coalesced lookup paid no pass, and a failed pass is a miss."""
+    counts = Counts(hits=3, coalesced=1, forward_passes=2, errors=Counter(a=1, b=1))
+    assert (counts.forward_errors, counts.misses, counts.lookups) == (2, 4, 8)
+    assert counts.hit_rate == 0.5
+    assert Counts().hit_rate == 0.0
+
+
+def test_series_are_touched_under_the_lock_alone(
+    watchful: Callable[[threading.Lock, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way to count, the snapshot and the totals hold the one lock while they look."""
+    ledger = Ledger()
+    lock, held = ledger._lock, []
+    view = watchful(lock, "base")
+    ledger.hit(None, view, "op", 1)
+    ledger.coalesced(None, view, "op", 1)
+    ledger.miss(None, view, "op", 1, 1)
+    ledger.add(None, view, "op", Counts(hits=1))
+    (key,) = ledger.snapshot()
+    assert key == SeriesKey(None, "base", "op")
+
+    def watched(counts: Counts) -> int:
+        held.append(lock.locked())
+        return counts.forward_passes
+
+    monkeypatch.setattr(Counts, "misses", property(watched))
+    assert (ledger.totals().cache_misses, held) == (1, [True])
+
+
+def test_threads_lose_no_count() -> None:
+    """Eight threads that count the same series at once are all counted."""
+    ledger, threads, each = Ledger(), 8, 1_000
+    start = threading.Barrier(threads)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(each):
+            ledger.hit(None, "base", "op", 1)
+            ledger.coalesced(None, "base", "op", 1)
+            ledger.miss(None, "base", "op", 1, 1)
+            ledger.add(None, "base", "op", Counts(hits=1, scoring_ns=1), [2])
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    total = threads * each
+    assert astuple(ledger.totals()) == (
+        3 * total,
+        total,
+        total,
+        4 * total / 1e9,
+        total,
+        2 * total,
+        2,
+    )

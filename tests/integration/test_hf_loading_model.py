@@ -1,0 +1,175 @@
+"""A model that cannot be had is one clear sentence, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forwardscope.backends.hf import ModelSource, load_backend
+from forwardscope.errors import ModelError
+
+Copy = Callable[[str], Path]
+
+
+def _message(source: ModelSource) -> str:
+    """What is said of a model that cannot be loaded: one line, with the cause kept for a log."""
+    with pytest.raises(ModelError) as raised:
+        load_backend(source)
+    message = str(raised.value)
+    assert message.strip()
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def with_model(zoo: Any) -> Callable[..., ModelSource]:
+    """A sound adapter, and a model to be found wanting."""
+
+    def source(path: Path | str, **options: str) -> ModelSource:
+        return replace(zoo.source("llama_lora"), path=str(path), **options)
+
+    return source
+
+
+Source = Callable[..., ModelSource]
+
+
+def test_local_folder_loads(zoo: Any) -> None:
+    """A folder of a model and one of an adapter give a backend that answers."""
+    backend = load_backend(zoo.source("llama_lora"))
+    with backend.as_finetuned() as view:
+        assert view.next_token_dist("the cat", top_k=3).vocab_size == zoo.vocab_size
+
+
+def test_home_is_expanded(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path may begin with the user's home."""
+    monkeypatch.setenv("HOME", str(zoo.folder))
+    load_backend(ModelSource("~/llama", "~/llama_lora")).close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "auto"])
+def test_dtype_is_as_asked(zoo: Any, dtype: str) -> None:
+    """The weights are held in the dtype asked for; on the CPU `auto` is float32."""
+    backend = load_backend(zoo.source("llama_lora", dtype=dtype, device="cpu"))
+    expected = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    assert backend._model.get_input_embeddings().weight.dtype == expected
+    with backend.as_finetuned() as view:
+        assert view.next_token_dist("the cat").logprobs.dtype == "float32"
+
+
+def test_missing_folder(with_model: Source, tmp_path: Path) -> None:
+    """A path that is not there is named."""
+    missing = tmp_path / "missing"
+    assert f"model path {missing} is no folder" in _message(with_model(missing))
+
+
+def test_file_for_a_folder(with_model: Source, zoo: Any) -> None:
+    """A file where a folder belongs is named, with what would do."""
+    path = zoo.path("llama") / "model.safetensors"
+    assert "give a folder, a .gguf file or a hub id" in _message(with_model(path))
+
+
+def test_folder_without_a_model(with_model: Source, tmp_path: Path) -> None:
+    """A folder without a config.json is no model."""
+    assert "has no config.json" in _message(with_model(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model", "/model\0"])
+def test_path_that_no_file_system_takes(with_model: Source, name: str) -> None:
+    """A path too long, of an unknown user or with a NUL is said to be wrong, and not at length."""
+    assert len(_message(with_model(name))) < 600
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", '"text"', "null", "{}", '{"model_type": "no"}'])
+def test_malformed_config(with_model: Source, copy_of: Copy, config: str) -> None:
+    """A config that is no JSON, or none of a model, is named by its folder."""
+    folder = copy_of("llama")
+    (folder / "config.json").write_text(config)
+    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_missing_file(with_model: Source, copy_of: Copy, name: str) -> None:
+    """A model folder without weights, or without a tokenizer, is named."""
+    folder = copy_of("llama")
+    (folder / name).unlink()
+    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.5])
+def test_truncated_weights(with_model: Source, copy_of: Copy, keep: float) -> None:
+    """Weights that end early, as after a full disk, are named by their folder."""
+    folder = copy_of("llama")
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
+    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+
+
+def test_weights_in_pickle_are_not_read(with_model: Source, copy_of: Copy) -> None:
+    """A model that has its weights in a pickle alone is refused, sound as they may be."""
+    folder = copy_of("llama")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+
+
+def test_code_of_the_repository_is_not_run(
+    with_model: Source, copy_of: Copy, tmp_path: Path
+) -> None:
+    """A model that brings its own code is refused, and the code not run."""
+    folder, marker = copy_of("llama"), tmp_path / "ran"
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "own"
+    config["auto_map"] = {
+        "AutoConfig": "own.OwnConfig",
+        "AutoModelForCausalLM": "own.OwnModel",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+    assert not marker.exists()
+
+
+def test_missing_gguf(with_model: Source, tmp_path: Path) -> None:
+    """A GGUF file that is not there is named."""
+    missing = tmp_path / "model.gguf"
+    assert _message(with_model(missing)) == f"model file {missing} does not exist"
+
+
+@pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF\3\0\0\0" + b"\xff" * 16, b"no model" * 99])
+def test_malformed_gguf(with_model: Source, tmp_path: Path, data: bytes) -> None:
+    """A GGUF file that is cut off, or is something else, is named."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    assert f"model {path} cannot be loaded" in _message(with_model(path))
+
+
+def test_hub_id_that_cannot_be_fetched(with_model: Source) -> None:
+    """A hub id out of reach is named (the hub is off in these tests)."""
+    name = "forwardscope-tests/no-such-model"
+    assert f"model {name} cannot be loaded" in _message(with_model(name))
+
+
+def test_unknown_dtype(zoo: Any) -> None:
+    """A dtype that is none is refused with those that are."""
+    message = _message(zoo.source("llama_lora", dtype="int3"))
+    assert message == "dtype 'int3' is unknown; use auto or one of float32, float16, bfloat16"
+
+
+def test_unknown_device(zoo: Any) -> None:
+    """A device that is none is named."""
+    assert "device 'toaster' is none" in _message(zoo.source("llama_lora", device="toaster"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device must be missing")
+def test_missing_device(zoo: Any) -> None:
+    """A device that this machine lacks is named."""
+    assert "cannot be put on device cuda" in _message(zoo.source("llama_lora", device="cuda"))

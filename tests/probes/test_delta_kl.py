@@ -1,0 +1,163 @@
+"""`delta_kl`: mean divergence between base and tuned model, its verdict and its interval."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from forwardscope import MISS
+from forwardscope.backends import TokenDist
+from forwardscope.errors import NonFiniteError
+from forwardscope.probes import DeltaKL, ProbeContext, Verdict
+from forwardscope.probes.base import score_against
+from forwardscope.probes.calibration import NullBaseline, NullStats
+from forwardscope.probes.delta_kl import bootstrap_interval
+from forwardscope.probes.divergence import divergence
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+PROMPTS = ("one", "two", "three")
+
+
+def distributions(view_name: str, top_k: int) -> list[TokenDist]:
+    """Ask a fresh backend, so that the probe under test is counted alone."""
+    backend = ScriptedBackend()
+    with backend.as_base() if view_name == "base" else backend.as_finetuned() as view:
+        return view.next_token_dist_batch(PROMPTS, top_k=top_k)
+
+
+def baseline(probe: DeltaKL, mean: float, std: float) -> NullBaseline:
+    """Make the baseline that a `null_adapter` would have measured for a probe."""
+    return NullBaseline(("calm",), {probe.calibration(("calm",)): NullStats(mean, std, 3)})
+
+
+@pytest.mark.parametrize("kind", ["js", "kl"])
+def test_raw_is_the_mean_over_prompts(kind: str) -> None:
+    """The raw value is the mean of each prompt's divergence of ft from base, in that order."""
+    probe = DeltaKL(name="change", prompts=PROMPTS, divergence=kind, top_k=8)
+    outcome = probe.run(ProbeContext(ScriptedBackend()))
+    pairs = zip(distributions("base", 8), distributions("ft", 8), strict=True)
+    expected = [divergence(base, tuned, probe.divergence) for base, tuned in pairs]
+    assert outcome.evidence == {"divergence": kind, "per_prompt": expected}
+    assert outcome.raw == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_each_view_is_asked_once_for_all_prompts() -> None:
+    """Two forward batches are enough: base, then tuned."""
+    backend = ScriptedBackend()
+    DeltaKL(name="change", prompts=PROMPTS).run(ProbeContext(backend))
+    assert backend.forward_batches == [("base", list(PROMPTS)), ("ft", list(PROMPTS))]
+
+
+@pytest.mark.parametrize(("own", "asked"), [(None, 16), (4, 4)])
+def test_top_k_reaches_the_views(own: int | None, asked: int) -> None:
+    """The probe's `top_k` is asked for, or the suite's where it has none."""
+    backend = ScriptedBackend()
+    DeltaKL(name="change", prompts=PROMPTS, top_k=own).run(ProbeContext(backend, top_k=16))
+    cache = backend.instrumentation.cache
+    assert len(cache) == 6
+    assert cache.get(("next_token_dist", "base", "one", asked)) is not MISS
+
+
+def test_without_a_baseline_the_mean_decides() -> None:
+    """The mean passes where it reaches `min_mean`, and then scores 0.5."""
+    context = ProbeContext(ScriptedBackend())
+    mean = DeltaKL(name="change", prompts=PROMPTS).run(context).raw
+    assert mean is not None
+    at = DeltaKL(name="change", prompts=PROMPTS, min_mean=mean).run(context)
+    above = DeltaKL(name="change", prompts=PROMPTS, min_mean=mean * 2).run(context)
+    assert (at.verdict, at.score, at.z_score) == (Verdict.PASS, 0.5, None)
+    assert (above.verdict, above.z_score) == (Verdict.FAIL, None)
+    assert above.score == pytest.approx(1 - 2**-0.5)
+    assert "no baseline" in at.message
+
+
+@pytest.mark.parametrize(
+    ("distance", "verdict"), [(3.5, Verdict.PASS), (2.5, Verdict.FAIL), (-4.0, Verdict.FAIL)]
+)
+def test_with_a_baseline_z_decides(distance: float, verdict: Verdict) -> None:
+    """The z-score is the distance from the null mean in deviations; `min_mean` does not count."""
+    lenient = verdict is Verdict.FAIL
+    probe = DeltaKL(name="change", prompts=PROMPTS, min_mean=1e-9 if lenient else 100.0)
+    backend = ScriptedBackend()
+    raw = probe.run(ProbeContext(backend)).raw
+    assert raw is not None
+    null = baseline(probe, raw - distance * 0.01, 0.01)
+    outcome = probe.run(ProbeContext(backend, baseline=null))
+    assert outcome.verdict is verdict
+    assert outcome.z_score == pytest.approx(distance)
+    assert outcome.score == pytest.approx(score_against(distance, 3.0))
+    assert f"z {distance:+.1f}" in outcome.message
+
+
+def test_a_baseline_of_another_calibration_is_not_used() -> None:
+    """What was measured with another divergence says nothing here."""
+    probe = DeltaKL(name="change", prompts=PROMPTS)
+    other = DeltaKL(name="change", prompts=PROMPTS, divergence="kl")
+    context = ProbeContext(ScriptedBackend(), baseline=baseline(other, 0.0, 1.0))
+    assert probe.run(context).z_score is None
+
+
+def test_a_baseline_without_deviation_falls_back_on_the_threshold() -> None:
+    """Where the random adapters all agree there is no z, and the mean decides."""
+    probe = DeltaKL(name="change", prompts=PROMPTS, min_mean=100.0)
+    outcome = probe.run(ProbeContext(ScriptedBackend(), baseline=baseline(probe, 0.0, 0.0)))
+    assert (outcome.verdict, outcome.z_score) == (Verdict.FAIL, None)
+
+
+def test_no_change_scores_nothing() -> None:
+    """Two equal models are no distance apart."""
+
+    def unmoved(view: ScriptedView, prompt: str) -> np.ndarray:
+        return pseudo_random_logits(view, prompt, change=0.0)
+
+    outcome = DeltaKL(name="change", prompts=PROMPTS).run(ProbeContext(ScriptedBackend(unmoved)))
+    assert (outcome.verdict, outcome.raw, outcome.score) == (Verdict.FAIL, 0.0, 0.0)
+    assert outcome.ci_95 == (0.0, 0.0)
+
+
+def test_broken_logits_are_raised() -> None:
+    """A NaN becomes an error that names the view, not a number."""
+
+    def broken(view: ScriptedView, prompt: str) -> np.ndarray:
+        logits = pseudo_random_logits(view, prompt)
+        return logits * np.nan if view.id == "ft" and prompt == "two" else logits
+
+    with pytest.raises(NonFiniteError, match="'ft'"):
+        DeltaKL(name="change", prompts=PROMPTS).run(ProbeContext(ScriptedBackend(broken)))
+
+
+def test_interval_comes_from_the_suites_seed() -> None:
+    """The same seed gives the same interval, another one another."""
+    probe = DeltaKL(name="change", prompts=[f"prompt {i}" for i in range(20)])
+    one, same, other = (
+        probe.run(ProbeContext(ScriptedBackend(), seed=seed)).ci_95 for seed in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+def test_interval_is_of_resampled_means() -> None:
+    """Over the values 0 and 1 a quarter of the resamples are 0, and a quarter 1."""
+    assert bootstrap_interval([0.0, 1.0], seed=0) == (0.0, 1.0)
+    low, high = bootstrap_interval([0.0, 1.0] * 200, seed=0) or (0.0, 0.0)
+    # the deviation of a mean of 400 fair coins is 0.025
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
+    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
+
+
+def test_one_prompt_has_no_interval() -> None:
+    """One value cannot be resampled."""
+    probe = DeltaKL(name="change", prompts=["one"])
+    assert probe.run(ProbeContext(ScriptedBackend())).ci_95 is None
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=8), st.integers(0, 2**32))
+def test_interval_lies_within_the_values(values: list[float], seed: int) -> None:
+    """No resampled mean is beyond the smallest and the largest value."""
+    interval = bootstrap_interval(values, seed)
+    assert interval is not None
+    low, high = interval
+    assert low <= high
+    assert min(values) - 1e-9 <= low
+    assert high <= max(values) + 1e-9

@@ -1,0 +1,200 @@
+"""Divergence over the union of two top-k sets, with hand-computed values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import assume, given
+
+from forwardscope.backends import TokenDist
+from forwardscope.errors import DivergenceError
+from forwardscope.probes.divergence import Divergence, divergence, divergences
+
+LN2 = math.log(2)
+LN3 = math.log(3)
+VOCAB = 12
+
+
+def dist(probs: Mapping[int, float], tail: float | None = None) -> TokenDist:
+    """Make a distribution of tokens and their probabilities."""
+    log_tail = None if tail is None else math.log(tail) if tail else -math.inf
+    return TokenDist(
+        np.array(list(probs)), np.log(list(probs.values())), 100, tail_logprob=log_tail
+    )
+
+
+def cut(logits: list[float], k: int) -> TokenDist:
+    """Make the top k of a whole distribution."""
+    whole = np.array(logits) - np.logaddexp.reduce(logits)
+    order = np.argsort(-whole, kind="stable")
+    tail = None if k >= whole.size else float(np.logaddexp.reduce(whole[order[k:]]))
+    return TokenDist(order[:k], whole[order[:k]], whole.size, tail)
+
+
+def shuffled(one: TokenDist, order: np.random.Generator) -> TokenDist:
+    """Give the same distribution with its tokens in another order."""
+    places = order.permutation(one.token_ids.size)
+    return TokenDist(one.token_ids[places], one.logprobs[places], one.vocab_size, one.tail_logprob)
+
+
+cuts = st.builds(
+    cut,
+    st.lists(st.floats(-20, 20, width=32), min_size=VOCAB, max_size=VOCAB),
+    st.integers(2, VOCAB),
+).filter(lambda one: float(np.ptp(one.logprobs)) > 1e-6)
+
+P = dist({1: 1 / 2, 2: 1 / 4, 3: 1 / 4})
+Q = dist({1: 1 / 8, 2: 1 / 8, 3: 3 / 4})
+
+
+def test_kl_is_of_the_tuned_from_the_base() -> None:
+    """`kl` weighs by the second distribution: KL(ft || base), and not the other way round."""
+    assert divergence(P, Q, "kl") == pytest.approx(3 / 4 * LN3 - 3 / 8 * LN2, rel=1e-6)
+    assert divergence(Q, P, "kl") == pytest.approx(5 / 4 * LN2 - 1 / 4 * LN3, rel=1e-6)
+
+
+def test_js_is_the_mean_distance_to_the_middle() -> None:
+    """`js` is the default, and half the sum of both divergences from the middle."""
+    from_p = 1 / 2 * math.log(8 / 5) + 1 / 4 * math.log(4 / 3) + 1 / 4 * math.log(1 / 2)
+    from_q = 1 / 8 * math.log(2 / 5) + 1 / 8 * math.log(2 / 3) + 3 / 4 * math.log(3 / 2)
+    assert divergence(P, Q) == pytest.approx((from_p + from_q) / 2, rel=1e-6)
+
+
+def test_missing_tokens_share_the_tail_evenly() -> None:
+    """A token that one side lacks gets its even part of that side's tail."""
+    short = dist({1: 1 / 2}, tail=1 / 2)
+    long = dist({2: 1 / 2, 3: 1 / 4}, tail=1 / 4)
+    # over tokens 1, 2 and 3 that is (1/2, 1/4, 1/4) against (1/4, 1/2, 1/4)
+    assert divergence(short, long, "kl") == pytest.approx(LN2 / 4, rel=1e-6)
+
+
+def test_tails_alone_can_make_two_sides_equal() -> None:
+    """Sides that differ only in which token was cut off are no distance apart."""
+    one = dist({1: 1 / 2, 2: 1 / 4}, tail=1 / 4)
+    other = dist({1: 1 / 2, 3: 1 / 4}, tail=1 / 4)
+    assert divergence(one, other, "kl") == pytest.approx(0, abs=1e-7)
+
+
+def test_both_sides_are_renormalised() -> None:
+    """Where no token is missing the tails are left out and the rest is made to sum to one."""
+    one = dist({1: 1 / 2, 2: 1 / 8}, tail=3 / 8)
+    other = dist({1: 1 / 4, 2: 1 / 8}, tail=5 / 8)
+    expected = 2 / 3 * math.log(2 / 3 / 0.8) + 1 / 3 * math.log(1 / 3 / 0.2)
+    assert divergence(one, other, "kl") == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("tail", [None, 0.0])
+def test_without_a_tail_a_missing_token_has_no_probability(tail: float | None) -> None:
+    """No tail, or one that underflowed, has nothing to share; js stays finite."""
+    narrow = dist({1: 3 / 4, 2: 1 / 4}, tail=tail)
+    wide = dist({1: 3 / 4, 2: 1 / 8, 3: 1 / 8}, tail=tail)
+    expected = (1 / 4 * math.log(4 / 3) + 1 / 8 * math.log(2 / 3) + 1 / 8 * LN2) / 2
+    assert divergence(narrow, wide) == pytest.approx(expected, rel=1e-6)
+    assert divergence(wide, narrow, "kl") == pytest.approx(LN2 / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("tail", [None, 0.0])
+def test_infinite_kl_is_an_error(tail: float | None) -> None:
+    """A token that the tuned model takes for possible and the base does not is told of."""
+    narrow = dist({1: 3 / 4, 2: 1 / 4}, tail=tail)
+    wide = dist({1: 3 / 4, 2: 1 / 8, 3: 1 / 8}, tail=tail)
+    with pytest.raises(DivergenceError, match=r"infinite.*raise top_k or use js"):
+        divergence(narrow, wide, "kl")
+
+
+def test_disjoint_sides_are_ln_2_apart() -> None:
+    """The js divergence has its maximum where the two sides share no token."""
+    one, other = dist({1: 3 / 4, 2: 1 / 4}), dist({3: 3 / 4, 4: 1 / 4})
+    assert divergence(one, other) == pytest.approx(LN2, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["js", "kl"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_values_are_errors(bad: float, kind: Divergence) -> None:
+    """A log-probability that is no number gives an error that names its side, never a number."""
+    broken = TokenDist(np.array([1, 2]), np.array([-0.5, bad]), 100)
+    with pytest.raises(DivergenceError, match="the reference distribution has non-finite"):
+        divergence(broken, P, kind)
+    with pytest.raises(DivergenceError, match="the other distribution has non-finite"):
+        divergence(P, broken, kind)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_tail_that_is_no_number_is_an_error(bad: float) -> None:
+    """A broken tail does not pass for a divergence of zero."""
+    broken = TokenDist(np.array([1, 2]), np.log([0.6, 0.3]), 100, tail_logprob=bad)
+    with pytest.raises(DivergenceError, match="non-finite"):
+        divergence(P, broken)
+
+
+def test_uniform_sides_are_errors() -> None:
+    """A head that prefers nothing is broken; the error names the side and how many tokens."""
+    uniform = dist({1: 1 / 4, 2: 1 / 4, 3: 1 / 4}, tail=1 / 4)
+    with pytest.raises(DivergenceError, match=r"the reference distribution is uniform.*top 3"):
+        divergence(uniform, P)
+    with pytest.raises(DivergenceError, match="the other distribution is uniform"):
+        divergence(P, uniform)
+
+
+def test_one_token_is_not_uniform() -> None:
+    """With top_k 1 there is nothing to compare with, and the tail does the rest."""
+    one, other = dist({1: 3 / 4}, tail=1 / 4), dist({1: 1 / 2}, tail=1 / 2)
+    assert divergence(one, other) == 0.0
+
+
+@given(cuts, cuts)
+def test_js_is_symmetric_and_bounded(one: TokenDist, other: TokenDist) -> None:
+    """The js divergence is the same both ways, never negative and never beyond ln 2."""
+    there, back = divergence(one, other), divergence(other, one)
+    assert there == pytest.approx(back, abs=1e-12)
+    assert 0.0 <= there <= LN2 + 1e-12
+
+
+@given(cuts, cuts)
+def test_kl_is_never_negative(one: TokenDist, other: TokenDist) -> None:
+    """Rounding does not push kl below zero."""
+    assert divergence(one, other, "kl") >= 0.0
+
+
+@given(cuts, st.sampled_from(["js", "kl"]))
+def test_equal_sides_are_not_apart(one: TokenDist, kind: Divergence) -> None:
+    """A distribution diverges from itself by exactly nothing."""
+    assert divergence(one, one, kind) == 0.0
+
+
+@given(cuts, cuts, st.sampled_from(["js", "kl"]), st.integers(0, 1000))
+def test_order_of_tokens_does_not_matter(
+    one: TokenDist, other: TokenDist, kind: Divergence, seed: int
+) -> None:
+    """Only which token has which probability counts."""
+    order = np.random.default_rng(seed)
+    mixed = divergence(shuffled(one, order), shuffled(other, order), kind)
+    assert mixed == pytest.approx(divergence(one, other, kind), abs=1e-12)
+
+
+logits = st.lists(st.floats(-8, 8, width=32), min_size=VOCAB, max_size=VOCAB)
+
+
+@given(logits, logits)
+def test_whole_vocabulary_gives_the_textbook_value(one: list[float], other: list[float]) -> None:
+    """With nothing cut off, kl is the sum of q log(q/p) over the vocabulary."""
+    assume(np.ptp(one) > 1e-3 and np.ptp(other) > 1e-3)
+    p = np.exp(np.array(one) - np.logaddexp.reduce(one))
+    q = np.exp(np.array(other) - np.logaddexp.reduce(other))
+    expected = float(np.sum(q * np.log(q / p)))
+    assert divergence(cut(one, VOCAB), cut(other, VOCAB), "kl") == pytest.approx(expected, abs=1e-5)
+
+
+def test_pairs_are_compared_in_order() -> None:
+    """Each reference is compared with the other of its own place."""
+    assert divergences([P, Q], [Q, P], "kl") == [divergence(P, Q, "kl"), divergence(Q, P, "kl")]
+
+
+def test_unequal_numbers_are_refused() -> None:
+    """A side that has lost a prompt is not cut to the shorter one."""
+    with pytest.raises(ValueError, match="shorter"):
+        divergences([P, Q], [P], "js")

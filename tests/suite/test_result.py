@@ -1,0 +1,160 @@
+"""A result is plain JSON, written whole or not at all, and quotes no prompt."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from forwardscope.errors import OutputError
+from forwardscope.probes import DeltaKL, Verdict
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.spec import CacheSpec
+from forwardscope.testing import ScriptedBackend
+
+MakeSpec = Callable[..., SuiteSpec]
+
+
+@pytest.fixture
+def result(whole: SuiteSpec) -> SuiteResult:
+    return run_suite(whole, ScriptedBackend())
+
+
+def refused_constant(name: str) -> None:
+    """Stand in for what JSON has no word for."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def test_a_result_comes_back_from_its_file(result: SuiteResult, tmp_path: Path) -> None:
+    """What was written is read back equal, the version of the format first."""
+    result.write(tmp_path / "r.json")
+    text = (tmp_path / "r.json").read_text()
+    assert SuiteResult.model_validate_json(text) == result
+    record = json.loads(text, parse_constant=refused_constant)
+    assert next(iter(record.items())) == ("schema_version", 1)
+    assert text.endswith("}\n")
+
+
+def test_a_result_has_the_keys_of_the_contract(result: SuiteResult) -> None:
+    """Programs that read a result find each key where the design says."""
+    record = json.loads(result.model_dump_json())
+    assert set(record) >= {"run_id", "suite", "model", "adapter", "identity", "versions", "seed"}
+    probe_keys = "name kind verdict score raw z_score ci_95 message evidence duration_s stats"
+    assert [set(probe) for probe in record["probes"]] == [set(probe_keys.split())] * 4
+    assert list(record["backend_stats"]) == [
+        "cache_hits",
+        "cache_misses",
+        "forward_passes",
+        "scoring_wall_s",
+        "batches_sent",
+        "batched_prompts",
+        "max_batch_size",
+        "hit_rate",
+        "avg_batch_size",
+    ]
+    assert [probe["verdict"] for probe in record["probes"]] == [
+        str(probe.verdict) for probe in result.probes
+    ]
+
+
+def test_another_version_is_refused(result: SuiteResult) -> None:
+    """A file of a later format is not taken for this one, nor one with unknown keys."""
+    record = json.loads(result.model_dump_json())
+    with pytest.raises(ValidationError, match="schema_version"):
+        SuiteResult.model_validate({**record, "schema_version": 2})
+    with pytest.raises(ValidationError, match="more"):
+        SuiteResult.model_validate({**record, "more": 1})
+
+
+def test_no_prompt_is_quoted(result: SuiteResult) -> None:
+    """The text of prompts and sentinels is nowhere in a result."""
+    assert "secret" not in result.model_dump_json()
+
+
+def test_no_prompt_is_quoted_in_errors(make_spec: MakeSpec) -> None:
+    """A prompt that cannot be scored is named by its hash."""
+    probe = DeltaKL(name="long", prompts=["a secret that is too long"])
+    result = run_suite(make_spec(probe), ScriptedBackend(context=10))
+    assert result.probes[0].verdict is Verdict.ERROR
+    assert "25 tokens" in result.probes[0].message
+    assert "secret" not in result.model_dump_json()
+
+
+def test_folders_are_made_and_an_older_file_is_replaced(
+    result: SuiteResult, tmp_path: Path
+) -> None:
+    """The file is there afterwards, whole, readable and alone."""
+    path = tmp_path / "new" / "folder" / "r.json"
+    result.write(str(path))
+    result.model_copy(update={"suite": "second"}).write(path)
+    assert SuiteResult.model_validate_json(path.read_text()).suite == "second"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("step", ["chmod", "replace"])
+def test_a_failed_write_leaves_the_old_file(
+    result: SuiteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A disk that fills up costs neither the earlier result nor a stray file."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "r.json"
+    path.write_text("old")
+    monkeypatch.setattr(Path, step, full)
+    with pytest.raises(OutputError, match=r"r\.json: .*No space left"):
+        result.write(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    result: SuiteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at the wrong moment leaves no stray file either."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "r.json").write_text("old")
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        result.write(tmp_path / "r.json")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_cannot_be_written_to_is_told(result: SuiteResult, tmp_path: Path) -> None:
+    """A folder, a path through a file and a full device are errors that name the path."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "r.json", Path("/dev/full")):
+        with pytest.raises(OutputError, match=f"the result cannot be written to {path}: "):
+            result.write(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(result: SuiteResult, tmp_path: Path) -> None:
+    """What is no plain file gets the JSON and is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        result.write(pipe)
+        assert SuiteResult.model_validate_json(os.read(reader, 1 << 16)) == result
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_path_that_is_not_utf8_can_be_told(make_spec: MakeSpec) -> None:
+    """A model in a folder whose name is not UTF-8 does not cost the whole run."""
+    spec = make_spec(DeltaKL(name="one", prompts=["a"]), cache=CacheSpec())
+    model = spec.model.model_copy(update={"path": "/models/\udcff"})
+    result = run_suite(spec.model_copy(update={"model": model}), ScriptedBackend())
+    assert json.loads(result.model_dump_json())["model"] == r"/models/\udcff"

@@ -1,0 +1,196 @@
+"""After any run, what was counted, what is in the result and what is in the trace agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from forwardscope import BackendInstrumentation, TraceReader
+from forwardscope.probes import DeltaKL
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.result import Tally
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+MakeSpec = Callable[..., SuiteSpec]
+COUNTED = (
+    "lookups",
+    "cache_hits",
+    "coalesced",
+    "cache_misses",
+    "forward_passes",
+    "forward_errors",
+)
+
+
+def backend_with(trace_path: Path | str | None = None, **settings: object) -> ScriptedBackend:
+    """Make a backend with an instrumentation of its own."""
+    instrumentation = BackendInstrumentation(trace_path=trace_path, **settings)
+    return ScriptedBackend(instrumentation=instrumentation)
+
+
+def summed(tallies: Iterable[Tally]) -> dict[str, int]:
+    """Add up counts."""
+    total = Counter[str]()
+    for tally in tallies:
+        total.update({name: getattr(tally, name) for name in COUNTED})
+    return {name: total[name] for name in COUNTED}
+
+
+def check_books(result: SuiteResult, trace: Path) -> None:
+    """Compare totals, probes, series and trace lines of one run."""
+    stats, series = result.backend_stats, result.series
+    assert summed(series)["cache_hits"] == stats["cache_hits"]
+    assert summed(series)["cache_misses"] == stats["cache_misses"]
+    assert summed(series)["forward_passes"] == stats["forward_passes"]
+    for probe in result.probes:
+        own = [one for one in series if one.probe == probe.name]
+        assert summed([probe.stats]) == summed(own)
+    for tally in (*series, *(probe.stats for probe in result.probes)):
+        assert tally.lookups == tally.cache_hits + tally.cache_misses
+        assert tally.cache_misses == tally.forward_passes + tally.forward_errors
+        assert tally.hit_rate == (tally.cache_hits / tally.lookups if tally.lookups else 0.0)
+    reader = TraceReader(trace)
+    lines = Counter(
+        (event.probe, event.view_id, event.op, event.hit)
+        for event in reader
+        if event.run_id == result.run_id
+    )
+    assert reader.skipped == 0
+    for one in series:
+        assert lines.pop((one.probe, one.view_id, one.op, True), 0) == one.cache_hits
+        assert lines.pop((one.probe, one.view_id, one.op, False), 0) == one.cache_misses
+    assert not lines
+    assert result.reconciliation.lookups == stats["cache_hits"] + stats["cache_misses"]
+
+
+def test_counts_agree_everywhere(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Totals, probes, series and trace lines of a run with all four kinds are the same counts."""
+    backend = backend_with(tmp_path / "t.jsonl")
+    result = run_suite(whole, backend)
+    check_books(result, tmp_path / "t.jsonl")
+    lookups = result.reconciliation.lookups
+    assert result.reconciliation.model_dump() == {
+        "lookups": lookups,
+        "trace_records": lookups,
+        "trace_write_errors": 0,
+        "holds": True,
+    }
+    assert result.backend_stats == backend.instrumentation.stats.to_dict()
+    assert result.backend_stats["cache_hits"] > 0
+    assert {event.run_id for event in TraceReader(tmp_path / "t.jsonl")} == {result.run_id}
+
+
+def test_expected_counts_of_a_small_suite(make_spec: MakeSpec) -> None:
+    """Two probes on the same two prompts pay for them once, in two views each."""
+    one, two = (DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two"))
+    result = run_suite(make_spec(one, two), backend_with())
+    assert summed(result.series) == {
+        "lookups": 10,
+        "cache_hits": 4,
+        "coalesced": 0,
+        "cache_misses": 6,
+        "forward_passes": 6,
+        "forward_errors": 0,
+    }
+    by_probe = [(p.stats.lookups, p.stats.cache_hits) for p in result.probes]
+    assert by_probe == [(4, 0), (4, 4)]
+    outside = [one for one in result.series if one.probe is None]
+    assert [(one.view_id, one.lookups) for one in outside] == [("base", 1), ("ft", 1)]
+    assert (result.backend_stats["batches_sent"], result.backend_stats["max_batch_size"]) == (2, 2)
+    assert (result.cache.entries, result.cache.evictions) == (6, 0)
+
+
+def test_books_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """Passes that fail are misses in every place, and in the trace with their class."""
+
+    def script(view: ScriptedView, prompt: str) -> object:
+        if prompt == "b" and view.id == "ft":
+            raise RuntimeError("gone")
+        return pseudo_random_logits(view, prompt)
+
+    instrumentation = BackendInstrumentation(trace_path=tmp_path / "t.jsonl")
+    backend = ScriptedBackend(script, instrumentation=instrumentation)
+    one, two = (DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two"))
+    result = run_suite(make_spec(one, two), backend)
+    check_books(result, tmp_path / "t.jsonl")
+    assert summed(result.series)["forward_errors"] == 4
+    errors = [event.error for event in TraceReader(tmp_path / "t.jsonl") if event.error]
+    assert errors == ["RuntimeError"] * 4
+
+
+def test_without_a_trace_nothing_is_compared(make_spec: MakeSpec) -> None:
+    """What is off drops out of the equation."""
+    result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend_with())
+    assert result.reconciliation.model_dump() == {
+        "lookups": 4,
+        "trace_records": None,
+        "trace_write_errors": None,
+        "holds": True,
+    }
+
+
+def test_records_that_were_not_written_are_part_of_the_equation(make_spec: MakeSpec) -> None:
+    """On a full disk the run goes on, and each lost record is told of."""
+    with pytest.warns(RuntimeWarning, match="the run goes on"):
+        result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend_with("/dev/full"))
+    assert result.passed
+    assert result.reconciliation.model_dump() == {
+        "lookups": 4,
+        "trace_records": 0,
+        "trace_write_errors": 4,
+        "holds": True,
+    }
+
+
+def test_a_record_lost_in_silence_is_found(
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the trace has fewer lines than were counted, the run says so."""
+    backend = backend_with(tmp_path / "t.jsonl")
+    monkeypatch.setattr(backend.instrumentation.trace, "write_batch", lambda events: None)
+    result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend)
+    assert (result.reconciliation.lookups, result.reconciliation.trace_records) == (4, 2)
+    assert not result.reconciliation.holds
+
+
+def test_a_used_backend_is_counted_from_now_on(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Two runs on one backend and one trace each have their own books; the second is all hits."""
+    path = tmp_path / "t.jsonl"
+    backend = backend_with(path)
+    with backend.as_base() as view:
+        view.next_token_dist_batch(["before", "the run"])
+    first, second = run_suite(whole, backend), run_suite(whole, backend)
+    for result in (first, second):
+        check_books(result, path)
+        assert result.reconciliation.holds
+        assert result.reconciliation.trace_records == result.reconciliation.lookups
+    assert first.reconciliation.lookups == second.reconciliation.lookups
+    assert (second.backend_stats["forward_passes"], second.backend_stats["hit_rate"]) == (0, 1.0)
+    assert second.backend_stats["batches_sent"] == 0
+    lines = sum(1 for _ in TraceReader(path))
+    assert lines == 2 + first.reconciliation.lookups + second.reconciliation.lookups
+
+
+def test_with_the_cache_off_everything_is_paid(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Nothing is kept between calls, and all of it is counted and traced all the same."""
+    path = tmp_path / "t.jsonl"
+    result = run_suite(whole, backend_with(path, cache_enabled=False))
+    check_books(result, path)
+    assert result.reconciliation.holds
+    assert result.backend_stats["cache_hits"] == 0
+    assert result.backend_stats["forward_passes"] == result.reconciliation.lookups
+    assert (result.cache.enabled, result.cache.entries) == (False, 0)
+
+
+def test_a_small_cache_is_told_of(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Evictions and bounds are in the result, and the books agree."""
+    path = tmp_path / "t.jsonl"
+    result = run_suite(whole, backend_with(path, cache_maxsize=2, cache_max_bytes=100_000))
+    check_books(result, path)
+    assert (result.cache.max_entries, result.cache.max_bytes) == (2, 100_000)
+    assert result.cache.entries == 2
+    assert result.cache.evictions > 0
+    assert 0 < result.cache.bytes <= 100_000

@@ -1,0 +1,234 @@
+"""The books balance: cache, stats and trace tell one story, whatever was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from forwardscope import BackendInstrumentation
+from forwardscope.core.keys import prompt_hash
+from forwardscope.core.ledger import Counts
+
+pytestmark = pytest.mark.timeout(300)
+
+InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+
+_OP, _TOP_K = "logprob_of", 0
+_PATIENCE_S = 60
+
+
+class _Call(NamedTuple):
+    """What is asked, and how the forward pass ends where one is needed."""
+
+    view_id: str
+    prompts: Sequence[str]
+    batched: bool
+    outcome: str
+
+
+class _Line(NamedTuple):
+    """What the trace is to say of one lookup."""
+
+    view_id: str
+    prompt_hash: str
+    hit: bool
+    result: str | None = None
+    batch: int | None = None
+    error: str | None = None
+
+
+def _total(backend: BackendInstrumentation) -> Counts:
+    return sum(backend.ledger.snapshot().values(), Counts())
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+
+
+class _Model:
+    """A least-recently-used dict with a few counters: what the backend must agree with."""
+
+    def __init__(self, maxsize: int) -> None:
+        self.maxsize = maxsize
+        self.entries: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self.lines: list[_Line] = []
+        self.passes = 0
+        self.batches: list[int] = []
+        self.evictions = 0
+
+    def ask(self, call: _Call, new_values: Sequence[int]) -> list[int] | None:
+        """Return the values that the call must give, or None where it must raise."""
+        values: dict[str, int] = {}
+        for prompt in dict.fromkeys(call.prompts):
+            if (call.view_id, prompt) in self.entries:
+                self.entries.move_to_end((call.view_id, prompt))
+                values[prompt] = self.entries[call.view_id, prompt]
+        misses = [prompt for prompt in dict.fromkeys(call.prompts) if prompt not in values]
+        failed = bool(misses) and call.outcome != "ok"
+        if misses and call.batched:
+            self.batches.append(len(misses))
+        self._write(call, misses, failed)
+        if failed:
+            return None
+        self.passes += len(misses)
+        for prompt, value in zip(misses, new_values, strict=True):
+            values[prompt] = value
+            self.entries[call.view_id, prompt] = value
+            if len(self.entries) > self.maxsize:
+                self.entries.popitem(last=False)
+                self.evictions += 1
+        return [values[prompt] for prompt in call.prompts]
+
+    def _write(self, call: _Call, misses: list[str], failed: bool) -> None:
+        batch = len(misses) if call.batched else None
+        error = {"raise": "KeyError", "short": "RuntimeError"}[call.outcome] if failed else None
+        led = set(misses)
+        for prompt in call.prompts:
+            key = (call.view_id, prompt_hash(prompt))
+            if prompt in led:
+                self.lines.append(_Line(*key, hit=False, batch=batch, error=error))
+                led.remove(prompt)
+            elif prompt not in misses:
+                self.lines.append(_Line(*key, hit=True))
+            elif not failed:
+                self.lines.append(_Line(*key, hit=True, result="coalesced"))
+
+
+def _answer(
+    backend: BackendInstrumentation, call: _Call, fresh: Iterator[int]
+) -> tuple[list[int] | None, list[int]]:
+    """Ask the backend; return its values, or None where it raised, and what was computed."""
+    made: list[int] = []
+
+    def compute(indices: list[int]) -> list[int]:
+        if call.outcome == "raise":
+            raise KeyError
+        made.extend(next(fresh) for _ in indices)
+        return made[1:] if call.outcome == "short" else made
+
+    try:
+        if call.batched:
+            return backend.cached_batch(_OP, call.view_id, call.prompts, _TOP_K, compute), made
+        (prompt,) = call.prompts
+        return [backend.cached(_OP, call.view_id, prompt, _TOP_K, lambda: compute([0])[0])], made
+    except (KeyError, RuntimeError):
+        return None, made
+
+
+views = st.sampled_from(["base", "ft"])
+prompts = st.sampled_from("abcde")
+singles = st.builds(
+    _Call,
+    views,
+    st.lists(prompts, min_size=1, max_size=1),
+    st.just(False),
+    st.sampled_from(["ok", "ok", "raise"]),
+)
+batches = st.builds(
+    _Call,
+    views,
+    st.lists(prompts, max_size=7),
+    st.just(True),
+    st.sampled_from(["ok", "ok", "raise", "short"]),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(singles | batches, max_size=25), st.integers(1, 6))
+def test_backend_agrees_with_a_plain_model(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[_Call], maxsize: int
+) -> None:
+    """Values, hits, misses, passes, evictions and each line are those of a plain dict's books."""
+    path = tmp_path_factory.getbasetemp() / "model.jsonl"
+    path.unlink(missing_ok=True)
+    backend, model = BackendInstrumentation(cache_maxsize=maxsize, trace_path=path), _Model(maxsize)
+    fresh = count()
+    for call in calls:
+        values, made = _answer(backend, call, fresh)
+        assert values == model.ask(call, made)
+    backend.close()
+
+    lines = [
+        _Line(
+            r["view_id"],
+            r["prompt_hash"],
+            r["hit"],
+            r.get("result"),
+            r.get("batch"),
+            r.get("error"),
+        )
+        for r in _records(path)
+    ]
+    assert lines == model.lines
+    stats, total = backend.stats, _total(backend)
+    assert len(lines) == stats.total_lookups == backend.trace.records
+    assert stats.cache_hits == sum(line.hit for line in lines)
+    assert stats.cache_misses == sum(not line.hit for line in lines)
+    assert stats.cache_misses == stats.forward_passes + total.forward_errors
+    assert stats.forward_passes == model.passes
+    assert total.errors == Counter(line.error for line in lines if line.error)
+    assert total.coalesced == sum(line.result == "coalesced" for line in lines)
+    assert stats.batches_sent == len(model.batches)
+    assert stats.batched_prompts == sum(model.batches)
+    assert stats.max_batch_size == max(model.batches, default=0)
+    assert (len(backend.cache), backend.cache.evictions) == (len(model.entries), model.evictions)
+
+
+def test_books_balance_under_threads(tmp_path: Path, in_thread: InThread) -> None:
+    """Single calls and batches in eight threads, some of them failing: every number adds up."""
+    path = tmp_path / "trace.jsonl"
+    backend = BackendInstrumentation(cache_maxsize=4, trace_path=path)
+    start, tally, lock = threading.Barrier(8), Counter[str](), threading.Lock()
+
+    def forward(prompts: list[str], fails: bool) -> list[str]:
+        with lock:
+            tally["errors" if fails else "passes"] += len(prompts)
+        if fails:
+            raise ValueError("no")
+        return [prompt.upper() for prompt in prompts]
+
+    def ask_once(asked: list[str], batched: bool, fails: bool) -> None:
+        def compute_misses(indices: list[int]) -> list[str]:
+            return forward([asked[index] for index in indices], fails)
+
+        with contextlib.suppress(ValueError):
+            if batched:
+                values = backend.cached_batch(_OP, "base", asked, _TOP_K, compute_misses)
+                assert values == [prompt.upper() for prompt in asked]
+            else:
+                value = backend.cached(
+                    _OP, "base", asked[0], _TOP_K, lambda: compute_misses([0])[0]
+                )
+                assert value == asked[0].upper()
+
+    def ask(seed: int) -> None:
+        rng = random.Random(seed)  # noqa: S311 - a schedule, no secret
+        start.wait(_PATIENCE_S)
+        for _ in range(150):
+            asked = rng.choices("abcdefgh", k=rng.randint(1, 5))
+            ask_once(asked, batched=rng.random() < 0.5, fails=rng.random() < 0.2)
+
+    for future in [in_thread(partial(ask, seed)) for seed in range(8)]:
+        future.result(_PATIENCE_S)
+    total, stats, records = _total(backend), backend.stats, _records(path)
+    assert (total.forward_passes, total.forward_errors) == (tally["passes"], tally["errors"])
+    assert stats.cache_misses == stats.forward_passes + total.forward_errors
+    assert len(records) == stats.total_lookups == backend.trace.records
+    assert sum(not record["hit"] for record in records) == stats.cache_misses
+    assert sum("error" in record for record in records) == total.forward_errors
+    assert sum(record.get("result") == "coalesced" for record in records) == total.coalesced
+    assert not backend._flights._under_way
+    assert len(backend.cache) <= 4

@@ -1,0 +1,166 @@
+"""The writer appends whole lines, and leaves a file as it found it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from forwardscope import TraceEvent, TraceReader, TraceWriter
+
+_EVENT = TraceEvent(1.0, "probe", "base", "aaf4c61ddcc5", 8, "next_token_dist", 2.0, False)
+_LINE = _EVENT.to_line()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trace.jsonl"
+
+
+def test_record_is_in_the_file_at_once(path: Path) -> None:
+    """`write` returns after its append, with nothing left in a buffer."""
+    writer = TraceWriter(path)
+    for written in (1, 2):
+        writer.write(_EVENT)
+        assert path.read_bytes() == _LINE * written
+        assert (writer.records, writer.write_errors) == (written, 0)
+    writer.close()
+
+
+def test_batch_is_one_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of one batch reach the file together, in order, with a single write."""
+    events = [replace(_EVENT, ts=float(number)) for number in range(50)]
+    real, sizes = os.write, []
+
+    def counting(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return real(fd, data)
+
+    writer = TraceWriter(path)
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", counting)
+    writer.write_batch(events)
+    monkeypatch.undo()
+    assert sizes == [path.stat().st_size]
+    assert list(TraceReader(path)) == events
+    assert writer.records == 50
+    writer.close()
+
+
+def test_empty_batch_writes_nothing(path: Path) -> None:
+    """No lookups are no lines."""
+    writer = TraceWriter(path)
+    writer.write_batch([])
+    assert (path.read_bytes(), writer.records) == (b"", 0)
+    writer.close()
+
+
+def test_parent_folders_are_made(tmp_path: Path) -> None:
+    """A path into folders that do not exist is no error."""
+    path = tmp_path / "a" / "b" / "trace.jsonl"
+    writer = TraceWriter(str(path))
+    writer.write(_EVENT)
+    writer.close()
+    assert path.read_bytes() == _LINE
+
+
+def test_existing_file_is_appended_to(path: Path) -> None:
+    """Another run's records stay where they are."""
+    for _ in range(2):
+        writer = TraceWriter(path)
+        writer.write(_EVENT)
+        writer.close()
+    assert path.read_bytes() == _LINE * 2
+
+
+def test_line_after_a_torn_one_starts_clean(path: Path) -> None:
+    """A file that a killed process left torn loses that line and no other."""
+    path.write_bytes(_LINE + _LINE[:30])
+    writer = TraceWriter(path)
+    writer.write(_EVENT)
+    writer.write(_EVENT)
+    writer.close()
+    assert path.read_bytes() == _LINE + _LINE[:30] + b"\n" + _LINE * 2
+    assert (writer.records, writer.write_errors) == (2, 0)
+    reader = TraceReader(path)
+    assert (list(reader), reader.skipped) == ([_EVENT] * 3, 1)
+
+
+def test_opening_a_torn_file_changes_nothing(path: Path) -> None:
+    """The mending newline comes with the first record, and not before."""
+    path.write_bytes(_LINE[:30])
+    TraceWriter(path).close()
+    assert path.read_bytes() == _LINE[:30]
+
+
+def test_no_path_is_no_trace() -> None:
+    """Without a path the writer says that it is off, and does nothing."""
+    writer = TraceWriter(None)
+    writer.write(_EVENT)
+    writer.write_batch([_EVENT])
+    writer.close()
+    assert (writer.path, writer.enabled) == (None, False)
+    assert (writer.records, writer.write_errors) == (0, 0)
+
+
+def test_close_ends_writing(path: Path) -> None:
+    """It can be called twice, and a later `write` does nothing at all."""
+    writer = TraceWriter(path)
+    enabled = [writer.enabled]
+    writer.write(_EVENT)
+    writer.close()
+    writer.close()
+    writer.write(_EVENT)
+    writer.write_batch([_EVENT])
+    enabled.append(writer.enabled)
+    assert enabled == [True, False]
+    assert path.read_bytes() == _LINE
+    assert (writer.records, writer.write_errors) == (1, 0)
+
+
+def test_close_gives_the_descriptor_back(path: Path) -> None:
+    """The second `close` does not close what another has opened since."""
+    writer = TraceWriter(path)
+    writer.close()
+    other = os.open(path, os.O_RDONLY)  # takes the number that was given back
+    writer.close()
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file"])
+def test_path_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    """A trace that could never be written is told before anything is asked."""
+    (tmp_path / "file").touch()
+    path = tmp_path if kind == "folder" else tmp_path / "file" / "trace.jsonl"
+    with pytest.raises(OSError):
+        TraceWriter(path)
+
+
+def test_threads_write_whole_lines(path: Path) -> None:
+    """Eight threads that share a writer never mix their lines."""
+    writer, start = TraceWriter(path), threading.Barrier(8)
+
+    def work(me: int) -> None:
+        start.wait()
+        for number in range(200):
+            event = replace(_EVENT, view_id=f"view_{me}", ts=float(number))
+            if number % 2:
+                writer.write(event)
+            else:
+                writer.write_batch([event, event])
+
+    workers = [threading.Thread(target=work, args=(me,)) for me in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    writer.close()
+    reader = TraceReader(path)
+    events = list(reader)
+    assert (len(events), reader.skipped, writer.records) == (2400, 0, 2400)
+    for me in range(8):
+        mine = [event.ts for event in events if event.view_id == f"view_{me}"]
+        assert mine == [n for n in range(200) for _ in range(1 if n % 2 else 2)]

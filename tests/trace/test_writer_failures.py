@@ -1,0 +1,158 @@
+"""A disk that is full costs records, never a lookup; each lost one is counted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from forwardscope import TraceEvent, TraceReader, TraceWriter
+
+_EVENT = TraceEvent(1.0, "probe", "base", "aaf4c61ddcc5", 8, "next_token_dist", 2.0, False)
+_SIZE = len(_EVENT.to_line())
+_WARNING = "^trace record not written to .*; the run goes on$"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trace.jsonl"
+
+
+def _event(serial: int) -> TraceEvent:
+    """Events that can be told apart, with lines of one length."""
+    return replace(_EVENT, ts=float(serial))
+
+
+def _serials(path: Path) -> tuple[list[int], int]:
+    """Which events are in the file, and how many lines are not."""
+    reader = TraceReader(path)
+    return [int(event.ts) for event in reader], reader.skipped
+
+
+def test_full_device_is_counted_and_warned_of_once() -> None:
+    """On /dev/full every record fails, nothing is raised, and one warning is enough."""
+    writer = TraceWriter("/dev/full")
+    with pytest.warns(RuntimeWarning, match=_WARNING) as caught:
+        writer.write(_EVENT)
+        writer.write_batch([_EVENT, _EVENT])
+        writer.write(_EVENT)
+    assert len(caught) == 1
+    assert "/dev/full" in str(caught[0].message)
+    assert "No space left on device" in str(caught[0].message)
+    assert (writer.records, writer.write_errors) == (0, 4)
+    assert writer.enabled
+    writer.close()
+
+
+def test_nothing_is_raised_where_warnings_are_errors() -> None:
+    """A user who turns warnings into errors loses no lookup by it."""
+    writer = TraceWriter("/dev/full")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        writer.write(_EVENT)
+    assert writer.write_errors == 1
+    writer.close()
+
+
+@pytest.fixture
+def full_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the disk take some bytes more, in one short write, and then be full."""
+    real = os.write
+
+    def arm(room: int) -> None:
+        left = [room]
+
+        def write(fd: int, data: bytes) -> int:
+            if not left[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = real(fd, data[: left[0]])
+            left[0] -= written
+            return written
+
+        monkeypatch.setattr("forwardscope.trace.writer.os.write", write)
+
+    return arm
+
+
+@pytest.mark.filterwarnings("ignore:trace record not written:RuntimeWarning")
+@pytest.mark.parametrize("torn", [False, True], ids=["clean file", "torn file"])
+def test_every_place_where_the_disk_can_fill_up(
+    path: Path,
+    full_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    torn: bool,
+) -> None:
+    """Wherever three lines are cut, what is counted as whole is in the file, and the rest is not.
+
+    A second failure follows at once; then there is room again and the next
+    record stands on a line of its own.
+    """
+    for room in range(3 * _SIZE + torn):
+        path.write_bytes(b'{"torn' if torn else b"")
+        writer = TraceWriter(path)
+        full_after(room)
+        writer.write_batch([_event(1), _event(2), _event(3)])
+        full_after(0)
+        writer.write(_event(4))
+        monkeypatch.undo()
+        whole = max(0, room - torn + 1) // _SIZE  # a newline is not part of the record
+        assert (writer.records, writer.write_errors) == (whole, 4 - whole)
+        writer.write(_event(5))
+        writer.write(_event(6))
+        writer.close()
+        assert (writer.records, writer.write_errors) == (whole + 2, 4 - whole)
+        serials, skipped = _serials(path)
+        assert serials == [*range(1, whole + 1), 5, 6]
+        cut_inside = (room - torn) % _SIZE not in (0, _SIZE - 1) and room > torn
+        assert skipped == torn + cut_inside
+
+
+def test_short_writes_are_completed(
+    path: Path, full_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that took only a part is carried on; nothing failed and nothing is warned of."""
+    real = os.write
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", lambda fd, data: real(fd, data[:7]))
+    writer = TraceWriter(path)
+    writer.write_batch([_event(1), _event(2)])
+    writer.close()
+    monkeypatch.undo()
+    assert (writer.records, writer.write_errors) == (2, 0)
+    assert _serials(path) == ([1, 2], 0)
+
+
+@contextmanager
+def _room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, _SIZE - 1, _SIZE, _SIZE + 1, 2 * _SIZE - 2])
+def test_file_that_may_not_grow(path: Path, room: int) -> None:
+    """The kernel itself cuts a record short (RLIMIT_FSIZE), as it does on a full disk."""
+    writer = TraceWriter(path)
+    writer.write(_event(1))
+    with _room_for(_SIZE + room), pytest.warns(RuntimeWarning, match=_WARNING) as caught:
+        for serial in (2, 3, 4):
+            writer.write(_event(serial))
+    assert len(caught) == 1
+    assert path.stat().st_size == _SIZE + room
+    writer.write(_event(5))
+    writer.close()
+    whole = 1 + (room + 1) // _SIZE
+    serials, skipped = _serials(path)
+    assert serials == [*range(1, whole + 1), 5]
+    assert (writer.records, writer.write_errors) == (whole + 1, 4 - whole)
+    assert skipped == (room % _SIZE not in (0, _SIZE - 1))
