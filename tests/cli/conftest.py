@@ -32,8 +32,10 @@ probes:
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call a command; whatever it raises beyond an exit status is raised on."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
+    for name, value in {"COLUMNS": "200", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
 
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -120,7 +121,8 @@ def test_doctor_names_the_command_that_adds_what_is_missing(invoke: Invoke) -> N
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user does."""
     command = [sys.executable, "-m", "forwardscope", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    plain = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
 
 
 def test_the_program_has_its_version() -> None:

@@ -135,6 +135,7 @@ def test_reader_streams(path: Path) -> None:
     """An event comes out before what follows it was looked at."""
     path.write_bytes(_LINE + b"foreign\n")
     reader = TraceReader(path)
+    assert reader.skipped == 0
     events = iter(reader)
     assert (next(events), reader.skipped) == (_EVENT, 0)
     assert list(events) == []

@@ -121,13 +121,62 @@ def test_close_ends_writing(path: Path) -> None:
 
 
 def test_close_gives_the_descriptor_back(path: Path) -> None:
-    """The second `close` does not close what another has opened since."""
+    """The first `close` frees it, and the second does not close what was opened since."""
     writer = TraceWriter(path)
+    descriptor = writer._fd
     writer.close()
-    other = os.open(path, os.O_RDONLY)  # takes the number that was given back
+    other = os.open(path, os.O_RDONLY)
+    assert other == descriptor
     writer.close()
     assert os.fstat(other).st_size == 0
     os.close(other)
+
+
+def test_close_between_the_making_of_a_record_and_its_write(path: Path) -> None:
+    """A record that is too late by a moment is not written, nor counted as lost."""
+
+    class Late(TraceEvent):
+        def to_line(self) -> bytes:
+            writer.close()
+            return _LINE
+
+    writer = TraceWriter(path)
+    writer.write(Late(1.0, None, "base", "aaf4c61ddcc5", 8, "op", 2.0, False))
+    assert (path.read_bytes(), writer.records, writer.write_errors) == (b"", 0, 0)
+
+
+def test_append_holds_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread can append between two parts of another's line, or close the file under it."""
+    writer, held, real = TraceWriter(path), [], os.write
+    lock = writer._lock
+
+    def write(fd: int, data: bytes) -> int:
+        held.append(lock.locked())
+        return real(fd, data)
+
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", write)
+    writer.write(_EVENT)
+    writer.write_batch([_EVENT])
+    monkeypatch.undo()
+    assert held == [True, True]
+    writer.close()
+
+
+def test_pipe_is_a_trace_too(path: Path) -> None:
+    """What is no regular file has no torn end to mend; it gets the lines and nothing else."""
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = TraceWriter(path)
+    writer.write(_EVENT)
+    writer.close()
+    assert os.read(reading, 4096) == _LINE
+    os.close(reading)
+
+
+def test_new_file_is_plain(path: Path) -> None:
+    """Nobody may run a trace, and only its owner may write it."""
+    TraceWriter(path).close()
+    assert path.stat().st_mode & 0o133 == 0
 
 
 @pytest.mark.parametrize("kind", ["folder", "below a file"])

@@ -110,6 +110,7 @@ def test_every_place_where_the_disk_can_fill_up(
         assert (writer.records, writer.write_errors) == (whole + 2, 4 - whole)
         serials, skipped = _serials(path)
         assert serials == [*range(1, whole + 1), 5, 6]
+        assert b"\n\n" not in b"\n" + path.read_bytes(), "a clean line needs no mending"
         cut_inside = (room - torn) % _SIZE not in (0, _SIZE - 1) and room > torn
         assert skipped == torn + cut_inside
 
