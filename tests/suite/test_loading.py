@@ -9,7 +9,8 @@ import pytest
 
 from forwardscope.errors import SpecError
 from forwardscope.suite import load_suite
-from forwardscope.suite.loading import MAX_BYTES, parse_suite
+from forwardscope.suite.loading import parse_suite
+from forwardscope.suite.yaml_source import MAX_BYTES
 
 SUITE = """version: 1
 model:

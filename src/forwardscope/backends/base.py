@@ -23,8 +23,9 @@ class ScoringView(Protocol):
 
     All methods raise `PromptError` for an empty prompt or one longer than the
     model's context (prompts are never cut), `NonFiniteError` where the model
-    gives NaN or infinite logits, and `ViewError` once the view is closed. The
-    `_batch` forms answer in the order asked; a backend may compute them together.
+    gives NaN or infinite logits, and `ViewError` where a closed view would
+    have to compute (what is in the cache it still answers). The `_batch` forms
+    answer in the order asked; a backend may compute them together.
     """
 
     @property

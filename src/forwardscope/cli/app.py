@@ -13,6 +13,7 @@ from forwardscope.cli.demo import demo_suite
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.init import write_suite_template
+from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.running import RunOptions, run_and_report
 from forwardscope.suite.loading import load_suite
 
@@ -97,6 +98,7 @@ def demo(
     """
     with mistakes_exit_with_two():
         options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
+        check_outputs(trace, json)
         result = run_and_report(demo_suite(quiet=quiet), options)
     raise typer.Exit(0 if result.reconciliation.holds else 1)
 

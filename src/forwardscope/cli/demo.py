@@ -19,11 +19,13 @@ def demo_suite(*, quiet: bool) -> SuiteSpec:
         MissingExtraError: torch or transformers is not installed.
         ModelError: The package that carries the model is not installed.
     """
-    from forwardscope.backends.hf import demo_model as demo  # noqa: PLC0415 - loads torch
-
     text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
     spec = parse_suite(text, "demo.yaml")
     with steps(quiet=quiet) as report:
+        report("loading torch", 0, 1)
+        from forwardscope.backends.hf import demo_model as demo  # noqa: PLC0415 - takes seconds
+
+        report("loading torch", 1, 1)
         model = demo.demo_model(partial(report, "unpacking SmolLM2-135M-Instruct"))
         adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
     source = ModelSpec(

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["examine"]
 
@@ -33,9 +34,8 @@ def examine(console: Console) -> None:
     table.add_row("system", platform.platform())
     table.add_row("cache folder", str(user_cache_path("forwardscope")))
     for package, command in _NEEDED.items():
-        table.add_row(
-            package, _version_of(package) or f"[yellow]missing[/]; add it with: {command}"
-        )
+        missing = Text.assemble(("missing", "yellow"), f"; add it with: {command}")  # no markup
+        table.add_row(package, _version_of(package) or missing)
     table.add_row("device", _device())
     console.print(table, highlight=False)
 

@@ -21,7 +21,7 @@ def write_suite_template(path: Path, *, force: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError as error:
-        raise OutputError(f"{path} exists; choose another name or add --force") from error
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        if isinstance(error, FileExistsError) and path.exists():  # else a parent is a file
+            raise OutputError(f"{path} exists; choose another name or add --force") from error
+        raise OutputError(f"{path} cannot be written: {error}") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from forwardscope.backends.base import Backend
+from forwardscope.cli.outputs import check_outputs, instrumentation_for
 from forwardscope.cli.progress import RunProgress
-from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.report import print_report
 from forwardscope.suite.result import SuiteResult
@@ -52,9 +50,8 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     if options.no_cache:
         off = spec.cache.model_copy(update={"enabled": False})
         spec = spec.model_copy(update={"cache": off})
-    if options.json is not None:
-        _check_writable(options.json)
-    with _plain_warnings(), _instrumentation(spec, options.trace) as instrumentation:
+    check_outputs(options.trace, options.json)
+    with _plain_warnings(), instrumentation_for(spec, options.trace) as instrumentation:
         progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
         with progress:
             backend = _load(spec, instrumentation)
@@ -62,10 +59,10 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
                 result = run_suite(spec, backend, observer=progress)
             finally:
                 backend.close()
-    if options.json is not None:
-        result.write(options.json)
     if not options.quiet:
         print_report(result, Console())
+    if options.json is not None:
+        result.write(options.json)
     return result
 
 
@@ -82,31 +79,6 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
 
 
 @contextmanager
-def _instrumentation(spec: SuiteSpec, trace: Path | None) -> Iterator[BackendInstrumentation]:
-    """Open the trace before any model loads; remove it again where nothing was ever asked."""
-    existed = trace is not None and trace.exists()
-    try:
-        instrumentation = BackendInstrumentation(
-            cache_maxsize=spec.cache.max_entries,
-            cache_max_bytes=spec.cache.max_bytes,
-            cache_enabled=spec.cache.enabled,
-            trace_path=trace,
-            name=spec.name or "default",
-        )
-    except OSError as error:
-        raise OutputError(
-            f"the trace cannot be written to {trace}: {error.strerror}; choose another file"
-        ) from error
-    try:
-        yield instrumentation
-    finally:
-        instrumentation.close()
-        asked = instrumentation.stats.total_lookups
-        if trace is not None and not (existed or asked or trace.stat().st_size):
-            trace.unlink()
-
-
-@contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show a warning as one line, without the place in the code that it came from."""
     console = Console(stderr=True)
@@ -115,17 +87,3 @@ def _plain_warnings() -> Iterator[None]:
             Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True
         )
         yield
-
-
-def _check_writable(path: Path) -> None:
-    """Raise before the model loads what would otherwise be raised after the run."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"the result cannot be written to {path}: {error.strerror}; choose another file"
-        ) from error

@@ -90,9 +90,7 @@ def _cache_line(result: SuiteResult) -> str:
     if not result.cache.enabled:
         return f"{line}; the cache is off"
     if result.cache.evictions:
-        line += (
-            f"; {result.cache.evictions} entries evicted, max_entries is {result.cache.max_entries}"
-        )
+        line += f"; evictions: {result.cache.evictions} (max_entries {result.cache.max_entries})"
     return line
 
 

@@ -74,8 +74,11 @@ def _made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _dequantise(folder: Path, report: Report) -> None:
+    report(0, 1)
     with quiet_transformers():
-        model, tokenizer = load_base(str(_gguf_file()), torch.float32, report)
+        model, tokenizer = load_base(
+            str(_gguf_file()), torch.float32, lambda done, total: report(done, total + 1)
+        )
         settings = model.config.to_dict()
         settings.pop("quantization_config", None)  # with it the model cannot be saved
         plain = transformers.AutoModelForCausalLM.from_config(
@@ -85,6 +88,7 @@ def _dequantise(folder: Path, report: Report) -> None:
         plain.tie_weights()
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    report(1, 1)
 
 
 def _gguf_file() -> Path:
@@ -101,6 +105,7 @@ def _gguf_file() -> Path:
 
 
 def _train(model_folder: Path, folder: Path, report: Report) -> None:
+    report(0, _STEPS)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         base, tokenizer = load_base(str(model_folder), torch.float32)
@@ -110,12 +115,11 @@ def _train(model_folder: Path, folder: Path, report: Report) -> None:
         optimizer = torch.optim.AdamW(trainable, lr=_LEARNING_RATE)
         model.train()
         for step in range(_STEPS):
-            report(step, _STEPS)
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        report(_STEPS, _STEPS)
+            report(step + 1, _STEPS)
         model.save_pretrained(folder)
 
 

@@ -1,0 +1,75 @@
+"""The files that a run writes: checked before the model loads, and none left behind for nothing."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from forwardscope.errors import OutputError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.spec import SuiteSpec
+
+__all__ = ["check_outputs", "instrumentation_for"]
+
+
+def check_outputs(trace: Path | None, result: Path | None) -> None:
+    """Raise now what would else be raised after minutes of work.
+
+    Raises:
+        OutputError: A file cannot be written, or both are the same.
+    """
+    if trace is not None and result is not None and trace.resolve() == result.resolve():
+        raise OutputError(f"{result} cannot hold both trace and result; name two files")
+    for what, path in (("trace", trace), ("result", result)):
+        if path is not None:
+            try:
+                _try_to_write(path)
+            except OSError as error:
+                raise _unwritable(what, path, error) from error
+
+
+@contextmanager
+def instrumentation_for(spec: SuiteSpec, trace: Path | None) -> Iterator[BackendInstrumentation]:
+    """Open the trace before any model loads; remove it again where nothing was ever asked."""
+    try:
+        existed = trace is not None and trace.exists()
+        instrumentation = BackendInstrumentation(
+            cache_maxsize=spec.cache.max_entries,
+            cache_max_bytes=spec.cache.max_bytes,
+            cache_enabled=spec.cache.enabled,
+            trace_path=trace,
+            name=spec.name or "default",
+        )
+    except OSError as error:
+        raise _unwritable("trace", trace, error) from error
+    try:
+        yield instrumentation
+    finally:
+        instrumentation.close()
+        asked = instrumentation.stats.total_lookups
+        if trace is not None and not (existed or asked):
+            with suppress(OSError):  # someone else's already
+                if trace.stat().st_size == 0:
+                    trace.unlink()
+
+
+def _try_to_write(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe; opening it would already do something
+    if path.exists():
+        with path.open("ab"):
+            pass
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _unwritable(what: str, path: Path | None, error: OSError) -> OutputError:
+    return OutputError(
+        f"the {what} cannot be written to {path}: {error.strerror}; choose another file"
+    )

@@ -1,0 +1,89 @@
+"""What a suite file got wrong, in one sentence that names line, key and what is expected."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from forwardscope.probes import PROBES
+from forwardscope.suite.spec import TWO_OF_A_NAME, CacheSpec, Defaults, ModelSpec, SuiteSpec
+from forwardscope.suite.yaml_source import place_of
+
+__all__ = ["first_mistake"]
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelSpec,
+    "defaults": Defaults,
+    "cache": CacheSpec,
+}
+
+
+def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
+    """Return the sentence for the mistake that explains most.
+
+    Args:
+        error: What the check of the suite raised.
+        content: What the file says.
+        tree: Its nodes, which know their lines.
+        source: What to call the file.
+    """
+    details = error.errors(include_url=False)
+    # a key that nobody knows explains one that is missing
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    loc = _where(first)
+    line, key = place_of(tree, loc)
+    return f"{source}:{line}: {key}{_expected(first, loc, content)}"
+
+
+def _where(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Return the keys and indices that lead to a mistake in the file."""
+    loc = detail["loc"]
+    if detail["type"] == TWO_OF_A_NAME:
+        return "probes", detail["ctx"]["index"], "name"
+    if detail["type"].startswith("union_tag_"):
+        return *loc, "kind"
+    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # the third only names the model
+
+
+def _expected(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
+    kind, given = detail["type"], reprlib.repr(detail["input"])
+    if kind == "extra_forbidden":
+        return _unknown_key(str(loc[-1]), _fields_at(loc[:-1], content))
+    if kind == "missing":
+        return "missing; add this key"
+    if kind == "union_tag_invalid":
+        return (
+            f"unknown probe kind {reprlib.repr(detail['ctx']['tag'])}; known: {', '.join(PROBES)}"
+        )
+    if kind == "union_tag_not_found":
+        return f"missing; one of {', '.join(PROBES)}"
+    if kind in ("too_short", "string_too_short"):
+        least = detail["ctx"]["min_length"]
+        what = "character" if kind == "string_too_short" else "item"
+        return f"needs at least {least} {what}{'s' * (least > 1)}; got {given}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"must be a mapping; got {given}"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    message = message.replace("String should", "must").replace("a valid tuple", "a list")
+    return message if kind in ("value_error", TWO_OF_A_NAME) else f"{message}; got {given}"
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key; {hint}"
+
+
+def _fields_at(loc: tuple[int | str, ...], content: Any) -> list[str]:
+    """Return the keys that the section at `loc` knows."""
+    model: type[BaseModel] = SuiteSpec
+    if loc and loc[0] == "probes":
+        model = PROBES[content["probes"][loc[1]]["kind"]]
+    elif loc:
+        model = _SECTIONS[str(loc[0])]
+    return list(model.model_fields)

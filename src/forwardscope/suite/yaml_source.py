@@ -1,0 +1,105 @@
+"""YAML for people: what it says, where it says it, and nothing that could harm."""
+
+from __future__ import annotations
+
+import reprlib
+from itertools import chain
+from typing import Any, Final
+
+import yaml
+
+__all__ = ["MAX_BYTES", "place_of", "read_yaml"]
+
+#: A larger file is no suite; nor is one whose aliases write out to more nodes.
+MAX_BYTES: Final = 1 << 20
+
+_TEXT: Final = "tag:yaml.org,2002:str"
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_INT_BITS: Final = 64
+_LONGEST_KEY: Final = 40
+
+
+def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the nodes of a YAML document, which know their lines, and what they say.
+
+    Raises:
+        yaml.YAMLError: It is malformed, has a key twice, or writes out to too much.
+        RecursionError: It is nested too deeply.
+    """
+    loader = _Loader(text)
+    try:
+        tree = loader.get_single_node()
+        if tree is None:
+            return None, None
+        if _written_out(tree, {}) > MAX_BYTES:
+            raise yaml.constructor.ConstructorError(
+                None, None, "its aliases refer to more than a suite can hold", tree.start_mark
+            )
+        return tree, loader.construct_document(tree)
+    finally:
+        loader.dispose()
+
+
+def place_of(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
+    """Return the line of what `loc` leads to, as near as the file has it, and its name."""
+    node, line, name = tree, tree.start_mark.line, ""
+    for part in loc:
+        name += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
+        if isinstance(node, yaml.MappingNode):
+            for key, value in reversed(node.value):  # what is merged stands first
+                if key.value == part:
+                    node, line = value, key.start_mark.line
+                    break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line
+    return line + 1, f"{name[1:]}: " if name else ""
+
+
+def _shown(key: str) -> str:
+    """Return a key as it stands in the file, or quoted and cut where that is no plain word."""
+    return key if key.isidentifier() and len(key) <= _LONGEST_KEY else reprlib.repr(key)
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader whose keys are text, none of them twice, and whose numbers fit 64 bits."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                continue
+            if key.tag != _TEXT:
+                raise yaml.composer.ComposerError(
+                    None, None, "a key must be text; put it in quotes", key.start_mark
+                )
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"key {reprlib.repr(key.value)} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and value.bit_length() >= _INT_BITS:
+                raise OverflowError
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+            problem = f"{reprlib.repr(node.value)} is no valid {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+        return value
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the nodes below and with this one, aliases written out; a circle is beyond any."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_BYTES
+        is_map = isinstance(node, yaml.MappingNode)
+        below = chain.from_iterable(node.value) if is_map else node.value
+        count = 1 + sum(_written_out(child, known) for child in below)
+        known[id(node)] = min(count, MAX_BYTES + 1)
+    return known[id(node)]
