@@ -41,7 +41,7 @@ def _probe_table(result: SuiteResult) -> Table:
     table = _table(f"{result.suite}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for header in ("score", "raw", "z", "95 % interval", "time", "lookups", "hits"):
+    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hits"):
         table.add_column(header, justify="right", no_wrap=True)
     for probe in result.probes:
         table.add_row(*_probe_row(probe))
@@ -53,8 +53,8 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
     yield _number(probe.score, ".2f")
     yield _number(probe.raw, ".4g")
-    yield _number(probe.z_score, "+.1f")
-    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g} … {probe.ci_95[1]:.3g}"
+    yield _number(probe.z_score, "+.3g")
+    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g}…{probe.ci_95[1]:.3g}"
     yield f"{probe.duration_s:.1f} s"
     yield str(probe.stats.lookups)
     yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NONE
