@@ -78,7 +78,7 @@ class HFScorer:
         return self._score(
             rows,
             keys,
-            lambda i, logits: float(_logprobs_of_next(logits, whole[i]).double().sum()),
+            lambda i, logits: float(_logprobs_of_next(logits, whole[i]).cpu().double().sum()),
         )
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:
     tail = None
     if top_k < logprobs.numel():
         outside = logprobs.index_fill(0, top.indices, -math.inf)
-        tail = float(outside.double().logsumexp(-1))
+        tail = float(outside.cpu().double().logsumexp(-1))  # mps has no float64
     return TokenDist(
         token_ids=top.indices.cpu().numpy(),
         logprobs=top.values.cpu().numpy(),
@@ -130,10 +130,10 @@ def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:
 
 
 def _rolling_logprob(logits: torch.Tensor, ids: list[int]) -> RollingLogprob:
-    logprobs = _logprobs_of_next(logits, ids)
+    logprobs = _logprobs_of_next(logits, ids).cpu()
     return RollingLogprob(
         token_ids=np.asarray(ids, dtype=np.int64),
-        logprobs=logprobs.cpu().numpy(),
+        logprobs=logprobs.numpy(),
         num_tokens=len(ids),
         total_logprob=float(logprobs.double().sum()),
     )
