@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -205,3 +206,10 @@ def test_only_an_object_is_a_record(record: object) -> None:
     """Any other JSON is refused in the same way."""
     with pytest.raises(ValueError, match=r"^a record must be a JSON object$"):
         TraceEvent.from_dict(record)
+
+
+def test_numpy_numbers_are_written_as_numbers() -> None:
+    """A backend that counts with numpy has its records all the same."""
+    event = TraceEvent(1.0, None, "base", "abc", np.int64(8), "op", 0.5, False, tokens=np.int64(3))
+    record = json.loads(event.to_line())
+    assert (record["top_k"], record["tokens"]) == (8, 3)

@@ -95,6 +95,23 @@ def test_opening_a_torn_file_changes_nothing(path: Path) -> None:
     assert path.read_bytes() == _LINE[:30]
 
 
+def test_file_that_may_not_be_read_is_appended_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be learnt about its end, the record is written and nothing before it."""
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError("append only")
+
+    path.write_bytes(_LINE)
+    monkeypatch.setattr(Path, "open", forbidden)
+    writer = TraceWriter(path)
+    writer.write(_EVENT)
+    writer.close()
+    monkeypatch.undo()
+    assert path.read_bytes() == _LINE * 2
+
+
 def test_no_path_is_no_trace() -> None:
     """Without a path the writer says that it is off, and does nothing."""
     writer = TraceWriter(None)

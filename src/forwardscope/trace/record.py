@@ -12,6 +12,15 @@ __all__ = ["TraceEvent"]
 _OPTIONAL = ("result", "batch", "tokens", "error", "run_id", "trace_id", "parent_id")
 
 
+def _plain(value: Any) -> Any:
+    """Write a number of numpy's as Python's: no record may fail the lookup that it is about."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+#: As `json.dumps` would, but for values of other types than a record's.
+_ENCODER = json.JSONEncoder(default=_plain)
+
+
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
     """One lookup, as the trace has it.
@@ -71,7 +80,7 @@ class TraceEvent:
 
     def to_line(self) -> bytes:
         """Return the record as one line of ASCII JSON, newline included."""
-        return json.dumps(self.to_dict()).encode("ascii") + b"\n"
+        return _ENCODER.encode(self.to_dict()).encode("ascii") + b"\n"
 
     @classmethod
     def from_dict(cls, record: object) -> TraceEvent:
