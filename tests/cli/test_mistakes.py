@@ -128,3 +128,15 @@ def test_a_model_that_is_not_there(invoke: Invoke, suite_file: Path, missing: st
     assert said.startswith(f"{missing} ")
     assert "./nowhere" in said
     assert names_in(suite_file.parent) == ["adapter", "suite.yaml"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--trace"])
+def test_the_suite_is_not_overwritten(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, option: str
+) -> None:
+    """An output that is the suite file itself is refused, and the suite is as it was."""
+    before = suite_file.read_bytes()
+    result = invoke("run", suite_file, option, suite_file)
+    assert result.exit_code == 2
+    assert "would overwrite the suite" in result.stderr
+    assert suite_file.read_bytes() == before

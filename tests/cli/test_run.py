@@ -119,7 +119,9 @@ def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: L
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
     assert ran.exit_code == 130
-    assert ran.stderr.splitlines() == ["interrupted; the trace has what was answered so far"]
+    assert ran.stderr.splitlines() == [
+        "interrupted; no result was written, a trace has what was answered so far"
+    ]
     stats = loaded[0].instrumentation.stats
     assert len(list(TraceReader(trace))) == stats.total_lookups == 7
     assert loaded[0].closed
@@ -140,3 +142,21 @@ def test_the_report_is_not_lost_with_the_result(
     assert "cannot be written" in ran.stderr
     assert "cache: 2 of 10 lookups" in ran.stdout
     assert [path.name for path in suite_file.parent.iterdir()] == ["suite.yaml"]
+
+
+def test_the_result_is_not_lost_with_the_report(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that cannot be printed costs the status, and not the result."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("forwardscope.cli.running.print_report", full)
+    result_file = suite_file.with_name("r.json")
+    ran = invoke("run", suite_file, "--json", result_file)
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines() == [
+        "error: the report cannot be printed: No space left on device"
+    ]
+    assert json.loads(result_file.read_text())["backend_stats"]["cache_hits"] == 2

@@ -13,7 +13,7 @@ from forwardscope.cli.demo import demo_suite
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.init import write_suite_template
-from forwardscope.cli.outputs import check_outputs
+from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
 from forwardscope.cli.running import RunOptions, run_and_report
 from forwardscope.suite.loading import load_suite
 
@@ -79,7 +79,10 @@ def run(
     """
     with mistakes_exit_with_two():
         options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
-        result = run_and_report(load_suite(suite), options)
+        spec = load_suite(suite)
+        check_outputs(trace, json)
+        refuse_to_overwrite(suite, trace, json)
+        result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 
 

@@ -27,5 +27,5 @@ def mistakes_exit_with_two() -> Iterator[None]:
         console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
-        console.print("interrupted; the trace has what was answered so far")
+        console.print("interrupted; no result was written, a trace has what was answered so far")
         raise typer.Exit(_INTERRUPTED) from error

@@ -12,7 +12,7 @@ from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["check_outputs", "instrumentation_for"]
+__all__ = ["check_outputs", "instrumentation_for", "refuse_to_overwrite"]
 
 
 def check_outputs(trace: Path | None, result: Path | None) -> None:
@@ -29,6 +29,17 @@ def check_outputs(trace: Path | None, result: Path | None) -> None:
                 _try_to_write(path)
             except OSError as error:
                 raise _unwritable(what, path, error) from error
+
+
+def refuse_to_overwrite(suite: Path, trace: Path | None, result: Path | None) -> None:
+    """Keep a slip of the hand from writing over the suite.
+
+    Raises:
+        OutputError: An output file is the suite file.
+    """
+    for what, path in (("trace", trace), ("result", result)):
+        if path is not None and path.exists() and path.samefile(suite):
+            raise OutputError(f"the {what} would overwrite the suite {suite}; choose another file")
 
 
 @contextmanager

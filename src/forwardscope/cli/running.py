@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from forwardscope.backends.base import Backend
-from forwardscope.cli.outputs import check_outputs, instrumentation_for
+from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
+from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.report import print_report
 from forwardscope.suite.result import SuiteResult
@@ -41,7 +42,9 @@ class RunOptions:
 
 
 def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
-    """Load the suite's model, run its probes, print the report and write the files.
+    """Load the suite's model, run its probes, write the files and print the report.
+
+    Neither is lost where the other cannot be done.
 
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
@@ -50,7 +53,6 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     if options.no_cache:
         off = spec.cache.model_copy(update={"enabled": False})
         spec = spec.model_copy(update={"cache": off})
-    check_outputs(options.trace, options.json)
     with _plain_warnings(), instrumentation_for(spec, options.trace) as instrumentation:
         progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
         with progress:
@@ -59,11 +61,27 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
                 result = run_suite(spec, backend, observer=progress)
             finally:
                 backend.close()
-    if not options.quiet:
-        print_report(result, Console())
-    if options.json is not None:
-        result.write(options.json)
+    try:
+        if options.json is not None:
+            result.write(options.json)
+    finally:
+        if not options.quiet:
+            _print(result)
     return result
+
+
+def _print(result: SuiteResult) -> None:
+    try:
+        print_report(result, _ReportConsole())
+    except OSError as error:
+        raise OutputError(f"the report cannot be printed: {error.strerror}") from error
+
+
+class _ReportConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Print no more to a reader that has gone; the run's exit status stays its own."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:

@@ -198,7 +198,9 @@ class SuiteResult(_Record):
             temporary.chmod(0o644)
             temporary.replace(target)
         except OSError as error:
-            raise OutputError(f"the result cannot be written to {target}: {error}") from error
+            raise OutputError(
+                f"the result cannot be written to {target}: {error.strerror}; choose another file"
+            ) from error
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
