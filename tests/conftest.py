@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from forwardscope import BackendInstrumentation, instrumentation
-from forwardscope.core import batch
+from forwardscope import BackendInstrumentation
 
 settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
 settings.load_profile("forwardscope")
@@ -21,8 +20,8 @@ settings.load_profile("forwardscope")
 _PATIENCE_S = 60.0
 
 
-class Clock:
-    """Stands for the `time` module; it moves only when it is told to."""
+class HandClock:
+    """A `Clock` that moves only when it is told to."""
 
     _START_NS = 5_000_000_000
 
@@ -35,17 +34,14 @@ class Clock:
     def perf_counter_ns(self) -> int:
         return self.ns
 
-    def time(self) -> float:
-        return 1_000_000.0 + (self.ns - self._START_NS) / 1e9
+    def time_ns(self) -> int:
+        return 1_000_000_000_000_000 + self.ns - self._START_NS
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that every lookup reads instead of the real one."""
-    clock = Clock()
-    monkeypatch.setattr(instrumentation, "time", clock)
-    monkeypatch.setattr(batch, "time", clock)
-    return clock
+def clock() -> HandClock:
+    """A clock to give to a backend, and to move by hand."""
+    return HandClock()
 
 
 class Watchful(str):

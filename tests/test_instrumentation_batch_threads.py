@@ -96,7 +96,10 @@ def test_batch_that_only_waits_sends_nothing(
 ) -> None:
     """Where all is under way elsewhere nothing is computed; the wait is its wall time."""
     backend = BackendInstrumentation(
-        cache_enabled=enabled, trace_path=tmp_path / "trace.jsonl", cache_maxsize=9
+        cache_enabled=enabled,
+        trace_path=tmp_path / "trace.jsonl",
+        cache_maxsize=9,
+        clock=clock,
     )
     calls: list[list[int]] = []
     under_way = threading.Event()

@@ -17,9 +17,9 @@ _OP, _VIEW, _TOP_K = "rolling_logprob", "ft", 8
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> BackendInstrumentation:
+def backend(tmp_path: Path, clock: Any) -> BackendInstrumentation:
     """A backend that traces, with the answers to `x` and `y` in its cache."""
-    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", clock=clock)
     for prompt in ("x", "y"):
         backend.cache.put((_OP, _VIEW, prompt, _TOP_K), prompt.upper())
     return backend

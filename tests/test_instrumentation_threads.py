@@ -182,7 +182,8 @@ def test_coalesced_lookup_shows_the_time_that_it_waited(
 ) -> None:
     """Its wall time is the wait; the miss has the compute's, and scoring time is both."""
     path = tmp_path / "trace.jsonl"
-    backend, under_way = BackendInstrumentation(trace_path=path), threading.Event()
+    backend = BackendInstrumentation(trace_path=path, clock=clock)
+    under_way = threading.Event()
 
     def compute() -> None:
         clock.advance_ms(3)

@@ -12,7 +12,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from forwardscope.backends.views import ViewSlot, null_view_id, scaled_view_id, view_family
+from forwardscope.backends.views import ViewSlot, null_view_id, scaled_view_id
+from forwardscope.core.keys import view_family
 from forwardscope.errors import ViewError
 
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from forwardscope.core.ledger import MAX_SERIES, OTHER, Counts, Ledger, SeriesKey
+from forwardscope.core.ledger import MAX_SERIES, OTHER, Batch, Counts, Ledger, SeriesKey
 
 series = st.builds(
     SeriesKey,
@@ -70,7 +70,7 @@ class LedgerModel(RuleBasedStateMachine):
     ) -> None:
         hits, coalesced, passes, ns, forward_ns = numbers
         counts = Counts(hits, coalesced, passes, Counter(failed), ns, forward_ns)
-        self.ledger.add(*key, counts, sizes)
+        self.ledger.add(*key, counts, [Batch(size) for size in sizes])
         self._count(key, hits=hits, coalesced=coalesced, passes=passes, **failed)
         self._count(key, scoring_ns=ns, forward_ns=forward_ns)
         self.batches += sizes
@@ -128,7 +128,7 @@ def test_series_past_the_limit_fold_into_other() -> None:
         ledger.hit(None, f"scaled_{number}", "op", 1)
     ledger.hit("probe", "late_1", "op", 1)
     ledger.miss("probe", "late_2", "other_op", 1, 1, "ValueError")
-    ledger.add(None, "late_3", "op", Counts(coalesced=2), [3])
+    ledger.add(None, "late_3", "op", Counts(coalesced=2), [Batch(3)])
     ledger.hit(None, "scaled_7", "op", 1)
     snapshot = ledger.snapshot()
     folded = snapshot.pop(SeriesKey(OTHER, OTHER, OTHER))
@@ -212,7 +212,7 @@ def test_threads_lose_no_count() -> None:
             ledger.hit(None, "base", "op", 1)
             ledger.coalesced(None, "base", "op", 1)
             ledger.miss(None, "base", "op", 1, 1)
-            ledger.add(None, "base", "op", Counts(hits=1, scoring_ns=1), [2])
+            ledger.add(None, "base", "op", Counts(hits=1, scoring_ns=1), [Batch(2)])
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:

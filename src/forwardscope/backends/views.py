@@ -23,7 +23,6 @@ __all__ = [
     "ViewSlot",
     "null_view_id",
     "scaled_view_id",
-    "view_family",
 ]
 
 BASE: Final = "base"
@@ -59,11 +58,6 @@ def null_view_id(seed: int, init_scale: float, rank_scale: float) -> str:
         if value != default:
             parts.append(f"{name}{value!r}")
     return "_".join(parts)
-
-
-def view_family(view_id: str) -> str:
-    """Return a view's id without its parameter: `base`, `ft`, `scaled`, `null`."""
-    return view_id.partition("_")[0]
 
 
 class Scorer(Protocol):

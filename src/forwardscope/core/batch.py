@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
 from forwardscope.core.cache import MISS, ForwardCache
+from forwardscope.core.clock import Clock
 from forwardscope.core.flight import Flight, Flights, ForwardPass
 from forwardscope.core.keys import LookupKey
 
@@ -23,6 +23,8 @@ class Answer:
         result: `hit`, `miss` or `coalesced`.
         wall_ns: Compute time of a miss, an even share of its batch's; else the
             time that the lookup took, waiting included.
+        start_ns: The clock when it began; hits of one call each get an even
+            share of the time in which all were looked up.
         batch: Prompts in the forward batch of a miss; None for a single call.
         tokens: Tokens of the prompt, where the compute told them.
         error: Class of the exception where the compute failed.
@@ -30,6 +32,7 @@ class Answer:
 
     result: Literal["hit", "miss", "coalesced"]
     wall_ns: int
+    start_ns: int = 0
     batch: int | None = None
     tokens: int | None = None
     error: str | None = None
@@ -43,29 +46,49 @@ class BatchCall:
     so two overlapping batches cannot wait for each other. What others failed
     to compute is the next round.
 
+    Args:
+        keys: What is asked, in order.
+        cache: Where it may be.
+        flights: What others compute.
+        clock: What times it.
+        forward: Makes the forward pass of some indices of `keys`.
+
     Attributes:
-        batch_sizes: Prompts in each call of `compute_misses` so far.
-        forward_ns: Wall time spent in those calls, in nanoseconds.
+        forwards: Each call of `compute_misses` so far.
     """
 
-    def __init__(self, keys: Sequence[LookupKey], cache: ForwardCache, flights: Flights) -> None:
-        self.batch_sizes: list[int] = []
-        self.forward_ns = 0
+    def __init__(
+        self,
+        keys: Sequence[LookupKey],
+        cache: ForwardCache,
+        flights: Flights,
+        clock: Clock,
+        forward: Callable[[list[int]], ForwardPass],
+    ) -> None:
+        self.forwards: list[ForwardPass] = []
         self._keys = keys
         self._cache = cache
         self._flights = flights
+        self._clock = clock
+        self._forward = forward
         self._first: dict[LookupKey, int] = {}
         self._values: dict[LookupKey, Any] = {}
         self._answers: dict[LookupKey, Answer] = {}
+        self._start_ns = clock.perf_counter_ns()
         self._lookup_ns = 0
+
+    @property
+    def forward_ns(self) -> int:
+        """Wall time spent in `compute_misses`, in nanoseconds."""
+        return sum(forward.spent_ns for forward in self.forwards)
 
     def answer(self, compute_misses: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
         """Return the values in the order of the keys; see `BackendInstrumentation.cached_batch`."""
-        start = time.perf_counter_ns()
         for index, key in enumerate(self._keys):
             self._first.setdefault(key, index)
         unanswered = [key for key in self._first if not self._found(key)]
-        self._lookup_ns = (time.perf_counter_ns() - start) // max(1, len(self._keys))
+        looked_up_ns = self._clock.perf_counter_ns() - self._start_ns
+        self._lookup_ns = looked_up_ns // max(1, len(self._keys))
         while unanswered:
             unanswered = self._round(unanswered, compute_misses)
         return [self._values[key] for key in self._keys]
@@ -77,8 +100,9 @@ class BatchCall:
         the pass that answered it was paid by the first. One that was still
         waiting when the call failed is not counted.
         """
-        quick = Answer("hit", self._lookup_ns)
         for index, key in enumerate(self._keys):
+            begin = self._start_ns + index * self._lookup_ns
+            quick = Answer("hit", self._lookup_ns, begin)
             answer = quick if key in self._values else None
             answer = self._answers.get(key, answer)
             if answer is None:
@@ -126,35 +150,31 @@ class BatchCall:
         led: list[tuple[LookupKey, Flight]],
         compute_misses: Callable[[list[int]], Sequence[Any]],
     ) -> None:
-        size = len(led)
-        self.batch_sizes.append(size)
-        error: str | None = None
-        start = time.perf_counter_ns()
-        forward = ForwardPass()
+        indices = [self._first[key] for key, _ in led]
+        forward = self._forward(indices)
+        self.forwards.append(forward)
         try:
             with forward:
-                values = list(compute_misses([self._first[key] for key, _ in led]))
-            if len(values) != size:
-                raise RuntimeError(
-                    f"compute_misses returned {len(values)} values for {size} prompts"
-                )
-            for (key, flight), value in zip(led, values, strict=True):
-                self._cache.put(key, value, generation=flight.generation)
-                self._values[key] = flight.value = value
-        except BaseException as raised:
-            error = type(raised).__name__
-            raise
+                values = list(compute_misses(indices))
+                if len(values) != forward.size:
+                    raise RuntimeError(
+                        f"compute_misses returned {len(values)} values for {forward.size} prompts"
+                    )
+                for (key, flight), value in zip(led, values, strict=True):
+                    self._cache.put(key, value, generation=flight.generation)
+                    self._values[key] = flight.value = value
         finally:
-            spent = time.perf_counter_ns() - start
-            self.forward_ns += spent
+            size, share = forward.size, forward.spent_ns // forward.size
             for (key, _), tokens in zip_longest(led, forward.tokens[:size]):
-                self._answers[key] = Answer("miss", spent // size, size, tokens, error)
+                self._answers[key] = Answer(
+                    "miss", share, forward.start_ns, size, tokens, forward.error
+                )
 
     def _joined(self, key: LookupKey, other: Flight) -> bool:
-        start = time.perf_counter_ns()
+        start = self._clock.perf_counter_ns()
         value = other.wait()
         if value is MISS:
             return False
         self._values[key] = value
-        self._answers[key] = Answer("coalesced", time.perf_counter_ns() - start)
+        self._answers[key] = Answer("coalesced", self._clock.perf_counter_ns() - start, start)
         return True

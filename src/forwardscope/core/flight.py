@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Sequence
 from types import TracebackType
 from typing import Any
 
 from forwardscope.core.cache import MISS
+from forwardscope.core.clock import Clock
 
 __all__ = ["Flight", "Flights", "ForwardPass"]
 
@@ -73,19 +75,39 @@ class Flights:
 
 
 class ForwardPass:
-    """Marks that this thread is inside a compute, for the length of a `with`.
+    """One call of a compute: marks its thread as inside, and keeps what came of it.
 
     A thread that computes never waits for another's pass. The mark is one per
     thread, over all backends, since a wait on any of them could close a circle.
 
+    Args:
+        clock: What times it.
+        size: Prompts that are computed.
+
     Attributes:
-        tokens: Tokens of each prompt in the pass, where the compute told them.
+        size: Prompts that are computed.
+        tokens: Tokens of each prompt, where the compute told them.
+        start_ns: The clock when it began.
+        end_ns: The clock when it ended.
+        error: Class of the exception where it failed.
+        trace_id: The trace that has its span, 32 hex digits; None without one.
     """
 
-    __slots__ = ("tokens",)
+    __slots__ = ("_clock", "end_ns", "error", "size", "start_ns", "tokens", "trace_id")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time, size: int = 1) -> None:
+        self.size = size
         self.tokens: Sequence[int] = ()
+        self.start_ns = 0
+        self.end_ns = 0
+        self.error: str | None = None
+        self.trace_id: str | None = None
+        self._clock = clock
+
+    @property
+    def spent_ns(self) -> int:
+        """Wall time of the call in nanoseconds."""
+        return self.end_ns - self.start_ns
 
     @staticmethod
     def current() -> ForwardPass | None:
@@ -94,6 +116,7 @@ class ForwardPass:
 
     def __enter__(self) -> ForwardPass:
         _inside.passes.append(self)
+        self.start_ns = self._clock.perf_counter_ns()
         return self
 
     def __exit__(
@@ -102,6 +125,8 @@ class ForwardPass:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end_ns = self._clock.perf_counter_ns()
+        self.error = None if exc_type is None else exc_type.__name__
         _inside.passes.pop()
 
 

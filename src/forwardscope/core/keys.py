@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["LookupKey", "fold_strings", "prompt_hash"]
+__all__ = ["LookupKey", "fold_strings", "prompt_hash", "view_family"]
 
 #: (op, view id, prompt, top_k). The prompt is kept whole, so two never collide.
 LookupKey = tuple[str, str, str, int]
@@ -27,3 +27,8 @@ def fold_strings(first: str, second: str) -> str:
     `("a\0b", "c")` stay apart whatever characters they hold.
     """
     return f"{len(first)}:{first}{second}"
+
+
+def view_family(view_id: str) -> str:
+    """Return a view's id without its parameter: `base`, `ft`, `scaled`, `null`."""
+    return view_id.partition("_")[0]

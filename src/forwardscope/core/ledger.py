@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from forwardscope.core.histogram import BATCH_BOUNDS, DURATION_BOUNDS_S, Exemplar, Histogram
 from forwardscope.core.stats import BackendStats
 
-__all__ = ["MAX_SERIES", "OTHER", "Counts", "Ledger", "SeriesKey"]
+__all__ = ["MAX_SERIES", "OTHER", "Batch", "Books", "Counts", "Ledger", "SeriesKey"]
 
 #: Series kept apart; what comes later is folded into one series of `OTHER`.
 MAX_SERIES: Final = 4096
+#: Ops whose durations are kept apart.
+MAX_OPS: Final = 64
 OTHER: Final = "_other"
 
 
@@ -30,6 +33,22 @@ class SeriesKey(NamedTuple):
 
 
 _FOLDED: Final = SeriesKey(OTHER, OTHER, OTHER)
+
+
+class Batch(NamedTuple):
+    """One call of `compute_misses`.
+
+    Attributes:
+        size: Prompts in it.
+        pass_ns: Wall time of each, an even share of the batch's, in nanoseconds.
+        error: Class of the exception where it failed.
+        exemplar: Stands for its passes in the histogram of durations.
+    """
+
+    size: int
+    pass_ns: int = 0
+    error: str | None = None
+    exemplar: Exemplar | None = None
 
 
 @dataclass(slots=True)
@@ -93,14 +112,31 @@ class Counts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that the ledger knows, as of one moment.
+
+    Attributes:
+        series: Counts by series, in the order in which each first counted.
+        durations: Seconds of the forward passes that succeeded, by op.
+        batch_prompts: Prompts of each call of `compute_misses`.
+        max_batch_size: Prompts in the largest of them.
+    """
+
+    series: dict[SeriesKey, Counts]
+    durations: dict[str, Histogram]
+    batch_prompts: Histogram
+    max_batch_size: int
+
+
 class Ledger:
     """Counts of every lookup, by series. Safe under threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[tuple[str | None, str, str], Counts] = {}
-        self._batches_sent = 0
-        self._batched_prompts = 0
+        self._durations: dict[str, Histogram] = {}
+        self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
@@ -125,6 +161,7 @@ class Ledger:
         ns: int,
         forward_ns: int,
         error: str | None = None,
+        exemplar: Exemplar | None = None,
     ) -> None:
         """Count one lookup that led a pass of its own.
 
@@ -135,6 +172,7 @@ class Ledger:
             ns: Wall time of the call in nanoseconds.
             forward_ns: The part of it spent in the compute.
             error: Class of the exception where the pass failed.
+            exemplar: Stands for the pass in the histogram of durations.
         """
         with self._lock:
             counts = self._counts((probe, view_id, op))
@@ -142,6 +180,7 @@ class Ledger:
             counts.forward_ns += forward_ns
             if error is None:
                 counts.forward_passes += 1
+                self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
             else:
                 counts.errors[error] += 1
 
@@ -151,7 +190,7 @@ class Ledger:
         view_id: str,
         op: str,
         counts: Counts,
-        batch_sizes: Sequence[int] = (),
+        batches: Sequence[Batch] = (),
     ) -> None:
         """Count the outcome of one call with several questions, all of it at once.
 
@@ -160,7 +199,7 @@ class Ledger:
             view_id: The view that was asked.
             op: What was asked.
             counts: What the call adds to its series.
-            batch_sizes: Prompts in each call of `compute_misses` that it made.
+            batches: Each call of `compute_misses` that it made.
         """
         with self._lock:
             own = self._counts((probe, view_id, op))
@@ -170,18 +209,27 @@ class Ledger:
             own.errors.update(counts.errors)
             own.scoring_ns += counts.scoring_ns
             own.forward_ns += counts.forward_ns
-            for size in batch_sizes:
-                self._batches_sent += 1
-                self._batched_prompts += size
-                self._max_batch_size = max(self._max_batch_size, size)
+            for batch in batches:
+                self._batch_prompts.observe(batch.size)
+                self._max_batch_size = max(self._max_batch_size, batch.size)
+                if batch.error is None:
+                    seconds = batch.pass_ns / 1e9
+                    self._duration(op).observe(seconds, batch.size, batch.exemplar)
 
     def snapshot(self) -> dict[SeriesKey, Counts]:
         """Return a copy of all series, as of one moment."""
         with self._lock:
-            return {
-                SeriesKey(*key): replace(counts, errors=counts.errors.copy())
-                for key, counts in self._series.items()
-            }
+            return self._copy()
+
+    def books(self) -> Books:
+        """Return a copy of everything, as of one moment."""
+        with self._lock:
+            return Books(
+                series=self._copy(),
+                durations={op: seen.copy() for op, seen in self._durations.items()},
+                batch_prompts=self._batch_prompts.copy(),
+                max_batch_size=self._max_batch_size,
+            )
 
     def totals(self) -> BackendStats:
         """Return the sum over all series as a plain value, as of one moment."""
@@ -192,14 +240,28 @@ class Ledger:
                 cache_misses=sum(c.misses for c in every),
                 forward_passes=sum(c.forward_passes for c in every),
                 scoring_wall_s=sum(c.scoring_ns for c in every) / 1e9,
-                batches_sent=self._batches_sent,
-                batched_prompts=self._batched_prompts,
+                batches_sent=self._batch_prompts.count,
+                batched_prompts=int(self._batch_prompts.total),
                 max_batch_size=self._max_batch_size,
             )
 
     def live_stats(self) -> BackendStats:
         """Return one object that shows the totals of the moment it is read."""
         return _LiveStats(self)
+
+    def _copy(self) -> dict[SeriesKey, Counts]:
+        return {
+            SeriesKey(*key): replace(counts, errors=counts.errors.copy())
+            for key, counts in self._series.items()
+        }
+
+    def _duration(self, op: str) -> Histogram:
+        seen = self._durations.get(op)
+        if seen is None:
+            if len(self._durations) >= MAX_OPS:
+                op = OTHER
+            seen = self._durations.setdefault(op, Histogram(DURATION_BOUNDS_S))
+        return seen
 
     def _counts(self, key: tuple[str | None, str, str]) -> Counts:
         counts = self._series.get(key)

@@ -22,8 +22,8 @@ from forwardscope.backends.views import (
     ViewSlot,
     null_view_id,
     scaled_view_id,
-    view_family,
 )
+from forwardscope.core.keys import view_family
 from forwardscope.errors import AdapterError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 

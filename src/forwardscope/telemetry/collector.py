@@ -1,0 +1,248 @@
+"""Backends as Prometheus metrics, read from their ledgers when somebody scrapes.
+
+Nothing is counted here, and nothing is added to the way of a lookup. A registry
+needs one line:
+
+    register(backend.instrumentation)            # or registry=my_registry
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Protocol
+
+from forwardscope.core.cache import ForwardCache
+from forwardscope.core.keys import view_family
+from forwardscope.core.ledger import OTHER, Books, Counts, Ledger
+from forwardscope.telemetry import names
+from forwardscope.telemetry.families import add_histogram, add_sample, new_family
+from forwardscope.telemetry.names import Metric
+from forwardscope.telemetry.spans import LookupSpans
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client import Metric as Family
+
+__all__ = ["MAX_PROBES", "ForwardscopeCollector", "Source", "register", "unregister"]
+
+#: Probe names that have label values of their own; later ones are `_other` together.
+MAX_PROBES: Final = 100
+
+
+class TraceCounts(Protocol):
+    """What a trace writer counts."""
+
+    @property
+    def path(self) -> object | None:
+        """Where it writes; None for nowhere."""
+        ...
+
+    @property
+    def records(self) -> int:
+        """Records that are whole in the file."""
+        ...
+
+    @property
+    def write_errors(self) -> int:
+        """Records that are not."""
+        ...
+
+
+class Source(Protocol):
+    """What is read of a backend; `BackendInstrumentation` is one."""
+
+    @property
+    def name(self) -> str:
+        """Which backend it is: the label `backend`."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its counts."""
+        ...
+
+    @property
+    def cache(self) -> ForwardCache:
+        """Its cache."""
+        ...
+
+    @property
+    def spans(self) -> LookupSpans:
+        """Its spans."""
+        ...
+
+    @property
+    def trace(self) -> TraceCounts:
+        """Its trace."""
+        ...
+
+
+class ForwardscopeCollector:
+    """Shows any number of backends on one registry. Safe under threads.
+
+    Use `register`, which makes one for a registry and adds to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sources: dict[str, Source] = {}
+
+    def add(self, source: Source) -> None:
+        """Show one more backend, from now until it is removed.
+
+        Raises:
+            ValueError: Another of this name is shown.
+        """
+        with self._lock:
+            if self._sources.setdefault(source.name, source) is not source:
+                raise ValueError(
+                    f"a backend named {source.name!r} is registered already; give each "
+                    "BackendInstrumentation its own name="
+                )
+
+    def remove(self, source: Source) -> None:
+        """Show a backend no longer; one that is not shown is no error."""
+        with self._lock:
+            if self._sources.get(source.name) is source:
+                del self._sources[source.name]
+
+    def describe(self) -> Iterable[Family]:
+        """Return all families without samples, so that registering reads no ledger."""
+        return [new_family(metric) for metric in names.BACKEND_METRICS]
+
+    def collect(self) -> Iterator[Family]:
+        """Yield all families with what the ledgers say now."""
+        with self._lock:
+            sources = list(self._sources.values())
+        families = {metric: new_family(metric) for metric in names.BACKEND_METRICS}
+        for source in sources:
+            _Reading(source, families).add_all()
+        build = (version("forwardscope"), platform.python_version())
+        add_sample(families[names.BUILD_INFO], names.BUILD_INFO, build, 1)
+        yield from families.values()
+
+
+class _Reading:
+    """One backend's samples of one scrape; its counts are of one moment."""
+
+    def __init__(self, source: Source, families: dict[Metric, Family]) -> None:
+        self._source = source
+        self._families = families
+        # read first what follows from a lookup, so that it never exceeds the lookups shown
+        self._outcomes = source.spans.outcomes()
+        self._records = (source.trace.records, source.trace.write_errors)
+        self._books = source.ledger.books()
+
+    def add_all(self) -> None:
+        self._add_series()
+        self._add_batches()
+        self._add_cache()
+        self._add_records()
+
+    def _add(self, metric: Metric, value: float, *labels: str) -> None:
+        add_sample(self._families[metric], metric, (self._source.name, *labels), value)
+
+    def _add_series(self) -> None:
+        folded, beyond = _by_label(self._books)
+        self._add(names.PROBES_FOLDED, beyond)
+        for series, counts in folded.items():
+            for result, n in (
+                ("hit", counts.hits),
+                ("miss", counts.misses),
+                ("coalesced", counts.coalesced),
+            ):
+                self._add(names.LOOKUPS, n, *series, result)
+            self._add(names.FORWARD_PASSES, counts.forward_passes, *series)
+            self._add(names.SCORING_SECONDS, counts.scoring_ns / 1e9, *series)
+            for error, n in counts.errors.items():
+                self._add(names.FORWARD_ERRORS, n, *series, error)
+
+    def _add_batches(self) -> None:
+        for op, seen in self._books.durations.items():
+            family = self._families[names.FORWARD_DURATION]
+            add_histogram(family, names.FORWARD_DURATION, (self._source.name, op), seen)
+        sizes = self._books.batch_prompts
+        family = self._families[names.BATCH_PROMPTS]
+        add_histogram(family, names.BATCH_PROMPTS, (self._source.name,), sizes)
+        self._add(names.BATCH_PROMPTS_MAX, self._books.max_batch_size)
+
+    def _add_cache(self) -> None:
+        cache = self._source.cache
+        self._add(names.CACHE_ENTRIES, len(cache))
+        self._add(names.CACHE_BYTES, cache.nbytes)
+        self._add(names.CACHE_MAX_ENTRIES, cache.maxsize)
+        if cache.max_bytes is not None:
+            self._add(names.CACHE_MAX_BYTES, cache.max_bytes)
+        self._add(names.CACHE_EVICTIONS, cache.evictions)
+        self._add(names.CACHE_REJECTIONS, cache.rejections)
+
+    def _add_records(self) -> None:
+        if self._source.trace.path is not None:
+            self._add(names.TRACE_RECORDS, self._records[0])
+            self._add(names.TRACE_WRITE_ERRORS, self._records[1])
+        for (span, outcome), n in sorted(self._outcomes.items()):
+            self._add(names.SPANS_TOTAL, n, span, outcome)
+
+
+def _by_label(books: Books) -> tuple[dict[tuple[str, str, str], Counts], int]:
+    """Sum series of equal (probe, view family, op); return also how many probes were folded.
+
+    The first probes to be counted keep their names, so no label value changes
+    its meaning between two scrapes.
+    """
+    probes = dict.fromkeys(key.probe or "" for key in books.series)
+    kept = set(list(probes)[: MAX_PROBES + 1]) if "" in probes else set(list(probes)[:MAX_PROBES])
+    folded: dict[tuple[str, str, str], Counts] = {}
+    for key, counts in books.series.items():
+        probe = key.probe or ""
+        family = key.view_id if key.view_id == OTHER else view_family(key.view_id)
+        label = (probe if probe in kept else OTHER, family, key.op)
+        folded[label] = folded.get(label, Counts(errors=Counter())) + counts
+    return folded, len(probes.keys() - kept)
+
+
+_collectors: weakref.WeakKeyDictionary[CollectorRegistry, ForwardscopeCollector] = (
+    weakref.WeakKeyDictionary()
+)
+_registering = threading.Lock()
+
+
+def register(source: Source, registry: CollectorRegistry | None = None) -> ForwardscopeCollector:
+    """Show a backend on a Prometheus registry.
+
+    Args:
+        source: A backend's `BackendInstrumentation`; kept alive until
+            `unregister` or for as long as the registry.
+        registry: Where; None means prometheus_client's global one.
+
+    Returns:
+        The registry's collector, which several backends share.
+
+    Raises:
+        ValueError: A backend of the same name is registered there.
+    """
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - it has global collectors
+
+    registry = REGISTRY if registry is None else registry
+    with _registering:
+        collector = _collectors.get(registry)
+        if collector is None:
+            collector = ForwardscopeCollector()
+            registry.register(collector)
+            _collectors[registry] = collector
+        collector.add(source)
+    return collector
+
+
+def unregister(source: Source, registry: CollectorRegistry | None = None) -> None:
+    """Show a backend no longer; one that is not registered is no error."""
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - it has global collectors
+
+    collector = _collectors.get(REGISTRY if registry is None else registry)
+    if collector is not None:
+        collector.remove(source)

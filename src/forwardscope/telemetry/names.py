@@ -1,0 +1,457 @@
+"""Every metric, span and attribute that forwardscope emits, once.
+
+The collector, the spans, the dashboards, the alert rules and docs/telemetry.md
+take their names, types, units, help and labels from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["ATTRIBUTES", "METRICS", "SPANS", "TRACER", "Attribute", "Metric", "Span"]
+
+#: The instrumentation scope of all spans.
+TRACER: Final = "forwardscope"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family.
+
+    Attributes:
+        name: As PromQL has it; a counter's ends in `_total`.
+        kind: Its type.
+        unit: What its values are in; the name says it too where it is a base unit.
+        help: One line for the exposition.
+        labels: Names of its labels, in order.
+        example: A PromQL query that somebody asks of it.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    help: str
+    labels: tuple[str, ...]
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of spans.
+
+    Attributes:
+        name: Its key.
+        type: Of its value.
+        help: What it says.
+    """
+
+    name: str
+    type: Literal["string", "int", "float"]
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One kind of span.
+
+    Attributes:
+        name: Its name; nothing of a run's own is ever part of it.
+        parent: What it hangs under.
+        help: What it lasts for.
+        attributes: What it may carry.
+    """
+
+    name: str
+    parent: str
+    help: str
+    attributes: tuple[Attribute, ...]
+
+
+# -- metrics of a backend -----------------------------------------------------------------
+
+_SERIES = ("backend", "probe", "view", "op")
+
+LOOKUPS: Final = Metric(
+    "forwardscope_cache_lookups_total",
+    "counter",
+    "lookups",
+    "Questions put to the cache, by result: hit, miss or coalesced.",
+    (*_SERIES, "result"),
+    'sum(rate(forwardscope_cache_lookups_total{result!="miss"}[5m])) '
+    "/ (sum(rate(forwardscope_cache_lookups_total[5m])) > 0)",
+)
+FORWARD_PASSES: Final = Metric(
+    "forwardscope_forward_passes_total",
+    "counter",
+    "passes",
+    "Prompts computed by the model.",
+    _SERIES,
+    "sum by (view) (rate(forwardscope_forward_passes_total[5m]))",
+)
+FORWARD_ERRORS: Final = Metric(
+    "forwardscope_forward_errors_total",
+    "counter",
+    "errors",
+    "Forward passes that failed, by class of the exception.",
+    (*_SERIES, "error_type"),
+    "sum by (error_type) (increase(forwardscope_forward_errors_total[1h]))",
+)
+SCORING_SECONDS: Final = Metric(
+    "forwardscope_scoring_seconds_total",
+    "counter",
+    "seconds",
+    "Wall time of the scoring calls, waiting included.",
+    _SERIES,
+    "sum by (probe) (rate(forwardscope_scoring_seconds_total[5m]))",
+)
+FORWARD_DURATION: Final = Metric(
+    "forwardscope_forward_duration_seconds",
+    "histogram",
+    "seconds",
+    "Duration of the forward passes that succeeded; in a batch, an even share of it each.",
+    ("backend", "op"),
+    "histogram_quantile(0.9, sum by (le, op) "
+    "(rate(forwardscope_forward_duration_seconds_bucket[5m])))",
+)
+BATCH_PROMPTS: Final = Metric(
+    "forwardscope_batch_prompts",
+    "histogram",
+    "prompts",
+    "Prompts in each batch of misses that was sent to the model.",
+    ("backend",),
+    "rate(forwardscope_batch_prompts_sum[5m]) / (rate(forwardscope_batch_prompts_count[5m]) > 0)",
+)
+BATCH_PROMPTS_MAX: Final = Metric(
+    "forwardscope_batch_prompts_max",
+    "gauge",
+    "prompts",
+    "Prompts in the largest batch so far.",
+    ("backend",),
+    "max by (backend) (forwardscope_batch_prompts_max)",
+)
+CACHE_ENTRIES: Final = Metric(
+    "forwardscope_cache_entries",
+    "gauge",
+    "entries",
+    "Entries in the cache.",
+    ("backend",),
+    "forwardscope_cache_entries / forwardscope_cache_max_entries",
+)
+CACHE_BYTES: Final = Metric(
+    "forwardscope_cache_bytes",
+    "gauge",
+    "bytes",
+    "Bytes in the cache: values and the characters of keys.",
+    ("backend",),
+    "forwardscope_cache_bytes",
+)
+CACHE_MAX_ENTRIES: Final = Metric(
+    "forwardscope_cache_max_entries",
+    "gauge",
+    "entries",
+    "The most entries that the cache keeps.",
+    ("backend",),
+    "forwardscope_cache_max_entries",
+)
+CACHE_MAX_BYTES: Final = Metric(
+    "forwardscope_cache_max_bytes",
+    "gauge",
+    "bytes",
+    "The most bytes that the cache keeps; absent without such a bound.",
+    ("backend",),
+    "forwardscope_cache_bytes / forwardscope_cache_max_bytes",
+)
+CACHE_EVICTIONS: Final = Metric(
+    "forwardscope_cache_evictions_total",
+    "counter",
+    "entries",
+    "Entries removed for room.",
+    ("backend",),
+    "increase(forwardscope_cache_evictions_total[1h])",
+)
+CACHE_REJECTIONS: Final = Metric(
+    "forwardscope_cache_rejections_total",
+    "counter",
+    "entries",
+    "Values never stored, being larger than the whole cache.",
+    ("backend",),
+    "increase(forwardscope_cache_rejections_total[1h])",
+)
+TRACE_RECORDS: Final = Metric(
+    "forwardscope_trace_records_total",
+    "counter",
+    "records",
+    "Records that are whole in the JSONL trace; absent without one.",
+    ("backend",),
+    "rate(forwardscope_trace_records_total[5m])",
+)
+TRACE_WRITE_ERRORS: Final = Metric(
+    "forwardscope_trace_write_errors_total",
+    "counter",
+    "records",
+    "Records that could not be written to the JSONL trace; absent without one.",
+    ("backend",),
+    "increase(forwardscope_trace_write_errors_total[1h]) > 0",
+)
+SPANS_TOTAL: Final = Metric(
+    "forwardscope_spans_total",
+    "counter",
+    "spans",
+    "Spans by name and outcome: ended (handed to the program's own SDK), exported, dropped "
+    "(queue full, or not delivered) or elided (beyond the budget, or not sampled).",
+    ("backend", "span", "outcome"),
+    'increase(forwardscope_spans_total{outcome="dropped"}[1h]) > 0',
+)
+PROBES_FOLDED: Final = Metric(
+    "forwardscope_probe_names_folded",
+    "gauge",
+    "names",
+    "Probe names beyond the first 100, shown together as probe _other.",
+    ("backend",),
+    "forwardscope_probe_names_folded > 0",
+)
+BUILD_INFO: Final = Metric(
+    "forwardscope_build_info",
+    "gauge",
+    "",
+    "Always 1; its labels are the versions.",
+    ("version", "python"),
+    "count by (version) (forwardscope_build_info)",
+)
+
+# -- metrics of a run ---------------------------------------------------------------------
+
+_RUN = ("suite", "model")
+
+
+def _run_gauge(name: str, unit: str, text: str, example: str = "") -> Metric:
+    full = f"forwardscope_run_{name}"
+    return Metric(full, "gauge", unit, text, _RUN, example or full)
+
+
+RUN_INFO: Final = Metric(
+    "forwardscope_run_info",
+    "gauge",
+    "",
+    "Always 1; its labels tell which run the other run gauges are of.",
+    (*_RUN, "adapter", "run_id", "trace_id"),
+    "forwardscope_run_forward_passes * on (suite, model) group_left (trace_id) "
+    "forwardscope_run_info",
+)
+RUN_START: Final = _run_gauge(
+    "start_timestamp_seconds", "seconds", "When the run began, in seconds since the epoch."
+)
+RUN_END: Final = _run_gauge(
+    "end_timestamp_seconds",
+    "seconds",
+    "When the run ended, in seconds since the epoch; absent before.",
+)
+RUN_LAST_SUCCESS: Final = _run_gauge(
+    "last_success_timestamp_seconds",
+    "seconds",
+    "When a run last ended with no probe failed, in seconds since the epoch.",
+    "time() - forwardscope_run_last_success_timestamp_seconds",
+)
+RUN_PROGRESS: Final = _run_gauge(
+    "progress_timestamp_seconds",
+    "seconds",
+    "When the run was last seen to get on, in seconds since the epoch.",
+    "(time() - forwardscope_run_progress_timestamp_seconds) and forwardscope_run_active == 1",
+)
+RUN_ACTIVE: Final = _run_gauge("active", "", "1 while the run goes on, 0 after it.")
+RUN_WALL: Final = _run_gauge(
+    "wall_seconds", "seconds", "Wall time of the run, model loading not included."
+)
+RUN_PERIOD: Final = _run_gauge(
+    "period_seconds",
+    "seconds",
+    "How often the suite is meant to run; absent where it does not say.",
+    "time() - forwardscope_run_start_timestamp_seconds > 2 * forwardscope_run_period_seconds",
+)
+RUN_LOOKUPS: Final = _run_gauge("lookups", "lookups", "Questions that the run asked.")
+RUN_HITS: Final = _run_gauge(
+    "hits",
+    "lookups",
+    "Those that paid no forward pass, coalesced ones included.",
+    "forwardscope_run_hits / (forwardscope_run_lookups > 0)",
+)
+RUN_FORWARD_PASSES: Final = _run_gauge(
+    "forward_passes",
+    "passes",
+    "Prompts that the model computed in the run.",
+    "forwardscope_run_forward_passes "
+    "> 1.1 * quantile_over_time(0.5, forwardscope_run_forward_passes[7d])",
+)
+RUN_FORWARD_SECONDS: Final = _run_gauge(
+    "forward_seconds",
+    "seconds",
+    "Wall time of the run's forward passes, failed ones included.",
+    "forwardscope_run_forward_seconds / (forwardscope_run_forward_passes > 0)",
+)
+RUN_ERRORS: Final = _run_gauge("errors", "errors", "Forward passes of the run that failed.")
+RUN_EVICTIONS: Final = _run_gauge("evictions", "entries", "Entries evicted in the run.")
+RUN_SPANS_DROPPED: Final = _run_gauge(
+    "spans_dropped", "spans", "Spans of the run that were not delivered."
+)
+RUN_TRACE_WRITE_ERRORS: Final = _run_gauge(
+    "trace_write_errors", "records", "Records of the run that are missing in its JSONL trace."
+)
+PROBE_SCORE: Final = Metric(
+    "forwardscope_probe_score",
+    "gauge",
+    "",
+    "Score of a probe, 0 to 1; absent where it has none.",
+    ("suite", "probe"),
+    "forwardscope_probe_score < 0.5",
+)
+PROBE_DURATION: Final = Metric(
+    "forwardscope_probe_duration_seconds",
+    "gauge",
+    "seconds",
+    "Wall time of a probe.",
+    ("suite", "probe"),
+    "topk(3, forwardscope_probe_duration_seconds)",
+)
+PROBE_VERDICT: Final = Metric(
+    "forwardscope_probe_verdict",
+    "gauge",
+    "",
+    "1 for the verdict that a probe gave, 0 for the others: pass, fail, error, skip.",
+    ("suite", "probe", "verdict"),
+    'forwardscope_probe_verdict{verdict=~"fail|error"} == 1',
+)
+
+#: Metrics that a collector reads from a backend's ledger.
+BACKEND_METRICS: Final = (
+    LOOKUPS,
+    FORWARD_PASSES,
+    FORWARD_ERRORS,
+    SCORING_SECONDS,
+    FORWARD_DURATION,
+    BATCH_PROMPTS,
+    BATCH_PROMPTS_MAX,
+    CACHE_ENTRIES,
+    CACHE_BYTES,
+    CACHE_MAX_ENTRIES,
+    CACHE_MAX_BYTES,
+    CACHE_EVICTIONS,
+    CACHE_REJECTIONS,
+    TRACE_RECORDS,
+    TRACE_WRITE_ERRORS,
+    SPANS_TOTAL,
+    PROBES_FOLDED,
+    BUILD_INFO,
+)
+#: Metrics of a suite's run; these are pushed and written to files too.
+RUN_METRICS: Final = (
+    RUN_INFO,
+    RUN_START,
+    RUN_END,
+    RUN_LAST_SUCCESS,
+    RUN_PROGRESS,
+    RUN_ACTIVE,
+    RUN_WALL,
+    RUN_PERIOD,
+    RUN_LOOKUPS,
+    RUN_HITS,
+    RUN_FORWARD_PASSES,
+    RUN_FORWARD_SECONDS,
+    RUN_ERRORS,
+    RUN_EVICTIONS,
+    RUN_SPANS_DROPPED,
+    RUN_TRACE_WRITE_ERRORS,
+    PROBE_SCORE,
+    PROBE_DURATION,
+    PROBE_VERDICT,
+)
+METRICS: Final = BACKEND_METRICS + RUN_METRICS
+
+# -- attributes ---------------------------------------------------------------------------
+
+SUITE_NAME: Final = Attribute("test.suite.name", "string", "The suite's name.")
+SUITE_STATUS: Final = Attribute(
+    "test.suite.run.status", "string", "success, failure (a probe failed or erred) or aborted."
+)
+RUN_ID: Final = Attribute("forwardscope.run.id", "string", "The run's id, as records have it.")
+MODEL: Final = Attribute("gen_ai.request.model", "string", "The model that is asked.")
+CASE_NAME: Final = Attribute("test.case.name", "string", "The probe's name.")
+CASE_STATUS: Final = Attribute(
+    "test.case.result.status", "string", "pass or fail; absent for a probe that was skipped."
+)
+PROBE_KIND: Final = Attribute("forwardscope.probe.kind", "string", "The probe's kind.")
+VERDICT: Final = Attribute("forwardscope.verdict", "string", "pass, fail, error or skip.")
+TOTAL_LOOKUPS: Final = Attribute("forwardscope.lookups", "int", "Questions asked.")
+TOTAL_HITS: Final = Attribute(
+    "forwardscope.cache_hits", "int", "Those that paid no forward pass, coalesced ones included."
+)
+TOTAL_PASSES: Final = Attribute(
+    "forwardscope.forward_passes", "int", "Prompts computed by the model."
+)
+TOTAL_ERRORS: Final = Attribute("forwardscope.forward_errors", "int", "Forward passes that failed.")
+TOTAL_FORWARD_S: Final = Attribute(
+    "forwardscope.forward_seconds", "float", "Wall time of the forward passes."
+)
+ELIDED: Final = Attribute(
+    "forwardscope.lookups_elided", "int", "Lookups that have no span, being beyond the budget."
+)
+OP: Final = Attribute("forwardscope.op", "string", "What is asked.")
+VIEW: Final = Attribute("forwardscope.view", "string", "The exact view that is asked.")
+PROMPT_HASH: Final = Attribute(
+    "forwardscope.prompt_hash", "string", "First 12 hex digits of SHA-1 over the prompt's UTF-8."
+)
+TOP_K: Final = Attribute("forwardscope.top_k", "int", "Tokens of the distribution asked for.")
+CACHE_RESULT: Final = Attribute("forwardscope.cache.result", "string", "hit, miss or coalesced.")
+OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always score.")
+INPUT_TOKENS: Final = Attribute(
+    "gen_ai.usage.input_tokens", "int", "Tokens of all prompts in it, where the backend tells."
+)
+BATCH_SIZE: Final = Attribute("forwardscope.batch.size", "int", "Prompts in it.")
+BATCH_HITS: Final = Attribute(
+    "forwardscope.batch.hits", "int", "Prompts that paid no forward pass."
+)
+BATCH_MISSES: Final = Attribute(
+    "forwardscope.batch.misses", "int", "Prompts that were sent to the model."
+)
+ERROR_TYPE: Final = Attribute(
+    "error.type",
+    "string",
+    "Class of the exception; its message may quote a prompt and is left out.",
+)
+
+_TOTALS = (TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES, TOTAL_ERRORS, TOTAL_FORWARD_S, ELIDED)
+
+# -- spans --------------------------------------------------------------------------------
+
+SUITE_RUN: Final = Span(
+    "suite.run",
+    "the span that is current, or that of TRACEPARENT",
+    "One run of a suite, from its first lookup to its last verdict.",
+    (SUITE_NAME, SUITE_STATUS, RUN_ID, MODEL, *_TOTALS, ERROR_TYPE),
+)
+PROBE_RUN: Final = Span(
+    "probe.run",
+    "suite.run",
+    "One probe.",
+    (CASE_NAME, PROBE_KIND, CASE_STATUS, VERDICT, *_TOTALS, ERROR_TYPE),
+)
+LOOKUP: Final = Span(
+    "cache.lookup",
+    "the current span: probe.run, cache.lookup_batch or the caller's own",
+    "One question put to the cache.",
+    (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, ERROR_TYPE),
+)
+LOOKUP_BATCH: Final = Span(
+    "cache.lookup_batch",
+    "the current span",
+    "One call with several questions.",
+    (OP, VIEW, TOP_K, BATCH_HITS, BATCH_MISSES, ERROR_TYPE),
+)
+FORWARD: Final = Span(
+    "forward",
+    "cache.lookup, or cache.lookup_batch with a link to each lookup that missed (128 at most)",
+    "The model at work: one prompt, or one batch of them.",
+    (OPERATION, MODEL, OP, VIEW, INPUT_TOKENS, BATCH_SIZE, ERROR_TYPE),
+)
+SPANS: Final = (SUITE_RUN, PROBE_RUN, LOOKUP, LOOKUP_BATCH, FORWARD)
+ATTRIBUTES: Final = tuple(dict.fromkeys(one for span in SPANS for one in span.attributes))
