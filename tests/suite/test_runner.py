@@ -15,7 +15,7 @@ from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import NonFiniteError
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Verdict
-from forwardscope.suite import ProbeResult, SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite import Observer, ProbeResult, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.runner import FINITE_CHECK
 from forwardscope.suite.spec import Defaults
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
@@ -50,7 +50,7 @@ def broken(view_id: str) -> Callable[[ScriptedView, str], npt.NDArray[np.float64
     return script
 
 
-class Watcher:
+class Watcher(Observer):
     """An observer that takes notes."""
 
     def __init__(self) -> None:

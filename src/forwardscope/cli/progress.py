@@ -22,14 +22,15 @@ from rich.text import Text
 
 from forwardscope.core.stats import BackendStats
 from forwardscope.probes import Probe
+from forwardscope.suite.observer import Observer
 from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["RunProgress", "steps"]
 
 
-class RunProgress:
-    """A bar over a suite's probes with live counts; implements `forwardscope.suite.Observer`.
+class RunProgress(Observer):
+    """A bar over a suite's probes with live counts.
 
     Args:
         spec: The suite that is run.

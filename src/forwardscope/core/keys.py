@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["LookupKey", "fold_strings", "prompt_hash", "view_family"]
+__all__ = ["LookupKey", "fold_strings", "printable", "prompt_hash", "view_family"]
 
 #: (op, view id, prompt, top_k). The prompt is kept whole, so two never collide.
 LookupKey = tuple[str, str, str, int]
@@ -32,3 +32,8 @@ def fold_strings(first: str, second: str) -> str:
 def view_family(view_id: str) -> str:
     """Return a view's id without its parameter: `base`, `ft`, `scaled`, `null`."""
     return view_id.partition("_")[0]
+
+
+def printable(text: str) -> str:
+    """Escape lone surrogates (bytes of a file name that are not UTF-8), which UTF-8 cannot hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

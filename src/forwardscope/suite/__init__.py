@@ -1,8 +1,20 @@
 """A suite: what to run, running it, and what came of it."""
 
 from forwardscope.suite.loading import load_suite
+from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.result import ProbeResult, SuiteResult
-from forwardscope.suite.runner import Observer, run_suite
+from forwardscope.suite.run_metrics import RunMetrics
+from forwardscope.suite.runner import run_suite
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["Observer", "ProbeResult", "SuiteResult", "SuiteSpec", "load_suite", "run_suite"]
+__all__ = [
+    "Observer",
+    "Observers",
+    "ProbeResult",
+    "RunMetrics",
+    "RunStarted",
+    "SuiteResult",
+    "SuiteSpec",
+    "load_suite",
+    "run_suite",
+]

@@ -7,6 +7,7 @@ from forwardscope.core.ledger import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.result import CacheUse, Reconciliation, SeriesResult, Tally
+from forwardscope.telemetry import names
 
 __all__ = ["Accounts"]
 
@@ -22,8 +23,12 @@ class Accounts:
         self._inst = instrumentation
         self._series = instrumentation.ledger.snapshot()
         self._stats = instrumentation.ledger.totals()
+        self._traced = instrumentation.trace.enabled
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
+        self._evictions = instrumentation.cache.evictions
+        self._spans = instrumentation.spans.outcomes()
+        self._elided = instrumentation.spans.elided()
 
     def series(self) -> dict[SeriesKey, Counts]:
         """Return the counts of each series that was asked anything."""
@@ -39,6 +44,31 @@ class Accounts:
         """Return the counts of one probe over all views; None means outside any."""
         own = (counts for key, counts in self.series().items() if key.probe == probe)
         return Tally.of(sum(own, Counts()))
+
+    def total(self) -> Tally:
+        """Return the counts of the whole run."""
+        return Tally.of(sum(self.series().values(), Counts()))
+
+    @property
+    def evictions(self) -> int:
+        """Entries evicted in the run."""
+        return self._inst.cache.evictions - self._evictions
+
+    @property
+    def trace_write_errors(self) -> int:
+        """Records of the run that are missing in its trace."""
+        return self._inst.trace.write_errors - self._write_errors
+
+    @property
+    def elided(self) -> int:
+        """Lookups of the run that have no span on purpose."""
+        return self._inst.spans.elided() - self._elided
+
+    @property
+    def spans_dropped(self) -> int:
+        """Spans of the run, of any name, that were not delivered."""
+        now = self._inst.spans.outcomes() - self._spans
+        return sum(n for (_, outcome), n in now.items() if outcome == "dropped")
 
     def backend_stats(self) -> BackendStats:
         """Return the totals; `max_batch_size` is over the backend's life."""
@@ -67,16 +97,25 @@ class Accounts:
         )
 
     def reconciliation(self) -> Reconciliation:
-        """Compare what was counted with what the trace writer says it wrote."""
-        trace = self._inst.trace
+        """Compare what was counted with what trace and spans say of it, now."""
         lookups = self.backend_stats().total_lookups
-        if not trace.enabled:
-            return Reconciliation(lookups=lookups, holds=True)
-        records = trace.records - self._records
-        failed = trace.write_errors - self._write_errors
+        records = failed = None
+        spans = self._lookup_spans()
+        sides = [] if spans is None else [sum(spans.values())]
+        if self._traced:
+            records = self._inst.trace.records - self._records
+            failed = self.trace_write_errors
+            sides.append(records + failed)
         return Reconciliation(
             lookups=lookups,
             trace_records=records,
             trace_write_errors=failed,
-            holds=lookups == records + failed,
+            spans=spans,
+            holds=all(side == lookups for side in sides),
         )
+
+    def _lookup_spans(self) -> dict[str, int] | None:
+        if not self._inst.spans.used:
+            return None
+        now = self._inst.spans.outcomes() - self._spans
+        return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name}

@@ -15,6 +15,7 @@ from forwardscope.probes import Verdict
 
 __all__ = [
     "CacheUse",
+    "Delivery",
     "ProbeResult",
     "Reconciliation",
     "SeriesResult",
@@ -111,19 +112,40 @@ class CacheUse(_Record):
 
 
 class Reconciliation(_Record):
-    """Whether everything that was counted is also where it was to be written.
+    """Whether everything that was counted is also where it was to go.
+
+    What is off is null, and drops out of the equation.
 
     Attributes:
         lookups: Counted by the ledger.
         trace_records: Lines in the trace; null without one.
         trace_write_errors: Records that could not be written; null without a trace.
-        holds: lookups == trace_records + trace_write_errors, as far as there is a trace.
+        spans: `cache.lookup` spans by what became of them (`exported`, or
+            `ended` where the program has its own SDK; `dropped`, `elided`,
+            `pending`); null where nothing records spans.
+        holds: Whether lookups == trace_records + trace_write_errors, and
+            lookups == the sum of spans.
     """
 
     lookups: int
     trace_records: int | None = None
     trace_write_errors: int | None = None
+    spans: dict[str, int] | None = None
     holds: bool
+
+
+class Delivery(_Record):
+    """What came of one way out for telemetry.
+
+    Attributes:
+        to: Where it went.
+        what: What went there, or why it did not.
+        ok: Whether all of it arrived, as far as can be known.
+    """
+
+    to: str
+    what: str
+    ok: bool
 
 
 class SuiteResult(_Record):
@@ -132,6 +154,8 @@ class SuiteResult(_Record):
     Attributes:
         schema_version: Of this format.
         run_id: Of this run; stands in each of its trace records.
+        trace_id: Of its OpenTelemetry trace, 32 hex digits; null where no spans
+            are recorded.
         suite: The suite's name.
         model: Where the model came from.
         adapter: Where the adapter came from.
@@ -149,10 +173,12 @@ class SuiteResult(_Record):
         series: Counts by probe, view and op.
         cache: The forward cache at the end.
         reconciliation: Whether the numbers agree.
+        delivery: Where telemetry was sent, and what arrived.
     """
 
     schema_version: Literal[1] = 1
     run_id: str
+    trace_id: str | None = None
     suite: str
     model: str
     adapter: str
@@ -170,6 +196,7 @@ class SuiteResult(_Record):
     series: list[SeriesResult]
     cache: CacheUse
     reconciliation: Reconciliation
+    delivery: list[Delivery] = []
 
     @property
     def passed(self) -> bool:

@@ -7,35 +7,34 @@ import uuid
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from typing import Final, Protocol
+from typing import Final
 
 from forwardscope.backends.base import Backend
+from forwardscope.core.keys import printable
 from forwardscope.errors import ForwardscopeError
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
 from forwardscope.suite.accounts import Accounts
+from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.spans import (
+    at_probe_end,
+    at_probe_start,
+    at_run_end,
+    at_run_start,
+    trace_id_of,
+)
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.telemetry import names
 
-__all__ = ["FINITE_CHECK", "Observer", "run_suite"]
+__all__ = ["FINITE_CHECK", "run_suite"]
 
 #: The name that a failed check of the views has among the probes of a result.
 FINITE_CHECK: Final = "finite_check"
 _CHECK_PROMPT = "hello"
 _CHECK_TOP_K = 8
 _LONGEST_MESSAGE = 300
+_FLUSH_S = 0.5
 _COMPUTING = ("forwardscope", "numpy", "torch", "transformers", "peft")
-
-
-class Observer(Protocol):
-    """Told how a run goes on, in the thread that runs it."""
-
-    def probe_started(self, index: int, probe: Probe) -> None:
-        """Take note that the probe at this place of the suite begins."""
-        ...
-
-    def probe_finished(self, result: ProbeResult) -> None:
-        """Take note of what it found."""
-        ...
 
 
 def run_suite(
@@ -55,21 +54,34 @@ def run_suite(
         observer: Told of each probe.
     """
     identity = backend.identity()
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    start = time.perf_counter()
+    instrumentation = backend.instrumentation
+    started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
-    accounts = Accounts(backend.instrumentation)
-    backend.instrumentation.set_run_id(run_id)
+    accounts = Accounts(instrumentation)
+    telling = Observers() if observer is None else observer
+    probes: list[ProbeResult] | None = None
+    instrumentation.set_run_id(run_id)
     try:
-        probes = _run_probes(spec, backend, accounts, observer)
+        with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
+            trace_id = trace_id_of(span)
+            telling.run_started(RunStarted(spec, run_id, trace_id, started_s, accounts))
+            try:
+                probes = _run_probes(spec, backend, accounts, telling)
+            finally:
+                at_run_end(span, probes, accounts.total(), accounts.elided)
+    except BaseException:
+        telling.run_finished(None)
+        raise
     finally:
-        backend.instrumentation.set_current_probe(None)
-        backend.instrumentation.set_run_id(None)
-    return SuiteResult(
+        instrumentation.set_run_id(None)
+    wall_s = time.perf_counter() - start
+    instrumentation.spans.flush(_FLUSH_S)
+    result = SuiteResult(
         run_id=run_id,
+        trace_id=trace_id,
         suite=spec.name or "suite",
-        model=_printable(spec.model.path),
-        adapter=_printable(spec.model.adapter),
+        model=printable(spec.model.path),
+        adapter=printable(spec.model.adapter),
         identity=identity,
         exactness=spec.exactness,
         dtype=spec.model.dtype,
@@ -77,18 +89,20 @@ def run_suite(
         versions=_versions(),
         seed=spec.defaults.seed,
         period_s=spec.period_s,
-        started_at=started_at,
-        wall_s=time.perf_counter() - start,
+        started_at=datetime.fromtimestamp(started_s, UTC).isoformat(timespec="seconds"),
+        wall_s=wall_s,
         probes=probes,
         backend_stats=accounts.backend_stats().to_dict(),
         series=accounts.series_results(),
         cache=accounts.cache_use(),
         reconciliation=accounts.reconciliation(),
     )
+    telling.run_finished(result)
+    return result
 
 
 def _run_probes(
-    spec: SuiteSpec, backend: Backend, accounts: Accounts, observer: Observer | None
+    spec: SuiteSpec, backend: Backend, accounts: Accounts, observer: Observer
 ) -> list[ProbeResult]:
     broken = _finite_check(backend, accounts)
     if broken is not None:
@@ -96,8 +110,7 @@ def _run_probes(
     results: list[ProbeResult] = []
     baseline = None
     for index, probe in enumerate(spec.probes):
-        if observer is not None:
-            observer.probe_started(index, probe)
+        observer.probe_started(index, probe)
         context = ProbeContext(
             backend=backend,
             seed=spec.defaults.seed,
@@ -108,8 +121,7 @@ def _run_probes(
         outcome, result = _run_probe(probe, context, accounts)
         baseline = outcome.baseline or baseline
         results.append(result)
-        if observer is not None:
-            observer.probe_finished(result)
+        observer.probe_finished(result)
     return results
 
 
@@ -136,14 +148,18 @@ def _run_probe(
     probe: Probe, context: ProbeContext, accounts: Accounts
 ) -> tuple[Outcome, ProbeResult]:
     instrumentation = context.backend.instrumentation
-    instrumentation.set_current_probe(probe.name)
-    start = time.perf_counter()
-    try:
-        outcome = probe.run(context)
-    except Exception as error:  # noqa: BLE001 - the suite goes on whatever a probe raises
-        outcome = Outcome(Verdict.ERROR, _told(error))
-    finally:
-        instrumentation.set_current_probe(None)
+    start, elided = time.perf_counter(), accounts.elided
+    error: str | None = None
+    with instrumentation.spans.around(names.PROBE_RUN, at_probe_start(probe)) as span:
+        instrumentation.set_current_probe(probe.name)
+        try:
+            outcome = probe.run(context)
+        except Exception as raised:  # noqa: BLE001 - the suite goes on whatever a probe raises
+            outcome, error = Outcome(Verdict.ERROR, _told(raised)), type(raised).__name__
+        finally:
+            instrumentation.set_current_probe(None)
+        tally = accounts.tally(probe.name)
+        at_probe_end(span, outcome.verdict, error, tally, accounts.elided - elided)
     return outcome, ProbeResult(
         name=probe.name,
         kind=probe.kind,
@@ -155,21 +171,16 @@ def _run_probe(
         message=outcome.message,
         evidence=dict(outcome.evidence),
         duration_s=time.perf_counter() - start,
-        stats=accounts.tally(probe.name),
+        stats=tally,
     )
 
 
 def _told(error: Exception) -> str:
     """Return our own errors as they are, and of others the class and the first line."""
     if isinstance(error, ForwardscopeError):
-        return _printable(str(error))
+        return printable(str(error))
     first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {_printable(first_line)[:_LONGEST_MESSAGE]}"
-
-
-def _printable(text: str) -> str:
-    """Escape lone surrogates (bytes of a file name that are not UTF-8), which JSON cannot hold."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"{type(error).__name__}: {printable(first_line)[:_LONGEST_MESSAGE]}"
 
 
 def _versions() -> dict[str, str]:

@@ -186,7 +186,8 @@ class _Reading:
             self._add(names.TRACE_RECORDS, self._records[0])
             self._add(names.TRACE_WRITE_ERRORS, self._records[1])
         for (span, outcome), n in sorted(self._outcomes.items()):
-            self._add(names.SPANS_TOTAL, n, span, outcome)
+            if outcome != "pending":  # it goes down again, which no counter may
+                self._add(names.SPANS_TOTAL, n, span, outcome)
 
 
 def _by_label(books: Books) -> tuple[dict[tuple[str, str, str], Counts], int]:

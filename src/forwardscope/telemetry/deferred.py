@@ -22,14 +22,14 @@ class AnsweredLookup(NamedTuple):
     """A lookup that paid no forward pass, as it is remembered until its span is made.
 
     Attributes:
-        key: (op, view id, prompt hash, top_k).
+        question: (op, view id, prompt hash, top_k).
         result: `hit` or `coalesced`.
         start_ns: The clock when it began.
         end_ns: The clock when it ended.
         parent: The OpenTelemetry context that its span hangs under.
     """
 
-    key: tuple[str, str, str, int]
+    question: tuple[str, str, str, int]
     result: str
     start_ns: int
     end_ns: int
@@ -65,11 +65,6 @@ class DeferredSpans:
         self._made = 0
         self._hurry = False
         self._closed = False
-
-    @property
-    def pending(self) -> int:
-        """How many were taken and are not made yet."""
-        return self._offered - self._made
 
     def offer(self, lookup: AnsweredLookup) -> bool:
         """Take one; False where the queue is full or closed."""
@@ -112,7 +107,6 @@ class DeferredSpans:
             self._changed.wait_for(lambda: not self._queue, timeout_s)
             left = len(self._queue)
             self._queue.clear()
-            self._offered -= left
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, due - time.monotonic()))

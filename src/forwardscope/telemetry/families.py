@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from forwardscope.core.histogram import Histogram
+from forwardscope.core.keys import printable
 from forwardscope.telemetry.names import Metric
 
 if TYPE_CHECKING:
@@ -48,6 +49,4 @@ def add_histogram(family: Family, metric: Metric, labels: Sequence[str], seen: H
 
 
 def _labelled(metric: Metric, labels: Sequence[str]) -> dict[str, str]:
-    """Pair labels with their values; lone surrogates, which UTF-8 cannot hold, are escaped."""
-    values = (one.encode("utf-8", "backslashreplace").decode("utf-8") for one in labels)
-    return dict(zip(metric.labels, values, strict=True))
+    return dict(zip(metric.labels, map(printable, labels), strict=True))

@@ -23,6 +23,7 @@ from opentelemetry.trace import Status, StatusCode
 from forwardscope.core.batch import Answer
 from forwardscope.core.clock import Clock
 from forwardscope.core.flight import ForwardPass
+from forwardscope.core.keys import printable
 from forwardscope.telemetry import names
 from forwardscope.telemetry.deferred import AnsweredLookup, DeferredSpans
 
@@ -31,12 +32,14 @@ __all__ = ["DEFAULT_BUDGET", "LookupSpans", "Outcome", "Question", "SpanDelivery
 #: Hit spans a probe.
 DEFAULT_BUDGET: Final = 2000
 
+_LOOKUP: Final = names.LOOKUP.name
 _MAX_LINKS = 128
 _CLOSE_TIMEOUT_S = 5.0
 
 #: (op, view id, prompt hash, top_k): what a span says of a question.
 Question = tuple[str, str, str, int]
-Outcome = Literal["ended", "exported", "dropped", "elided"]
+#: What became of a span; `pending` is one still to be made or to be delivered.
+Outcome = Literal["pending", "ended", "exported", "dropped", "elided"]
 
 
 class SpanDelivery(Protocol):
@@ -47,7 +50,7 @@ class SpanDelivery(Protocol):
         ...
 
     def outcomes(self) -> Mapping[tuple[str, Outcome], int]:
-        """Return how many spans of a name were exported, and how many were dropped."""
+        """Return how many spans of a name were exported or dropped, or are pending."""
         ...
 
 
@@ -106,6 +109,11 @@ class LookupSpans:
             self._tracer = tracer
             self.active = True
 
+    @property
+    def used(self) -> bool:
+        """Whether there is a recording tracer, or was one before `close`."""
+        return not isinstance(self._tracer, trace.NoOpTracer)
+
     def probe_began(self, inside: bool) -> None:
         """Begin a new budget; lookups of threads without a span of their own hang here now.
 
@@ -129,14 +137,9 @@ class LookupSpans:
         own = {key: n for key, n in counts.items() if key[1] != "ended"}
         return Counter(own) + Counter(self.delivery.outcomes())
 
-    @property
-    def pending(self) -> int:
-        """Lookups whose spans are still to be made."""
-        return self._deferred.pending
-
     def elided(self) -> int:
         """Return how many lookups have no span, being beyond the budget or not sampled."""
-        return self._counts[names.LOOKUP.name, "elided"]
+        return self._counts[_LOOKUP, "elided"]
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the spans of all lookups so far are made; say whether they are."""
@@ -147,7 +150,7 @@ class LookupSpans:
         self._closed = True
         self.active = False
         left = self._deferred.close(timeout_s)
-        self._count(names.LOOKUP.name, "dropped", left)
+        self._settle(_LOOKUP, "dropped", "pending", left)
 
     # -- spans that last ----------------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class LookupSpans:
         if self._within_budget():
             lookup = AnsweredLookup(question, result, start_ns, end_ns, parent)
             if not self._deferred.offer(lookup):
-                self._count(names.LOOKUP.name, "dropped")
+                self._settle(_LOOKUP, "dropped", "pending")
 
     def forward(self, question: Question, start_ns: int, parent: Context) -> SpannedPass:
         """Return the forward pass of a single miss."""
@@ -197,7 +200,11 @@ class LookupSpans:
 
     def batch(self, op: str, view_id: str, top_k: int, start_ns: int) -> BatchSpan:
         """Return the span of a call with several questions; it is made when needed."""
-        attributes = {names.OP.name: op, names.VIEW.name: view_id, names.TOP_K.name: top_k}
+        attributes = {
+            names.OP.name: printable(op),
+            names.VIEW.name: printable(view_id),
+            names.TOP_K.name: top_k,
+        }
         return BatchSpan(self, attributes, start_ns)
 
     @property
@@ -206,14 +213,14 @@ class LookupSpans:
         return self._left is None or self._left > 0
 
     def _within_budget(self) -> bool:
-        if self._left is None:
-            return True
         with self._lock:
-            if self._left > 0:
-                self._left -= 1
-                return True
-            self._counts[names.LOOKUP.name, "elided"] += 1
-            return False
+            if self._left is None:
+                within = True
+            else:
+                within = self._left > 0
+                self._left -= within
+            self._counts[_LOOKUP, "pending" if within else "elided"] += 1
+        return within
 
     # -- making and ending --------------------------------------------------------------------
 
@@ -240,31 +247,33 @@ class LookupSpans:
     ) -> trace.Span:
         op, view_id, digest, top_k = question
         attributes = {
-            names.OP.name: op,
-            names.VIEW.name: view_id,
+            names.OP.name: printable(op),
+            names.VIEW.name: printable(view_id),
             names.PROMPT_HASH.name: digest,
             names.TOP_K.name: top_k,
             names.CACHE_RESULT.name: result,
         }
-        return self._start(names.LOOKUP.name, parent, start_ns, attributes)
+        return self._start(_LOOKUP, parent, start_ns, attributes)
 
-    def _end(self, span: trace.Span, name: str, end_ns: int) -> None:
+    def _end(self, span: trace.Span, name: str, end_ns: int, before: Outcome | None = None) -> None:
         # a span that the sampler declined is on purpose not there, as is one beyond the budget
-        self._count(name, "ended" if span.is_recording() else "elided")
+        self._settle(name, "ended" if span.is_recording() else "elided", before)
         span.end(end_ns + self._epoch_ns)
 
     def _make(self, lookup: AnsweredLookup) -> None:
-        span = self._start_lookup(lookup.key, lookup.result, lookup.start_ns, lookup.parent)
-        self._end(span, names.LOOKUP.name, lookup.end_ns)
+        span = self._start_lookup(lookup.question, lookup.result, lookup.start_ns, lookup.parent)
+        self._end(span, _LOOKUP, lookup.end_ns, "pending")
 
     def _pace(self) -> None:
         if self.delivery is not None:
             self.delivery.wait_for_room()
 
-    def _count(self, name: str, outcome: Outcome, n: int = 1) -> None:
-        if n:
-            with self._lock:
-                self._counts[name, outcome] += n
+    def _settle(self, name: str, outcome: Outcome, before: Outcome | None, n: int = 1) -> None:
+        """Count what became of spans, and that they are no longer what they were `before`."""
+        with self._lock:
+            self._counts[name, outcome] += n
+            if before is not None:
+                self._counts[name, before] -= n
 
     def _now(self) -> int:
         return self._clock.perf_counter_ns()
@@ -316,8 +325,8 @@ class SpannedPass(ForwardPass):
             parent = trace.set_span_in_context(self._lookups[0], parent)
         attributes = {
             names.OPERATION.name: "score",
-            names.OP.name: op,
-            names.VIEW.name: view_id,
+            names.OP.name: printable(op),
+            names.VIEW.name: printable(view_id),
             names.BATCH_SIZE.name: self.size,
         }
         if spans.model is not None:
@@ -349,7 +358,7 @@ class SpannedPass(ForwardPass):
         for lookup in self._lookups:
             if self.error is not None:
                 mark_failed(lookup, self.error)
-            self._spans._end(lookup, names.LOOKUP.name, end_ns)
+            self._spans._end(lookup, _LOOKUP, end_ns)
 
 
 class BatchSpan:

@@ -1,9 +1,4 @@
-"""Test doubles for programs that use forwardscope, and for its own tests.
-
-`ScriptedBackend` is a whole backend without a model: same views, same cache,
-same counts, with logits from a function of yours or from a fixed pseudo-random
-one. It needs neither torch nor a file.
-"""
+"""A backend whose model is a function."""
 
 from __future__ import annotations
 

@@ -1,0 +1,130 @@
+"""A run as gauges: a suite is a batch job, often shorter than a scrape interval."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from forwardscope.core.keys import printable
+from forwardscope.probes import Probe, Verdict
+from forwardscope.suite.observer import Observer, RunStarted
+from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.telemetry import names
+from forwardscope.telemetry.families import add_sample, new_family
+from forwardscope.telemetry.names import Metric
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric as Family
+
+__all__ = ["RunMetrics"]
+
+
+class RunMetrics(Observer):
+    """The gauges of one run, to be registered, pushed and written to files.
+
+    It observes a run, and is one of prometheus_client's collectors.
+    Safe under threads. Before the run begins it shows nothing.
+    """
+
+    def __init__(self, spec: SuiteSpec) -> None:
+        self._lock = threading.Lock()
+        self._spec = spec
+        self._run: RunStarted | None = None
+        self._probes: list[ProbeResult] = []
+        self._result: SuiteResult | None = None
+        self._ended_s: float | None = None
+        self._progress_s = 0.0
+        self._lookups_seen = 0
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels `suite` and `model`, which tell runs of different kinds apart."""
+        return {"suite": self._spec.name or "suite", "model": printable(self._spec.model.path)}
+
+    # -- the observer -------------------------------------------------------------------
+
+    def run_started(self, run: RunStarted) -> None:
+        """Begin to show the run."""
+        with self._lock:
+            self._run = run
+            self._progress_s = run.started_s
+
+    def probe_started(self, index: int, probe: Probe) -> None:  # noqa: ARG002 - only that it moves
+        """Take note that the run gets on."""
+        with self._lock:
+            self._progress_s = time.time()
+
+    def probe_finished(self, result: ProbeResult) -> None:
+        """Show what a probe found."""
+        with self._lock:
+            self._probes.append(result)
+            self._progress_s = time.time()
+
+    def run_finished(self, result: SuiteResult | None) -> None:
+        """Show the run as over."""
+        with self._lock:
+            self._result = result
+            self._ended_s = self._progress_s = time.time()
+
+    # -- the collector ------------------------------------------------------------------
+
+    def describe(self) -> Iterable[Family]:
+        """Return all families without samples."""
+        return [new_family(metric) for metric in names.RUN_METRICS]
+
+    def collect(self) -> Iterator[Family]:
+        """Yield those families that have a value now."""
+        with self._lock:
+            if self._run is None:
+                return
+            values = self._values(self._run)
+            probes = list(self._probes)
+        families = {metric: new_family(metric) for metric in names.RUN_METRICS}
+        own = tuple(self.labels.values())
+        info = (*own, self._spec.model.adapter, self._run.run_id, self._run.trace_id or "")
+        add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
+        for metric, value in values.items():
+            if value is not None:
+                add_sample(families[metric], metric, own, value)
+        for probe in probes:
+            _add_probe(families, own[0], probe)
+        yield from (family for family in families.values() if family.samples)
+
+    def _values(self, run: RunStarted) -> dict[Metric, float | None]:
+        tally = run.accounts.total()
+        now = time.time()
+        if self._ended_s is None and tally.lookups != self._lookups_seen:
+            self._progress_s = now
+        self._lookups_seen = tally.lookups
+        wall_s = (self._ended_s or now) - run.started_s
+        passed = self._result is not None and self._result.passed
+        return {
+            names.RUN_START: run.started_s,
+            names.RUN_END: self._ended_s,
+            names.RUN_LAST_SUCCESS: self._ended_s if passed else None,
+            names.RUN_PROGRESS: self._progress_s,
+            names.RUN_ACTIVE: float(self._ended_s is None),
+            names.RUN_WALL: wall_s if self._result is None else self._result.wall_s,
+            names.RUN_PERIOD: run.spec.period_s,
+            names.RUN_LOOKUPS: tally.lookups,
+            names.RUN_HITS: tally.cache_hits,
+            names.RUN_FORWARD_PASSES: tally.forward_passes,
+            names.RUN_FORWARD_SECONDS: tally.forward_s,
+            names.RUN_ERRORS: tally.forward_errors,
+            names.RUN_EVICTIONS: run.accounts.evictions,
+            names.RUN_SPANS_DROPPED: run.accounts.spans_dropped,
+            names.RUN_TRACE_WRITE_ERRORS: run.accounts.trace_write_errors,
+        }
+
+
+def _add_probe(families: dict[Metric, Family], suite: str, probe: ProbeResult) -> None:
+    own = (suite, probe.name)
+    if probe.score is not None:
+        add_sample(families[names.PROBE_SCORE], names.PROBE_SCORE, own, probe.score)
+    add_sample(families[names.PROBE_DURATION], names.PROBE_DURATION, own, probe.duration_s)
+    for verdict in Verdict:
+        value = float(verdict is probe.verdict)
+        add_sample(families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*own, verdict.value), value)

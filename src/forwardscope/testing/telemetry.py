@@ -1,0 +1,141 @@
+"""Spans and metrics of a test, in memory and the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+from forwardscope.errors import MissingExtraError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.telemetry.collector import register
+
+__all__ = ["InMemoryTelemetry", "SeenSpan", "StepClock"]
+
+
+class StepClock:
+    """A `Clock` that is one millisecond later at each reading. Safe under threads."""
+
+    STEP_NS: Final = 1_000_000
+    EPOCH_NS: Final = 1_700_000_000_000_000_000
+
+    def __init__(self) -> None:
+        self._steps = count(1)
+
+    def perf_counter_ns(self) -> int:
+        """Return the next millisecond, in nanoseconds since the first."""
+        return next(self._steps) * self.STEP_NS
+
+    def time_ns(self) -> int:
+        """Return a fixed moment, in nanoseconds since the epoch."""
+        return self.EPOCH_NS
+
+
+@dataclass(frozen=True, slots=True)
+class SeenSpan:
+    """A span as plain data.
+
+    Attributes:
+        id: Its number, counted from 1 by time of start.
+        parent: Its parent's number; None for a root, or for a parent that was
+            not seen.
+        trace: The number of its trace, counted likewise.
+        name: Its name.
+        start_ms: When it began, in milliseconds since the first span did.
+        end_ms: When it ended.
+        attributes: What it carries.
+        status: `unset`, `ok` or `error`.
+        links: Numbers of the spans that it links to.
+    """
+
+    id: int
+    parent: int | None
+    trace: int
+    name: str
+    start_ms: float
+    end_ms: float
+    attributes: dict[str, Any] = field(default_factory=dict)
+    status: str = "unset"
+    links: tuple[int, ...] = ()
+
+
+class InMemoryTelemetry:
+    """A tracer provider and a metrics registry that only remember.
+
+        telemetry = InMemoryTelemetry()
+        backend = ScriptedBackend(instrumentation=telemetry.instrumentation())
+        run_suite(spec, backend)
+        assert [span.name for span in telemetry.spans()][:2] == ["suite.run", "probe.run"]
+        assert telemetry.metrics()["forwardscope_cache_entries", "default"] == 7
+
+    Raises:
+        MissingExtraError: The OpenTelemetry SDK is not installed.
+
+    Attributes:
+        clock: What everything is timed with.
+        tracer_provider: Where spans go.
+        registry: Where metrics are read.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - of an extra
+            from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415
+                InMemorySpanExporter,
+            )
+        except ImportError as error:
+            raise MissingExtraError("opentelemetry-sdk", "otel") from error
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - it has global collectors
+
+        self.clock = StepClock()
+        self.registry = CollectorRegistry()
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self._memory = InMemorySpanExporter()
+        self._made: list[BackendInstrumentation] = []
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._memory))
+
+    def instrumentation(self, **settings: Any) -> BackendInstrumentation:
+        """Return a `BackendInstrumentation` that is seen here; settings are its own."""
+        made = BackendInstrumentation(
+            tracer_provider=self.tracer_provider, clock=self.clock, **settings
+        )
+        register(made, self.registry)
+        self._made.append(made)
+        return made
+
+    def spans(self) -> list[SeenSpan]:
+        """Return all spans that have ended, by time of start, a parent before its children."""
+        for made in self._made:
+            made.spans.flush(timeout_s=60.0)
+        ended = sorted(
+            self._memory.get_finished_spans(),
+            key=lambda span: (span.start_time, -(span.end_time or 0), span.name),
+        )
+        return list(_numbered(ended))
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Return all samples by (name, label value…), values in the order of the labels' names."""
+        return {
+            (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+        }
+
+
+def _numbered(ended: Sequence[Any]) -> Iterator[SeenSpan]:
+    ids = {span.context.span_id: number for number, span in enumerate(ended, 1)}
+    traces: dict[int, int] = {}
+    for span in ended:
+        yield SeenSpan(
+            id=ids[span.context.span_id],
+            parent=None if span.parent is None else ids.get(span.parent.span_id),
+            trace=traces.setdefault(span.context.trace_id, len(traces) + 1),
+            name=span.name,
+            start_ms=(span.start_time - ended[0].start_time) / 1e6,
+            end_ms=(span.end_time - ended[0].start_time) / 1e6,
+            attributes=dict(span.attributes),
+            status=span.status.status_code.name.lower(),
+            links=tuple(ids[link.context.span_id] for link in span.links),
+        )
