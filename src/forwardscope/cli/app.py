@@ -13,8 +13,9 @@ from forwardscope.cli.demo import demo_suite
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.init import write_suite_template
+from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
-from forwardscope.cli.running import RunOptions, run_and_report
+from forwardscope.cli.running import run_and_report
 from forwardscope.suite.loading import load_suite
 
 __all__ = ["main"]
@@ -27,21 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-TraceOption = Annotated[
-    Path | None,
-    typer.Option("--trace", help="Append one JSON line a lookup to this file.", metavar="FILE"),
-]
-JsonOption = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the result to this file.", metavar="FILE"),
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print neither progress nor report.")
-]
-NoCacheOption = Annotated[
-    bool, typer.Option("--no-cache", help="Keep nothing between calls: pay for every question.")
-]
 
 
 def main() -> None:
@@ -65,12 +51,10 @@ def _root(
 
 
 @app.command()
+@takes_run_options
 def run(
     suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
-    trace: TraceOption = None,
-    json: JsonOption = None,
-    quiet: QuietOption = False,
-    no_cache: NoCacheOption = False,
+    options: RunOptions,
 ) -> None:
     """Run a suite of probes and show what the cache did.
 
@@ -78,21 +62,16 @@ def run(
     errs, and 2 for a mistake in the suite or the options.
     """
     with mistakes_exit_with_two():
-        options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
-        spec = load_suite(suite)
-        check_outputs(trace, json)
-        refuse_to_overwrite(suite, trace, json)
+        spec = options.over(load_suite(suite))
+        check_outputs(options.outputs(spec))
+        refuse_to_overwrite(suite, options.outputs(spec))
         result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 
 
 @app.command()
-def demo(
-    trace: TraceOption = None,
-    json: JsonOption = None,
-    quiet: QuietOption = False,
-    no_cache: NoCacheOption = False,
-) -> None:
+@takes_run_options
+def demo(options: RunOptions) -> None:
     """Run all four probes on a small real model, SmolLM2-135M-Instruct.
 
     The first time the model is unpacked and a small adapter is trained, which
@@ -100,9 +79,9 @@ def demo(
     0 when it ran and its numbers reconcile, whatever the verdicts.
     """
     with mistakes_exit_with_two():
-        options = RunOptions(trace=trace, json=json, quiet=quiet, no_cache=no_cache)
-        check_outputs(trace, json)
-        result = run_and_report(demo_suite(quiet=quiet), options)
+        spec = options.over(demo_suite(quiet=options.quiet))
+        check_outputs(options.outputs(spec))
+        result = run_and_report(spec, options)
     raise typer.Exit(0 if result.reconciliation.holds else 1)
 
 

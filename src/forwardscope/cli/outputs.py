@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
+
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -15,36 +18,43 @@ from forwardscope.suite.spec import SuiteSpec
 __all__ = ["check_outputs", "instrumentation_for", "refuse_to_overwrite"]
 
 
-def check_outputs(trace: Path | None, result: Path | None) -> None:
+def check_outputs(outputs: Mapping[str, Path | None]) -> None:
     """Raise now what would else be raised after minutes of work.
 
+    Args:
+        outputs: What is written where, None for not at all.
+
     Raises:
-        OutputError: A file cannot be written, or both are the same.
+        OutputError: A file cannot be written, or two are the same.
     """
-    if trace is not None and result is not None and trace.resolve() == result.resolve():
-        raise OutputError(f"{result} cannot hold both trace and result; name two files")
-    for what, path in (("trace", trace), ("result", result)):
-        if path is not None:
-            try:
-                _try_to_write(path)
-            except OSError as error:
-                raise _unwritable(what, path, error) from error
+    wanted = [(what, path) for what, path in outputs.items() if path is not None]
+    for (what, path), (other, second) in combinations(wanted, 2):
+        if path.resolve() == second.resolve():
+            raise OutputError(f"{path} cannot hold both {what} and {other}; name two files")
+    for what, path in wanted:
+        try:
+            _try_to_write(path)
+        except OSError as error:
+            raise _unwritable(what, path, error) from error
 
 
-def refuse_to_overwrite(suite: Path, trace: Path | None, result: Path | None) -> None:
+def refuse_to_overwrite(suite: Path, outputs: Mapping[str, Path | None]) -> None:
     """Keep a slip of the hand from writing over the suite.
 
     Raises:
         OutputError: An output file is the suite file.
     """
-    for what, path in (("trace", trace), ("result", result)):
+    for what, path in outputs.items():
         if path is not None and path.exists() and path.samefile(suite):
             raise OutputError(f"the {what} would overwrite the suite {suite}; choose another file")
 
 
 @contextmanager
-def instrumentation_for(spec: SuiteSpec, trace: Path | None) -> Iterator[BackendInstrumentation]:
+def instrumentation_for(
+    spec: SuiteSpec, trace: Path | None, tracer_provider: TracerProvider | None
+) -> Iterator[BackendInstrumentation]:
     """Open the trace before any model loads; remove it again where nothing was ever asked."""
+    budget = spec.telemetry.span_budget
     try:
         existed = trace is not None and trace.exists()
         instrumentation = BackendInstrumentation(
@@ -53,6 +63,8 @@ def instrumentation_for(spec: SuiteSpec, trace: Path | None) -> Iterator[Backend
             cache_enabled=spec.cache.enabled,
             trace_path=trace,
             name=spec.name or "default",
+            tracer_provider=tracer_provider or NoOpTracerProvider(),
+            span_budget=None if budget == "all" else budget,
         )
     except OSError as error:
         raise _unwritable("trace", trace, error) from error

@@ -65,6 +65,10 @@ class RunProgress(Observer):
     ) -> None:
         self._progress.stop()
 
+    def say(self, what: str) -> None:
+        """Name what goes on now."""
+        self._progress.update(self._task, description=what)
+
     def probe_started(self, index: int, probe: Probe) -> None:
         """Name the probe that runs now."""
         self._progress.update(

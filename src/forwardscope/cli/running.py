@@ -5,40 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from forwardscope.backends.base import Backend
+from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
+from forwardscope.cli.telemetry import Telemetry
 from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.accounts import Accounts
+from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.report import print_report
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["RunOptions", "run_and_report"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the command line says about a run, beyond the suite.
-
-    Attributes:
-        trace: JSONL file to append to.
-        json: File to write the result to.
-        quiet: Print neither progress nor report.
-        no_cache: Turn the cache off, whatever the suite says.
-    """
-
-    trace: Path | None = None
-    json: Path | None = None
-    quiet: bool = False
-    no_cache: bool = False
+__all__ = ["run_and_report"]
 
 
 def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
@@ -46,21 +31,21 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
 
     Neither is lost where the other cannot be done.
 
+    Args:
+        spec: What to run, with what the options say of it.
+        options: Where to write.
+
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
             loaded. No output file is left behind then.
     """
-    if options.no_cache:
-        off = spec.cache.model_copy(update={"enabled": False})
-        spec = spec.model_copy(update={"cache": off})
-    with _plain_warnings(), instrumentation_for(spec, options.trace) as instrumentation:
-        progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
-        with progress:
-            backend = _load(spec, instrumentation)
-            try:
-                result = run_suite(spec, backend, observer=progress)
-            finally:
-                backend.close()
+    with (
+        _plain_warnings(),
+        Telemetry(spec) as telemetry,
+        instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
+    ):
+        telemetry.watch(instrumentation)
+        result = _run(spec, instrumentation, telemetry, quiet=options.quiet)
     try:
         if options.json is not None:
             result.write(options.json)
@@ -68,6 +53,36 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
         if not options.quiet:
             _print(result)
     return result
+
+
+def _run(
+    spec: SuiteSpec, instrumentation: BackendInstrumentation, telemetry: Telemetry, *, quiet: bool
+) -> SuiteResult:
+    progress = RunProgress(spec, instrumentation.stats, quiet=quiet)
+    accounts = _KeepAccounts()
+    with progress:
+        backend = _load(spec, instrumentation)
+        try:
+            observer = Observers(progress, accounts, telemetry.observer)
+            result = run_suite(spec, backend, observer=observer)
+            progress.say("delivering telemetry")
+            delivery = telemetry.finish()
+        except BaseException:
+            telemetry.finish(linger=False)
+            raise
+        finally:
+            backend.close()
+    settled = accounts.of_run.reconciliation()
+    return result.model_copy(update={"delivery": delivery, "reconciliation": settled})
+
+
+class _KeepAccounts(Observer):
+    """Keeps the accounts of a run, to read them again when its spans are delivered."""
+
+    of_run: Accounts
+
+    def run_started(self, run: RunStarted) -> None:
+        self.of_run = run.accounts
 
 
 def _print(result: SuiteResult) -> None:

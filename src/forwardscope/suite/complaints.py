@@ -11,7 +11,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from forwardscope.probes import PROBES
-from forwardscope.suite.spec import TWO_OF_A_NAME, CacheSpec, Defaults, ModelSpec, SuiteSpec
+from forwardscope.suite.spec import (
+    TWO_OF_A_NAME,
+    CacheSpec,
+    Defaults,
+    ModelSpec,
+    SuiteSpec,
+    TelemetrySpec,
+)
 from forwardscope.suite.yaml_source import place_of
 
 __all__ = ["first_mistake"]
@@ -20,6 +27,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
     "defaults": Defaults,
     "cache": CacheSpec,
+    "telemetry": TelemetrySpec,
 }
 
 

@@ -11,7 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardscope.probes import Verdict
-from forwardscope.suite.result import ProbeResult, Reconciliation, SeriesResult, SuiteResult
+from forwardscope.suite.result import (
+    Delivery,
+    ProbeResult,
+    Reconciliation,
+    SeriesResult,
+    SuiteResult,
+)
 
 __all__ = ["print_report"]
 
@@ -25,7 +31,7 @@ _NONE = "–"
 
 
 def print_report(result: SuiteResult, console: Console) -> None:
-    """Print the tables of probes and views, and the two lines that sum them up."""
+    """Print the tables of probes and views, what was delivered where, and whether it adds up."""
     console.print()
     console.print(_probe_table(result))
     for probe in result.probes:
@@ -34,6 +40,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_view_table(result.series))
     console.print()
     console.print(Text(_cache_line(result)))
+    for one in result.delivery:
+        console.print(_delivery_line(one), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))
 
 
@@ -94,17 +102,24 @@ def _cache_line(result: SuiteResult) -> str:
     return line
 
 
+def _delivery_line(one: Delivery) -> Text:
+    return Text(f"{one.to}: {one.what}", style="" if one.ok else "bold yellow")
+
+
 def _reconciliation_line(found: Reconciliation) -> Text:
-    parts = [f"{found.lookups} lookups"]
+    sides = [f"{found.lookups} lookups"]
     if found.trace_records is not None:
-        parts.append(f"{found.trace_records} trace records")
+        sides.append(f"{found.trace_records} trace records")
         if found.trace_write_errors:
-            parts[-1] += f" + {found.trace_write_errors} not written"
-    if len(parts) == 1:
-        return Text(f"reconciled: {parts[0]}; no trace was asked for")
+            sides[-1] += f" + {found.trace_write_errors} not written"
+    if found.spans is not None:
+        counts = [f"{n} {outcome}" for outcome, n in sorted(found.spans.items()) if n]
+        sides.append(f"spans {' + '.join(counts) or 'none'}")
+    if len(sides) == 1:
+        return Text(f"reconciled: {sides[0]}; no trace or span was asked for")
     if found.holds:
-        return Text(f"reconciled: {' = '.join(parts)}", style="green")
-    return Text(f"NOT reconciled: {' ≠ '.join(parts)}", style="bold red")
+        return Text(f"reconciled: {' = '.join(sides)}", style="green")
+    return Text(f"NOT reconciled: {' ≠ '.join(sides)}", style="bold red")
 
 
 def _table(title: str) -> Table:

@@ -9,7 +9,15 @@ from pydantic_core import PydanticCustomError
 
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
 
-__all__ = ["TWO_OF_A_NAME", "CacheSpec", "Defaults", "ModelSpec", "Section", "SuiteSpec"]
+__all__ = [
+    "TWO_OF_A_NAME",
+    "CacheSpec",
+    "Defaults",
+    "ModelSpec",
+    "Section",
+    "SuiteSpec",
+    "TelemetrySpec",
+]
 
 #: Type of the error where a name is taken; its context has the `index` of the second probe.
 TWO_OF_A_NAME: Final = "two_of_a_name"
@@ -71,6 +79,32 @@ class CacheSpec(Section):
     max_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
+class TelemetrySpec(Section):
+    """Where spans and metrics go; the command line's options have the same names.
+
+    Attributes:
+        otlp: URL of an OTLP receiver for spans.
+        otlp_protocol: How to speak to it; by default what
+            OTEL_EXPORTER_OTLP_PROTOCOL says, else grpc on port 4317 and
+            http/protobuf elsewhere.
+        span_budget: Hit spans a probe, or `all`.
+        metrics_port: Port of an endpoint for Prometheus; 0 takes a free one.
+        metrics_address: Where it listens.
+        metrics_linger: Seconds to wait, after the end, for one scrape.
+        pushgateway: URL of a Pushgateway.
+        metrics_file: File for node_exporter's textfile collector.
+    """
+
+    otlp: Text | None = None
+    otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
+    span_budget: Annotated[int, Field(ge=0)] | Literal["all"] = 2000
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    metrics_address: Text = "127.0.0.1"
+    metrics_linger: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 0.0
+    pushgateway: Text | None = None
+    metrics_file: Text | None = None
+
+
 class SuiteSpec(Section):
     """A whole suite.
 
@@ -83,6 +117,7 @@ class SuiteSpec(Section):
         exactness: `fast` computes prompts in padded batches, `strict` each
             alone and whole.
         period: How often the suite is meant to run: a number and s, m, h, d or w.
+        telemetry: Where spans and metrics go.
         probes: In the order in which they run.
     """
 
@@ -93,6 +128,7 @@ class SuiteSpec(Section):
     cache: CacheSpec = CacheSpec()
     exactness: Literal["fast", "strict"] = "fast"
     period: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] | None = None
+    telemetry: TelemetrySpec = TelemetrySpec()
     probes: Annotated[tuple[AnyProbe, ...], Field(strict=False, min_length=1)]
 
     @property
