@@ -30,7 +30,7 @@ def test_a_run_that_passes_exits_with_0(invoke: Invoke, suite_file: Path, loaded
     assert (ran.exit_code, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
     assert "cache: 2 of 10 lookups answered without a forward pass (20 %)" in lines
-    assert lines[-1] == "reconciled: 10 lookups; no trace was asked for"
+    assert lines[-1] == "reconciled: 10 lookups; no trace or span was asked for"
     assert [backend.closed for backend in loaded] == [True]
 
 

@@ -47,10 +47,10 @@ TWO = DeltaKL(name="two", prompts=["a"])
 
 
 def test_the_last_lines_sum_it_up(run_of: RunOf) -> None:
-    """They say what the cache answered, and that no trace was asked for."""
+    """They say what the cache answered, and that no trace or span was asked for."""
     *_, cache, reconciled = lines_of(run_of(ONE, TWO))
     assert cache == "cache: 2 of 8 lookups answered without a forward pass (25 %)"
-    assert reconciled == "reconciled: 8 lookups; no trace was asked for"
+    assert reconciled == "reconciled: 8 lookups; no trace or span was asked for"
 
 
 def test_every_probe_has_a_row(run_of: RunOf) -> None:

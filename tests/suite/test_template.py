@@ -11,7 +11,7 @@ import yaml
 from forwardscope.probes import PROBES
 from forwardscope.suite import SuiteSpec
 from forwardscope.suite.loading import parse_suite
-from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec
+from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec, TelemetrySpec
 
 _OPTION = re.compile(r"^( *)# (\w+: )", re.MULTILINE)
 
@@ -51,6 +51,7 @@ def test_every_key_is_shown() -> None:
     assert set(content["model"]) == set(ModelSpec.model_fields)
     assert set(content["defaults"]) == set(Defaults.model_fields)
     assert set(content["cache"]) == set(CacheSpec.model_fields)
+    assert set(content["telemetry"]) == set(TelemetrySpec.model_fields)
     assert probes["delta_kl"] >= shared
     for kind, model in PROBES.items():
         assert probes[kind] | shared == set(model.model_fields) | shared
@@ -67,4 +68,6 @@ def test_shown_values_are_the_defaults() -> None:
     assert shown.probes[1].top_k == Defaults().top_k
     assert shown.defaults == Defaults()
     assert shown.cache.max_entries == CacheSpec().max_entries
+    assert shown.telemetry.span_budget == TelemetrySpec().span_budget
+    assert shown.telemetry.metrics_address == TelemetrySpec().metrics_address
     assert (shown.exactness, shown.model.device, shown.model.dtype) == ("fast", "auto", "auto")

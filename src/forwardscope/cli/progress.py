@@ -41,6 +41,7 @@ class RunProgress(Observer):
     def __init__(self, spec: SuiteSpec, stats: BackendStats, *, quiet: bool) -> None:
         console = Console(stderr=True)
         self._total = len(spec.probes)
+        self._quiet = quiet
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -68,6 +69,11 @@ class RunProgress(Observer):
     def say(self, what: str) -> None:
         """Name what goes on now."""
         self._progress.update(self._task, description=what)
+
+    def tell(self, line: str) -> None:
+        """Print a line that stays, also where no bar is drawn."""
+        if not self._quiet:
+            self._progress.console.print(Text(line), soft_wrap=True)
 
     def probe_started(self, index: int, probe: Probe) -> None:
         """Name the probe that runs now."""

@@ -61,11 +61,14 @@ def _run(
     progress = RunProgress(spec, instrumentation.stats, quiet=quiet)
     accounts = _KeepAccounts()
     with progress:
+        if telemetry.endpoint_url is not None:
+            progress.tell(f"metrics: {telemetry.endpoint_url}")
         backend = _load(spec, instrumentation)
         try:
             observer = Observers(progress, accounts, telemetry.observer)
             result = run_suite(spec, backend, observer=observer)
-            progress.say("delivering telemetry")
+            if telemetry.wanted:
+                progress.say(_delivering(spec, telemetry))
             delivery = telemetry.finish()
         except BaseException:
             telemetry.finish(linger=False)
@@ -74,6 +77,13 @@ def _run(
             backend.close()
     settled = accounts.of_run.reconciliation()
     return result.model_copy(update={"delivery": delivery, "reconciliation": settled})
+
+
+def _delivering(spec: SuiteSpec, telemetry: Telemetry) -> str:
+    seconds = spec.telemetry.metrics_linger
+    if telemetry.endpoint_url is not None and seconds > 0:
+        return f"waiting at most {seconds:g} s for a last scrape"
+    return "delivering telemetry"
 
 
 class _KeepAccounts(Observer):

@@ -91,6 +91,12 @@ class Telemetry:
         """Where the run can be scraped."""
         return None if self._endpoint is None else self._endpoint.url
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything goes anywhere."""
+        ways = (self._pipeline, self._endpoint, self._pusher, self._settings.metrics_file)
+        return any(way is not None for way in ways)
+
     def watch(self, instrumentation: BackendInstrumentation) -> None:
         """Show a backend's metrics and account for its spans."""
         self._instrumentation = instrumentation
