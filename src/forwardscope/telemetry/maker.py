@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, Literal
@@ -52,6 +54,7 @@ class SpanMaker:
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, Outcome]] = Counter()
+        self._warned = False
 
     @property
     def used(self) -> bool:
@@ -76,6 +79,9 @@ class SpanMaker:
     ) -> trace.Span:
         """Start a span.
 
+        A sampler or processor of the program's that raises costs the span, and
+        never the lookup: it is counted as dropped, and warned of once.
+
         Args:
             name: One of names.py.
             parent: The context that it hangs under.
@@ -83,15 +89,19 @@ class SpanMaker:
             attributes: What it carries from the start.
             links: What it links to.
         """
-        return self._tracer.start_span(
-            name,
-            context=parent,
-            attributes=attributes,
-            links=links,
-            start_time=start_ns + self._epoch_ns,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        try:
+            return self._tracer.start_span(
+                name,
+                context=parent,
+                attributes=attributes,
+                links=links,
+                start_time=start_ns + self._epoch_ns,
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        except Exception as error:  # noqa: BLE001 - it may be anybody's code
+            self._warn(error)
+            return trace.INVALID_SPAN
 
     def start_lookup(
         self, question: Question, result: str, start_ns: int, parent: Context
@@ -109,9 +119,17 @@ class SpanMaker:
 
     def end(self, span: trace.Span, name: str, end_ns: int, before: Outcome | None = None) -> None:
         """End a span and count it; what it was counted as `before` it is no longer."""
-        # a span that the sampler declined is on purpose not there, as is one beyond the budget
-        self.settle(name, "ended" if span.is_recording() else "elided", before)
-        span.end(end_ns + self._epoch_ns)
+        outcome: Outcome = "ended"
+        if span is trace.INVALID_SPAN:
+            outcome = "dropped"
+        elif not span.is_recording():  # the sampler declined it: on purpose, like one over budget
+            outcome = "elided"
+        self.settle(name, outcome, before)
+        try:
+            span.end(end_ns + self._epoch_ns)
+        except Exception as error:  # noqa: BLE001 - it may be anybody's code
+            self.settle(name, "dropped", "ended")
+            self._warn(error)
 
     def settle(
         self, name: str, outcome: Outcome, before: Outcome | None = None, n: int = 1
@@ -121,6 +139,18 @@ class SpanMaker:
             self._counts[name, outcome] += n
             if before is not None:
                 self._counts[name, before] -= n
+
+    def _warn(self, error: Exception) -> None:
+        warn, self._warned = not self._warned, True
+        if warn:
+            # where warnings are errors it is still only counted: no lookup fails for its span
+            with suppress(RuntimeWarning):
+                warnings.warn(
+                    f"span not made: {type(error).__name__} in the tracer provider; "
+                    "lookups go on, such spans are counted as dropped",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def outcomes(self) -> Counter[tuple[str, Outcome]]:
         """Return how many spans, by name and outcome, as of one moment."""
