@@ -7,32 +7,23 @@ as long as the exporter likes; this one counts, and keeps to its time.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 from collections import Counter, deque
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
-from opentelemetry.sdk.environment_variables import (
-    OTEL_EXPORTER_OTLP_ENDPOINT,
-    OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
-)
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from forwardscope.errors import OutputError
+from forwardscope.cli.targets import OtlpTarget
 from forwardscope.telemetry.maker import Outcome
 
-__all__ = ["SpanPipeline", "endpoint_in_environment", "make_exporter", "make_provider"]
+__all__ = ["SpanPipeline", "make_exporter", "make_provider"]
 
 _CAPACITY = 8192
 _CHUNK = 512
 _DELAY_S = 0.5
-_GRPC_PORT = 4317
 _TRACES_PATH = "/v1/traces"
 _LONGEST_REASON = 160
 _OS_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ,]+)")
@@ -165,46 +156,15 @@ class _LastWords(logging.Handler):
         self._logger.propagate = self._propagated
 
 
-def endpoint_in_environment() -> str | None:
-    """Return the endpoint that the standard variables name; None where they turn spans off.
-
-    Raises:
-        OutputError: OTEL_TRACES_EXPORTER asks for another exporter.
-    """
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return None
-    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() or "otlp"
-    if wanted == "none":
-        return None
-    found = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or os.environ.get(
-        OTEL_EXPORTER_OTLP_ENDPOINT
-    )
-    if found and wanted != "otlp":
-        raise OutputError(f"OTEL_TRACES_EXPORTER is {wanted!r}; only otlp and none are known here")
-    return found or None
-
-
-def make_exporter(url: str, protocol: str | None, *, in_environment: bool) -> SpanExporter:
-    """Return an exporter; credentials, headers, time-out and TLS are the standard variables'.
-
-    Args:
-        url: Of the receiver; for HTTP the signal's path is added.
-        protocol: `http/protobuf` or `grpc`; None to find out.
-        in_environment: The URL is that of the variables, which the exporter reads itself.
-
-    Raises:
-        OutputError: The URL or the protocol is none that is known.
-    """
-    protocol = protocol or _protocol_of(url)
-    endpoint = None if in_environment else url
-    if protocol == "grpc":
+def make_exporter(target: OtlpTarget) -> SpanExporter:
+    """Return an exporter; headers, time-out, compression and TLS are the standard variables'."""
+    endpoint = target.url if target.asked else None
+    if target.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcExporter,
         )
 
         return GrpcExporter(endpoint and endpoint.replace("grpc://", "http://", 1))
-    if protocol != "http/protobuf":
-        raise OutputError(f"OTLP protocol {protocol!r} is not known; use http/protobuf or grpc")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter as HttpExporter,
     )
@@ -225,13 +185,3 @@ def make_provider(pipeline: SpanPipeline) -> TracerProvider:
     provider = TracerProvider(resource=named.merge(Resource(asked)), shutdown_on_exit=False)
     provider.add_span_processor(pipeline)
     return provider
-
-
-def _protocol_of(url: str) -> str:
-    named = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_PROTOCOL) or os.environ.get(
-        OTEL_EXPORTER_OTLP_PROTOCOL
-    )
-    if named:
-        return named.strip().lower()
-    parts = urlsplit(url)
-    return "grpc" if parts.scheme == "grpc" or parts.port == _GRPC_PORT else "http/protobuf"

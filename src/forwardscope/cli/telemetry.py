@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
 
+from forwardscope.cli.targets import check_url, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
@@ -129,23 +128,16 @@ class Telemetry:
     # -- opening ------------------------------------------------------------------------
 
     def _open_spans(self) -> None:
-        url, in_environment = self._settings.otlp, False
-        if url is not None:
-            _check_url("otlp", url, ("http", "https", "grpc"))
-        if find_spec("opentelemetry.sdk") is None:
-            if url is not None:
-                raise MissingExtraError("opentelemetry-sdk", "otel")
+        target = otlp_target(self._settings.otlp, self._settings.otlp_protocol)
+        if target is None:
             return
-        from forwardscope.cli import otlp  # noqa: PLC0415 - of an extra
+        try:
+            from forwardscope.cli import otlp  # noqa: PLC0415 - of an extra
 
-        if url is None:
-            url, in_environment = otlp.endpoint_in_environment(), True
-        if url is None:
-            return
-        exporter = otlp.make_exporter(
-            url, self._settings.otlp_protocol, in_environment=in_environment
-        )
-        self._otlp_url = _without_credentials(url)
+            exporter = otlp.make_exporter(target)
+        except ImportError as error:
+            raise MissingExtraError("the OpenTelemetry SDK for OTLP", "otel") from error
+        self._otlp_url = without_credentials(target.url)
         self._pipeline = otlp.SpanPipeline(exporter)
         self.tracer_provider = otlp.make_provider(self._pipeline)
 
@@ -164,7 +156,7 @@ class Telemetry:
     def _open_pusher(self) -> None:
         url = self._settings.pushgateway
         if url is not None:
-            _check_url("pushgateway", url, ("http", "https"))
+            check_url("pushgateway", url, ("http", "https"), "http://127.0.0.1:9091")
             self._pusher = Pusher(url, self._of_run, self._metrics.labels)
 
     # -- as it goes ---------------------------------------------------------------------
@@ -195,7 +187,7 @@ class Telemetry:
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
 
     def _push_told(self, pusher: Pusher, failure: str | None) -> Delivery:
-        to = f"Pushgateway {_without_credentials(pusher.url)}"
+        to = f"Pushgateway {without_credentials(pusher.url)}"
         if failure is not None:
             return Delivery(to=to, what=f"the run's end was not pushed: {failure}", ok=False)
         return Delivery(to=to, what=f"pushed {pusher.pushes} times", ok=True)
@@ -207,13 +199,14 @@ class Telemetry:
 
     def _scrapes_told(self, endpoint: MetricsEndpoint, *, linger: bool) -> Delivery:
         seconds = self._settings.metrics_linger
-        came = None
+        after, ok = "", True
         if linger and seconds > 0:
-            came = endpoint.linger(seconds)
-        what = f"scraped {endpoint.scrapes} times"
-        if came is not None:
-            what += ", also after the end" if came else f", not within {seconds:g} s after the end"
-        return Delivery(to=endpoint.url, what=what, ok=came is not False)
+            try:
+                ok = endpoint.linger(seconds)
+            except KeyboardInterrupt:  # enough waited; the run's result is not lost for it
+                ok = False
+            after = ", also after the end" if ok else f", not within {seconds:g} s after the end"
+        return Delivery(to=endpoint.url, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
 
 
 class _Republish(Observer):
@@ -231,20 +224,3 @@ class _Republish(Observer):
 
 def _until(due: float) -> float:
     return max(0.0, due - time.monotonic())
-
-
-def _check_url(option: str, url: str, schemes: tuple[str, ...]) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in schemes and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise OutputError(
-            f"{option}: {url!r} is no URL of a server; write it like {schemes[0]}://127.0.0.1:4318"
-        )
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,93 @@
+"""Where spans go, by the options, the suite and the standard variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from forwardscope.errors import OutputError
+
+__all__ = ["OtlpTarget", "check_url", "otlp_target", "without_credentials"]
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOLS = ("http/protobuf", "grpc")
+_GRPC_PORT = 4317
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpTarget:
+    """An OTLP receiver.
+
+    Attributes:
+        url: Where it is.
+        protocol: `http/protobuf` or `grpc`.
+        asked: Whether the user named it; else the standard variables did, which
+            the exporter reads for itself.
+    """
+
+    url: str
+    protocol: str
+    asked: bool
+
+
+def otlp_target(
+    url: str | None, protocol: str | None, environ: Mapping[str, str] = os.environ
+) -> OtlpTarget | None:
+    """Return where spans go; None for nowhere.
+
+    Args:
+        url: What the user asked for, or None to look at the standard variables.
+        protocol: How the user wants it spoken to, or None to find out.
+        environ: The environment.
+
+    Raises:
+        OutputError: The URL, the protocol or the exporter asked for is none that is known.
+    """
+    if url is not None:
+        check_url("otlp", url, ("http", "https", "grpc"), "http://127.0.0.1:4318")
+        return OtlpTarget(url, _protocol(url, protocol, environ), asked=True)
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "otlp"
+    found = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    if found is None or exporter == "none":
+        return None
+    if exporter != "otlp":
+        raise OutputError(f"OTEL_TRACES_EXPORTER is {exporter!r}; only otlp and none are known")
+    return OtlpTarget(found, _protocol(found, protocol, environ), asked=False)
+
+
+def check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:
+    """Make sure that a URL names a server.
+
+    Raises:
+        OutputError: It does not.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in schemes and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise OutputError(f"{option}: {url!r} is no URL of a server; write it like {example}")
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL that can be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _protocol(url: str, asked: str | None, environ: Mapping[str, str]) -> str:
+    named = asked or next((environ[n] for n in _PROTOCOL_VARIABLES if environ.get(n)), None)
+    if named is None:
+        parts = urlsplit(url)
+        grpc = parts.scheme == "grpc" or parts.port == _GRPC_PORT
+        return "grpc" if grpc else "http/protobuf"
+    named = named.strip().lower()
+    if named not in _PROTOCOLS:
+        raise OutputError(f"OTLP protocol {named!r} is not known; use {' or '.join(_PROTOCOLS)}")
+    return named
