@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Final
+
 from forwardscope.core.cache import DisabledCache
 from forwardscope.core.ledger import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.result import CacheUse, Reconciliation, SeriesResult, Tally
 from forwardscope.telemetry import names
+from forwardscope.telemetry.maker import Outcome
 
 __all__ = ["Accounts"]
+
+_FLUSH_S: Final = 1.0
 
 
 class Accounts:
@@ -27,6 +33,7 @@ class Accounts:
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
         self._evictions = instrumentation.cache.evictions
+        instrumentation.spans.flush(_FLUSH_S)  # what was asked before is not the run's
         self._spans = instrumentation.spans.outcomes()
         self._elided = instrumentation.spans.elided()
 
@@ -67,8 +74,7 @@ class Accounts:
     @property
     def spans_dropped(self) -> int:
         """Spans of the run, of any name, that were not delivered."""
-        now = self._inst.spans.outcomes() - self._spans
-        return sum(n for (_, outcome), n in now.items() if outcome == "dropped")
+        return sum(n for (_, outcome), n in self._outcomes().items() if outcome == "dropped")
 
     def backend_stats(self) -> BackendStats:
         """Return the totals; `max_batch_size` is over the backend's life."""
@@ -117,5 +123,11 @@ class Accounts:
     def _lookup_spans(self) -> dict[str, int] | None:
         if not self._inst.spans.used:
             return None
-        now = self._inst.spans.outcomes() - self._spans
-        return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name}
+        now = self._outcomes()
+        return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name and n}
+
+    def _outcomes(self) -> Counter[tuple[str, Outcome]]:
+        """Count the run's spans; what was pending before it may have become something since."""
+        now = self._inst.spans.outcomes()
+        now.subtract(self._spans)
+        return now

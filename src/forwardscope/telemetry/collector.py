@@ -11,13 +11,12 @@ from __future__ import annotations
 import platform
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Protocol
 
 from forwardscope.core.cache import ForwardCache
-from forwardscope.core.keys import view_family
+from forwardscope.core.keys import printable, view_family
 from forwardscope.core.ledger import OTHER, Books, Counts, Ledger
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
@@ -196,15 +195,16 @@ def _by_label(books: Books) -> tuple[dict[tuple[str, str, str], Counts], int]:
     The first probes to be counted keep their names, so no label value changes
     its meaning between two scrapes.
     """
-    probes = dict.fromkeys(key.probe or "" for key in books.series)
-    kept = set(list(probes)[: MAX_PROBES + 1]) if "" in probes else set(list(probes)[:MAX_PROBES])
+    probes = dict.fromkeys(printable(key.probe) for key in books.series if key.probe)
+    probes.pop(OTHER, None)  # the ledger's own fold
+    kept = {"", *list(probes)[:MAX_PROBES]}
     folded: dict[tuple[str, str, str], Counts] = {}
     for key, counts in books.series.items():
-        probe = key.probe or ""
-        family = key.view_id if key.view_id == OTHER else view_family(key.view_id)
-        label = (probe if probe in kept else OTHER, family, key.op)
-        folded[label] = folded.get(label, Counts(errors=Counter())) + counts
-    return folded, len(probes.keys() - kept)
+        probe, op = printable(key.probe or ""), printable(key.op)
+        view = key.view_id if key.view_id == OTHER else printable(view_family(key.view_id))
+        label = (probe if probe in kept else OTHER, view, op)
+        folded[label] = folded.get(label, Counts()) + counts
+    return folded, max(0, len(probes) - MAX_PROBES)
 
 
 _collectors: weakref.WeakKeyDictionary[CollectorRegistry, ForwardscopeCollector] = (
@@ -231,10 +231,14 @@ def register(source: Source, registry: CollectorRegistry | None = None) -> Forwa
 
     registry = REGISTRY if registry is None else registry
     with _registering:
-        collector = _collectors.get(registry)
-        if collector is None:
-            collector = ForwardscopeCollector()
+        collector = ForwardscopeCollector()
+        try:
             registry.register(collector)
+        except ValueError:  # its metrics are there already: ours, or somebody else's
+            if registry not in _collectors:
+                raise
+            collector = _collectors[registry]
+        else:
             _collectors[registry] = collector
         collector.add(source)
     return collector

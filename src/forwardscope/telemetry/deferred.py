@@ -6,7 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
+
+from forwardscope.core.forks import reset_in_children
 
 __all__ = ["CAPACITY", "AnsweredLookup", "DeferredSpans"]
 
@@ -44,7 +47,7 @@ class DeferredSpans:
     there has been nothing to do for a while, and is started again when needed.
 
     Args:
-        make: Makes one span; called in the thread.
+        make: Makes one span, and counts what became of it; called in the thread.
         pace: Called in the thread before each chunk of spans; may wait.
         capacity: The most that is queued.
     """
@@ -58,13 +61,18 @@ class DeferredSpans:
         self._make = make
         self._pace = pace
         self._capacity = capacity
-        self._queue: deque[AnsweredLookup] = deque()
+        self._closed = False
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin with nothing queued and no thread; what the parent queued it makes itself."""
         self._changed = threading.Condition(threading.Lock())
+        self._queue: deque[AnsweredLookup] = deque()
         self._thread: threading.Thread | None = None
         self._offered = 0
         self._made = 0
         self._hurry = False
-        self._closed = False
 
     def offer(self, lookup: AnsweredLookup) -> bool:
         """Take one; False where the queue is full or closed."""
@@ -76,7 +84,7 @@ class DeferredSpans:
             self._offered += 1
             if queued == 0:
                 self._wake()
-            elif queued == self._capacity // 2:
+            elif queued + 1 == self._capacity // 2:
                 self._changed.notify_all()
         return True
 
@@ -97,7 +105,11 @@ class DeferredSpans:
             return self._changed.wait_for(lambda: self._made >= goal, timeout_s)
 
     def close(self, timeout_s: float) -> int:
-        """Take no more, make what is queued, and return how many were not made in time."""
+        """Take no more, make what is queued, and return how many were given up.
+
+        The few that are in the thread's hands when time is up are not given up:
+        they may still be made.
+        """
         due = time.monotonic() + timeout_s
         with self._changed:
             self._closed = True
@@ -106,6 +118,7 @@ class DeferredSpans:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._queue, timeout_s)
             left = len(self._queue)
+            self._offered -= left
             self._queue.clear()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -114,7 +127,7 @@ class DeferredSpans:
 
     def _wake(self) -> None:
         """See to it that a thread runs and looks at the queue; the lock is held."""
-        if self._thread is None or not self._thread.is_alive():  # a fork leaves none
+        if self._thread is None:
             self._thread = threading.Thread(
                 target=self._work, name="forwardscope-spans", daemon=True
             )
@@ -128,7 +141,8 @@ class DeferredSpans:
                 with self._changed:
                     chunk = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
                 for lookup in chunk:
-                    self._make(lookup)
+                    with suppress(Exception):  # one that cannot be made is not the others' end
+                        self._make(lookup)
                 with self._changed:
                     self._made += len(chunk)
                     self._changed.notify_all()

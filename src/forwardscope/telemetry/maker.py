@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
 from forwardscope.core.clock import Clock
+from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import printable
 from forwardscope.telemetry import names
 
@@ -52,9 +53,15 @@ class SpanMaker:
         self._provider = provider
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
-        self._lock = threading.Lock()
         self._counts: Counter[tuple[str, Outcome]] = Counter()
         self._warned = False
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Leave what is pending to the parent."""
+        self._lock = threading.Lock()
+        self._counts[LOOKUP, "pending"] = 0
 
     @property
     def used(self) -> bool:

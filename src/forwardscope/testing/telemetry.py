@@ -46,7 +46,7 @@ class SeenSpan:
         end_ms: When it ended.
         attributes: What it carries.
         status: `unset`, `ok` or `error`.
-        links: Numbers of the spans that it links to.
+        links: Numbers of the spans that it links to, as far as they were seen.
     """
 
     id: int
@@ -137,5 +137,7 @@ def _numbered(ended: Sequence[Any]) -> Iterator[SeenSpan]:
             end_ms=(span.end_time - ended[0].start_time) / 1e6,
             attributes=dict(span.attributes),
             status=span.status.status_code.name.lower(),
-            links=tuple(ids[link.context.span_id] for link in span.links),
+            links=tuple(
+                ids[link.context.span_id] for link in span.links if link.context.span_id in ids
+            ),
         )

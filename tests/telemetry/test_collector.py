@@ -1,0 +1,235 @@
+"""Backends on a Prometheus registry: what a scrape shows are the numbers of the ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from forwardscope import BackendInstrumentation
+from forwardscope.telemetry import ForwardscopeCollector, names, register, unregister
+from forwardscope.testing import InMemoryTelemetry
+
+pytestmark = pytest.mark.timeout(120)
+
+InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+_PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Return a registry with nothing else on it."""
+    return CollectorRegistry()
+
+
+def _fail(*_: object) -> Any:
+    raise ValueError("no")
+
+
+def _ask(backend: BackendInstrumentation, probe: str | None, view: str = "base") -> None:
+    backend.set_current_probe(probe)
+    backend.cached("op", view, "prompt", 0, lambda: None)
+
+
+def _samples(registry: CollectorRegistry) -> Samples:
+    every = [sample for family in registry.collect() for sample in family.samples]
+    read = {(one.name, tuple(sorted(one.labels.items()))): one.value for one in every}
+    assert len(read) == len(every), "two samples have the same name and labels"
+    return read
+
+
+def _of(registry: CollectorRegistry, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """Return the samples of one metric by the values of some labels."""
+    every = [sample for family in registry.collect() for sample in family.samples]
+    chosen = [sample for sample in every if sample.name == metric]
+    read = {tuple(one.labels[label] for label in labels): one.value for one in chosen}
+    assert len(read) == len(chosen), f"{labels} do not tell the samples of {metric} apart"
+    return read
+
+
+def test_the_numbers_are_the_ledgers(registry: CollectorRegistry, tmp_path: Path) -> None:
+    """After hits, misses, errors and batches each sample is what the backend counted."""
+    backend = BackendInstrumentation(
+        cache_maxsize=3, cache_max_bytes=4096, trace_path=tmp_path / "t.jsonl"
+    )
+    register(backend, registry)
+    for prompt in ("a", "a", "b"):
+        backend.cached("op", "base", prompt, 0, lambda: None)
+    with pytest.raises(ValueError, match="no"):
+        backend.cached("op", "base", "broken", 0, _fail)
+    backend.cached("op", "base", "large", 0, lambda: bytes(5000))
+    backend.set_current_probe("probe")
+    backend.cached_batch("other", "ft", ["a", "b", "a", "c"], 0, lambda indices: indices)
+    read = lambda name, **labels: registry.get_sample_value(  # noqa: E731
+        f"forwardscope_{name}", {"backend": "default", **labels}
+    )
+    outside = {"probe": "", "view": "base", "op": "op"}
+    inside = {"probe": "probe", "view": "ft", "op": "other"}
+    by_result = [
+        [read("cache_lookups_total", **series, result=one) for one in ("hit", "miss", "coalesced")]
+        for series in (outside, inside)
+    ]
+    assert by_result == [[1, 4, 0], [0, 3, 1]]
+    assert read("forward_passes_total", **outside) == 3
+    assert read("forward_passes_total", **inside) == 3
+    assert read("forward_errors_total", **outside, error_type="ValueError") == 1
+    assert read("forward_duration_seconds_count", op="op") == 3
+    assert read("forward_duration_seconds_bucket", op="other", le="+Inf") == 3
+    sizes = [read("batch_prompts_bucket", le=le) for le in ("1.0", "2.0", "4.0", "8.0", "+Inf")]
+    assert sizes == [0, 0, 1, 1, 1]
+    assert (read("batch_prompts_count"), read("batch_prompts_sum")) == (1, 3)
+    assert read("batch_prompts_max") == 3
+    books, cache = backend.ledger.books(), backend.cache
+    seconds = _of(registry, "forwardscope_scoring_seconds_total", "op")
+    spent = {(key.op,): counts.scoring_ns / 1e9 for key, counts in books.series.items()}
+    assert seconds == spent
+    for op, seen in books.durations.items():
+        assert read("forward_duration_seconds_sum", op=op) == seen.total
+    assert (read("cache_entries"), read("cache_bytes")) == (len(cache), cache.nbytes)
+    assert (read("cache_max_entries"), read("cache_max_bytes")) == (3, 4096)
+    assert (read("cache_evictions_total"), read("cache_rejections_total")) == (2, 1)
+    assert (read("trace_records_total"), read("trace_write_errors_total")) == (9, 0)
+    assert read("probe_names_folded") == 0
+    backend.close()
+
+
+def test_what_is_not_there_has_no_sample(registry: CollectorRegistry) -> None:
+    """Without trace, byte bound and spans their metrics are absent; without cache it is empty."""
+    backend = BackendInstrumentation(cache_enabled=False)
+    register(backend, registry)
+    _ask(backend, None)
+    shown = {name for name, _ in _samples(registry)}
+    absent = (names.TRACE_RECORDS, names.TRACE_WRITE_ERRORS, names.CACHE_MAX_BYTES)
+    assert shown.isdisjoint(metric.name for metric in (*absent, names.SPANS_TOTAL))
+    assert registry.get_sample_value("forwardscope_cache_entries", {"backend": "default"}) == 0
+
+
+def test_several_backends_share_a_registry(registry: CollectorRegistry) -> None:
+    """Each has samples of its own name, and the build is told once."""
+    backends = [BackendInstrumentation(name=name) for name in ("one", "two")]
+    collectors = {register(backend, registry) for backend in backends}
+    assert len(collectors) == 1
+    _ask(backends[1], None)
+    _ask(backends[1], None)
+    entries = _of(registry, "forwardscope_cache_entries", "backend")
+    assert entries == {("one",): 0, ("two",): 1}
+    assert len(_of(registry, "forwardscope_build_info", "version", "python")) == 1
+    assert _of(registry, "forwardscope_cache_lookups_total", "backend", "result") == {
+        ("two", "hit"): 1,
+        ("two", "miss"): 1,
+        ("two", "coalesced"): 0,
+    }
+
+
+def test_two_backends_of_one_name_are_an_error(registry: CollectorRegistry) -> None:
+    """The message names it and the way out, and the first one stays; twice the same is fine."""
+    first = BackendInstrumentation(name="mine")
+    register(first, registry)
+    register(first, registry)
+    with pytest.raises(ValueError, match=r"'mine' is registered already; give each .* own name="):
+        register(BackendInstrumentation(name="mine"), registry)
+    _ask(first, None)
+    assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 1}
+
+
+def test_a_backend_can_be_taken_off(registry: CollectorRegistry) -> None:
+    """Its samples are gone and its name is free; one that is not there is no error."""
+    first, second = (BackendInstrumentation(name="mine") for _ in range(2))
+    unregister(first, registry)
+    register(first, registry)
+    _ask(first, None)
+    unregister(second, registry)
+    assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 1}
+    unregister(first, registry)
+    unregister(first, registry)
+    assert _of(registry, "forwardscope_cache_entries", "backend") == {}
+    register(second, registry)
+    assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 0}
+
+
+def test_a_collector_can_be_taken_off_as_any_other(registry: CollectorRegistry) -> None:
+    """After prometheus_client's own `unregister`, `register` shows a backend again."""
+    registry.unregister(register(BackendInstrumentation(name="one"), registry))
+    register(BackendInstrumentation(name="two"), registry)
+    assert _of(registry, "forwardscope_cache_entries", "backend") == {("two",): 0}
+
+
+def test_two_registries_show_the_same_backend() -> None:
+    """One backend can be on both, and taking it off one leaves the other."""
+    one, two = CollectorRegistry(), CollectorRegistry()
+    backend = BackendInstrumentation()
+    assert register(backend, one) is not register(backend, two)
+    _ask(backend, None)
+    assert _samples(one) == _samples(two)
+    unregister(backend, one)
+    assert {name for name, _ in _samples(one)} == {"forwardscope_build_info"}
+    assert _of(two, "forwardscope_cache_entries", "backend") == {("default",): 1}
+
+
+def test_describing_reads_no_ledger() -> None:
+    """All families are told without samples, though the backend cannot be read."""
+
+    class Unreadable:
+        name = "unreadable"
+
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"{name} was read")
+
+    collector = ForwardscopeCollector()
+    collector.add(Unreadable())  # type: ignore[arg-type]
+    families = list(collector.describe())
+    assert len(families) == len(names.BACKEND_METRICS)
+    assert [family.samples for family in families] == [[]] * len(families)
+    with pytest.raises(AssertionError, match="was read"):
+        list(collector.collect())
+
+
+def test_a_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: InThread) -> None:
+    """While threads ask, each scrape has misses = passes + errors, and no counter falls."""
+    backend = telemetry.instrumentation(span_budget=10)
+    scraped, start = threading.Event(), threading.Barrier(4)
+
+    def ask(name: str) -> int:
+        start.wait(_PATIENCE_S)
+        asked = 0
+        while True:
+            backend.cached("op", "base", f"{name} {asked}", 0, lambda: None)
+            with pytest.raises(ValueError, match="no"):
+                backend.cached("op", "base", f"{name} {asked} broken", 0, _fail)
+            backend.cached_batch("op", "base", [name, f"{name} {asked} batch"], 0, list)
+            asked += 1
+            if scraped.is_set():
+                return asked
+
+    futures = [in_thread(lambda name=name: ask(name)) for name in "abc"]
+    start.wait(_PATIENCE_S)
+    before: Samples = {}
+    try:
+        for _ in range(40):
+            now = _samples(telemetry.registry)
+            counted: Counter[str] = Counter()
+            for (name, labels), value in now.items():
+                counted[f"{name} {dict(labels).get('result', '')}"] += int(value)
+            passes = counted["forwardscope_forward_passes_total "]
+            failed = counted["forwardscope_forward_errors_total "]
+            assert counted["forwardscope_cache_lookups_total miss"] == passes + failed
+            assert counted["forwardscope_forward_duration_seconds_count "] == passes
+            grows = [key for key in before if key[0].endswith(("_total", "_count", "_bucket"))]
+            assert all(now[key] >= before[key] for key in grows)
+            before = now
+    finally:
+        scraped.set()
+    asked = sum(future.result(_PATIENCE_S) for future in futures)
+    stats = backend.stats
+    assert stats.forward_passes == 2 * asked + 3
+    assert stats.cache_misses == 3 * asked + 3
+    read = _of(telemetry.registry, "forwardscope_cache_lookups_total", "result")
+    assert read["miss",] == 3 * asked + 3

@@ -1,0 +1,230 @@
+"""What is emitted is what names.py says, all of it and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client import Metric as Family
+
+import forwardscope
+from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, PromptCollapse
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.run_metrics import RunMetrics
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.telemetry import names, register
+from forwardscope.telemetry.names import Metric
+from forwardscope.testing import (
+    InMemoryTelemetry,
+    ScriptedBackend,
+    ScriptedView,
+    pseudo_random_logits,
+)
+
+_SOURCE = Path(forwardscope.__file__).parent
+_MODULES = sorted(_SOURCE.rglob("*.py"))
+_TYPES = {"string": str, "int": int, "float": float}
+
+each_metric = pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.name)
+
+
+def _suite(*probes: Probe, **settings: Any) -> SuiteSpec:
+    model = ModelSpec(path="some-model", adapter="some-adapter")
+    return SuiteSpec(version=1, name="tested", model=model, probes=probes, **settings)
+
+
+def _script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
+    if prompt == "broken":
+        raise ValueError("no")
+    if prompt == "interrupted":
+        raise KeyboardInterrupt
+    return pseudo_random_logits(view, prompt)
+
+
+# -- metrics --------------------------------------------------------------------------------
+
+
+def test_names_are_unique() -> None:
+    """No two metrics, spans or attributes have one name."""
+    for kind in (names.METRICS, names.SPANS, names.ATTRIBUTES):
+        own = [one.name for one in kind]
+        assert sorted(set(own)) == sorted(own)
+
+
+@each_metric
+def test_a_metric_is_named_as_prometheus_has_it(metric: Metric) -> None:
+    """A counter, and nothing else, ends in `_total`; a base unit is part of the name."""
+    assert re.fullmatch(r"forwardscope(_[a-z]+)+", metric.name)
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    in_name = [unit for unit in ("seconds", "bytes") if unit in metric.name.split("_")]
+    assert [metric.unit] == in_name or (not in_name and metric.unit not in ("seconds", "bytes"))
+    assert not metric.name.endswith(("_bucket", "_sum", "_count"))
+
+
+@each_metric
+def test_a_metric_is_explained(metric: Metric) -> None:
+    """It has a line of help, labels of its own and a query that asks for it."""
+    assert re.fullmatch(r"[A-Z0-9].*\.", metric.help)
+    assert metric.labels
+    assert len(set(metric.labels)) == len(metric.labels)
+    assert all(re.fullmatch(r"[a-z][a-z_]*", label) and label != "le" for label in metric.labels)
+    asked = set(re.findall(r"forwardscope_[a-z_]+", metric.example))
+    suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
+    own = {f"{metric.name}{suffix}" for suffix in suffixes}
+    assert asked & own
+    shown = [
+        f"{one.name}{suffix}"
+        for one in names.METRICS
+        for suffix in (("_bucket", "_sum", "_count") if one.kind == "histogram" else ("",))
+    ]
+    assert asked <= set(shown)
+
+
+def _check(families: Iterable[Family], metrics: Sequence[Metric]) -> None:
+    """Compare families, each with samples, with what was promised of them."""
+    for family, metric in zip(families, metrics, strict=True):
+        stem = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
+        assert (family.name, family.type) == (stem, metric.kind)
+        assert family.documentation == metric.help
+        assert family.unit in ("", metric.unit)
+        told = {sample.name for sample in family.samples}
+        if metric.kind == "histogram":
+            assert told == {f"{metric.name}{suffix}" for suffix in ("_bucket", "_count", "_sum")}
+        else:
+            assert told == {metric.name}
+        for sample in family.samples:
+            bucket = ("le",) if sample.name.endswith("_bucket") else ()
+            assert tuple(sample.labels) == (*metric.labels, *bucket)
+
+
+def test_a_backend_shows_what_is_promised(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
+    """With everything on and used, each metric has samples of its own name and labels."""
+    backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl", cache_max_bytes=4096)
+    for _ in range(2):
+        backend.cached("op", "base", "prompt", 0, lambda: None)
+    with pytest.raises(ValueError, match="no"):
+        backend.cached(
+            "op", "base", "broken", 0, lambda: _script(ScriptedView("base", 0), "broken")
+        )
+    backend.cached_batch("op", "base", ["a", "b"], 0, lambda indices: indices)
+    assert backend.spans.flush(60.0)
+    backend.close()
+    collector = register(backend, telemetry.registry)
+    _check(collector.collect(), names.BACKEND_METRICS)
+    described = list(collector.describe())
+    assert [family.samples for family in described] == [[]] * len(names.BACKEND_METRICS)
+    assert [(one.name, one.type, one.documentation, one.unit) for one in described] == [
+        (one.name, one.type, one.documentation, one.unit) for one in collector.collect()
+    ]
+
+
+def test_a_run_shows_what_is_promised() -> None:
+    """After one that passed, each gauge of a run has samples; before it there is none."""
+    suite = _suite(DeltaKL(name="change", prompts=["a"], min_mean=1e-6), period="1d")
+    shown, registry = RunMetrics(suite), CollectorRegistry()
+    registry.register(shown)
+    assert list(shown.collect()) == []
+    assert [one.name for one in shown.describe()] == [one.name for one in names.RUN_METRICS]
+    result = run_suite(suite, ScriptedBackend(), observer=shown)
+    assert result.passed
+    _check(shown.collect(), names.RUN_METRICS)
+    verdicts = [
+        registry.get_sample_value(
+            names.PROBE_VERDICT.name, {"suite": "tested", "probe": "change", "verdict": verdict}
+        )
+        for verdict in ("pass", "fail", "error", "skip")
+    ]
+    assert verdicts == [1, 0, 0, 0]
+
+
+# -- spans ----------------------------------------------------------------------------------
+
+
+def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTelemetry) -> None:
+    """All four probes, an error and an interrupt show all that is listed, of the listed types."""
+    instrumentation = telemetry.instrumentation()
+    prompts = ("a", "b")
+    run_suite(
+        _suite(
+            NullAdapter(name="baseline", runs=2, sentinel_prompts=["s"]),
+            DeltaKL(name="change", prompts=prompts),
+            AdapterAblation(name="response", prompts=prompts),
+            PromptCollapse(name="long-context", prompts=prompts, context_lengths=(0, 4, 8)),
+            DeltaKL(name="error", prompts=["a", "broken"]),
+        ),
+        ScriptedBackend(_script, instrumentation=instrumentation),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(
+            _suite(DeltaKL(name="stopped", prompts=["interrupted"])),
+            ScriptedBackend(_script, instrumentation=instrumentation),
+        )
+    types: dict[str, dict[str, set[type]]] = defaultdict(lambda: defaultdict(set))
+    for span in telemetry.spans():
+        for key, value in span.attributes.items():
+            types[span.name][key].add(type(value))
+    assert types == {
+        span.name: {one.name: {_TYPES[one.type]} for one in span.attributes} for span in names.SPANS
+    }
+
+
+def test_all_attributes_are_those_of_spans() -> None:
+    """Each module constant that is an attribute belongs to a span."""
+    constants = {one for one in vars(names).values() if isinstance(one, names.Attribute)}
+    assert constants == set(names.ATTRIBUTES)
+    spans = {one.name for one in vars(names).values() if isinstance(one, names.Span)}
+    assert spans == {one.name for one in names.SPANS}
+    metrics = {one.name for one in vars(names).values() if isinstance(one, Metric)}
+    assert metrics == {one.name for one in names.METRICS}
+
+
+# -- the source -----------------------------------------------------------------------------
+
+
+def _literals(module: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def _is_module(dotted: str) -> bool:
+    path = _SOURCE.parent.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_names_are_written_once() -> None:
+    """No string of another module begins as a metric or an attribute does, our modules aside."""
+    found = {
+        (module.relative_to(_SOURCE).as_posix(), line, text)
+        for module in _MODULES
+        for line, text in _literals(module)
+        if text.startswith(("forwardscope_", "forwardscope.")) and not _is_module(text)
+    }
+    assert {where for where, _, _ in found} == {"telemetry/names.py"}
+
+
+def _imported(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_sdk_is_for_programs_alone() -> None:
+    """Only the command line and the test doubles import OpenTelemetry's SDK and exporters."""
+    importing = {
+        module.relative_to(_SOURCE).parts[0]
+        for module in _MODULES
+        for name in _imported(module)
+        if f"{name}.".startswith(("opentelemetry.sdk.", "opentelemetry.exporter."))
+    }
+    assert importing == {"cli", "testing"}

@@ -1,0 +1,212 @@
+"""Whatever is asked: lookups, records and spans agree, and the values are the same without them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from forwardscope import BackendInstrumentation
+from forwardscope.probes import DeltaKL
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.telemetry import deferred, names
+from forwardscope.testing import InMemoryTelemetry, ScriptedBackend
+
+pytestmark = pytest.mark.timeout(300)
+
+_PROMPTS = ("a", "b", "c", "d")
+prompts = st.sampled_from(_PROMPTS)
+steps = st.one_of(
+    st.tuples(st.just("ask"), prompts),
+    st.tuples(st.just("fail"), prompts),
+    st.tuples(st.just("nested"), prompts),
+    st.tuples(st.just("batch"), st.lists(prompts, max_size=6)),
+    st.tuples(st.just("fail batch"), st.lists(prompts, max_size=6)),
+    st.tuples(st.just("probe"), st.sampled_from(["one", "two", None])),
+)
+Step = tuple[str, Any]
+
+
+class _Asked:
+    """A backend that is asked a program; it keeps what came of each step."""
+
+    def __init__(self, backend: BackendInstrumentation) -> None:
+        self.backend = backend
+        self.came: list[object] = []
+
+    def run(self, program: Sequence[Step]) -> None:
+        for kind, what in program:
+            try:
+                self.came.append(self._step(kind, what))
+            except ValueError as error:
+                self.came.append(str(error))
+
+    def _step(self, kind: str, what: Any) -> object:
+        if kind == "probe":
+            return self.backend.set_current_probe(what)
+        if kind == "ask":
+            return self._ask(what, lambda: np.float64(len(self.came)))
+        if kind == "fail":
+            return self._ask(what, _fail)
+        if kind == "nested":
+            return self._ask(what, lambda: self._ask("inner", lambda: len(self.came)))
+        compute = (
+            _fail if kind == "fail batch" else (lambda indices: [len(self.came)] * len(indices))
+        )
+        return self.backend.cached_batch("op", "base", what, 0, compute)
+
+    def _ask(self, prompt: str, compute: Callable[[], Any]) -> object:
+        return self.backend.cached("op", "base", prompt, 0, compute)
+
+
+def _fail(*_: object) -> Any:
+    raise ValueError("no")
+
+
+@settings(max_examples=60)
+@given(
+    program=st.lists(steps, max_size=25),
+    budget=st.none() | st.integers(0, 6),
+    cache_enabled=st.booleans(),
+)
+def test_the_books_agree(program: list[Step], budget: int | None, cache_enabled: bool) -> None:
+    """After any program each lookup is a record, and a span that ended or was elided."""
+    telemetry = InMemoryTelemetry()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.jsonl"
+        backend = telemetry.instrumentation(
+            trace_path=path, span_budget=budget, cache_enabled=cache_enabled
+        )
+        _Asked(backend).run(program)
+        spans = telemetry.spans()
+        records = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+        backend.close()
+    lookups = [one for one in spans if one.name == "cache.lookup"]
+    outcomes = backend.spans.outcomes()
+    own = {outcome: n for (name, outcome), n in outcomes.items() if name == "cache.lookup"}
+    assert sum(own.values()) == backend.stats.total_lookups == len(records)
+    assert own.get("ended", 0) == len(lookups)
+    assert set(own) <= {"ended", "elided"}
+    for name in ("forward", "cache.lookup_batch"):
+        assert outcomes[name, "ended"] == sum(one.name == name for one in spans)
+    told = [one.attributes["forwardscope.cache.result"] for one in lookups]
+    assert told.count("miss") == backend.stats.cache_misses
+    errors = [one for one in lookups if one.status == "error"]
+    assert len(errors) == backend.stats.cache_misses - backend.stats.forward_passes
+
+
+@settings(max_examples=30)
+@given(program=st.lists(steps, max_size=25), budget=st.none() | st.integers(0, 3))
+def test_telemetry_changes_no_value(program: list[Step], budget: int | None) -> None:
+    """What comes back, and what is counted, is the same with and without spans and trace."""
+    plain = _Asked(BackendInstrumentation())
+    with tempfile.TemporaryDirectory() as folder:
+        seen = _Asked(
+            InMemoryTelemetry().instrumentation(
+                trace_path=Path(folder) / "trace.jsonl", span_budget=budget
+            )
+        )
+        for asked in (plain, seen):
+            asked.run(program)
+            asked.backend.close()
+    assert plain.came == seen.came
+    of_both = [asked.backend.stats.to_dict() for asked in (plain, seen)]
+    for stats in of_both:
+        del stats["scoring_wall_s"]
+    assert of_both[0] == of_both[1]
+
+
+def test_a_run_gives_the_same_numbers_with_telemetry() -> None:
+    """A suite's scores are equal bit for bit, with spans and without."""
+    spec = SuiteSpec(
+        version=1,
+        model=ModelSpec(path="some-model", adapter="some-adapter"),
+        probes=(DeltaKL(name="change", prompts=["a", "b"]),),
+    )
+    seen = InMemoryTelemetry().instrumentation()
+    results = [
+        run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
+        for instrumentation in (seen, BackendInstrumentation())
+    ]
+    found = [
+        [probe.model_dump(exclude={"duration_s", "stats"}) for probe in result.probes]
+        for result in results
+    ]
+    assert found[0] == found[1]
+    assert results[0].reconciliation.spans == {"ended": 6}
+    assert results[1].reconciliation.spans is None
+
+
+def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTelemetry) -> None:
+    """A record names the trace of its lookup's span, and the span which that hangs under."""
+    memory = InMemorySpanExporter()
+    telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
+    backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl")
+    with backend.spans.around(names.PROBE_RUN, {}):
+        for _ in range(2):
+            backend.cached("op", "base", "single", 0, lambda: None)
+        backend.cached_batch("op", "base", ["single", "x", "y", "x"], 0, lambda indices: indices)
+    backend.cached("op", "base", "root", 0, lambda: None)
+    backend.close()
+    spans = [span for span in memory.get_finished_spans() if span.name == "cache.lookup"]
+    expected = sorted(
+        (
+            span.attributes["forwardscope.prompt_hash"],
+            span.attributes["forwardscope.cache.result"] == "miss",
+            format_trace_id(span.context.trace_id),
+            "" if span.parent is None else format_span_id(span.parent.span_id),
+        )
+        for span in spans
+        if span.attributes is not None and span.context is not None
+    )
+    records = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    told = [
+        (r["prompt_hash"], not r["hit"], r["trace_id"], r.get("parent_id", "")) for r in records
+    ]
+    assert sorted(told) == expected
+    assert len({parent for _, _, _, parent in told}) == 3
+
+
+def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
+    """A hit under no span, and any lookup without a tracer, name no trace."""
+    seen = InMemoryTelemetry().instrumentation(trace_path=tmp_path / "seen.jsonl")
+    plain = BackendInstrumentation(trace_path=tmp_path / "plain.jsonl")
+    for backend in (seen, plain):
+        for _ in range(2):
+            backend.cached("op", "base", "prompt", 0, lambda: None)
+        backend.close()
+    for name, traced in (("seen", [True, False]), ("plain", [False, False])):
+        lines = (tmp_path / f"{name}.jsonl").read_text("ascii").splitlines()
+        records = [json.loads(line) for line in lines]
+        assert ["trace_id" in record for record in records] == traced
+        assert not any("parent_id" in record for record in records)
+
+
+def test_a_run_is_not_charged_with_spans_from_before(
+    monkeypatch: pytest.MonkeyPatch, telemetry: InMemoryTelemetry
+) -> None:
+    """Hits of a used backend whose spans are still to be made do not upset the run's books."""
+    monkeypatch.setattr(deferred, "_LINGER_S", 3600.0)
+    instrumentation = telemetry.instrumentation()
+    for _ in range(6):
+        instrumentation.cached("op", "base", "before", 0, lambda: None)
+    spec = SuiteSpec(
+        version=1,
+        model=ModelSpec(path="some-model", adapter="some-adapter"),
+        probes=(DeltaKL(name="change", prompts=["a"]),),
+    )
+    result = run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
+    assert result.reconciliation.lookups == 4
+    assert result.reconciliation.spans == {"ended": 4}
+    assert result.reconciliation.holds

@@ -1,0 +1,111 @@
+"""Spans of what goes wrong or is odd: told without a message, and such that it can be sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from forwardscope.core.keys import prompt_hash
+from forwardscope.telemetry import names
+from forwardscope.testing import InMemoryTelemetry
+
+_KEY = ("next_token_dist", "base", "prompt", 8)
+
+
+def test_a_failure_is_told_by_its_class_alone(telemetry: InMemoryTelemetry) -> None:
+    """Lookup and forward pass are errors; the message, which may quote a prompt, is nowhere."""
+    memory = InMemorySpanExporter()
+    telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
+    backend, error = telemetry.instrumentation(), KeyError("a secret prompt")
+
+    def compute(*_: object) -> Any:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        backend.cached(*_KEY, compute)
+    assert caught.value is error
+    with backend.spans.around(names.PROBE_RUN, {}), pytest.raises(KeyError):
+        backend.cached(*_KEY, compute)
+    with pytest.raises(KeyError), backend.spans.around(names.SUITE_RUN, {}):
+        raise error
+    failed = Counter((one.name, one.status) for one in telemetry.spans())
+    assert failed == {
+        ("cache.lookup", "error"): 2,
+        ("forward", "error"): 2,
+        ("probe.run", "unset"): 1,
+        ("suite.run", "error"): 1,
+    }
+    for span in memory.get_finished_spans():
+        assert (span.events, span.status.description) == ((), None)
+        assert "secret" not in span.to_json()
+        expected = "KeyError" if span.status.status_code.name == "ERROR" else None
+        assert (span.attributes or {}).get("error.type") == expected
+
+
+def test_a_batch_that_fails(telemetry: InMemoryTelemetry) -> None:
+    """The call, its pass and the lookups that missed are errors; what was a hit stays one."""
+    backend = telemetry.instrumentation()
+    backend.cached("next_token_dist", "base", "known", 8, lambda: None)
+    seen = len(telemetry.spans())
+    with pytest.raises(RuntimeError, match="1 values for 2 prompts"):
+        backend.cached_batch("next_token_dist", "base", ["known", "a", "b"], 8, lambda _: [0])
+    spans = telemetry.spans()[seen:]
+    told = [(one.name, one.status, one.attributes.get("error.type")) for one in spans]
+    assert Counter(told) == {
+        ("cache.lookup_batch", "error", "RuntimeError"): 1,
+        ("cache.lookup", "unset", None): 1,
+        ("cache.lookup", "error", "RuntimeError"): 2,
+        ("forward", "error", "RuntimeError"): 1,
+    }
+    known, a, b = map(prompt_hash, ("known", "a", "b"))
+    results = Counter(
+        (one.attributes["forwardscope.prompt_hash"], one.attributes["forwardscope.cache.result"])
+        for one in spans
+        if one.name == "cache.lookup"
+    )
+    assert results == {(known, "hit"): 1, (a, "miss"): 1, (b, "miss"): 1}
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
+def test_no_span_stays_current_after_a_failure(
+    telemetry: InMemoryTelemetry, error: BaseException
+) -> None:
+    """Whatever a compute raises, all spans have ended and the next lookup is a root of its own."""
+    backend = telemetry.instrumentation()
+
+    def compute(*_: object) -> Any:
+        raise error
+
+    for ask in (
+        lambda: backend.cached(*_KEY, compute),
+        lambda: backend.cached_batch("op", "base", ["a", "b"], 0, compute),
+    ):
+        with pytest.raises(type(error)) as caught:
+            ask()
+        assert caught.value is error
+        assert not trace.get_current_span().get_span_context().is_valid
+    backend.cached(*_KEY, lambda: None)
+    spans = telemetry.spans()
+    roots = [one.name for one in spans if one.parent is None]
+    assert roots == ["cache.lookup", "cache.lookup_batch", "cache.lookup"]
+    outcomes = {("cache.lookup", "ended"): 4, ("forward", "ended"): 3}
+    assert backend.spans.outcomes() == {**outcomes, ("cache.lookup_batch", "ended"): 1}
+
+
+def test_any_string_can_be_asked(telemetry: InMemoryTelemetry) -> None:
+    """Lone surrogates in op, view, prompt and model are escaped, which no exporter could send."""
+    backend = telemetry.instrumentation()
+    lone = "\udc80"
+    for _ in range(2):
+        backend.cached(lone, lone, lone, 0, lambda: None)
+        backend.cached_batch(lone, lone, [lone, "other"], 1, lambda indices: indices)
+    spans = telemetry.spans()
+    assert len(spans) == 10
+    for span in spans:
+        assert span.attributes["forwardscope.op"] == "\\udc80"
+        assert span.attributes["forwardscope.view"] == "\\udc80"
