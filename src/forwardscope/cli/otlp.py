@@ -26,7 +26,8 @@ _CHUNK = 512
 _DELAY_S = 0.5
 _TRACES_PATH = "/v1/traces"
 _LONGEST_REASON = 160
-_OS_ERROR = re.compile(r"\[Errno -?\d+\] ([\w ,]+)")
+#: What an exporter says last, after whom it asked and how often.
+_REASON = re.compile(r"(?:\[Errno -?\d+\]|remote host:|details:) ([\w ,]+)")
 
 
 class SpanPipeline(SpanProcessor):
@@ -148,8 +149,8 @@ class _LastWords(logging.Handler):
             self.note(said)
 
     def note(self, said: str) -> None:
-        known = _OS_ERROR.search(said)
-        self.message = known[1] if known else said[:_LONGEST_REASON]
+        known = _REASON.findall(said)
+        self.message = known[-1] if known else said[:_LONGEST_REASON]
 
     def stop(self) -> None:
         self._logger.removeHandler(self)

@@ -6,11 +6,14 @@ None of them can make a run fail or wait: what does not arrive is told by
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -42,17 +45,18 @@ class MetricsEndpoint:
     """
 
     def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        from prometheus_client import (  # noqa: PLC0415 - it has global collectors
-            make_wsgi_app,
-            start_http_server,
-        )
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - it has global collectors
 
         self._served = threading.Condition()
         self._asked = 0
         self._answered: list[int] = []
         self._app = make_wsgi_app(registry)
-        self._server, self._thread = start_http_server(port, address, registry)
-        self._server.set_app(self._serve)
+        server = _Server6 if ":" in address else _Server
+        self._server = make_server(address, port, self._serve, server, _QuietHandler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="forwardscope-metrics", daemon=True
+        )
+        self._thread.start()
         host = f"[{address}]" if ":" in address else address
         self.url: Final = f"http://{host}:{self._server.server_port}/metrics"
 
@@ -76,17 +80,32 @@ class MetricsEndpoint:
         self._thread.join()
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body: Iterable[bytes] = self._app(environ, start_response)
         if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] == "/favicon.ico":
-            return body
-        with self._served:
+            return self._app(environ, start_response)  # type: ignore[no-any-return]
+        with self._served:  # before the values are read, for `linger` to know how old they are
             number, self._asked = self._asked, self._asked + 1
-        return _Body(body, lambda: self._note(number))
+        return _Body(self._app(environ, start_response), lambda: self._note(number))
 
     def _note(self, number: int) -> None:
         with self._served:
             self._answered.append(number)
             self._served.notify_all()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a scraper that connects and says nothing keeps nobody waiting
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a scraper that went away in the middle."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Log no scrape."""
 
 
 class _Body:

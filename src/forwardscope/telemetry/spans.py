@@ -254,8 +254,11 @@ def ids_of(parent: Context, own_trace: str | None = None) -> tuple[str | None, s
     Args:
         parent: The context that it hangs under.
         own_trace: The trace that it began itself, where it hangs under nothing.
+
+    Returns:
+        None for what is not sampled: its spans are nowhere.
     """
     found = trace.get_current_span(parent).get_span_context()
-    if not found.is_valid:
+    if not (found.is_valid and found.trace_flags.sampled):
         return own_trace, None
     return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)

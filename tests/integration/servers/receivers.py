@@ -1,0 +1,147 @@
+"""Two OTLP receivers that keep what arrives: one for HTTP, one for gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
+
+from .processes import PATIENCE_S, free_port, until
+
+
+class Receiver:
+    """What arrived. Safe under threads.
+
+    Attributes:
+        url: For `--otlp`.
+        stop: Stop listening, in the middle of whatever goes on; twice is once.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.stop: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._spans: list[Span] = []
+        self._resources: list[dict[str, Any]] = []
+
+    def take(self, span: Span) -> None:
+        """Keep a span."""
+        with self._lock:
+            self._spans.append(span)
+
+    def take_request(self, request: ExportTraceServiceRequest) -> None:
+        """Keep a whole request."""
+        for resource in request.resource_spans:
+            with self._lock:
+                self._resources.append(attributes(resource.resource))
+                self._spans += [span for scope in resource.scope_spans for span in scope.spans]
+
+    @property
+    def resources(self) -> list[dict[str, Any]]:
+        """Attributes of what the spans came from, where the receiver tells."""
+        with self._lock:
+            return list(self._resources)
+
+    def spans(self, trace_id: str | None = None) -> list[Span]:
+        """The spans so far, of one trace or of all."""
+        with self._lock:
+            spans = list(self._spans)
+        return [one for one in spans if trace_id in (None, one.trace_id.hex())]
+
+    def wait_for(self, trace_id: str, number: int) -> list[Span]:
+        """The spans of a trace, once there are as many; more of them is an error."""
+        until(lambda: len(self.spans(trace_id)) >= number, f"{number} spans of {trace_id} arrive")
+        spans = self.spans(trace_id)
+        assert len(spans) == number
+        return spans
+
+
+def attributes(carrier: Any) -> dict[str, Any]:
+    """The attributes of a span or of a resource."""
+    return {
+        one.key: getattr(one.value, one.value.WhichOneof("value")) for one in carrier.attributes
+    }
+
+
+@contextmanager
+def receive_http() -> Iterator[Receiver]:
+    """oteltap, in a thread with a loop of its own."""
+    receiver = Receiver()
+    ready, ended = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    port = free_port()
+
+    async def serve() -> None:
+        settings = OtelTapHttpProtobufReceiverSettings(http_port=port)
+        async with OtelTapHttpProtobufReceiver(settings) as tap:
+            pump = asyncio.create_task(_pump(tap, receiver))
+            await asyncio.sleep(0)  # the pump listens from now on
+            ready.set()
+            await ended.wait()
+        await pump
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=work, name="oteltap", daemon=True)
+
+    def stop() -> None:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(ended.set)
+            thread.join(PATIENCE_S)
+
+    thread.start()
+    assert ready.wait(PATIENCE_S), "oteltap does not listen"
+    receiver.url, receiver.stop = f"http://127.0.0.1:{port}", stop
+    try:
+        yield receiver
+    finally:
+        stop()
+
+
+async def _pump(tap: OtelTapHttpProtobufReceiver, receiver: Receiver) -> None:
+    async for span in tap.stream_traces():
+        receiver.take(span)
+
+
+class _Servicer(TraceServiceServicer):
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802 - the protocol's name
+        self, request: ExportTraceServiceRequest, context: object
+    ) -> ExportTraceServiceResponse:
+        self._receiver.take_request(request)
+        return ExportTraceServiceResponse()
+
+
+@contextmanager
+def receive_grpc() -> Iterator[Receiver]:
+    """A gRPC server with OTLP's trace service."""
+    receiver = Receiver()
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        add_TraceServiceServicer_to_server(_Servicer(receiver), server)
+        receiver.url = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        receiver.stop = lambda: server.stop(0).wait()
+        server.start()
+        try:
+            yield receiver
+        finally:
+            receiver.stop()
