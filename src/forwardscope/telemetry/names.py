@@ -1,7 +1,8 @@
 """Every metric, span and attribute that forwardscope emits, once.
 
 The collector, the spans, the dashboards, the alert rules and docs/telemetry.md
-take their names, types, units, help and labels from here.
+take their names, types, units, help and labels from here. It is one long table:
+each name with what it says and what is asked of it, and nothing that runs.
 """
 
 from __future__ import annotations
