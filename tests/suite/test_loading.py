@@ -89,6 +89,17 @@ def test_a_typo_in_a_key_gets_a_suggestion(right: str, wrong: str, said: str) ->
         ("cache:\n  max_entries: 9", "cache: 9", "7: cache: must be a mapping; got 9"),
         ("defaults:", "exactness: exact\ndefaults:", "5: exactness: must be 'fast' or 'strict'"),
         ("defaults:", "period: 1y\ndefaults:", "5: period: must match pattern"),
+        ("defaults:", "telemetry: {otpl: x}\ndefaults:", "5: telemetry.otpl: unknown key; did you"),
+        (
+            "defaults:",
+            "telemetry: {metrics_port: '9'}\ndefaults:",
+            "5: telemetry.metrics_port: must",
+        ),
+        (
+            "defaults:",
+            "telemetry: {span_budget: -1}\ndefaults:",
+            "5: telemetry.span_budget: must be a whole number or all; got -1",
+        ),
         ("delta_kl", "delta_lk", f"11: probes[0].kind: unknown probe kind 'delta_lk'; {KINDS}"),
         ("kind: adapter_ablation", "top_k: 5", f"15: probes[1].kind: missing; one of {KINDS}"),
         ("delta_kl", "[]", "11: probes[0].kind: unknown probe kind '[]'"),

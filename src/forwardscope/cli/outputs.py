@@ -64,7 +64,7 @@ def instrumentation_for(
             trace_path=trace,
             name=spec.name or "default",
             tracer_provider=tracer_provider or NoOpTracerProvider(),
-            span_budget=None if budget == "all" else budget,
+            span_budget=budget if isinstance(budget, int) else None,
         )
     except OSError as error:
         raise _unwritable("trace", trace, error) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
+from forwardscope.telemetry.spans import DEFAULT_BUDGET
 
 __all__ = [
     "TWO_OF_A_NAME",
@@ -79,6 +81,14 @@ class CacheSpec(Section):
     max_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
+def _span_budget(given: object) -> int | str:
+    if given == "all":
+        return "all"
+    if type(given) is int and given >= 0:
+        return given
+    raise ValueError(f"must be a whole number or all; got {reprlib.repr(given)}")
+
+
 class TelemetrySpec(Section):
     """Where spans and metrics go; the command line's options have the same names.
 
@@ -97,7 +107,7 @@ class TelemetrySpec(Section):
 
     otlp: Text | None = None
     otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
-    span_budget: Annotated[int, Field(ge=0)] | Literal["all"] = 2000
+    span_budget: Annotated[int | str, PlainValidator(_span_budget)] = DEFAULT_BUDGET
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     metrics_address: Text = "127.0.0.1"
     metrics_linger: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 0.0
