@@ -236,3 +236,19 @@ def test_a_span_that_cannot_be_made_is_not_the_end_of_the_others() -> None:
         spans.offer(_lookup(number))
     spans.flush(1.0)
     assert made == [1, 2]
+
+
+def test_where_no_thread_can_be_started_nothing_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lookups go on while the system gives no threads, and the spans are made once it does."""
+    made: list[int] = []
+    spans = DeferredSpans(lambda lookup: made.append(lookup.question[3]), lambda: None, capacity=4)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        assert [spans.offer(_lookup(number)) for number in range(5)] == [True] * 4 + [False]
+    assert spans.flush(60.0)
+    assert made == [0, 1, 2, 3]
+    assert spans.close(60.0) == 0

@@ -82,10 +82,8 @@ class DeferredSpans:
                 return False
             self._queue.append(lookup)
             self._offered += 1
-            if queued == 0:
+            if queued in (0, self._capacity // 2):
                 self._wake()
-            elif queued + 1 == self._capacity // 2:
-                self._changed.notify_all()
         return True
 
     def nudge(self) -> None:
@@ -128,10 +126,10 @@ class DeferredSpans:
     def _wake(self) -> None:
         """See to it that a thread runs and looks at the queue; the lock is held."""
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._work, name="forwardscope-spans", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="forwardscope-spans", daemon=True)
+            with suppress(RuntimeError):  # the system gives no more threads: tried again later
+                thread.start()
+                self._thread = thread
         self._changed.notify_all()
 
     def _work(self) -> None:
