@@ -7,6 +7,7 @@ as long as the exporter likes; this one counts, and keeps to its time.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections import Counter, deque
@@ -161,6 +162,8 @@ def make_exporter(target: OtlpTarget) -> SpanExporter:
     """Return an exporter; headers, time-out, compression and TLS are the standard variables'."""
     endpoint = target.url if target.asked else None
     if target.protocol == "grpc":
+        # its core writes to stderr for itself, about what the report tells anyway
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcExporter,
         )
