@@ -74,6 +74,7 @@ def test_report_shows_all_four_probes_and_a_hit_rate(first: DemoRun) -> None:
     lookups = stats["cache_hits"] + stats["cache_misses"]
     assert f"cache: {stats['cache_hits']} of {lookups} lookups" in first.process.stdout
     assert f"reconciled: {lookups} lookups = {lookups} trace records" in first.process.stdout
+    assert first.result["expected_forward_passes"] == stats["forward_passes"] == 80
 
 
 def test_trace_and_result_agree(first: DemoRun) -> None:

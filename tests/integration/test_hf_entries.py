@@ -9,6 +9,9 @@ import pytest
 from forwardscope.backends.hf import HFBackend
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import ViewError
+from forwardscope.probes import AdapterAblation, DeltaKL
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
 
 Open = Callable[..., HFBackend]
 
@@ -53,6 +56,23 @@ def test_adapter_that_changes_more_is_not_aliased(
         assert view.id == view_id
         view.next_token_dist(PROMPT)
     assert backend.instrumentation.stats.forward_passes == 3
+
+
+@pytest.mark.parametrize(("adapter", "passes"), [("llama_lora", 5), ("llama_dora", 7)])
+def test_plan_knows_what_is_aliased(open_backend: Open, adapter: str, passes: int) -> None:
+    """A run costs what was planned, with plain LoRA and with DoRA, beyond the vocabulary too."""
+    spec = SuiteSpec(
+        version=1,
+        model=ModelSpec(path="some-model", adapter=adapter),
+        probes=[
+            DeltaKL(name="change", prompts=[PROMPT], top_k=10**6),
+            AdapterAblation(
+                name="response", prompts=[PROMPT], top_k=10**7, lambdas=(0.0, 0.5, 1.0)
+            ),
+        ],
+    )
+    result = run_suite(spec, open_backend(adapter))
+    assert result.backend_stats["forward_passes"] == result.expected_forward_passes == passes
 
 
 @not_plain

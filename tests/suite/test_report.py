@@ -139,6 +139,64 @@ def test_evictions_are_told_of(run_of: RunOf) -> None:
     assert cache.endswith("(25 %); evictions: 1 (max_entries 5)")
 
 
+def test_a_run_that_paid_more_is_told_of(run_of: RunOf) -> None:
+    """One line has what was paid, what was expected, and the bound that was too small."""
+    three = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two", "three")]
+    result = run_of(*three, cache_maxsize=3)
+    paid, evicted = result.backend_stats["forward_passes"], result.cache.evictions
+    line = f"paid {paid} forward passes, 6 expected: {paid - 6} again for what was evicted"
+    assert lines_of(result)[-2] == f"{line} ({evicted}); raise cache.max_entries to at least 6"
+
+
+@pytest.mark.parametrize(
+    ("cache", "why"),
+    [
+        ({"evictions": 0}, ""),
+        (
+            {"evictions": 66, "max_entries": 79},
+            ": 60 again for what was evicted (66); raise cache.max_entries to at least 80",
+        ),
+        (
+            {"evictions": 66, "max_entries": 80, "max_bytes": 9},
+            ": 60 again for what was evicted (66); raise cache.max_bytes",
+        ),
+        (
+            {"evictions": 66, "max_entries": 9, "max_bytes": 9},
+            ": 60 again for what was evicted (66); raise cache.max_entries to at least 80",
+        ),
+        (
+            {"rejections": 3, "max_entries": 9, "max_bytes": 9},
+            ": 60 again for what was rejected (3); raise cache.max_bytes",
+        ),
+        (
+            {"evictions": 6, "rejections": 3, "max_entries": 9, "max_bytes": 9},
+            ": 60 again for what was evicted (6) or rejected (3); "
+            "raise cache.max_entries to at least 80 and cache.max_bytes",
+        ),
+        ({"evictions": 66, "max_entries": 80}, ": 60 again for what was evicted (66)"),
+    ],
+)
+def test_what_is_known_of_why_is_told(run_of: RunOf, cache: dict[str, int], why: str) -> None:
+    """Evictions, rejections and bounds say which bound to raise, and no more than they know."""
+    result = run_of(ONE)
+    more = {
+        "backend_stats": {**result.backend_stats, "forward_passes": 140},
+        "expected_forward_passes": 80,
+        "cache": result.cache.model_copy(update=cache),
+    }
+    line = lines_of(result.model_copy(update=more))[-2]
+    assert line == f"paid 140 forward passes, 80 expected{why}"
+
+
+@pytest.mark.parametrize("expected", [6, 7, None])
+def test_a_run_that_paid_no_more_is_not_told_of(run_of: RunOf, expected: int | None) -> None:
+    """Nothing is said of a run that paid what was expected or less, or that was not planned."""
+    result = run_of(ONE, TWO)
+    assert (result.backend_stats["forward_passes"], result.expected_forward_passes) == (6, 6)
+    lines = lines_of(result.model_copy(update={"expected_forward_passes": expected}))
+    assert not any(line.startswith("paid ") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("found", "line"),
     [

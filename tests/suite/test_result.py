@@ -71,6 +71,13 @@ def test_another_version_is_refused(result: SuiteResult) -> None:
         SuiteResult.model_validate({**record, "more": 1})
 
 
+def test_a_result_from_before_plans_is_read(result: SuiteResult) -> None:
+    """A file without the expected forward passes is one whose run was not planned."""
+    record = json.loads(result.model_dump_json())
+    assert record.pop("expected_forward_passes") == result.backend_stats["forward_passes"]
+    assert SuiteResult.model_validate(record).expected_forward_passes is None
+
+
 def test_no_prompt_is_quoted(result: SuiteResult) -> None:
     """The text of prompts and sentinels is nowhere in a result."""
     assert "secret" not in result.model_dump_json()

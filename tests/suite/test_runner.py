@@ -16,7 +16,7 @@ from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import NonFiniteError
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import Observer, ProbeResult, SuiteResult, SuiteSpec, run_suite
-from forwardscope.suite.runner import FINITE_CHECK
+from forwardscope.suite.execution import FINITE_CHECK
 from forwardscope.suite.spec import Defaults
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 

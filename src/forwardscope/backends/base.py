@@ -74,6 +74,11 @@ class Backend(Protocol):
     One view is open at a time; opening a second raises a `ViewError` that
     names both. Whatever a view changes is undone when it closes, also on
     exceptions.
+
+    What a run should cost is planned from two more attributes, which a backend
+    may have: `scaled_aliases`, a mapping from a scale of the adapter to the id
+    of the view that stands for it, as its entries are the same (none assumed
+    without it); and `vocab_size`, where its views clip `top_k` (nowhere).
     """
 
     @property

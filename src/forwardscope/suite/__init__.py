@@ -2,6 +2,7 @@
 
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.observer import Observer, Observers, RunStarted
+from forwardscope.suite.plan import expected_forward_passes
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.runner import run_suite
@@ -15,6 +16,7 @@ __all__ = [
     "RunStarted",
     "SuiteResult",
     "SuiteSpec",
+    "expected_forward_passes",
     "load_suite",
     "run_suite",
 ]

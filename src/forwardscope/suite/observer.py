@@ -22,6 +22,8 @@ class RunStarted:
         trace_id: Of its OpenTelemetry trace, or None.
         started_s: When it began, in seconds since the epoch.
         accounts: Reads what it has asked so far; safe from any thread.
+        expected_forward_passes: What it should cost when nothing is evicted or
+            rejected; None where that could not be planned.
     """
 
     spec: SuiteSpec
@@ -29,6 +31,7 @@ class RunStarted:
     trace_id: str | None
     started_s: float
     accounts: Accounts
+    expected_forward_passes: int | None = None
 
 
 class Observer:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import (
+    CacheUse,
     Delivery,
     ProbeResult,
     Reconciliation,
@@ -40,6 +41,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_view_table(result.series))
     console.print()
     console.print(Text(_cache_line(result)))
+    if (overpaid := _overpaid_line(result)) is not None:
+        console.print(Text(overpaid, style="bold yellow"), soft_wrap=True)
     for one in result.delivery:
         console.print(_delivery_line(one), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))
@@ -100,6 +103,30 @@ def _cache_line(result: SuiteResult) -> str:
     if result.cache.evictions:
         line += f"; evictions: {result.cache.evictions} (max_entries {result.cache.max_entries})"
     return line
+
+
+def _overpaid_line(result: SuiteResult) -> str | None:
+    """Return how much more than planned a run paid, and what the counts know of why."""
+    paid, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
+    if expected is None or paid <= expected:
+        return None
+    line = f"paid {paid} forward passes, {expected} expected"
+    counts = {"evicted": result.cache.evictions, "rejected": result.cache.rejections}
+    lost = " or ".join(f"{what} ({n})" for what, n in counts.items() if n)
+    if not lost:
+        return line
+    line += f": {paid - expected} again for what was {lost}"
+    too_small = " and ".join(_too_small(result.cache, expected))
+    return f"{line}; raise {too_small}" if too_small else line
+
+
+def _too_small(cache: CacheUse, needed: int) -> Iterable[str]:
+    """Yield the bounds of a cache that did not hold so many entries."""
+    few = cache.evictions > 0 and cache.max_entries < needed
+    if few:
+        yield f"cache.max_entries to at least {needed}"
+    if cache.max_bytes is not None and (cache.rejections or not few):
+        yield "cache.max_bytes"
 
 
 def _delivery_line(one: Delivery) -> Text:

@@ -169,6 +169,8 @@ class SuiteResult(_Record):
         started_at: ISO 8601, UTC.
         wall_s: From the first lookup to the last verdict, in seconds.
         probes: In the order in which they ran.
+        expected_forward_passes: What the run should cost when nothing is evicted or
+            rejected, from an empty cache; null where that could not be planned.
         backend_stats: Totals of the run, as `BackendStats.to_dict` has them.
         series: Counts by probe, view and op.
         cache: The forward cache at the end.
@@ -192,6 +194,7 @@ class SuiteResult(_Record):
     started_at: str
     wall_s: float
     probes: list[ProbeResult]
+    expected_forward_passes: int | None = None
     backend_stats: dict[str, int | float]
     series: list[SeriesResult]
     cache: CacheUse

@@ -112,6 +112,7 @@ class RunMetrics(Observer):
             names.RUN_LOOKUPS: tally.lookups,
             names.RUN_HITS: tally.cache_hits,
             names.RUN_FORWARD_PASSES: tally.forward_passes,
+            names.RUN_EXPECTED: run.expected_forward_passes,
             names.RUN_FORWARD_SECONDS: tally.forward_s,
             names.RUN_ERRORS: tally.forward_errors,
             names.RUN_EVICTIONS: run.accounts.evictions,

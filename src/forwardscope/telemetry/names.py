@@ -284,6 +284,13 @@ RUN_FORWARD_PASSES: Final = _run_gauge(
     "forwardscope_run_forward_passes "
     "> 1.1 * quantile_over_time(0.5, forwardscope_run_forward_passes[7d])",
 )
+RUN_EXPECTED: Final = _run_gauge(
+    "expected_forward_passes",
+    "passes",
+    "Forward passes that the run should cost when nothing is evicted; absent where it could not "
+    "be planned.",
+    "forwardscope_run_forward_passes > forwardscope_run_expected_forward_passes",
+)
 RUN_FORWARD_SECONDS: Final = _run_gauge(
     "forward_seconds",
     "seconds",
@@ -357,6 +364,7 @@ RUN_METRICS: Final = (
     RUN_LOOKUPS,
     RUN_HITS,
     RUN_FORWARD_PASSES,
+    RUN_EXPECTED,
     RUN_FORWARD_SECONDS,
     RUN_ERRORS,
     RUN_EVICTIONS,

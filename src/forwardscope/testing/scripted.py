@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -75,7 +76,10 @@ class ScriptedBackend:
 
     Attributes:
         forward_batches: Each forward batch so far as (view id, prompts).
+        scaled_aliases: The scales whose view is another one: 0 and 1.
     """
+
+    scaled_aliases: Mapping[float, str] = MappingProxyType({0.0: BASE, 1.0: FINETUNED})
 
     def __init__(
         self,
@@ -103,8 +107,8 @@ class ScriptedBackend:
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
         """Open the view with the adapter scaled; 0 is the base and 1 the tuned view."""
-        aliases = {0.0: BASE, 1.0: FINETUNED}
-        return self._view(ScriptedView(aliases.get(lam, scaled_view_id(lam)), float(lam)))
+        view_id = self.scaled_aliases.get(lam, scaled_view_id(lam))
+        return self._view(ScriptedView(view_id, float(lam)))
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,16 @@ class HFBackend:
     def instrumentation(self) -> BackendInstrumentation:
         """Where this backend's lookups are cached, counted and traced."""
         return self._instrumentation
+
+    @property
+    def scaled_aliases(self) -> Mapping[float, str]:
+        """The scales whose view is another one: 0 and 1 with plain LoRA, else none."""
+        return self._aliases
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in a whole distribution."""
+        return self._forward.vocab_size
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the weights without the adapter."""

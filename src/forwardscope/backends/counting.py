@@ -1,0 +1,159 @@
+"""A backend without a model, to count what would be asked of one."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from opentelemetry.trace import NoOpTracerProvider
+
+from forwardscope.backends.base import Backend, NullBackend, ScalableBackend
+from forwardscope.backends.values import RollingLogprob, TokenDist
+from forwardscope.backends.views import (
+    BASE,
+    DEFAULT_INIT_SCALE,
+    FINETUNED,
+    CachedView,
+    null_view_id,
+    scaled_view_id,
+)
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["CountingBackend", "counting_backend"]
+
+#: Tokens that the absent model knows: few, as each costs time and none is looked at.
+_TOKENS: Final = 8
+#: Characters that Unicode keeps out of text, so that no prompt reads like filler.
+_FILLER: Final = "\ufdd0{}\ufdd1"
+
+
+class CountingBackend:
+    """A backend whose every answer is made up, and whose counts are those of a real one.
+
+    Its answers are finite and not uniform, differ from view to view and are
+    the same for all prompts of one view. An answer costs the same however long
+    the prompt. It has a cache that never evicts, no trace and no spans.
+
+    Args:
+        cache_enabled: False keeps nothing between calls.
+        scaled_aliases: As `Backend` has it.
+        vocab_size: Where `top_k` is clipped; None clips nowhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache_enabled: bool = True,
+        scaled_aliases: Mapping[float, str] | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        self.instrumentation: Final = BackendInstrumentation(
+            cache_maxsize=sys.maxsize,
+            cache_enabled=cache_enabled,
+            name="counting",
+            tracer_provider=NoOpTracerProvider(),
+        )
+        self.scaled_aliases: Final = {} if scaled_aliases is None else scaled_aliases
+        self.vocab_size: Final = sys.maxsize if vocab_size is None else vocab_size
+
+    def as_base(self) -> AbstractContextManager[CachedView]:
+        """Open the view without the adapter."""
+        return self._view(BASE)
+
+    def as_finetuned(self) -> AbstractContextManager[CachedView]:
+        """Open the view with the adapter."""
+        return self._view(FINETUNED)
+
+    def filler(self, tokens: int) -> str:
+        """Return a short text that differs for each number of tokens; empty for 0."""
+        return _FILLER.format(tokens) if tokens > 0 else ""
+
+    def identity(self) -> str:
+        """Return a fixed name."""
+        return "counting"
+
+    def close(self) -> None:
+        """Close the instrumentation."""
+        self.instrumentation.close()
+
+    def _view(self, view_id: str) -> AbstractContextManager[CachedView]:
+        scorer = _CountingScorer(view_id, self.vocab_size)
+        return nullcontext(CachedView(view_id, scorer, self.instrumentation))
+
+
+class _Scalable(CountingBackend):
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
+        return self._view(self.scaled_aliases.get(lam, scaled_view_id(lam)))
+
+
+class _Null(CountingBackend):
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
+    ) -> AbstractContextManager[CachedView]:
+        return self._view(null_view_id(seed, init_scale, rank_scale))
+
+
+class _ScalableNull(_Scalable, _Null):
+    pass
+
+
+_KINDS: Final = {
+    (False, False): CountingBackend,
+    (False, True): _Null,
+    (True, False): _Scalable,
+    (True, True): _ScalableNull,
+}
+
+
+def counting_backend(like: Backend | None, *, cache_enabled: bool = True) -> CountingBackend:
+    """Return a counting backend that shares and refuses what another one does.
+
+    A backend that does not say is taken to have no aliases and to clip no
+    `top_k`, so that it is expected to pay too much rather than too little. Its
+    views are taken to ask the cache as `CachedView` does.
+
+    Args:
+        like: Which abilities, `scaled_aliases` and `vocab_size` to have; asked
+            nothing else. None stands for one with all abilities.
+        cache_enabled: False keeps nothing between calls.
+    """
+    kind = _KINDS[
+        like is None or isinstance(like, ScalableBackend),
+        like is None or isinstance(like, NullBackend),
+    ]
+    return kind(
+        cache_enabled=cache_enabled,
+        scaled_aliases=getattr(like, "scaled_aliases", None),
+        vocab_size=getattr(like, "vocab_size", None),
+    )
+
+
+class _CountingScorer:
+    """Gives one made-up answer to all questions of a kind."""
+
+    def __init__(self, view_id: str, vocab_size: int) -> None:
+        self.vocab_size: Final = vocab_size
+        spread = 1.0 + zlib.crc32(view_id.encode()) / 2**32
+        logits = -spread * np.arange(_TOKENS)
+        self._logprobs: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum())
+
+    def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
+        kept, cut = self._logprobs[:top_k], self._logprobs[top_k:]
+        tail = float(np.log(np.exp(cut).sum())) if cut.size else None
+        dist = TokenDist(np.arange(kept.size), kept.astype(np.float32), _TOKENS, tail)
+        return [dist] * len(prompts)
+
+    def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        given = self._logprobs[1:]
+        rolled = RollingLogprob(
+            np.arange(_TOKENS), given.astype(np.float32), _TOKENS, float(given.sum())
+        )
+        return [rolled] * len(texts)
+
+    def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [float(self._logprobs[0])] * len(pairs)

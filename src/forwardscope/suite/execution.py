@@ -1,0 +1,119 @@
+"""Putting a suite's probes to a backend, in order: the way of a run, and of its plan."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from forwardscope.backends.base import Backend
+from forwardscope.core.keys import printable
+from forwardscope.errors import ForwardscopeError
+from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
+from forwardscope.suite.accounts import Accounts
+from forwardscope.suite.observer import Observer
+from forwardscope.suite.result import ProbeResult
+from forwardscope.suite.spans import at_probe_end, at_probe_start
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.telemetry import names
+
+__all__ = ["FINITE_CHECK", "run_probes", "told"]
+
+#: The name that a failed check of the views has among the probes of a result.
+FINITE_CHECK: Final = "finite_check"
+_CHECK_PROMPT = "hello"
+_CHECK_TOP_K = 8
+_LONGEST_MESSAGE = 300
+
+
+def run_probes(
+    spec: SuiteSpec, backend: Backend, accounts: Accounts, observer: Observer
+) -> list[ProbeResult]:
+    """Check both views for finite logits, then run the probes, in order.
+
+    Args:
+        spec: What to run.
+        backend: What to ask.
+        accounts: Of that backend.
+        observer: Told of each probe.
+
+    Returns:
+        What each found; what a probe raised is its ERROR. Where the check
+        fails, its ERROR alone.
+    """
+    broken = _finite_check(backend, accounts)
+    if broken is not None:
+        return [broken]
+    results: list[ProbeResult] = []
+    baseline = None
+    for index, probe in enumerate(spec.probes):
+        observer.probe_started(index, probe)
+        context = ProbeContext(
+            backend=backend,
+            seed=spec.defaults.seed,
+            top_k=spec.defaults.top_k,
+            baseline=baseline,
+            later=spec.probes[index + 1 :],
+        )
+        outcome, result = _run_probe(probe, context, accounts)
+        baseline = outcome.baseline or baseline
+        results.append(result)
+        observer.probe_finished(result)
+    return results
+
+
+def _finite_check(backend: Backend, accounts: Accounts) -> ProbeResult | None:
+    """Ask both views one question; return an ERROR where that fails."""
+    start = time.perf_counter()
+    try:
+        for view in (backend.as_base(), backend.as_finetuned()):
+            with view as opened:
+                opened.next_token_dist(_CHECK_PROMPT, top_k=_CHECK_TOP_K)
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything; the result tells it
+        return ProbeResult(
+            name=FINITE_CHECK,
+            kind=FINITE_CHECK,
+            verdict=Verdict.ERROR,
+            message=told(error),
+            duration_s=time.perf_counter() - start,
+            stats=accounts.tally(None),
+        )
+    return None
+
+
+def _run_probe(
+    probe: Probe, context: ProbeContext, accounts: Accounts
+) -> tuple[Outcome, ProbeResult]:
+    instrumentation = context.backend.instrumentation
+    start, elided = time.perf_counter(), accounts.elided
+    error: str | None = None
+    with instrumentation.spans.around(names.PROBE_RUN, at_probe_start(probe)) as span:
+        instrumentation.set_current_probe(probe.name)
+        try:
+            outcome = probe.run(context)
+        except Exception as raised:  # noqa: BLE001 - the suite goes on whatever a probe raises
+            outcome, error = Outcome(Verdict.ERROR, told(raised)), type(raised).__name__
+        finally:
+            instrumentation.set_current_probe(None)
+        tally = accounts.tally(probe.name)
+        at_probe_end(span, outcome.verdict, error, tally, accounts.elided - elided)
+    return outcome, ProbeResult(
+        name=probe.name,
+        kind=probe.kind,
+        verdict=outcome.verdict,
+        score=outcome.score,
+        raw=outcome.raw,
+        z_score=outcome.z_score,
+        ci_95=outcome.ci_95,
+        message=outcome.message,
+        evidence=dict(outcome.evidence),
+        duration_s=time.perf_counter() - start,
+        stats=tally,
+    )
+
+
+def told(error: Exception) -> str:
+    """Return our own errors as they are, and of others the class and the first line."""
+    if isinstance(error, ForwardscopeError):
+        return printable(str(error))
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {printable(first_line)[:_LONGEST_MESSAGE]}"

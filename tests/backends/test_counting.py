@@ -1,0 +1,105 @@
+"""A backend without a model counts what one with a model would compute."""
+
+from __future__ import annotations
+
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from forwardscope.backends import Backend, NullBackend, ScalableBackend, ScoringView
+from forwardscope.backends.counting import CountingBackend, counting_backend
+from forwardscope.probes.divergence import divergence
+from forwardscope.testing import ScriptedBackend
+
+
+@pytest.fixture
+def backend() -> CountingBackend:
+    return counting_backend(None)
+
+
+def test_it_has_the_abilities_that_are_asked_for(backend: CountingBackend) -> None:
+    """Without a model to be like it can do everything; a plain one only what all can."""
+    assert isinstance(backend, Backend)
+    assert isinstance(backend, ScalableBackend)
+    assert isinstance(backend, NullBackend)
+    plain = counting_backend(CountingBackend())
+    assert isinstance(plain, Backend)
+    assert not isinstance(plain, ScalableBackend)
+    assert not isinstance(plain, NullBackend)
+
+
+def test_it_is_like_another_of_its_kind() -> None:
+    """Aliases and vocabulary are the other's."""
+    like = counting_backend(ScriptedBackend(vocab_size=7))
+    assert isinstance(like, ScalableBackend)
+    assert [like.as_scaled_adapter(lam).__enter__().id for lam in (0, 0.5, 1)] == [
+        "base",
+        "scaled_0.5",
+        "ft",
+    ]
+    assert (like.vocab_size, counting_backend(None).vocab_size) == (7, sys.maxsize)
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**12))
+def test_filler_is_short_and_differs(one: int, other: int) -> None:
+    """It costs a string whatever its length, and two lengths never read the same."""
+    backend = counting_backend(None)
+    assert (backend.filler(one) == backend.filler(other)) == (one == other)
+    assert 0 < len(backend.filler(one)) < 32
+
+
+def test_no_filler_is_empty(backend: CountingBackend) -> None:
+    """A prompt after no filler is the prompt."""
+    assert backend.filler(0) == ""
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 8, 9, 50_000])
+@pytest.mark.parametrize("kind", ["js", "kl"])
+def test_no_probe_rejects_its_distributions(
+    backend: CountingBackend, top_k: int, kind: str
+) -> None:
+    """They are normalised and not uniform, and two views' have a divergence."""
+    assert isinstance(backend, NullBackend)
+    assert isinstance(backend, ScalableBackend)
+    opened = (backend.as_base(), backend.as_finetuned(), backend.as_scaled_adapter(0.5))
+    dists = []
+    for opening in (*opened, backend.as_null_adapter(7)):
+        with opening as view:
+            assert isinstance(view, ScoringView)
+            dists.append(view.next_token_dist("prompt", top_k=top_k))
+    for dist in dists:
+        tail = 0.0 if dist.tail_logprob is None else np.exp(dist.tail_logprob)
+        assert np.exp(dist.logprobs).sum() + tail == pytest.approx(1.0)
+        assert dist.token_ids.size == min(top_k, dist.vocab_size)
+        assert (np.diff(dist.logprobs) < 0).all()
+    for dist in dists[1:]:
+        assert np.isfinite(divergence(dists[0], dist, kind))
+        assert dist.logprobs[0] != dists[0].logprobs[0]
+
+
+def test_every_op_is_answered_and_counted(backend: CountingBackend) -> None:
+    """Single and batched forms of all three ops share what they know, as with a model."""
+    with backend.as_base() as view:
+        view.next_token_dist("a")
+        assert len(view.next_token_dist_batch(["a", "b"])) == 2
+        rolled = view.rolling_logprob("a b c")
+        assert np.isfinite([rolled.perplexity, rolled.total_logprob]).all()
+        assert len(view.rolling_logprob_batch(["a b c", "d"])) == 2
+        assert np.isfinite(view.logprob_of("a", "b"))
+        assert len(view.logprob_of_batch([("a", "b"), ("a", "c")])) == 2
+    stats = backend.instrumentation.stats
+    assert (stats.forward_passes, stats.cache_hits) == (6, 3)
+
+
+def test_nothing_is_evicted_or_kept_where_it_is_off() -> None:
+    """The cache has room for everything, or there is none."""
+    for cache_enabled, passes in ((True, 1000), (False, 2000)):
+        backend = CountingBackend(cache_enabled=cache_enabled)
+        with backend.as_base() as view:
+            for _ in range(2):
+                view.next_token_dist_batch([f"{i}" for i in range(1000)])
+        assert backend.instrumentation.stats.forward_passes == passes
+        assert backend.instrumentation.cache.evictions == 0
