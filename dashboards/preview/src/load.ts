@@ -1,0 +1,126 @@
+/** From a dashboard's JSON to a page: its time range, its variables' values, its panels. */
+import { dateMath, dateTime, rangeUtil, type DateTime, type TimeRange } from '@grafana/data';
+import type { Dashboard, Panel, RowPanel, VariableModel } from '@grafana/schema';
+
+import { labelValues } from './prometheus';
+
+/** What `draw.mjs` hands over. */
+export interface Settings {
+  dashboard: Dashboard;
+  theme: 'dark' | 'light';
+  width: number;
+  /** Between two scrapes, in seconds. */
+  step: number;
+  from?: string;
+  to?: string;
+  /** Values of variables, by name. */
+  choices: Record<string, string[]>;
+}
+
+/** A variable: as it stands in a query, and as a reader sees it. */
+export interface Variable {
+  name: string;
+  label: string;
+  queried: string;
+  shown: string;
+}
+
+export interface Page {
+  title: string;
+  range: TimeRange;
+  variables: Variable[];
+  panels: Array<Panel | RowPanel>;
+}
+
+export async function load({ dashboard, from, to, choices }: Settings): Promise<Page> {
+  const range = timeRange(from ?? dashboard.time?.from, to ?? dashboard.time?.to);
+  const variables: Variable[] = [];
+  // One after the other: the query of a variable may name those before it.
+  for (const model of dashboard.templating?.list ?? []) {
+    if (model.type !== 'datasource') {
+      variables.push(
+        await variable(model, range, byName(variables, 'queried'), choices[model.name]),
+      );
+    }
+  }
+  return { title: dashboard.title ?? '', range, variables, panels: dashboard.panels ?? [] };
+}
+
+export function byName(variables: Variable[], what: 'queried' | 'shown'): Record<string, string> {
+  return Object.fromEntries(variables.map((each) => [each.name, each[what]]));
+}
+
+/** Put values in the place of `$name`, `${name}` and `${name:format}`. */
+export function fill(text: string, values: Record<string, string>): string {
+  const name = /\$(\w+)|\$\{(\w+)(?::\w+)?\}/g;
+  return text.replace(name, (whole, bare, braced) => values[bare ?? braced] ?? whole);
+}
+
+function timeRange(from = 'now-6h', to = 'now'): TimeRange {
+  return { from: moment(from, false), to: moment(to, true), raw: { from, to } };
+}
+
+/** From an ISO time, seconds or milliseconds since the epoch, or `now-6h` and the like. */
+function moment(text: string, roundUp: boolean): DateTime {
+  if (/^\d+(\.\d+)?$/.test(text)) {
+    const number = Number(text);
+    return dateTime(number < 1e11 ? number * 1000 : number);
+  }
+  const found = dateMath.toDateTime(text, { roundUp });
+  if (!found?.isValid()) {
+    throw new Error(`not a time: ${text}`);
+  }
+  return found;
+}
+
+async function variable(
+  model: VariableModel,
+  range: TimeRange,
+  before: Record<string, string>,
+  choice?: string[],
+): Promise<Variable> {
+  const { name } = model;
+  const label = model.label || name;
+  const values = choice ?? (await current(model, range, before));
+  if (values.includes('$__all')) {
+    return { name, label, queried: model.allValue || '.*', shown: 'All' };
+  }
+  // As Grafana's Prometheus data source has it: a choice of several is a regular expression.
+  const severalAllowed = model.multi || model.includeAll;
+  const escaped = severalAllowed ? values.map(escape) : values;
+  const queried = escaped.length === 1 ? escaped[0] : `(${escaped.join('|')})`;
+  return { name, label, queried, shown: values.join(' + ') };
+}
+
+/** The values that a variable has when its dashboard is opened. */
+async function current(
+  model: VariableModel,
+  range: TimeRange,
+  before: Record<string, string>,
+): Promise<string[]> {
+  const chosen = [model.current?.value ?? []].flat().filter((value) => value !== '');
+  if (chosen.includes('$__all') || model.type !== 'query') {
+    return chosen.map((value) => automatic(model, value, range));
+  }
+  const there = await labelValues(fill(queryOf(model), before), range);
+  const kept = chosen.filter((value) => there.includes(value));
+  return kept.length > 0 ? kept : there.slice(0, 1);
+}
+
+function queryOf(model: VariableModel): string {
+  const { query } = model;
+  return typeof query === 'object' ? String(query.query) : (query ?? '');
+}
+
+/** An interval variable's "auto" is a share of the time range. */
+function automatic(model: VariableModel, value: string, range: TimeRange): string {
+  const { auto_count = 30, auto_min } = model as { auto_count?: number; auto_min?: string };
+  return value.startsWith('$__auto')
+    ? rangeUtil.calculateInterval(range, auto_count, auto_min).interval
+    : value;
+}
+
+/** Twice escaped: for the regular expression, and for the string around it. */
+function escape(value: string): string {
+  return value.replace(/[\\^$*+?.()|[\]{}]/g, '\\\\$&').replaceAll('"', '\\"');
+}

@@ -1,0 +1,74 @@
+/** Load, ask, draw, and tell `draw.mjs` how that went. */
+import { createTheme, ThemeContext, type GrafanaTheme2 } from '@grafana/data';
+import { initPluginTranslations } from '@grafana/i18n';
+import type { Panel, RowPanel } from '@grafana/schema';
+import { GlobalStyles } from '@grafana/ui';
+import type { ReactNode } from 'react';
+import { flushSync } from 'react-dom';
+import { createRoot } from 'react-dom/client';
+
+import { content } from './content';
+import { fill, byName, load, type Page, type Settings } from './load';
+import { box, Dashboard, type Cell } from './page';
+import { KINDS } from './panels';
+
+declare global {
+  interface Window {
+    __grafana_public_path__: string;
+    settings: Settings;
+    /** Set when the page is there: what it lacks; or why it is not there. */
+    drawn?: { leftOut: string[]; failed: string[]; broken?: string };
+  }
+}
+
+async function draw(settings: Settings): Promise<void> {
+  const theme = createTheme({ colors: { mode: settings.theme } });
+  const root = createRoot(document.getElementById('page')!);
+  const show = (page?: ReactNode) =>
+    root.render(
+      <ThemeContext.Provider value={theme}>
+        <GlobalStyles />
+        {page}
+      </ThemeContext.Provider>,
+    );
+  // Fonts first, which the styles name: text in a canvas does not change when its font arrives.
+  flushSync(() => show());
+  await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 12px Inter`)));
+
+  const page = await load(settings);
+  const known = page.panels.filter((panel) => isRow(panel) || panel.type in KINDS);
+  const cells = await Promise.all(known.map((panel) => cell(panel, page, settings, theme)));
+  flushSync(() => show(<Dashboard page={page} cells={cells} width={settings.width} />));
+  window.drawn = {
+    leftOut: page.panels
+      .filter((panel) => !known.includes(panel))
+      .map(({ type, title }) => `${type} "${title}"`),
+    failed: cells.flatMap(({ title, content }) =>
+      content?.error ? [`"${title}": ${content.error}`] : [],
+    ),
+  };
+}
+
+async function cell(
+  panel: Panel | RowPanel,
+  page: Page,
+  settings: Settings,
+  theme: GrafanaTheme2,
+): Promise<Cell> {
+  const { x = 0, y = 0, w = 24, h = 1 } = panel.gridPos ?? {};
+  const place = box({ x, y, w, h }, settings.width);
+  const title = fill(panel.title ?? '', byName(page.variables, 'shown'));
+  return isRow(panel)
+    ? { title, place }
+    : { title, place, content: await content(panel, page, settings, theme, place.width) };
+}
+
+function isRow(panel: Panel | RowPanel): panel is RowPanel {
+  return panel.type === 'row';
+}
+
+window.__grafana_public_path__ = '/';
+await initPluginTranslations('grafana-ui');
+await draw(window.settings).catch((error) => {
+  window.drawn = { leftOut: [], failed: [], broken: error.message };
+});

@@ -1,0 +1,147 @@
+/** A panel's queries, answered as data frames like those of Grafana's Prometheus data source. */
+import {
+  createDataFrame,
+  FieldType,
+  rangeUtil,
+  type DataFrame,
+  type Labels,
+  type TimeRange,
+} from '@grafana/data';
+import type { Panel } from '@grafana/schema';
+
+import { fill } from './load';
+import { queryInstant, queryRange, type Series } from './prometheus';
+
+/** The parts of a query that the Prometheus data source reads. */
+interface Target {
+  refId: string;
+  expr: string;
+  hide?: boolean;
+  instant?: boolean;
+  range?: boolean;
+  format?: 'time_series' | 'table' | 'heatmap';
+  legendFormat?: string;
+  /** Least step. */
+  interval?: string;
+}
+
+/** What the queries of one panel depend on. */
+export interface Context {
+  range: TimeRange;
+  variables: Record<string, string>;
+  /** Between two scrapes, in seconds. */
+  scrape: number;
+  /** Of the panel, in pixels: there are no more points than that. */
+  width: number;
+}
+
+export async function query(panel: Panel, context: Context): Promise<DataFrame[]> {
+  const targets = (panel.targets ?? []) as unknown as Target[];
+  const asked = targets.filter((target) => target.expr && !target.hide);
+  const tables = asked.filter((target) => target.format === 'table').length;
+  const answers = asked.map((target) => answer(target, panel, context, tables > 1));
+  return (await Promise.all(answers)).flat();
+}
+
+async function answer(
+  target: Target,
+  panel: Panel,
+  { range, variables, scrape, width }: Context,
+  severalTables: boolean,
+): Promise<DataFrame[]> {
+  const least = fill(target.interval || panel.interval || `${scrape}s`, variables);
+  const points = panel.maxDataPoints ?? width;
+  const { interval, intervalMs } = rangeUtil.calculateInterval(range, points, least);
+  const step = intervalMs / 1000;
+  const expr = fill(target.expr, { ...variables, ...builtIn(range, interval, step, scrape) });
+  const over = !target.instant || target.range;
+  const found = over ? await queryRange(expr, range, step) : await queryInstant(expr, range);
+  return target.format === 'table'
+    ? [table(found, target.refId, severalTables)]
+    : found.map((series) => lineFrame(series, target, intervalMs));
+}
+
+/** The variables that Grafana itself defines. */
+function builtIn(range: TimeRange, interval: string, step: number, scrape: number) {
+  const [from, to] = [range.from.valueOf(), range.to.valueOf()];
+  const seconds = Math.round((to - from) / 1000);
+  return {
+    __interval: interval,
+    __interval_ms: String(step * 1000),
+    __rate_interval: `${Math.max(step + scrape, 4 * scrape)}s`,
+    __range: `${seconds}s`,
+    __range_s: String(seconds),
+    __range_ms: String(to - from),
+    __from: String(from),
+    __to: String(to),
+  };
+}
+
+function lineFrame({ labels, samples }: Series, target: Target, intervalMs: number): DataFrame {
+  const name = legend(labels, target);
+  return createDataFrame({
+    refId: target.refId,
+    name,
+    fields: [
+      // The interval tells the plot from when on there is a gap.
+      {
+        name: 'Time',
+        type: FieldType.time,
+        config: { interval: intervalMs },
+        values: times(samples),
+      },
+      {
+        name: 'Value',
+        type: FieldType.number,
+        labels,
+        config: { displayNameFromDS: name },
+        values: numbers(samples),
+      },
+    ],
+  });
+}
+
+/** A series' name; none where Grafana is to find what distinguishes the series of a panel. */
+function legend(labels: Labels, { legendFormat, expr }: Target): string | undefined {
+  const { __name__ = '', ...others } = labels;
+  if (legendFormat === '__auto') {
+    return Object.keys(labels).length > 0 ? undefined : expr;
+  }
+  if (legendFormat) {
+    return legendFormat.replace(/\{\{\s*(.+?)\s*\}\}/g, (_, label) => labels[label] ?? '');
+  }
+  const pairs = Object.entries(others).map(([label, value]) => `${label}="${value}"`);
+  return __name__ + (pairs.length > 0 ? `{${pairs.join(', ')}}` : '') || expr;
+}
+
+/** One row a sample, one column a label; the values' name tells the query if there are several. */
+function table(series: Series[], refId: string, several: boolean): DataFrame {
+  const labels = [...new Set(series.flatMap((each) => Object.keys(each.labels)))].sort();
+  const rows = series.flatMap((each) => each.samples.map((sample) => ({ ...each, sample })));
+  const samples = rows.map((row) => row.sample);
+  return createDataFrame({
+    refId,
+    fields: [
+      { name: 'Time', type: FieldType.time, values: times(samples) },
+      ...labels.map((label) => ({
+        name: label,
+        type: FieldType.string,
+        values: rows.map((row) => row.labels[label] ?? ''),
+      })),
+      {
+        name: several ? `Value #${refId}` : 'Value',
+        type: FieldType.number,
+        values: numbers(samples),
+      },
+    ],
+  });
+}
+
+function times(samples: Series['samples']): number[] {
+  return samples.map(([seconds]) => seconds * 1000);
+}
+
+/** JavaScript's name of `+Inf` and `-Inf` is a longer one. */
+function numbers(samples: Series['samples']): number[] {
+  return samples.map(([, text]) => Number(text.replace('Inf', 'Infinity')));
+}

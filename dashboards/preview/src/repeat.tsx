@@ -1,0 +1,53 @@
+/** What stat and bar gauge have in common: each series reduced to a value, these side by side. */
+import {
+  getDisplayValueAlignmentFactors,
+  getFieldDisplayValues,
+  VizOrientation,
+  type DisplayValueAlignmentFactors,
+  type FieldDisplay,
+} from '@grafana/data';
+import type { SingleStatBaseOptions } from '@grafana/schema';
+import { useTheme2, VizRepeater, type VizRepeaterRenderValueProps } from '@grafana/ui';
+import type { JSX } from 'react';
+
+import type { PanelProps } from './content';
+
+/** One of the values, with its place. */
+export type Repeated = VizRepeaterRenderValueProps<FieldDisplay, DisplayValueAlignmentFactors>;
+type Layout = Partial<VizRepeater<FieldDisplay, DisplayValueAlignmentFactors>['props']>;
+
+interface RepeatProps extends PanelProps {
+  options: SingleStatBaseOptions;
+  draw: (value: Repeated) => JSX.Element;
+  sparkline: boolean;
+  layout: Layout;
+}
+
+export function Repeat({ options, draw, sparkline, layout, ...props }: RepeatProps) {
+  const theme = useTheme2();
+  const { data, width, height } = props;
+  const values = () =>
+    getFieldDisplayValues({
+      data,
+      fieldConfig: props.config,
+      reduceOptions: {
+        ...options.reduceOptions,
+        calcs: options.reduceOptions?.calcs ?? ['lastNotNull'],
+      },
+      sparkline,
+      replaceVariables: (text) => props.replaceVariables(text),
+      theme,
+    });
+  return (
+    <VizRepeater
+      {...layout}
+      {...{ width, height }}
+      orientation={(options.orientation ?? 'auto') as VizOrientation}
+      source={data}
+      getValues={values}
+      getAlignmentFactors={getDisplayValueAlignmentFactors}
+      renderValue={draw}
+      renderCounter={1}
+    />
+  );
+}

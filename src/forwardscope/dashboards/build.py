@@ -1,0 +1,34 @@
+"""Writing the files that Grafana and Prometheus load: `python -m forwardscope.dashboards.build`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from forwardscope.dashboards.forward_passes import forward_passes
+from forwardscope.dashboards.overview import overview
+from forwardscope.dashboards.runs import runs
+from forwardscope.dashboards.sdk import JSONEncoder
+
+__all__ = ["generated"]
+
+
+def generated() -> dict[str, str]:
+    """Return the text of each file by its path under `dashboards/`."""
+    pages = {"overview": overview(), "forward-passes": forward_passes(), "runs": runs()}
+    return {
+        f"grafana/{name}.json": json.dumps(page, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+        for name, page in pages.items()
+    }
+
+
+def _write(folder: Path) -> None:
+    for name, text in generated().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))

@@ -1,0 +1,281 @@
+"""What panels of a kind have in common; a panel says only what is its own.
+
+Each function makes one kind of panel: title, description, queries and unit are
+asked for, so that none is forgotten. Widths are of 24 columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol, Self, TypeVar
+
+from forwardscope.dashboards.sdk import (
+    Builder,
+    Dataquery,
+    HeatmapColorMode,
+    PromQueryFormat,
+    bargauge,
+    builders,
+    common,
+    heatmap,
+    models,
+    options,
+    stat,
+    table,
+    timeseries,
+)
+
+__all__ = [
+    "ALARM",
+    "NEUTRAL",
+    "RATIO",
+    "SOURCE",
+    "Column",
+    "Panel",
+    "Steps",
+    "bars",
+    "heat",
+    "lines",
+    "number",
+    "rows",
+]
+
+Panel = Builder[models.Panel]
+#: Colours from a value on; None is from the least.
+Steps = tuple[tuple[float | None, str], ...]
+
+NEUTRAL: Final[Steps] = ((None, "blue"),)
+ALARM: Final[Steps] = ((None, "green"), (1, "red"))
+RATIO: Final[Steps] = ((None, "red"), (0.1, "yellow"), (0.25, "green"))
+#: The data source is whichever the reader chose.
+SOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+_LAST: Final = "lastNotNull"
+
+
+class _Kind(Protocol):
+    """What the SDK's builders of all kinds of panels share."""
+
+    def title(self, title: str) -> Self: ...
+    def description(self, description: str) -> Self: ...
+    def datasource(self, datasource: options.DataSourceRef) -> Self: ...
+    def span(self, w: int) -> Self: ...
+    def height(self, h: int) -> Self: ...
+    def unit(self, unit: str) -> Self: ...
+    def thresholds(self, thresholds: Builder[models.ThresholdsConfig]) -> Self: ...
+    def with_target(self, target: Dataquery) -> Self: ...
+
+
+K = TypeVar("K", bound=_Kind)
+
+
+def number(
+    title: str, says: str, expr: str, unit: str, *, steps: Steps = NEUTRAL, width: int = 4
+) -> Panel:
+    """Return one large number, of the whole time range; "–" where there is none."""
+    panel = (
+        stat.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
+        .color_mode(options.BigValueColorMode.VALUE)
+        .graph_mode(options.BigValueGraphMode.NONE)
+        .color_scheme(_by_threshold())
+        .no_value("–")
+    )
+    return _said(panel, title, says, unit, steps).span(width).height(4).with_target(_now(expr))
+
+
+def bars(
+    title: str,
+    says: str,
+    expr: str,
+    legend: str,
+    unit: str,
+    *,
+    steps: Steps = NEUTRAL,
+    width: int = 8,
+) -> Panel:
+    """Return one bar a series, of the whole time range; the largest first."""
+    panel = (
+        bargauge.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
+        .orientation(options.VizOrientation.HORIZONTAL)
+        .display_mode(options.BarGaugeDisplayMode.BASIC)
+        .value_mode(options.BarGaugeValueMode.TEXT)
+        .color_scheme(_by_threshold())
+        .min(0)
+        .no_value("–")
+    )
+    if unit == "percentunit":
+        panel.max(1)
+    target = _now(f"sort_desc({expr})").legend_format(legend)
+    return _said(panel, title, says, unit, steps).span(width).height(8).with_target(target)
+
+
+def lines(
+    title: str,
+    says: str,
+    queries: Mapping[str, str],
+    unit: str,
+    *,
+    steps: Steps = NEUTRAL,
+    width: int = 12,
+    stacked: bool = False,
+    stepped: bool = False,
+    exemplars: bool = False,
+) -> Panel:
+    """Return lines over time.
+
+    Args:
+        title: Of the panel.
+        says: Its description.
+        queries: By legend, which may name labels as `{{label}}`.
+        unit: Of the values.
+        steps: Thresholds, drawn as dashed lines but for the first.
+        width: In columns.
+        stacked: Whether areas are piled up to a whole.
+        stepped: Whether a value holds until the next, as a run's does.
+        exemplars: Whether to show those of a histogram.
+    """
+    panel = (
+        timeseries.Panel()
+        .line_width(2 if stepped else 1)
+        .fill_opacity(25 if stacked else 8)
+        .show_points(options.VisibilityMode.NEVER)
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(options.TooltipDisplayMode.MULTI)
+            .sort(options.SortOrder.DESCENDING)
+        )
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(options.LegendDisplayMode.LIST)
+            .placement(options.LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+        .min(0)
+    )
+    if unit == "percentunit":
+        panel.max(1)
+    if stepped:
+        panel.line_interpolation(options.LineInterpolation.STEP_AFTER).span_nulls(True)
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
+    if len(steps) > 1:
+        drawn = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
+        panel.thresholds_style(drawn)
+    _said(panel, title, says, unit, steps).span(width).height(8)
+    for letter, (legend, expr) in zip("ABCDEFGH", queries.items(), strict=False):
+        panel.with_target(_query(expr, letter).range().legend_format(legend).exemplar(exemplars))
+    return panel
+
+
+def heat(title: str, says: str, expr: str, unit: str, *, width: int = 12) -> Panel:
+    """Return a heatmap of a histogram's buckets (`le`), with its exemplars."""
+    panel = (
+        heatmap.Panel()
+        .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues"))
+        .y_axis(heatmap.YAxisConfig().unit(unit))
+        .cell_gap(1)
+    )
+    target = _query(expr).range().legend_format("{{le}}").exemplar(True)
+    target.format(PromQueryFormat.HEATMAP)
+    return _said(panel, title, says, unit, NEUTRAL).span(width).height(8).with_target(target)
+
+
+class Column:
+    """One column of a table.
+
+    Args:
+        title: Its head.
+        expr: What its values are; empty for a label of the rows.
+        label: The label that it shows, where it is one.
+        unit: Of its values.
+        steps: Colours of its text; none where it has only one.
+        link: A data link (title, URL) on each cell.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        expr: str = "",
+        *,
+        label: str = "",
+        unit: str = "short",
+        steps: Steps = NEUTRAL,
+        link: tuple[str, str] | None = None,
+    ) -> None:
+        self.title: Final = title
+        self.expr: Final = expr
+        self.label: Final = label
+        self.unit: Final = unit
+        self.steps: Final = steps
+        self.link: Final = link
+
+    def look(self) -> list[models.DynamicConfigValue]:
+        """Return what distinguishes its cells from those of other columns."""
+        look = [models.DynamicConfigValue("unit", self.unit)]
+        if len(self.steps) > 1:
+            look.append(models.DynamicConfigValue("thresholds", _thresholds(self.steps).build()))
+            look.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
+        if self.link is not None:
+            title, url = self.link
+            look.append(models.DynamicConfigValue("links", [{"title": title, "url": url}]))
+        return look
+
+
+def rows(title: str, says: str, columns: Iterable[Column], *, height: int = 10) -> Panel:
+    """Return a table that joins its columns' queries by their labels, one row a set of labels.
+
+    Rows are sorted by the first column, the largest first.
+    """
+    panel = table.Panel().no_value("–").color_scheme(_by_threshold())
+    panel.filterable(True).min_width(80)
+    names: dict[str, str] = {}
+    columns = list(columns)
+    asked = sum(bool(column.expr) for column in columns)
+    for letter, column in zip("ABCDEFGHIJKLMNOP", (c for c in columns if c.expr), strict=False):
+        names[f"Value #{letter}" if asked > 1 else "Value"] = column.title  # as Grafana has it
+        panel.with_target(_now(column.expr, letter).format(PromQueryFormat.TABLE))
+    names |= {column.label: column.title for column in columns if column.label}
+    order = {old: place for place, old in enumerate(_in_order(names, columns))}
+    arranged = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
+    sorting = {"sort": [{"field": columns[0].title, "desc": True}]}
+    panel.with_transformation(models.DataTransformerConfig("merge", options={}))
+    panel.with_transformation(models.DataTransformerConfig("organize", options=arranged))
+    panel.with_transformation(models.DataTransformerConfig("sortBy", options=sorting))
+    for column in columns:
+        panel.override_by_name(column.title, column.look())
+    return _said(panel, title, says, "short", NEUTRAL).span(24).height(height)
+
+
+def _in_order(names: Mapping[str, str], columns: Iterable[Column]) -> list[str]:
+    old = {title: name for name, title in names.items()}
+    return [old[column.title] for column in columns]
+
+
+def _said(panel: K, title: str, says: str, unit: str, steps: Steps) -> K:
+    return (
+        panel.title(title)
+        .description(says)
+        .datasource(SOURCE)
+        .unit(unit)
+        .thresholds(_thresholds(steps))
+    )
+
+
+def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
+    found = [models.Threshold(value=value, color=color) for value, color in steps]
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def _by_threshold() -> builders.FieldColor:
+    return builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
+
+
+def _query(expr: str, letter: str = "A") -> Dataquery:
+    return Dataquery().datasource(SOURCE).ref_id(letter).expr(expr)
+
+
+def _now(expr: str, letter: str = "A") -> Dataquery:
+    """Ask once, at the end of the time range."""
+    return _query(expr, letter).instant()

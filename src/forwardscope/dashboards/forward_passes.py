@@ -1,0 +1,281 @@
+"""The dashboard Forward passes: what does the model cost?"""
+
+from __future__ import annotations
+
+from forwardscope.dashboards.defaults import ALARM, Panel, bars, heat, lines, number
+from forwardscope.dashboards.frame import dashboard
+from forwardscope.dashboards.queries import (
+    RANGE,
+    finished,
+    increase,
+    quantile,
+    rate,
+    ratio,
+    series,
+)
+from forwardscope.dashboards.sdk import models
+from forwardscope.telemetry import names
+
+__all__ = ["forward_passes"]
+
+
+def forward_passes() -> models.Dashboard:
+    """Return the dashboard."""
+    return dashboard(
+        "forwardscope-forward-passes",
+        "forwardscope / Forward passes",
+        "What does the model cost?",
+        {
+            "What does the model cost?": (
+                passes_now(),
+                seconds_now(),
+                mean_now(),
+                p50_now(),
+                p99_now(),
+                errors_now(),
+            ),
+            "How long does a forward pass take?": (durations(), heatmap()),
+            "Who spends the time?": (by_probe(), by_view(), seconds_by_probe(), passes_by_view()),
+            "Batches": (batch_size(), largest_batch(), batches()),
+            "Errors, and the share of the wall time": (errors(), share_of_wall(), seconds_a_pass()),
+        },
+    )
+
+
+# -- what does the model cost? ---------------------------------------------------------------
+
+
+def passes_now() -> Panel:
+    """Forward passes paid."""
+    return number(
+        "Forward passes",
+        "Prompts that the model computed in the time range; a batch of 8 is 8.",
+        increase(names.FORWARD_PASSES),
+        "short",
+    )
+
+
+def seconds_now() -> Panel:
+    """Time in the model."""
+    return number(
+        "Time in forward passes",
+        "Summed duration of the forward passes in the time range, failed ones left out.",
+        increase(names.FORWARD_DURATION, part="_sum"),
+        "s",
+    )
+
+
+def mean_now() -> Panel:
+    """Mean duration."""
+    return number(
+        "Mean duration",
+        "Of the forward passes in the time range; in a batch, an even share of it each.",
+        ratio(
+            increase(names.FORWARD_DURATION, part="_sum"),
+            increase(names.FORWARD_DURATION, part="_count"),
+        ),
+        "s",
+    )
+
+
+def p50_now() -> Panel:
+    """Median duration."""
+    return number(
+        "Median duration",
+        "Half of the forward passes in the time range were faster; interpolated within a bucket.",
+        quantile(0.5, names.FORWARD_DURATION, RANGE),
+        "s",
+    )
+
+
+def p99_now() -> Panel:
+    """99th percentile."""
+    return number(
+        "99th percentile",
+        "One forward pass in a hundred in the time range was slower; interpolated within a bucket.",
+        quantile(0.99, names.FORWARD_DURATION, RANGE),
+        "s",
+    )
+
+
+def errors_now() -> Panel:
+    """Failed passes."""
+    return number(
+        "Failed",
+        "Forward passes in the time range that raised; each is a miss without a value.",
+        f"{increase(names.FORWARD_ERRORS)} or {increase(names.LOOKUPS)} * 0",
+        "short",
+        steps=ALARM,
+    )
+
+
+# -- how long does a forward pass take? ------------------------------------------------------
+
+
+def durations() -> Panel:
+    """Quantiles and mean over time."""
+    mean = ratio(
+        rate(names.FORWARD_DURATION, part="_sum"), rate(names.FORWARD_DURATION, part="_count")
+    )
+    quantiles = {f"p{q * 100:g}": quantile(q, names.FORWARD_DURATION) for q in (0.5, 0.9, 0.99)}
+    return lines(
+        "Duration of a forward pass",
+        "Quantiles are interpolated within a bucket. A diamond is one pass: it leads to its trace, "
+        "where the data source knows a tracing one.",
+        {**quantiles, "mean": mean},
+        "s",
+        exemplars=True,
+    )
+
+
+def heatmap() -> Panel:
+    """Durations as a heatmap."""
+    buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[$__rate_interval])"
+    return heat(
+        "Durations",
+        "How many forward passes took how long; a point is one pass and leads to its trace.",
+        f"sum by (le) ({buckets})",
+        "s",
+    )
+
+
+# -- who spends the time? --------------------------------------------------------------------
+
+
+def by_probe() -> Panel:
+    """Scoring time of probes over time."""
+    return lines(
+        "Scoring time a second, by probe",
+        "Wall time of the scoring calls, waiting included: 1 s means that a probe does nothing "
+        "but score.",
+        {"{{probe}}": rate(names.SCORING_SECONDS, by="probe")},
+        "s",
+        stacked=True,
+    )
+
+
+def by_view() -> Panel:
+    """Scoring time of views over time."""
+    return lines(
+        "Scoring time a second, by view",
+        "The same by view: base, ft, scaled or null.",
+        {"{{view}}": rate(names.SCORING_SECONDS, by="view")},
+        "s",
+        stacked=True,
+    )
+
+
+def seconds_by_probe() -> Panel:
+    """Scoring time of probes in all."""
+    return bars(
+        "Scoring time by probe",
+        "Wall time of the scoring calls in the time range. A bar without a name is of lookups "
+        "outside any probe.",
+        increase(names.SCORING_SECONDS, by="probe"),
+        "{{probe}}",
+        "s",
+        width=12,
+    )
+
+
+def passes_by_view() -> Panel:
+    """Forward passes of views in all."""
+    return bars(
+        "Forward passes by view",
+        "Prompts computed in the time range.",
+        increase(names.FORWARD_PASSES, by="view"),
+        "{{view}}",
+        "short",
+        width=12,
+    )
+
+
+# -- batches ---------------------------------------------------------------------------------
+
+
+def batch_size() -> Panel:
+    """Mean batch."""
+    return lines(
+        "Prompts a batch",
+        "Mean size of the batches of misses that were sent to the model.",
+        {
+            "{{backend}}": ratio(
+                rate(names.BATCH_PROMPTS, by="backend", part="_sum"),
+                rate(names.BATCH_PROMPTS, by="backend", part="_count"),
+            )
+        },
+        "short",
+        width=8,
+    )
+
+
+def largest_batch() -> Panel:
+    """Largest batch."""
+    return lines(
+        "Largest batch",
+        "Prompts in the largest batch since the backend began.",
+        {"{{backend}}": f"max by (backend) ({series(names.BATCH_PROMPTS_MAX)})"},
+        "short",
+        width=8,
+        stepped=True,
+    )
+
+
+def batches() -> Panel:
+    """Batches a second."""
+    return lines(
+        "Batches a second",
+        "Calls of the model with several prompts at once.",
+        {"{{backend}}": rate(names.BATCH_PROMPTS, by="backend", part="_count")},
+        "suffix:/s",
+        width=8,
+    )
+
+
+# -- errors, and the share of the wall time --------------------------------------------------
+
+
+def errors() -> Panel:
+    """Errors by type."""
+    return lines(
+        "Failed forward passes a second, by error",
+        "By class of the exception; its message may quote a prompt and is never shown. Empty as "
+        "long as nothing failed.",
+        {"{{error_type}}": rate(names.FORWARD_ERRORS, by="error_type")},
+        "suffix:/s",
+        steps=((None, "green"), (0.001, "red")),
+        width=8,
+    )
+
+
+def share_of_wall() -> Panel:
+    """Forward time as a share of a run's wall time."""
+    return lines(
+        "Share of a run's wall time in forward passes",
+        "From a run's gauges. Far below 100 %, something else than the model is slow; above it, "
+        "threads compute at once.",
+        {
+            "{{suite}} on {{model}}": finished(
+                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL))
+            )
+        },
+        "percentunit",
+        width=8,
+        stepped=True,
+    )
+
+
+def seconds_a_pass() -> Panel:
+    """Mean forward time of a run."""
+    return lines(
+        "Time a forward pass, by run",
+        "From a run's gauges, failed passes included; what ForwardLatencyRegression looks at.",
+        {
+            "{{suite}} on {{model}}": finished(
+                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))
+            )
+        },
+        "s",
+        width=8,
+        stepped=True,
+    )

@@ -1,0 +1,250 @@
+"""The dashboard Runs: how did each run do?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forwardscope.dashboards.defaults import ALARM, RATIO, Column, Panel, lines, number, rows
+from forwardscope.dashboards.frame import dashboard, mark
+from forwardscope.dashboards.queries import age, finished, of_run, rate, ratio, series
+from forwardscope.dashboards.sdk import builders, models
+from forwardscope.telemetry import names
+
+__all__ = ["runs"]
+
+_FAILED = 'verdict=~"fail|error"'
+_BY_RUN: Final = "{{suite}} on {{model}}"
+#: Grafana's explore page with one trace; the text between the braces is JSON, escaped for a URL.
+_TRACE_URL: Final = (
+    "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
+    "%22queries%22:%5B%7B%22refId%22:%22A%22,%22query%22:%22${__value.raw}%22%7D%5D,"
+    "%22range%22:%7B%22from%22:%22${__from}%22,%22to%22:%22${__to}%22%7D%7D%7D"
+)
+
+
+def runs() -> models.Dashboard:
+    """Return the dashboard."""
+    return dashboard(
+        "forwardscope-runs",
+        "forwardscope / Runs",
+        "How did each run do?",
+        {
+            "How did each run do?": (table_of_runs(),),
+            "What did each run cost?": (passes(), ratios(), wall(), seconds_a_pass()),
+            "What did its probes find?": (scores(), durations(), failed_probes()),
+            "Is the telemetry sound?": (
+                dropped_now(),
+                unwritten_now(),
+                last_push(),
+                spans(),
+                records(),
+            ),
+        },
+        since="now-24h",
+        marks=(started(), ended()),
+        more_variables=(_jaeger(),),
+    )
+
+
+def _jaeger() -> builders.DatasourceVariable:
+    return builders.DatasourceVariable("jaeger").label("Traces").type("jaeger")
+
+
+def started() -> builders.AnnotationQuery:
+    """A line where a run began."""
+    return mark("Run start", f"{series(names.RUN_START)} * 1000", _BY_RUN, "blue")
+
+
+def ended() -> builders.AnnotationQuery:
+    """A line where a run ended."""
+    return mark("Run end", f"{series(names.RUN_END)} * 1000", _BY_RUN, "purple")
+
+
+# -- how did each run do? --------------------------------------------------------------------
+
+
+def table_of_runs() -> Panel:
+    """One row a run."""
+    hits = ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))
+    over = f"{series(names.RUN_FORWARD_PASSES)} - {series(names.RUN_EXPECTED)}"
+    failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
+    return rows(
+        "Runs",
+        "The runs in the time range, each with its last numbers; one that goes on shows what it "
+        "has so far. Expected is what the suite costs where nothing is evicted.",
+        (
+            Column("Begun", of_run(f"{series(names.RUN_START)} * 1000"), unit="dateTimeAsIso"),
+            Column("Suite", label="suite"),
+            Column("Model", label="model"),
+            Column("Wall time", of_run(series(names.RUN_WALL)), unit="s"),
+            Column("Lookups", of_run(series(names.RUN_LOOKUPS))),
+            Column("Hit ratio", of_run(hits), unit="percentunit", steps=RATIO),
+            Column("Forward passes", of_run(series(names.RUN_FORWARD_PASSES))),
+            Column("Over expected", of_run(over), steps=ALARM),
+            Column("Failed probes", of_run(failed), steps=ALARM),
+            Column("Failed passes", of_run(series(names.RUN_ERRORS)), steps=ALARM),
+            Column("Run id", label="run_id"),
+            Column("Trace", label="trace_id", link=("Open the trace", _TRACE_URL)),
+        ),
+    )
+
+
+# -- what did each run cost? -----------------------------------------------------------------
+
+
+def passes() -> Panel:
+    """Forward passes against expected."""
+    return lines(
+        "Forward passes a run",
+        "What each run paid, until the next is over, and what its suite costs where nothing is "
+        "evicted. A line above its expected one means questions that were paid for again.",
+        {
+            _BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
+            f"{_BY_RUN}, expected": finished(series(names.RUN_EXPECTED)),
+        },
+        "short",
+        stepped=True,
+    )
+
+
+def ratios() -> Panel:
+    """Hit ratio of runs."""
+    return lines(
+        "Hit ratio a run",
+        "Share of a run's lookups that paid no forward pass.",
+        {_BY_RUN: finished(ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS)))},
+        "percentunit",
+        stepped=True,
+    )
+
+
+def wall() -> Panel:
+    """Wall time of runs."""
+    return lines(
+        "Wall time a run",
+        "From first lookup to last verdict; the loading of the model is not in it.",
+        {_BY_RUN: finished(series(names.RUN_WALL))},
+        "s",
+        stepped=True,
+    )
+
+
+def seconds_a_pass() -> Panel:
+    """Mean forward time of runs."""
+    return lines(
+        "Time a forward pass, by run",
+        "Summed duration of a run's forward passes over their number.",
+        {
+            _BY_RUN: finished(
+                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))
+            )
+        },
+        "s",
+        stepped=True,
+    )
+
+
+# -- what did its probes find? ---------------------------------------------------------------
+
+
+def scores() -> Panel:
+    """Scores over time."""
+    return lines(
+        "Probe scores",
+        "Score of each probe, 0 to 1; a probe without a score has no line.",
+        {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_SCORE)})"},
+        "percentunit",
+        stepped=True,
+    )
+
+
+def durations() -> Panel:
+    """Durations of probes."""
+    return lines(
+        "Probe durations",
+        "Wall time of each probe.",
+        {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_DURATION)})"},
+        "s",
+        stepped=True,
+    )
+
+
+def failed_probes() -> Panel:
+    """Verdicts of the last runs."""
+    return rows(
+        "Verdicts of the last run",
+        "What each probe said when it ran last.",
+        (
+            Column("Suite", label="suite"),
+            Column("Probe", label="probe"),
+            Column("Verdict", label="verdict"),
+            Column(
+                "Now",
+                f"max by (suite, probe, verdict) ({series(names.PROBE_VERDICT)}) == 1",
+            ),
+        ),
+        height=8,
+    )
+
+
+# -- is the telemetry sound? -----------------------------------------------------------------
+
+
+def dropped_now() -> Panel:
+    """Spans lost by the last runs."""
+    return number(
+        "Spans not delivered",
+        "By the last run of each suite: the queue was full, or the receiver did not take them.",
+        f"sum({series(names.RUN_SPANS_DROPPED)})",
+        "short",
+        steps=ALARM,
+        width=8,
+    )
+
+
+def unwritten_now() -> Panel:
+    """Records lost by the last runs."""
+    return number(
+        "Trace records not written",
+        "By the last run of each suite: the disk was full, or the file went away.",
+        f"sum({series(names.RUN_TRACE_WRITE_ERRORS)})",
+        "short",
+        steps=ALARM,
+        width=8,
+    )
+
+
+def last_push() -> Panel:
+    """Age of the last push."""
+    return number(
+        "Since the last push",
+        "How long ago a run last pushed its gauges to the Pushgateway.",
+        age('max(push_time_seconds{job=~"$job"})'),
+        "s",
+        width=8,
+    )
+
+
+def spans() -> Panel:
+    """Spans by outcome."""
+    return lines(
+        "Spans a second, by outcome",
+        "exported: the receiver took it. ended: handed to the program's own SDK. elided: beyond "
+        "the budget of hits, or not sampled. dropped: lost, and counted.",
+        {"{{outcome}}": rate(names.SPANS_TOTAL, by="outcome")},
+        "suffix:/s",
+    )
+
+
+def records() -> Panel:
+    """Trace records."""
+    return lines(
+        "Trace records a second",
+        "Lines of the JSONL trace that were written whole, and those that could not be; none "
+        "without a trace.",
+        {
+            "written": rate(names.TRACE_RECORDS),
+            "not written": rate(names.TRACE_WRITE_ERRORS),
+        },
+        "suffix:/s",
+    )

@@ -1,0 +1,38 @@
+"""The names of grafana-foundation-sdk that are used here.
+
+Its classic schema is loaded by every Grafana since 10; the second one, which the
+SDK's warning prefers, only by the newest.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
+    from grafana_foundation_sdk.builders import bargauge, common, heatmap, stat, table, timeseries
+    from grafana_foundation_sdk.builders import dashboard as builders
+    from grafana_foundation_sdk.builders.prometheus import Dataquery
+    from grafana_foundation_sdk.cog.builder import Builder
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models import common as options
+    from grafana_foundation_sdk.models import dashboard as models
+    from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+    from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+__all__ = [
+    "Builder",
+    "Dataquery",
+    "HeatmapColorMode",
+    "JSONEncoder",
+    "PromQueryFormat",
+    "bargauge",
+    "builders",
+    "common",
+    "heatmap",
+    "models",
+    "options",
+    "stat",
+    "table",
+    "timeseries",
+]
