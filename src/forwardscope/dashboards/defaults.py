@@ -102,6 +102,9 @@ def bars(
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
         .color_scheme(_by_threshold())
+        .sizing(options.BarGaugeSizing.MANUAL)
+        .min_viz_height(16)
+        .max_viz_height(48)
         .min(0)
         .no_value("–")
     )
@@ -191,6 +194,7 @@ class Column:
         label: The label that it shows, where it is one.
         unit: Of its values.
         steps: Colours of its text; none where it has only one.
+        width: In pixels; 0 shares what is left.
         link: A data link (title, URL) on each cell.
     """
 
@@ -202,6 +206,7 @@ class Column:
         label: str = "",
         unit: str = "short",
         steps: Steps = NEUTRAL,
+        width: int = 0,
         link: tuple[str, str] | None = None,
     ) -> None:
         self.title: Final = title
@@ -209,6 +214,7 @@ class Column:
         self.label: Final = label
         self.unit: Final = unit
         self.steps: Final = steps
+        self.width: Final = width
         self.link: Final = link
 
     def look(self) -> list[models.DynamicConfigValue]:
@@ -217,6 +223,8 @@ class Column:
         if len(self.steps) > 1:
             look.append(models.DynamicConfigValue("thresholds", _thresholds(self.steps).build()))
             look.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
+        if self.width:
+            look.append(models.DynamicConfigValue("custom.width", self.width))
         if self.link is not None:
             title, url = self.link
             look.append(models.DynamicConfigValue("links", [{"title": title, "url": url}]))
@@ -229,7 +237,7 @@ def rows(title: str, says: str, columns: Iterable[Column], *, height: int = 10) 
     Rows are sorted by the first column, the largest first.
     """
     panel = table.Panel().no_value("–").color_scheme(_by_threshold())
-    panel.filterable(True).min_width(80)
+    panel.min_width(80)
     names: dict[str, str] = {}
     columns = list(columns)
     asked = sum(bool(column.expr) for column in columns)

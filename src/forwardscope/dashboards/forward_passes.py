@@ -8,6 +8,7 @@ from forwardscope.dashboards.queries import (
     RANGE,
     finished,
     increase,
+    named_probes,
     quantile,
     rate,
     ratio,
@@ -148,7 +149,7 @@ def by_probe() -> Panel:
         "Scoring time a second, by probe",
         "Wall time of the scoring calls, waiting included: 1 s means that a probe does nothing "
         "but score.",
-        {"{{probe}}": rate(names.SCORING_SECONDS, by="probe")},
+        {"{{probe}}": named_probes(rate(names.SCORING_SECONDS, by="probe"))},
         "s",
         stacked=True,
     )
@@ -169,9 +170,8 @@ def seconds_by_probe() -> Panel:
     """Scoring time of probes in all."""
     return bars(
         "Scoring time by probe",
-        "Wall time of the scoring calls in the time range. A bar without a name is of lookups "
-        "outside any probe.",
-        increase(names.SCORING_SECONDS, by="probe"),
+        "Wall time of the scoring calls in the time range.",
+        named_probes(increase(names.SCORING_SECONDS, by="probe")),
         "{{probe}}",
         "s",
         width=12,

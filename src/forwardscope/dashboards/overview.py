@@ -10,6 +10,7 @@ from forwardscope.dashboards.queries import (
     finished,
     hit_ratio,
     increase,
+    named_probes,
     rate,
     ratio,
     seconds_a_miss,
@@ -170,10 +171,11 @@ def saved_seconds() -> Panel:
 
 
 def _hit_ratio_by(label: str, says: str) -> Panel:
+    expr = hit_ratio(by=label, window=RANGE)
     return bars(
         f"Hit ratio by {label}",
         says,
-        hit_ratio(by=label, window=RANGE),
+        named_probes(expr) if label == "probe" else expr,
         f"{{{{{label}}}}}",
         "percentunit",
         steps=RATIO,
@@ -185,7 +187,7 @@ def by_probe() -> Panel:
     return _hit_ratio_by(
         "probe",
         "In the time range. A probe that asks what others asked before it hits; the first one pays "
-        "for all. A bar without a name is of lookups outside any probe.",
+        "for all.",
     )
 
 

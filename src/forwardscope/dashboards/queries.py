@@ -15,6 +15,7 @@ __all__ = [
     "finished",
     "hit_ratio",
     "increase",
+    "named_probes",
     "of_run",
     "quantile",
     "rate",
@@ -75,6 +76,11 @@ def hit_ratio(*, by: str = "", window: str = RATE) -> str:
     return ratio(
         rate(names.LOOKUPS, HITS, by=by, window=window), rate(names.LOOKUPS, by=by, window=window)
     )
+
+
+def named_probes(query: str) -> str:
+    """Return a query by probe, in which what is outside any probe has a name too."""
+    return f'label_replace({query}, "probe", "(no probe)", "probe", "")'
 
 
 def seconds_a_miss(by: str) -> str:
