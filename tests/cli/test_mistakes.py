@@ -37,6 +37,15 @@ def test_a_missing_suite(invoke: Invoke, tmp_path: Path, loaded: Loaded) -> None
     assert loaded == []
 
 
+@pytest.mark.parametrize("option", ["--otlp", "--pushgateway", "--metrics-file"])
+def test_an_empty_option(invoke: Invoke, suite_file: Path, loaded: Loaded, option: str) -> None:
+    """As a variable of the shell that is not set gives it: the option is named."""
+    said = sentence(invoke("run", suite_file, option, ""))
+    assert said.startswith(f"{option} '': ")
+    assert said.endswith("; leave the option out, or give it a value")
+    assert loaded == []
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [

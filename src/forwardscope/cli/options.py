@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
+from pydantic import ValidationError
 
+from forwardscope.errors import UserError
 from forwardscope.suite.spec import CacheSpec, SuiteSpec, TelemetrySpec
 
 __all__ = ["RunOptions", "takes_run_options"]
@@ -115,10 +117,17 @@ class RunOptions:
     ] = None
 
     def over(self, spec: SuiteSpec) -> SuiteSpec:
-        """Return the suite with what the command line says in place of its own."""
+        """Return the suite with what the command line says in place of its own.
+
+        Raises:
+            UserError: An option's value is none that a suite could have.
+        """
         said = {name: getattr(self, name) for name in TelemetrySpec.model_fields}
         said = {name: value for name, value in said.items() if value is not None}
-        telemetry = TelemetrySpec(**spec.telemetry.model_dump() | said)
+        try:
+            telemetry = TelemetrySpec(**spec.telemetry.model_dump() | said)
+        except ValidationError as error:
+            raise UserError(_refused(error)) from error
         cache = spec.cache.model_dump() | ({"enabled": False} if self.no_cache else {})
         return spec.model_copy(update={"telemetry": telemetry, "cache": CacheSpec(**cache)})
 
@@ -130,6 +139,14 @@ class RunOptions:
             "result": self.json,
             "metrics": None if metrics is None else Path(metrics),
         }
+
+
+def _refused(error: ValidationError) -> str:
+    """Tell the first mistake; a variable of the shell that is not set gives an empty value."""
+    first = error.errors()[0]
+    option = str(first["loc"][0]).replace("_", "-")
+    way_out = "; leave the option out, or give it a value" if first["input"] == "" else ""
+    return f"--{option} {first['input']!r}: {first['msg']}{way_out}"
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -88,7 +88,7 @@ def table_of_runs() -> Panel:
             Column("Over expected", of_run(over), steps=ALARM, width=115),
             Column("Failed probes", of_run(failed), steps=ALARM, width=110),
             Column("Failed passes", of_run(series(names.RUN_ERRORS)), steps=ALARM, width=110),
-            Column("Run id", label="run_id"),
+            Column("Run id", label="run_id", width=110),
             Column("Trace", label="trace_id", link=("Open the trace", _TRACE_URL)),
         ),
     )
