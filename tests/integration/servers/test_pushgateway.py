@@ -135,6 +135,9 @@ def test_a_run_is_pushed_as_it_goes(cli: Cli, pushgateway: Pushgateway) -> None:
     assert of_run(pushgateway.samples(), "active") == 0
 
 
+_OWN_LABELS = {"suite", "model", "adapter", "run_id", "trace_id", "probe", "verdict"}
+
+
 def _with(samples: Samples, wanted: tuple[str, frozenset[tuple[str, str]]]) -> Samples:
     return samples if wanted in samples else {}
 
@@ -146,17 +149,11 @@ def test_the_file_has_what_the_gateway_has(
     file = tmp_path / "run.prom"
     cli.run(suite(), "--pushgateway", pushgateway.url, "--metrics-file", file)
     pushed = {
-        key(name, **{k: v for k, v in labels if k in _own_labels(name)}): value
+        key(name, **{k: v for k, v in labels if k in _OWN_LABELS}): value
         for (name, labels), value in pushgateway.samples().items()
     }
     assert parse(file.read_text()) == pushed
     assert len(pushed) > 30
-
-
-def _own_labels(name: str) -> set[str]:
-    if name.startswith("forwardscope_probe"):
-        return {"suite", "probe", "verdict"}
-    return {"suite", "model", "adapter", "run_id", "trace_id"}
 
 
 def test_the_file_is_replaced_whole(cli: Cli, tmp_path: Path) -> None:
