@@ -1,4 +1,4 @@
-"""Writing the files that Grafana and Prometheus load: `python -m forwardscope.dashboards.build`."""
+"""Writing the files that Grafana loads: `python -m forwardscope.dashboards.build FOLDER`."""
 
 from __future__ import annotations
 

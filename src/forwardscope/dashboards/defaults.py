@@ -6,7 +6,9 @@ asked for, so that none is forgotten. Widths are of 24 columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Final, Protocol, Self, TypeVar
 
 from forwardscope.dashboards.sdk import (
@@ -167,12 +169,12 @@ def lines(
         drawn = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
         panel.thresholds_style(drawn)
     _said(panel, title, says, unit, steps).span(width).height(8)
-    for letter, (legend, expr) in zip("ABCDEFGH", queries.items(), strict=False):
+    for letter, (legend, expr) in zip(ascii_uppercase, queries.items(), strict=False):
         panel.with_target(_query(expr, letter).range().legend_format(legend).exemplar(exemplars))
     return panel
 
 
-def heat(title: str, says: str, expr: str, unit: str, *, width: int = 12) -> Panel:
+def heat(title: str, says: str, expr: str, unit: str) -> Panel:
     """Return a heatmap of a histogram's buckets (`le`), with its exemplars."""
     panel = (
         heatmap.Panel()
@@ -182,13 +184,14 @@ def heat(title: str, says: str, expr: str, unit: str, *, width: int = 12) -> Pan
     )
     target = _query(expr).range().legend_format("{{le}}").exemplar(True)
     target.format(PromQueryFormat.HEATMAP)
-    return _said(panel, title, says, unit, NEUTRAL).span(width).height(8).with_target(target)
+    return _said(panel, title, says, unit, NEUTRAL).span(12).height(8).with_target(target)
 
 
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table.
 
-    Args:
+    Attributes:
         title: Its head.
         expr: What its values are; empty for a label of the rows.
         label: The label that it shows, where it is one.
@@ -198,24 +201,13 @@ class Column:
         link: A data link (title, URL) on each cell.
     """
 
-    def __init__(
-        self,
-        title: str,
-        expr: str = "",
-        *,
-        label: str = "",
-        unit: str = "short",
-        steps: Steps = NEUTRAL,
-        width: int = 0,
-        link: tuple[str, str] | None = None,
-    ) -> None:
-        self.title: Final = title
-        self.expr: Final = expr
-        self.label: Final = label
-        self.unit: Final = unit
-        self.steps: Final = steps
-        self.width: Final = width
-        self.link: Final = link
+    title: str
+    expr: str = ""
+    label: str = ""
+    unit: str = "short"
+    steps: Steps = NEUTRAL
+    width: int = 0
+    link: tuple[str, str] | None = None
 
     def look(self) -> list[models.DynamicConfigValue]:
         """Return what distinguishes its cells from those of other columns."""
@@ -231,34 +223,33 @@ class Column:
         return look
 
 
-def rows(title: str, says: str, columns: Iterable[Column], *, height: int = 10) -> Panel:
+def rows(title: str, says: str, columns: Sequence[Column], *, height: int = 10) -> Panel:
     """Return a table that joins its columns' queries by their labels, one row a set of labels.
 
     Rows are sorted by the first column, the largest first.
     """
-    panel = table.Panel().no_value("–").color_scheme(_by_threshold())
-    panel.min_width(80)
-    names: dict[str, str] = {}
-    columns = list(columns)
-    asked = sum(bool(column.expr) for column in columns)
-    for letter, column in zip("ABCDEFGHIJKLMNOP", (c for c in columns if c.expr), strict=False):
-        names[f"Value #{letter}" if asked > 1 else "Value"] = column.title  # as Grafana has it
-        panel.with_target(_now(column.expr, letter).format(PromQueryFormat.TABLE))
-    names |= {column.label: column.title for column in columns if column.label}
-    order = {old: place for place, old in enumerate(_in_order(names, columns))}
-    arranged = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": names}
-    sorting = {"sort": [{"field": columns[0].title, "desc": True}]}
-    panel.with_transformation(models.DataTransformerConfig("merge", options={}))
-    panel.with_transformation(models.DataTransformerConfig("organize", options=arranged))
-    panel.with_transformation(models.DataTransformerConfig("sortBy", options=sorting))
+    panel = table.Panel().no_value("–").color_scheme(_by_threshold()).min_width(80)
+    alone = sum(bool(column.expr) for column in columns) == 1
+    letters = iter(ascii_uppercase)
+    renamed: dict[str, str] = {}  # in the columns' order, from what Grafana calls them
     for column in columns:
+        if column.expr:
+            letter = next(letters)
+            panel.with_target(_now(column.expr, letter).format(PromQueryFormat.TABLE))
+        name = column.label or ("Value" if alone else f"Value #{letter}")
+        renamed[name] = column.title
         panel.override_by_name(column.title, column.look())
+    order = {name: place for place, name in enumerate(renamed)}
+    for transformation, settings in (
+        ("merge", {}),
+        (
+            "organize",
+            {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed},
+        ),
+        ("sortBy", {"sort": [{"field": columns[0].title, "desc": True}]}),
+    ):
+        panel.with_transformation(models.DataTransformerConfig(transformation, options=settings))
     return _said(panel, title, says, "short", NEUTRAL).span(24).height(height)
-
-
-def _in_order(names: Mapping[str, str], columns: Iterable[Column]) -> list[str]:
-    old = {title: name for name, title in names.items()}
-    return [old[column.title] for column in columns]
 
 
 def _said(panel: K, title: str, says: str, unit: str, steps: Steps) -> K:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from forwardscope.dashboards.defaults import ALARM, Panel, bars, heat, lines, number
 from forwardscope.dashboards.frame import dashboard
 from forwardscope.dashboards.queries import (
+    BY_RUN,
     RANGE,
+    RATE,
     finished,
     increase,
     named_probes,
     quantile,
     rate,
     ratio,
+    seconds_a_pass,
     series,
 )
 from forwardscope.dashboards.sdk import models
@@ -38,7 +41,11 @@ def forward_passes() -> models.Dashboard:
             "How long does a forward pass take?": (durations(), heatmap()),
             "Who spends the time?": (by_probe(), by_view(), seconds_by_probe(), passes_by_view()),
             "Batches": (batch_size(), largest_batch(), batches()),
-            "Errors, and the share of the wall time": (errors(), share_of_wall(), seconds_a_pass()),
+            "Errors, and the share of the wall time": (
+                errors(),
+                share_of_wall(),
+                duration_by_run(),
+            ),
         },
     )
 
@@ -71,10 +78,7 @@ def mean_now() -> Panel:
     return number(
         "Mean duration",
         "Of the forward passes in the time range; in a batch, an even share of it each.",
-        ratio(
-            increase(names.FORWARD_DURATION, part="_sum"),
-            increase(names.FORWARD_DURATION, part="_count"),
-        ),
+        seconds_a_pass(),
         "s",
     )
 
@@ -131,7 +135,7 @@ def durations() -> Panel:
 
 def heatmap() -> Panel:
     """Durations as a heatmap."""
-    buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[$__rate_interval])"
+    buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
     return heat(
         "Durations",
         "How many forward passes took how long; a point is one pass and leads to its trace.",
@@ -254,24 +258,20 @@ def share_of_wall() -> Panel:
         "Share of a run's wall time in forward passes",
         "From a run's gauges. Far below 100 %, something else than the model is slow; above it, "
         "threads compute at once.",
-        {
-            "{{suite}} on {{model}}": finished(
-                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL))
-            )
-        },
+        {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
         "percentunit",
         width=8,
         stepped=True,
     )
 
 
-def seconds_a_pass() -> Panel:
+def duration_by_run() -> Panel:
     """Mean forward time of a run."""
     return lines(
         "Time a forward pass, by run",
-        "From a run's gauges, failed passes included; what ForwardLatencyRegression looks at.",
+        "From a run's gauges: mean duration of its forward passes, failed ones included.",
         {
-            "{{suite}} on {{model}}": finished(
+            BY_RUN: finished(
                 ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))
             )
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from forwardscope.dashboards.defaults import ALARM, RATIO, Panel, bars, lines, number
 from forwardscope.dashboards.frame import dashboard
 from forwardscope.dashboards.queries import (
+    BY_RUN,
     HITS,
     RANGE,
     finished,
@@ -12,8 +13,8 @@ from forwardscope.dashboards.queries import (
     increase,
     named_probes,
     rate,
-    ratio,
-    seconds_a_miss,
+    run_hit_ratio,
+    seconds_a_pass,
     series,
     total,
 )
@@ -96,7 +97,7 @@ def saved_passes_now() -> Panel:
 
 def saved_seconds_now() -> Panel:
     """Time not spent in the model."""
-    saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_a_miss('backend, op')}"
+    saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_a_pass('backend, op')}"
     return number(
         "Time saved",
         "Hits in the time range, each times the mean duration of a forward pass of its op.",
@@ -161,7 +162,7 @@ def saved_seconds() -> Panel:
         "Hits a second, each times the mean duration of a forward pass of its op in the time "
         "range: 2 s means that without the cache the model would have two more seconds to work "
         "in each.",
-        {"{{backend}}": total(f"({hits} * {seconds_a_miss('backend, op')})", "backend")},
+        {"{{backend}}": total(f"({hits} * {seconds_a_pass('backend, op')})", "backend")},
         "s",
         stacked=True,
     )
@@ -259,8 +260,8 @@ def by_suite() -> Panel:
     return bars(
         "Hit ratio of the last run",
         "From the gauges that a run pushes: exact, also where it was over before a scrape.",
-        finished(ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))),
-        "{{suite}} on {{model}}",
+        finished(run_hit_ratio()),
+        BY_RUN,
         "percentunit",
         steps=RATIO,
         width=12,
@@ -273,7 +274,7 @@ def evictions_by_suite() -> Panel:
         "Evictions in the last run",
         "Entries that the run removed for room; with more than a few, its cache is too small.",
         finished(series(names.RUN_EVICTIONS)),
-        "{{suite}} on {{model}}",
+        BY_RUN,
         "short",
         steps=ALARM,
         width=12,

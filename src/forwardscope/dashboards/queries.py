@@ -8,10 +8,11 @@ from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
 __all__ = [
+    "BY_RUN",
+    "HITS",
     "RANGE",
     "RATE",
     "VARIABLES",
-    "age",
     "finished",
     "hit_ratio",
     "increase",
@@ -20,7 +21,8 @@ __all__ = [
     "quantile",
     "rate",
     "ratio",
-    "seconds_a_miss",
+    "run_hit_ratio",
+    "seconds_a_pass",
     "series",
     "total",
 ]
@@ -31,10 +33,13 @@ VARIABLES: Final = ("job", "instance", "suite", "backend", "probe")
 RATE: Final = "$__rate_interval"
 #: The window of a number that is of the whole time range.
 RANGE: Final = "$__range"
+#: The legend of what is told a run, in the labels that `finished` leaves.
+BY_RUN: Final = "{{suite}} on {{model}}"
 
 _ADDED_BY_SCRAPE = ("job", "instance")
 _RUN_KEY = "job, instance, suite, model"
 _RUN_LABELS = "suite, model, run_id, trace_id"
+#: Lookups that paid no forward pass.
 HITS: Final = 'result!="miss"'
 
 
@@ -78,12 +83,17 @@ def hit_ratio(*, by: str = "", window: str = RATE) -> str:
     )
 
 
+def run_hit_ratio() -> str:
+    """Return the hit ratio of each target's run."""
+    return ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))
+
+
 def named_probes(query: str) -> str:
     """Return a query by probe, in which what is outside any probe has a name too."""
     return f'label_replace({query}, "probe", "(no probe)", "probe", "")'
 
 
-def seconds_a_miss(by: str) -> str:
+def seconds_a_pass(by: str = "") -> str:
     """Return the mean duration of a forward pass over the whole time range, in seconds."""
     return ratio(
         increase(names.FORWARD_DURATION, by=by, part="_sum"),
@@ -107,12 +117,7 @@ def of_run(query: str) -> str:
     return f"last_over_time(max by ({_RUN_LABELS}) ({named})[{RANGE}:$__interval])"
 
 
-def finished(query: str, by: str = "suite, model") -> str:
+def finished(query: str) -> str:
     """Return a run's gauge while no run goes on, so that no half a run is shown."""
     over = f"({query}) and on ({_RUN_KEY}) {series(names.RUN_ACTIVE)} == 0"
-    return f"max by ({by}) ({over})"
-
-
-def age(timestamp: str) -> str:
-    """Return how long ago a moment was, in seconds."""
-    return f"time() - {timestamp}"
+    return f"max by (suite, model) ({over})"

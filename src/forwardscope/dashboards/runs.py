@@ -6,14 +6,22 @@ from typing import Final
 
 from forwardscope.dashboards.defaults import ALARM, RATIO, Column, Panel, lines, number, rows
 from forwardscope.dashboards.frame import dashboard, mark
-from forwardscope.dashboards.queries import age, finished, of_run, rate, ratio, series
+from forwardscope.dashboards.queries import (
+    BY_RUN,
+    finished,
+    of_run,
+    rate,
+    run_hit_ratio,
+    series,
+    total,
+)
 from forwardscope.dashboards.sdk import builders, models
 from forwardscope.telemetry import names
+from forwardscope.telemetry.names import Metric
 
 __all__ = ["runs"]
 
 _FAILED = 'verdict=~"fail|error"'
-_BY_RUN: Final = "{{suite}} on {{model}}"
 #: Grafana's explore page with one trace; the text between the braces is JSON, escaped for a URL.
 _TRACE_URL: Final = (
     "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
@@ -30,8 +38,8 @@ def runs() -> models.Dashboard:
         "How did each run do?",
         {
             "How did each run do?": (table_of_runs(),),
-            "What did each run cost?": (passes(), ratios(), wall(), seconds_a_pass()),
-            "What did its probes find?": (scores(), durations(), failed_probes()),
+            "What did each run cost?": (passes(), ratios(), wall()),
+            "What did its probes find?": (scores(), durations(), verdicts()),
             "Is the telemetry sound?": (
                 dropped_now(),
                 unwritten_now(),
@@ -52,12 +60,12 @@ def _jaeger() -> builders.DatasourceVariable:
 
 def started() -> builders.AnnotationQuery:
     """A line where a run began."""
-    return mark("Run start", f"{series(names.RUN_START)} * 1000", _BY_RUN, "blue")
+    return mark("Run start", f"{series(names.RUN_START)} * 1000", BY_RUN, "blue")
 
 
 def ended() -> builders.AnnotationQuery:
     """A line where a run ended."""
-    return mark("Run end", f"{series(names.RUN_END)} * 1000", _BY_RUN, "purple")
+    return mark("Run end", f"{series(names.RUN_END)} * 1000", BY_RUN, "purple")
 
 
 # -- how did each run do? --------------------------------------------------------------------
@@ -65,7 +73,6 @@ def ended() -> builders.AnnotationQuery:
 
 def table_of_runs() -> Panel:
     """One row a run."""
-    hits = ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))
     over = f"{series(names.RUN_FORWARD_PASSES)} - {series(names.RUN_EXPECTED)}"
     failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
     return rows(
@@ -83,7 +90,7 @@ def table_of_runs() -> Panel:
             Column("Model", label="model"),
             Column("Wall time", of_run(series(names.RUN_WALL)), unit="s", width=90),
             Column("Lookups", of_run(series(names.RUN_LOOKUPS)), width=80),
-            Column("Hit ratio", of_run(hits), unit="percentunit", steps=RATIO, width=80),
+            Column("Hit ratio", of_run(run_hit_ratio()), unit="percentunit", steps=RATIO, width=80),
             Column("Forward passes", of_run(series(names.RUN_FORWARD_PASSES)), width=120),
             Column("Over expected", of_run(over), steps=ALARM, width=115),
             Column("Failed probes", of_run(failed), steps=ALARM, width=110),
@@ -104,10 +111,11 @@ def passes() -> Panel:
         "What each run paid, until the next is over, and what its suite costs where nothing is "
         "evicted. A line above its expected one means questions that were paid for again.",
         {
-            _BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
-            f"{_BY_RUN}, expected": finished(series(names.RUN_EXPECTED)),
+            BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
+            f"{BY_RUN}, expected": finished(series(names.RUN_EXPECTED)),
         },
         "short",
+        width=8,
         stepped=True,
     )
 
@@ -117,8 +125,9 @@ def ratios() -> Panel:
     return lines(
         "Hit ratio a run",
         "Share of a run's lookups that paid no forward pass.",
-        {_BY_RUN: finished(ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS)))},
+        {BY_RUN: finished(run_hit_ratio())},
         "percentunit",
+        width=8,
         stepped=True,
     )
 
@@ -128,23 +137,9 @@ def wall() -> Panel:
     return lines(
         "Wall time a run",
         "From first lookup to last verdict; the loading of the model is not in it.",
-        {_BY_RUN: finished(series(names.RUN_WALL))},
+        {BY_RUN: finished(series(names.RUN_WALL))},
         "s",
-        stepped=True,
-    )
-
-
-def seconds_a_pass() -> Panel:
-    """Mean forward time of runs."""
-    return lines(
-        "Time a forward pass, by run",
-        "Summed duration of a run's forward passes over their number.",
-        {
-            _BY_RUN: finished(
-                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))
-            )
-        },
-        "s",
+        width=8,
         stepped=True,
     )
 
@@ -158,7 +153,7 @@ def scores() -> Panel:
         "Probe scores",
         "Score of each probe, 0 to 1; a probe without a score has no line.",
         {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_SCORE)})"},
-        "percentunit",
+        "none",
         stepped=True,
     )
 
@@ -174,7 +169,7 @@ def durations() -> Panel:
     )
 
 
-def failed_probes() -> Panel:
+def verdicts() -> Panel:
     """Verdicts of the last runs."""
     return rows(
         "Verdicts of the last run",
@@ -195,12 +190,17 @@ def failed_probes() -> Panel:
 # -- is the telemetry sound? -----------------------------------------------------------------
 
 
+def _of_last_runs(metric: Metric) -> str:
+    """Return a sum over the last runs, each once though endpoint and gateway may both show it."""
+    return total(f"max by (suite, model) ({series(metric)})")
+
+
 def dropped_now() -> Panel:
     """Spans lost by the last runs."""
     return number(
         "Spans not delivered",
         "By the last run of each suite: the queue was full, or the receiver did not take them.",
-        f"sum({series(names.RUN_SPANS_DROPPED)})",
+        _of_last_runs(names.RUN_SPANS_DROPPED),
         "short",
         steps=ALARM,
         width=8,
@@ -212,7 +212,7 @@ def unwritten_now() -> Panel:
     return number(
         "Trace records not written",
         "By the last run of each suite: the disk was full, or the file went away.",
-        f"sum({series(names.RUN_TRACE_WRITE_ERRORS)})",
+        _of_last_runs(names.RUN_TRACE_WRITE_ERRORS),
         "short",
         steps=ALARM,
         width=8,
@@ -224,7 +224,7 @@ def last_push() -> Panel:
     return number(
         "Since the last push",
         "How long ago a run last pushed its gauges to the Pushgateway.",
-        age('max(push_time_seconds{job=~"$job"})'),
+        'time() - max(push_time_seconds{job=~"$job"})',
         "s",
         width=8,
     )

@@ -1,7 +1,7 @@
 """The names of grafana-foundation-sdk that are used here.
 
-Its classic schema is loaded by every Grafana since 10; the second one, which the
-SDK's warning prefers, only by the newest.
+The dashboards are of its classic schema, for the sake of Grafanas that do not
+know the second one, which the SDK's warning prefers.
 """
 
 from __future__ import annotations
