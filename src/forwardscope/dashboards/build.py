@@ -1,4 +1,7 @@
-"""Writing the files that Grafana loads: `python -m forwardscope.dashboards.build FOLDER`."""
+"""Writing the files that Grafana and Prometheus load.
+
+python -m forwardscope.dashboards.build FOLDER
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from forwardscope.dashboards import run_rules, service_rules
 from forwardscope.dashboards.forward_passes import forward_passes
 from forwardscope.dashboards.overview import overview
+from forwardscope.dashboards.rules import Group, as_yaml
 from forwardscope.dashboards.runs import runs
 from forwardscope.dashboards.sdk import JSONEncoder
 
@@ -16,11 +21,28 @@ __all__ = ["generated"]
 
 def generated() -> dict[str, str]:
     """Return the text of each file by its path under `dashboards/`."""
+    return _pages() | _rules()
+
+
+def _pages() -> dict[str, str]:
     pages = {"overview": overview(), "forward-passes": forward_passes(), "runs": runs()}
     return {
         f"grafana/{name}.json": json.dumps(page, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
         for name, page in pages.items()
     }
+
+
+def _rules() -> dict[str, str]:
+    """Suites and services apart, for those who have only one of them."""
+    files = {
+        "recording": as_yaml(
+            Group("forwardscope-runs", run_rules.recordings(), interval="30s"),
+            Group("forwardscope-services", service_rules.recordings(), interval="1m"),
+        ),
+        "alerts-runs": as_yaml(Group("forwardscope-run-alerts", run_rules.alerts())),
+        "alerts-services": as_yaml(Group("forwardscope-service-alerts", service_rules.alerts())),
+    }
+    return {f"prometheus/{name}.yml": text for name, text in files.items()}
 
 
 def _write(folder: Path) -> None:

@@ -1,0 +1,298 @@
+"""Recording rules and alerts for suites: batch jobs, read from the gauges that they push.
+
+A run is known by its id once it is over. Each of its numbers is recorded under
+that id for as long as the gateway has it, so that the last run of a suite can be
+told from those before it, also while the next one goes on: an alert holds until
+a better run has ended, and a bad run is never part of what it is compared with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forwardscope.dashboards.rules import Alert, Recording
+from forwardscope.telemetry import names
+from forwardscope.telemetry.delivery import JOB
+from forwardscope.telemetry.names import Metric
+
+__all__ = ["alerts", "recordings"]
+
+_WEEK: Final = "7d"
+#: How much more than the median of its week a run without a plan may pay.
+_MORE_PASSES: Final = 1.1
+#: How much longer than the median of its week a forward pass may take.
+_SLOWER: Final = 1.5
+#: Runs in that week, and passes in each of them, for its mean to say anything.
+_MIN_RUNS, _MIN_PASSES = 3, 20
+#: How far the hit ratio may fall below the median of its week, of how many lookups.
+_HIT_RATIO_DROP, _MIN_LOOKUPS = 0.1, 50
+_STALLED_S: Final = 600
+#: In periods of the suite.
+_LATE: Final = 1.5
+
+_TARGET = "job, instance, suite, model"
+_RUN = "suite, model, run_id"
+_SUITE = "suite, model"
+_WHO = "{{ $labels.suite }} on {{ $labels.model }}"
+
+_END = names.RUN_END.name
+_PASSES = names.RUN_FORWARD_PASSES.name
+_EXPECTED = names.RUN_EXPECTED.name
+_SECONDS_A_PASS = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
+_HIT_RATIO = f"{names.RUN_HITS.name}_per_lookup"
+
+#: What is compared with the week before, by the name that its rules have.
+_COMPARED: Final = {
+    _PASSES: _PASSES,
+    _EXPECTED: _EXPECTED,
+    _SECONDS_A_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
+    _HIT_RATIO: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
+}
+
+
+def recordings() -> list[Recording]:
+    """Return what is recorded of each run, of each suite's last one and of its week."""
+    ended = Recording(_finished(_END), _of_run_that_ended(_END))
+    each = [
+        Recording(_finished(name), _of_run_that_ended(expr)) for name, expr in _COMPARED.items()
+    ]
+    last = [Recording(_latest(name), _of_last_run(name)) for name in _COMPARED]
+    week = [
+        Recording(_median(name), f"quantile by ({_SUITE}) (0.5,\n{_of_runs_before(name)}\n)")
+        for name in _COMPARED
+        if name != _EXPECTED
+    ]
+    runs = Recording(
+        _count(_SECONDS_A_PASS), f"count by ({_SUITE}) (\n{_of_runs_before(_SECONDS_A_PASS)}\n)"
+    )
+    return [ended, *each, Recording(_latest(_END, level="run"), _last_run()), *last, *week, runs]
+
+
+def alerts() -> list[Alert]:
+    """Return the alerts of suites."""
+    return [
+        _forward_pass_regression(),
+        _forward_latency_regression(),
+        _cache_hit_rate_drop(),
+        _run_failed(),
+        _run_stalled(),
+        _run_missing(),
+        *_push_failed(),
+        _forward_errors(),
+        _spans_dropped(),
+        _trace_write_errors(),
+    ]
+
+
+# -- recorded ----------------------------------------------------------------------------------
+
+
+def _finished(name: str) -> str:
+    return f"run:{name}:finished"
+
+
+def _latest(name: str, level: str = "suite") -> str:
+    return f"{level}:{name}:latest"
+
+
+def _median(name: str) -> str:
+    return f"suite:{name}:median{_WEEK}"
+
+
+def _count(name: str) -> str:
+    return f"suite:{name}:count{_WEEK}"
+
+
+def _in_week(name: str) -> str:
+    return f"last_over_time({_finished(name)}[{_WEEK}])"
+
+
+def _of_run_that_ended(query: str) -> str:
+    """Return a gauge under its run's id, seen once though endpoint and gateway may both show it."""
+    return (
+        f"max by ({_RUN}) (\n"
+        f"  {query} * on ({_TARGET}) group_left (run_id) {names.RUN_INFO.name}\n"
+        f"  and on ({_TARGET}) {names.RUN_ACTIVE.name} == 0\n"
+        ")"
+    )
+
+
+def _last_run() -> str:
+    """Return the run of each suite that ended last; none where nobody shows the suite any more."""
+    return (
+        f"({_in_week(_END)}\n"
+        f"  == on ({_SUITE}) group_left () max by ({_SUITE}) ({_in_week(_END)}))\n"
+        f"and on ({_SUITE}) {names.RUN_START.name}"
+    )
+
+
+def _of_last_run(name: str) -> str:
+    return (
+        f"max by ({_SUITE}) (\n"
+        f"  {_in_week(name)}\n"
+        f"  and on ({_RUN}) {_latest(_END, level='run')}\n"
+        ")"
+    )
+
+
+def _of_runs_before(name: str) -> str:
+    return f"  {_in_week(name)}\n  unless on ({_RUN}) {_latest(_END, level='run')}"
+
+
+# -- dear --------------------------------------------------------------------------------------
+
+
+def _forward_pass_regression() -> Alert:
+    return Alert(
+        "ForwardPassRegression",
+        f"{_latest(_PASSES)}\n- ({_latest(_EXPECTED)} or {_MORE_PASSES} * {_median(_PASSES)})\n> 0",
+        "1m",
+        "warning",
+        f"{_WHO} pays for more forward passes than it should",
+        'The last run paid {{ printf "%.0f" $value }} forward passes more than its plan, or than '
+        "the median of its week where it has no plan. See whether its cache is too small: "
+        "evictions in its report, and in the dashboard Runs.",
+    )
+
+
+def _forward_latency_regression() -> Alert:
+    return Alert(
+        "ForwardLatencyRegression",
+        f"{_latest(_SECONDS_A_PASS)} / {_median(_SECONDS_A_PASS)} > {_SLOWER}\n"
+        f"and {_count(_SECONDS_A_PASS)} >= {_MIN_RUNS}",
+        "1m",
+        "warning",
+        f"{_WHO} has slow forward passes",
+        'A forward pass of the last run took {{ printf "%.2f" $value }} times as long as the '
+        "median of the runs in its week.",
+    )
+
+
+def _cache_hit_rate_drop() -> Alert:
+    return Alert(
+        "CacheHitRateDrop",
+        f"{_median(_HIT_RATIO)} - {_latest(_HIT_RATIO)} > {_HIT_RATIO_DROP}",
+        "1m",
+        "warning",
+        f"{_WHO} hits its cache less often",
+        "The share of lookups that paid no forward pass is {{ $value | humanizePercentage }} of "
+        "all lookups lower than the median of the runs in its week.",
+    )
+
+
+# -- missing -----------------------------------------------------------------------------------
+
+
+def _newest(metric: Metric) -> str:
+    return f"max by ({_SUITE}) ({metric.name})"
+
+
+def _run_failed() -> Alert:
+    end, success = _newest(names.RUN_END), _newest(names.RUN_LAST_SUCCESS)
+    return Alert(
+        "RunFailed",
+        f"{end} > {success}\nor {end} unless {success}",
+        "1m",
+        "critical",
+        f"{_WHO} did not pass",
+        "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, or a probe of it "
+        "failed or erred; its report and the dashboard Runs say which.",
+    )
+
+
+def _run_stalled() -> Alert:
+    return Alert(
+        "RunStalled",
+        f"time() - {_newest(names.RUN_PROGRESS)} > {_STALLED_S}\n"
+        f"and {_newest(names.RUN_ACTIVE)} == 1",
+        "1m",
+        "critical",
+        f"{_WHO} does not get on",
+        "The run has answered no lookup for {{ $value | humanizeDuration }} and has not ended: it "
+        "hangs, or was killed.",
+    )
+
+
+def _run_missing() -> Alert:
+    return Alert(
+        "RunMissing",
+        f"time() - {_newest(names.RUN_START)} > {_LATE} * {_newest(names.RUN_PERIOD)}",
+        "5m",
+        "critical",
+        f"{_WHO} has not run",
+        "The last run began {{ $value | humanizeDuration }} ago, and the suite says that it runs "
+        "more often.",
+    )
+
+
+def _push_failed() -> list[Alert]:
+    """Return an alert for each way in which pushes go wrong, told apart by `reason`."""
+    pushed = f'push_time_seconds{{job="{JOB}"}}'
+    failed = f'push_failure_time_seconds{{job="{JOB}"}}'
+    seen = "pushgateway_build_info"
+
+    def alert(reason: str, expr: str, summary: str, description: str) -> Alert:
+        labels = {"reason": reason}
+        return Alert("PushFailed", expr, "5m", "critical", summary, description, labels)
+
+    return [
+        alert(
+            "rejected",
+            f"max by ({_SUITE}) ({failed})\n> max by ({_SUITE}) ({pushed})",
+            f"The Pushgateway refuses {_WHO}",
+            "It refused a push at {{ $value | humanizeTimestamp }} and has taken none since, so "
+            "what is shown of the suite is old.",
+        ),
+        alert(
+            "lost",
+            f"max by ({_SUITE}) (last_over_time({pushed}[1h]) unless {pushed})\nand on () {seen}",
+            f"The Pushgateway has lost {_WHO}",
+            "The last push was at {{ $value | humanizeTimestamp }}. Unless somebody deleted the "
+            "group, the gateway has lost it, and no alert on the suite can fire until its next "
+            "run.",
+        ),
+        alert(
+            "gateway",
+            f"absent({seen})",
+            "No Pushgateway is seen",
+            "Prometheus has scraped none, so no alert on a suite can fire.",
+        ),
+    ]
+
+
+# -- wrong, or not all of it seen ----------------------------------------------------------------
+
+
+def _forward_errors() -> Alert:
+    return Alert(
+        "ForwardErrors",
+        f"{_newest(names.RUN_ERRORS)} > 0",
+        "1m",
+        "warning",
+        f"{_WHO} has failed forward passes",
+        "{{ $value }} forward passes of the last run failed; the trace names their exceptions.",
+    )
+
+
+def _spans_dropped() -> Alert:
+    return Alert(
+        "SpansDropped",
+        f"{_newest(names.RUN_SPANS_DROPPED)} > 0",
+        "1m",
+        "warning",
+        f"{_WHO} has lost spans",
+        "{{ $value }} spans of the last run were not delivered: its trace has gaps, its results "
+        "have none.",
+    )
+
+
+def _trace_write_errors() -> Alert:
+    return Alert(
+        "TraceWriteErrors",
+        f"{_newest(names.RUN_TRACE_WRITE_ERRORS)} > 0",
+        "1m",
+        "warning",
+        f"{_WHO} has lost lines of its JSONL trace",
+        "{{ $value }} lookups of the last run are missing in its JSONL trace; its results are "
+        "whole.",
+    )

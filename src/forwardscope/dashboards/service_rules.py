@@ -1,0 +1,125 @@
+"""Recording rules and alerts for programs that run for days, read from their counters.
+
+Processes of suites show the same counters, for minutes; they are left out, and
+have alerts of their own on the gauges that they push.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forwardscope.dashboards.queries import HITS
+from forwardscope.dashboards.rules import Alert, Recording
+from forwardscope.telemetry import names
+from forwardscope.telemetry.names import Metric
+
+__all__ = ["alerts", "recordings"]
+
+_WINDOW, _WEEK = "30m", "7d"
+#: Lookups and passes in a window, for its ratio or mean to say anything.
+_MIN_LOOKUPS, _MIN_PASSES = 50, 20
+#: Values in the week, one a minute, without which there is nothing to compare with.
+_MIN_VALUES: Final = 60
+_SLOWER: Final = 1.5
+_HIT_RATIO_DROP: Final = 0.1
+_ERRORS: Final = 0.01
+
+_SERVICE = "job, backend"
+_WHO = "{{ $labels.backend }} of {{ $labels.job }}"
+_RATIO: Final = f"job_backend:{names.LOOKUPS.name.removesuffix('_total')}:hit_ratio{_WINDOW}"
+_MEAN: Final = f"job_backend:{names.FORWARD_DURATION.name}:mean{_WINDOW}"
+
+
+def recordings() -> list[Recording]:
+    """Return what is recorded of each service."""
+    seconds, passes = (_grown(names.FORWARD_DURATION, part=part) for part in ("_sum", "_count"))
+    hits, lookups = _grown(names.LOOKUPS, HITS), _grown(names.LOOKUPS)
+    return [
+        Recording(_RATIO, f"{hits}\n/ ({lookups} >= {_MIN_LOOKUPS})"),
+        Recording(_MEAN, f"{seconds}\n/ ({passes} >= {_MIN_PASSES})"),
+    ]
+
+
+def alerts() -> list[Alert]:
+    """Return the alerts of services."""
+    return [_slow(), _fewer_hits(), _errors(), _spans_dropped(), _trace_write_errors()]
+
+
+def _grown(metric: Metric, matcher: str = "", part: str = "") -> str:
+    """Return how much a counter grew in the window, of all processes that are no suite's."""
+    selector = f"{metric.name}{part}" + (f"{{{matcher}}}" if matcher else "")
+    return (
+        f"sum by ({_SERVICE}) (\n"
+        f"  increase({selector}[{_WINDOW}])\n"
+        f"  unless on (job, instance) last_over_time({names.RUN_INFO.name}[1h])\n"
+        ")"
+    )
+
+
+def _usual(record: str) -> str:
+    return f"quantile_over_time(0.5, {record}[{_WEEK}])"
+
+
+def _known(record: str) -> str:
+    return f"count_over_time({record}[{_WEEK}]) >= {_MIN_VALUES}"
+
+
+def _slow() -> Alert:
+    return Alert(
+        "ServiceForwardLatencyRegression",
+        f"{_MEAN} / {_usual(_MEAN)} > {_SLOWER}\nand {_known(_MEAN)}",
+        "15m",
+        "warning",
+        f"{_WHO} has slow forward passes",
+        f'A forward pass of the last {_WINDOW} took {{{{ printf "%.2f" $value }}}} times as long '
+        "as the median of its week.",
+    )
+
+
+def _fewer_hits() -> Alert:
+    return Alert(
+        "ServiceCacheHitRateDrop",
+        f"{_usual(_RATIO)} - {_RATIO} > {_HIT_RATIO_DROP}\nand {_known(_RATIO)}",
+        "15m",
+        "warning",
+        f"{_WHO} hits its cache less often",
+        "The share of lookups that paid no forward pass is {{ $value | humanizePercentage }} of "
+        "all lookups lower than the median of its week.",
+    )
+
+
+def _errors() -> Alert:
+    misses = _grown(names.LOOKUPS, 'result="miss"')
+    return Alert(
+        "ServiceForwardErrors",
+        f"{_grown(names.FORWARD_ERRORS)}\n/ ({misses} > 0)\n> {_ERRORS}",
+        "5m",
+        "warning",
+        f"{_WHO} has failed forward passes",
+        f"{{{{ $value | humanizePercentage }}}} of its forward passes failed in {_WINDOW}.",
+    )
+
+
+def _spans_dropped() -> Alert:
+    dropped = _grown(names.SPANS_TOTAL, 'outcome="dropped"')
+    return Alert(
+        "ServiceSpansDropped",
+        f"{dropped} > 0",
+        "5m",
+        "warning",
+        f"{_WHO} has lost spans",
+        f'{{{{ printf "%.0f" $value }}}} spans were not delivered in {_WINDOW}: its traces have '
+        "gaps, its answers have none.",
+    )
+
+
+def _trace_write_errors() -> Alert:
+    return Alert(
+        "ServiceTraceWriteErrors",
+        f"{_grown(names.TRACE_WRITE_ERRORS)} > 0",
+        "5m",
+        "warning",
+        f"{_WHO} has lost lines of its JSONL trace",
+        f'{{{{ printf "%.0f" $value }}}} lookups of {_WINDOW} are missing in the JSONL trace; its '
+        "answers are whole.",
+    )
