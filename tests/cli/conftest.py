@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
             raise RuntimeError("the model is gone")
         if prompt == "interrupt":
             raise KeyboardInterrupt
+        if prompt == "terminate":
+            signal.raise_signal(signal.SIGTERM)
         return pseudo_random_logits(view, prompt)
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:

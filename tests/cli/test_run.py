@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: L
     assert len(list(TraceReader(trace))) == stats.total_lookups == 7
     assert loaded[0].closed
     assert not result_file.exists()
+
+
+def test_a_request_to_end_is_an_interrupt(
+    invoke: Invoke, suite_file: Path, loaded: Loaded
+) -> None:
+    """SIGTERM exits with 143, with the same line, and is nobody's concern after the command."""
+    before = signal.getsignal(signal.SIGTERM)
+    rewrite(suite_file, "[b, c]", "[terminate]")
+    ran = invoke("run", suite_file)
+    assert ran.exit_code == 143
+    assert ran.stderr.startswith("interrupted; ")
+    assert loaded[0].closed
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_report_is_not_lost_with_the_result(

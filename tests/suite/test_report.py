@@ -148,6 +148,13 @@ def test_a_run_that_paid_more_is_told_of(run_of: RunOf) -> None:
     assert lines_of(result)[-2] == f"{line} ({evicted}); raise cache.max_entries to at least 6"
 
 
+def test_the_trace_can_be_found_by_its_id(run_of: RunOf) -> None:
+    """A run with spans tells their trace's id; one without has no such line."""
+    result = run_of(ONE)
+    assert not any(line.startswith("trace ") for line in lines_of(result))
+    assert "trace 4bf9" in lines_of(result.model_copy(update={"trace_id": "4bf9"}))
+
+
 @pytest.mark.parametrize(
     ("cache", "why"),
     [

@@ -1,9 +1,12 @@
-"""How errors leave the process."""
+"""How errors, interrupts and a request to end leave the process."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -13,19 +16,50 @@ from forwardscope.errors import UserError
 
 __all__ = ["mistakes_exit_with_two"]
 
-_INTERRUPTED = 130
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
 
 
 @contextmanager
 def mistakes_exit_with_two() -> Iterator[None]:
-    """Tell a user's mistake in one sentence on stderr and exit with 2; an interrupt with 130."""
+    """Tell a user's mistake in one sentence on stderr and exit with 2.
+
+    An interrupt exits with 130. SIGTERM, by which schedulers and containers end a
+    program, is taken for one and exits with 143: what is told at the end of a run
+    is told then too.
+    """
     console = Console(stderr=True)
     try:
-        yield
+        with _terminate_as_interrupt():
+            yield
     except UserError as error:
         sentence = " ".join(str(error).split())
         console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         console.print("interrupted; no result was written, a trace has what was answered so far")
-        raise typer.Exit(_INTERRUPTED) from error
+        raise typer.Exit(_status(error)) from error
+
+
+class _Terminated(KeyboardInterrupt):
+    pass
+
+
+def _status(error: KeyboardInterrupt) -> int:
+    return _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals come to it alone
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated

@@ -32,7 +32,7 @@ _NONE = "–"
 
 
 def print_report(result: SuiteResult, console: Console) -> None:
-    """Print the tables of probes and views, what was delivered where, and whether it adds up."""
+    """Print the tables, the trace's id, what was delivered where, and whether it adds up."""
     console.print()
     console.print(_probe_table(result))
     for probe in result.probes:
@@ -43,6 +43,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if (overpaid := _overpaid_line(result)) is not None:
         console.print(Text(overpaid, style="bold yellow"), soft_wrap=True)
+    if result.trace_id is not None:
+        console.print(Text(f"trace {result.trace_id}"), soft_wrap=True)
     for one in result.delivery:
         console.print(_delivery_line(one), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))

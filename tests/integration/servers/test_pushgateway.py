@@ -135,6 +135,18 @@ def test_a_run_is_pushed_as_it_goes(cli: Cli, pushgateway: Pushgateway) -> None:
     assert of_run(pushgateway.samples(), "active") == 0
 
 
+def test_a_run_that_is_told_to_end_says_so(cli: Cli, pushgateway: Pushgateway) -> None:
+    """A scheduler's SIGTERM leaves no run that seems to go on for ever."""
+    live = cli.start(suite(), "--pushgateway", pushgateway.url, hold=True).until_held()
+    live.process.terminate()
+    assert live.process.wait(30) == 143
+    samples = pushgateway.samples()
+    assert of_run(samples, "active") == 0
+    assert of_run(samples, "end_timestamp_seconds") > 0
+    names = {name for name, _ in samples}
+    assert "forwardscope_run_last_success_timestamp_seconds" not in names
+
+
 _OWN_LABELS = {"suite", "model", "adapter", "run_id", "trace_id", "probe", "verdict"}
 
 
