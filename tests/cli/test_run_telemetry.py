@@ -10,8 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import Result
 
+from forwardscope import BackendInstrumentation
 from forwardscope.cli.options import RunOptions
-from forwardscope.suite import load_suite
+from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.suite import SuiteSpec, load_suite
 from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend
 
@@ -158,3 +160,21 @@ def test_an_aborted_run_is_published_as_over(
     assert found["forwardscope_run_active"] == 0
     assert found["forwardscope_run_end_timestamp_seconds"] > 0
     assert "forwardscope_run_last_success_timestamp_seconds" not in found
+
+
+@pytest.mark.parametrize("options", [["--metrics-port", "0"], []])
+def test_series_begin_while_the_model_loads(
+    invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """A scrape in that time sees them at 0; where nobody can scrape, no work is done for it."""
+    begun: dict[SeriesKey, Counts] = {}
+
+    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        begun.update(instrumentation.ledger.snapshot())
+        return ScriptedBackend(instrumentation=instrumentation)
+
+    monkeypatch.setattr("forwardscope.cli.running._load", load)
+    invoke("run", suite_file, *options)
+    probes = {None, "first", "second"} if options else set()
+    assert {key.probe for key in begun} == probes
+    assert all(counts == Counts() for counts in begun.values())

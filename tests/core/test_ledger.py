@@ -229,3 +229,16 @@ def test_threads_lose_no_count() -> None:
         2 * total,
         2,
     )
+
+
+def test_what_is_expected_begins_at_zero() -> None:
+    """An expected series is in the books with nothing counted, and then counts as any other."""
+    ledger = Ledger()
+    key = SeriesKey("probe", "base", "next_token_dist")
+    ledger.expect([key, key])
+    assert ledger.snapshot() == {key: Counts()}
+    assert ledger.books().durations["next_token_dist"].count == 0
+    assert ledger.totals().total_lookups == 0
+    ledger.miss(*key, 5, 3)
+    ledger.expect([key])
+    assert ledger.snapshot()[key].forward_passes == 1

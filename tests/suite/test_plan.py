@@ -15,6 +15,7 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
+from forwardscope.core.keys import view_family
 from forwardscope.probes import (
     AdapterAblation,
     DeltaKL,
@@ -34,6 +35,7 @@ from forwardscope.suite import (
     expected_forward_passes,
     run_suite,
 )
+from forwardscope.suite.plan import expect_series
 from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.testing import (
@@ -373,3 +375,27 @@ def test_a_backend_that_cannot_say_what_it_shares_does_not_fail_the_run(
         result = run_suite(spec, Broken())
     assert len(caught) == 1
     assert (result.passed, result.expected_forward_passes) == (True, None)
+
+
+def test_series_of_a_run_begin_before_it(make_spec: MakeSpec) -> None:
+    """Those that a run counts, by probe, view family and op, are there at 0; no other probe is."""
+    spec = make_spec(
+        NullAdapter(name="null", runs=2),
+        DeltaKL(name="change", prompts=["a", "b"]),
+        AdapterAblation(name="response", prompts=["a"]),
+    )
+    inst = BackendInstrumentation()
+    expect_series(spec, inst)
+    begun = {(key.probe, view_family(key.view_id), key.op) for key in inst.ledger.snapshot()}
+    assert inst.stats.total_lookups == 0
+    result = run_suite(spec, ScriptedBackend(instrumentation=inst))
+    counted = {(one.probe, view_family(one.view_id), one.op) for one in result.series}
+    assert counted <= begun
+    assert {probe for probe, *_ in begun} == {None, "null", "change", "response"}
+
+
+def test_a_probe_that_cannot_be_planned_expects_nothing(make_spec: MakeSpec) -> None:
+    """It is no reason to fail before the model is there."""
+    inst = BackendInstrumentation()
+    expect_series(make_spec(Unplannable(name="expert", prompts=["a"])), inst)
+    assert inst.ledger.snapshot() == {}

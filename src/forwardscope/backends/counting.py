@@ -18,6 +18,7 @@ from forwardscope.backends.views import (
     BASE,
     DEFAULT_INIT_SCALE,
     FINETUNED,
+    LORA_ALIASES,
     CachedView,
     null_view_id,
     scaled_view_id,
@@ -119,16 +120,18 @@ def counting_backend(like: Backend | None, *, cache_enabled: bool = True) -> Cou
 
     Args:
         like: Which abilities, `scaled_aliases` and `vocab_size` to have; asked
-            nothing else. None stands for one with all abilities.
+            nothing else. None stands for one with all abilities and a plain LoRA
+            adapter, as most have.
         cache_enabled: False keeps nothing between calls.
     """
     kind = _KINDS[
         like is None or isinstance(like, ScalableBackend),
         like is None or isinstance(like, NullBackend),
     ]
+    aliases = LORA_ALIASES if like is None else getattr(like, "scaled_aliases", None)
     return kind(
         cache_enabled=cache_enabled,
-        scaled_aliases=getattr(like, "scaled_aliases", None),
+        scaled_aliases=aliases,
         vocab_size=getattr(like, "vocab_size", None),
     )
 

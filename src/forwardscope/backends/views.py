@@ -7,6 +7,7 @@ import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from forwardscope.backends.values import RollingLogprob, TokenDist
@@ -18,6 +19,7 @@ __all__ = [
     "BASE",
     "DEFAULT_INIT_SCALE",
     "FINETUNED",
+    "LORA_ALIASES",
     "CachedView",
     "Scorer",
     "ViewSlot",
@@ -28,6 +30,8 @@ __all__ = [
 BASE: Final = "base"
 FINETUNED: Final = "ft"
 DEFAULT_INIT_SCALE: Final = 0.02
+#: Scales of a plain LoRA adapter whose view is another one, the same weights.
+LORA_ALIASES: Final = MappingProxyType({0.0: BASE, 1.0: FINETUNED})
 
 
 def scaled_view_id(lam: float) -> str:

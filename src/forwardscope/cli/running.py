@@ -18,6 +18,7 @@ from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.observer import Observer, Observers, RunStarted
+from forwardscope.suite.plan import expect_series
 from forwardscope.suite.report import print_report
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.runner import run_suite
@@ -63,6 +64,7 @@ def _run(
     with progress:
         if telemetry.endpoint_url is not None:
             progress.tell(f"metrics: {telemetry.endpoint_url}")
+            expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:
             observer = Observers(progress, accounts, telemetry.observer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -117,7 +117,8 @@ class Books:
     """All that the ledger knows, as of one moment.
 
     Attributes:
-        series: Counts by series, in the order in which each first counted.
+        series: Counts by series, in the order in which each first counted or
+            was expected.
         durations: Seconds of the forward passes that succeeded, by op.
         batch_prompts: Prompts of each call of `compute_misses`.
         max_batch_size: Prompts in the largest of them.
@@ -138,6 +139,13 @@ class Ledger:
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
+
+    def expect(self, keys: Iterable[SeriesKey]) -> None:
+        """Begin series at 0, so that whoever reads the books at times sees their first counts."""
+        with self._lock:
+            for key in keys:
+                self._counts(key)
+                self._duration(key.op)
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that a stored value answered in `ns` nanoseconds."""

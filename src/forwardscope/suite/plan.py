@@ -9,13 +9,14 @@ from forwardscope.backends.base import Backend
 from forwardscope.backends.counting import CountingBackend, counting_backend
 from forwardscope.core.cache import DisabledCache
 from forwardscope.errors import ProbeError
+from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Verdict
 from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.execution import run_probes, told
 from forwardscope.suite.observer import Observers
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["expected_forward_passes", "plan_run"]
+__all__ = ["expect_series", "expected_forward_passes", "plan_run"]
 
 
 def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> int:
@@ -63,6 +64,27 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> int | None:
                 stacklevel=3,
             )
         return None
+
+
+def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> None:
+    """Begin at 0 the series that a run will count, where they can be told without its backend.
+
+    A counter that is first scraped with its last value has not grown, for
+    Prometheus. Loading a model mostly takes longer than a scrape interval, so
+    series that begin before it are seen at 0 and then grow.
+
+    Args:
+        spec: What will be run.
+        instrumentation: Of its backend, which need not be there yet.
+    """
+    counting = counting_backend(None, cache_enabled=spec.cache.enabled)
+    try:
+        _ask(spec, counting)
+    except Exception:  # noqa: BLE001 - `plan_run` tells it, when the backend is there
+        return
+    finally:
+        counting.close()
+    instrumentation.ledger.expect(counting.instrumentation.ledger.snapshot())
 
 
 def _caches(spec: SuiteSpec, backend: Backend | None) -> bool:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from forwardscope.backends.views import (
     BASE,
     DEFAULT_INIT_SCALE,
     FINETUNED,
+    LORA_ALIASES,
     CachedView,
     ViewSlot,
     null_view_id,
@@ -79,7 +79,7 @@ class ScriptedBackend:
         scaled_aliases: The scales whose view is another one: 0 and 1.
     """
 
-    scaled_aliases: Mapping[float, str] = MappingProxyType({0.0: BASE, 1.0: FINETUNED})
+    scaled_aliases: Mapping[float, str] = LORA_ALIASES
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from forwardscope.backends.views import (
     BASE,
     DEFAULT_INIT_SCALE,
     FINETUNED,
+    LORA_ALIASES,
     CachedView,
     ViewSlot,
     null_view_id,
@@ -69,7 +70,7 @@ class HFBackend:
         self._files = files
         self._identity: str | None = None
         self._slot = ViewSlot()
-        self._aliases = {0.0: BASE, 1.0: FINETUNED} if toggles.can_alias(model) else {}
+        self._aliases = LORA_ALIASES if toggles.can_alias(model) else {}
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
