@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forwardscope.errors import SpecError
-from forwardscope.suite import load_suite
+from forwardscope.suite import RunMetrics, load_suite
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.yaml_source import MAX_BYTES
 
@@ -226,6 +226,19 @@ def test_paths_beside_the_file_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     model = load_suite(Path("suites/suite.yaml")).model
     assert model.path == str(tmp_path / "suites" / "some-model")
     assert model.adapter == "some-adapter"
+
+
+def test_a_model_is_called_what_is_written(tmp_path: Path) -> None:
+    """A folder's place on this machine is in no metric: the path as it stands, or a name."""
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "suite.yaml"
+    file.write_text(SUITE.replace("some-model", "./weights"))
+    spec = load_suite(file)
+    assert spec.model.path == str(tmp_path / "weights")
+    assert spec.model.label == "./weights"
+    file.write_text(SUITE.replace("some-model", "./weights\n  name: tiny"))
+    labels = RunMetrics(load_suite(file)).labels
+    assert labels == {"suite": "suite", "model": "tiny"}
 
 
 def test_a_name_that_no_file_can_have_is_left_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from forwardscope.cli.progress import steps
 from forwardscope.suite.loading import parse_suite
-from forwardscope.suite.spec import ModelSpec, SuiteSpec
+from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["demo_suite"]
 
@@ -28,7 +28,5 @@ def demo_suite(*, quiet: bool) -> SuiteSpec:
         report("loading torch", 1, 1)
         model = demo.demo_model(partial(report, "unpacking SmolLM2-135M-Instruct"))
         adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
-    source = ModelSpec(
-        path=str(model), adapter=str(adapter), device=spec.model.device, dtype=spec.model.dtype
-    )
-    return spec.model_copy(update={"model": source})
+    found = {"path": str(model), "name": spec.model.path, "adapter": str(adapter)}
+    return spec.model_copy(update={"model": spec.model.model_copy(update=found)})

@@ -44,6 +44,7 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     model = spec.model.model_copy(
         update={
             "path": _beside(file, spec.model.path),
+            "name": spec.model.name or spec.model.path,
             "adapter": _beside(file, spec.model.adapter),
         }
     )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from forwardscope.core.keys import printable
 from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.result import ProbeResult, SuiteResult
@@ -42,7 +41,7 @@ class RunMetrics(Observer):
     @property
     def labels(self) -> dict[str, str]:
         """The labels `suite` and `model`, which tell runs of different kinds apart."""
-        return {"suite": self._spec.name or "suite", "model": printable(self._spec.model.path)}
+        return {"suite": self._spec.name or "suite", "model": self._spec.model.label}
 
     # -- the observer -------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def run_suite(
     telling = Observers() if observer is None else observer
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
-    instrumentation.spans.model = instrumentation.spans.model or printable(spec.model.path)
+    instrumentation.spans.model = instrumentation.spans.model or spec.model.label
     try:
         with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
             run = RunStarted(spec, run_id, trace_id_of(span), started_s, accounts, expected)
@@ -81,7 +81,7 @@ def _result(
         run_id=run.run_id,
         trace_id=run.trace_id,
         suite=spec.name or "suite",
-        model=printable(spec.model.path),
+        model=spec.model.label,
         adapter=printable(spec.model.adapter),
         identity=identity,
         exactness=spec.exactness,

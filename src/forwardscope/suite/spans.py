@@ -7,7 +7,6 @@ from typing import Any
 
 from opentelemetry import trace
 
-from forwardscope.core.keys import printable
 from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.result import ProbeResult, Tally
 from forwardscope.suite.spec import SuiteSpec
@@ -24,7 +23,7 @@ def at_run_start(spec: SuiteSpec, run_id: str) -> dict[str, Any]:
     return {
         names.SUITE_NAME.name: spec.name or "suite",
         names.RUN_ID.name: run_id,
-        names.MODEL.name: printable(spec.model.path),
+        names.MODEL.name: spec.model.label,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from forwardscope.core.keys import printable
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 
@@ -44,15 +45,23 @@ class ModelSpec(Section):
     Attributes:
         path: A folder, a `.gguf` file or a hub id; a relative path is looked
             for beside the suite file first.
+        name: What results, metrics and spans call it, so that they can be
+            compared between machines; `path` as it is written by default.
         adapter: A folder or a hub id with a LoRA adapter.
         device: A torch device, or `auto`.
         dtype: What the weights are held as.
     """
 
     path: Text
+    name: Text | None = None
     adapter: Text
     device: Text = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @property
+    def label(self) -> str:
+        """What the model is called, as text that can be written anywhere."""
+        return printable(self.name or self.path)
 
 
 class Defaults(Section):
