@@ -77,19 +77,15 @@ function builtIn(range: TimeRange, interval: string, step: number, scrape: numbe
   };
 }
 
-function lineFrame({ labels, samples }: Series, target: Target, intervalMs: number): DataFrame {
+function lineFrame(series: Series, target: Target, intervalMs: number): DataFrame {
+  const { labels } = series;
+  const samples = withGaps(series.samples, intervalMs);
   const name = legend(labels, target);
   return createDataFrame({
     refId: target.refId,
     name,
     fields: [
-      // The interval tells the plot from when on there is a gap.
-      {
-        name: 'Time',
-        type: FieldType.time,
-        config: { interval: intervalMs },
-        values: times(samples),
-      },
+      { name: 'Time', type: FieldType.time, values: times(samples) },
       {
         name: 'Value',
         type: FieldType.number,
@@ -137,11 +133,20 @@ function table(series: Series[], refId: string, several: boolean): DataFrame {
   });
 }
 
+/** The samples with an empty one after each that has no next: there the line ends. */
+function withGaps(samples: Series['samples'], stepMs: number): Series['samples'] {
+  return samples.flatMap((sample, index) => {
+    const next = samples[index + 1];
+    const gap = next !== undefined && (next[0] - sample[0]) * 1000 > stepMs;
+    return gap ? [sample, [sample[0] + stepMs / 1000, ''] as Series['samples'][number]] : [sample];
+  });
+}
+
 function times(samples: Series['samples']): number[] {
   return samples.map(([seconds]) => seconds * 1000);
 }
 
 /** JavaScript's name of `+Inf` and `-Inf` is a longer one. */
-function numbers(samples: Series['samples']): number[] {
-  return samples.map(([, text]) => Number(text.replace('Inf', 'Infinity')));
+function numbers(samples: Series['samples']): (number | null)[] {
+  return samples.map(([, text]) => (text === '' ? null : Number(text.replace('Inf', 'Infinity'))));
 }

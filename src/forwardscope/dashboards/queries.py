@@ -102,9 +102,9 @@ def seconds_a_pass(by: str = "") -> str:
 
 
 def quantile(q: float, metric: Metric, window: str = RATE) -> str:
-    """Return a quantile of a histogram, interpolated within its bucket."""
+    """Return a quantile of a histogram, interpolated within its bucket; none where it is empty."""
     buckets = rate(metric, by="le", part="_bucket", window=window)
-    return f"histogram_quantile({q:g}, {buckets})"
+    return f"histogram_quantile({q:g}, {buckets}) >= 0"  # of nothing it would be NaN
 
 
 def of_run(query: str) -> str:

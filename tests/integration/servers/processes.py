@@ -86,7 +86,7 @@ def program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise AssertionError(
-            f"{name} is missing: apt-get install prometheus prometheus-pushgateway"
+            f"{name} is missing: apt-get install prometheus prometheus-pushgateway prometheus-alertmanager"
         )
     return found
 

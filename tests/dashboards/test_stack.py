@@ -1,0 +1,277 @@
+"""The compose stack: closed to the outside, pinned, and of one piece with the files it mounts."""
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+_ROOT = Path(__file__).parents[2]
+_COMPOSE = yaml.safe_load((_ROOT / "docker-compose.yml").read_text("utf-8"))
+_SERVICES: dict[str, dict[str, Any]] = _COMPOSE["services"]
+_SERVERS = {name: service for name, service in _SERVICES.items() if name != "demo"}
+_DAY_H = 24
+
+on_each_service = pytest.mark.parametrize("name", _SERVICES)
+on_each_server = pytest.mark.parametrize("name", _SERVERS)
+
+
+def _read(path: str) -> Any:
+    return yaml.safe_load((_ROOT / path).read_text("utf-8"))
+
+
+def _mounts(service: dict[str, Any]) -> list[list[str]]:
+    """Source, target and perhaps `ro` of each volume."""
+    return [mount.split(":") for mount in service.get("volumes", ())]
+
+
+def _on_host(name: str, path: str) -> Path:
+    """The file of the repository that a container sees at a path."""
+    for source, target, *_ in _mounts(_SERVICES[name]):
+        if source.startswith("./") and PurePosixPath(path).is_relative_to(target):
+            return _ROOT / source / PurePosixPath(path).relative_to(target)
+    raise AssertionError(f"{name} has no file of the repository at {path}")
+
+
+def _flags(name: str) -> dict[str, str]:
+    """The options of a container's command, written as --name=value."""
+    return dict(one.split("=", 1) for one in _SERVICES[name]["command"] if "=" in one)
+
+
+def _sources() -> dict[str, dict[str, Any]]:
+    """Grafana's data sources by uid."""
+    found = _read("dashboards/grafana/provisioning/datasources/forwardscope.yml")["datasources"]
+    return {source["uid"]: source for source in found}
+
+
+def test_images_are_pinned() -> None:
+    """Each server is of one exact version."""
+    assert {name: service["image"] for name, service in _SERVERS.items()} == {
+        "prometheus": "prom/prometheus:v3.14.0",
+        "alertmanager": "prom/alertmanager:v0.34.0",
+        "pushgateway": "prom/pushgateway:v1.11.3",
+        "jaeger": "jaegertracing/jaeger:2.20.0",
+        "grafana": "grafana/grafana:13.2.0",
+    }
+
+
+def test_ports_are_of_this_machine_alone() -> None:
+    """Each is published on 127.0.0.1, under its usual number; the demo publishes none."""
+    ports = {name: service.get("ports", []) for name, service in _SERVICES.items()}
+    assert ports == {
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "alertmanager": ["127.0.0.1:9093:9093"],
+        "pushgateway": ["127.0.0.1:9091:9091"],
+        "jaeger": ["127.0.0.1:16686:16686", "127.0.0.1:4317:4317", "127.0.0.1:4318:4318"],
+        "grafana": ["127.0.0.1:3000:3000"],
+        "demo": [],
+    }
+    assert not any("network_mode" in service for service in _SERVICES.values())
+
+
+@on_each_service
+def test_containers_are_bounded(name: str) -> None:
+    """Memory and logs have limits, and no process can gain a privilege."""
+    service = _SERVICES[name]
+    assert re.match(r"\d+[mg]$", service["mem_limit"])
+    assert service["logging"]["driver"] == "local"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+
+
+@on_each_server
+def test_servers_come_back_and_tell_how_they_are(name: str) -> None:
+    """Each restarts, asks itself whether it is ready, and writes to its volumes alone."""
+    service = _SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert "://127.0.0.1:" in service["healthcheck"]["test"][-1]
+    assert service["read_only"] is True
+
+
+@on_each_service
+def test_services_wait_until_others_are_healthy(name: str) -> None:
+    """What a service depends on has a health check, and is waited for."""
+    for other, how in _SERVICES[name].get("depends_on", {}).items():
+        assert how == {"condition": "service_healthy"}
+        assert "healthcheck" in _SERVICES[other]
+
+
+@on_each_service
+def test_state_is_in_named_volumes(name: str) -> None:
+    """Each container has a volume of its own, and cannot write to the repository."""
+    mounts = _mounts(_SERVICES[name])
+    assert [source for source, *_ in mounts if source in _COMPOSE["volumes"]]
+    for source, _, *how in mounts:
+        assert source in _COMPOSE["volumes"] or how == ["ro"]
+
+
+def test_each_volume_is_used_once() -> None:
+    """None is shared, and none is left over."""
+    used = [
+        source
+        for service in _SERVICES.values()
+        for source, *_ in _mounts(service)
+        if not source.startswith("./")
+    ]
+    assert sorted(used) == sorted(_COMPOSE["volumes"])
+
+
+@on_each_service
+def test_mounted_files_are_there(name: str) -> None:
+    """Docker would make an empty folder of a missing one."""
+    for source, *_ in _mounts(_SERVICES[name]):
+        assert source in _COMPOSE["volumes"] or (_ROOT / source).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("prometheus", _flags("prometheus")["--config.file"]),
+        ("alertmanager", _flags("alertmanager")["--config.file"]),
+        ("jaeger", _SERVICES["jaeger"]["command"][-1]),
+        ("grafana", "/etc/grafana/provisioning/datasources/forwardscope.yml"),
+        ("grafana", "/etc/grafana/provisioning/dashboards/forwardscope.yml"),
+        (
+            "grafana",
+            _SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"],
+        ),
+    ],
+)
+def test_named_files_are_there(name: str, path: str) -> None:
+    """What a server is told to read is mounted, and is in the repository."""
+    assert _on_host(name, path).is_file()
+
+
+def test_persistent_state_is_on_volumes() -> None:
+    """Where servers are told to write, a volume is mounted."""
+    jaeger = _read("dashboards/jaeger/jaeger.yml")["extensions"]["jaeger_storage"]["backends"]
+    written = {
+        "prometheus": [_flags("prometheus")["--storage.tsdb.path"]],
+        "alertmanager": [_flags("alertmanager")["--storage.path"]],
+        "pushgateway": [_flags("pushgateway")["--persistence.file"]],
+        "jaeger": list(jaeger["disk"]["badger"]["directories"].values()),
+    }
+    for name, paths in written.items():
+        targets = [at for source, at, *_ in _mounts(_SERVICES[name]) if source[0] != "."]
+        for path in paths:
+            assert any(PurePosixPath(path).is_relative_to(target) for target in targets)
+
+
+def test_nobody_enters_grafana_without_a_password() -> None:
+    """There is no anonymous access and no sign-up, and no start without a password."""
+    settings = _SERVICES["grafana"]["environment"]
+    assert settings["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert settings["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    password = settings["GF_SECURITY_ADMIN_PASSWORD"]
+    assert re.fullmatch(r"\$\{GRAFANA_PASSWORD:\?.*\.env\.example.*\}", password)
+
+
+def test_grafana_keeps_its_own_plugins() -> None:
+    """It does not update them: a failed update would leave it without its data sources."""
+    settings = _SERVICES["grafana"]["environment"]
+    assert settings["GF_PLUGINS_PREINSTALL_AUTO_UPDATE"] == "false"
+    assert settings["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+
+
+def test_the_example_of_settings_names_them_all() -> None:
+    """It has no password, and what has a default is a comment."""
+    asked = set(re.findall(r"\$\{([A-Z_]+)", (_ROOT / "docker-compose.yml").read_text("utf-8")))
+    text = (_ROOT / ".env.example").read_text("utf-8")
+    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) == asked
+    assert re.findall(r"^[A-Z_]+=.*", text, re.MULTILINE) == ["GRAFANA_PASSWORD="]
+
+
+def test_all_rules_are_loaded() -> None:
+    """Each rule file of the repository is named, and each that is named is there."""
+    folder = _ROOT / "dashboards" / "prometheus"
+    rules = {path.name for path in folder.glob("*.yml")} - {"prometheus.yml"}
+    assert set(_read("dashboards/prometheus/prometheus.yml")["rule_files"]) == rules
+
+
+def test_the_example_of_targets_is_empty() -> None:
+    """Prometheus reads it as it is, and nothing is down."""
+    assert _read("dashboards/prometheus/targets/example.yml") == []
+
+
+def test_metrics_and_traces_are_kept_as_long_as_rules_look_back() -> None:
+    """And as long as each other, so that an exemplar leads to a trace."""
+    kept = int(_flags("prometheus")["--storage.tsdb.retention.time"].removesuffix("d"))
+    rules = _read("dashboards/prometheus/prometheus.yml")["rule_files"]
+    texts = [(_ROOT / "dashboards/prometheus" / name).read_text("utf-8") for name in rules]
+    assert kept > max(int(days) for text in texts for days in re.findall(r"\[(\d+)d\]", text))
+    backends = _read("dashboards/jaeger/jaeger.yml")["extensions"]["jaeger_storage"]["backends"]
+    assert backends["disk"]["badger"]["ttl"]["spans"] == f"{kept * _DAY_H}h"
+
+
+def test_addresses_are_those_of_services() -> None:
+    """What Prometheus scrapes and Grafana asks is a service, on the port that it publishes."""
+    inside = {
+        f"{name}:{port.rsplit(':', 1)[1]}"
+        for name, service in _SERVERS.items()
+        for port in service["ports"]
+    }
+    config = _read("dashboards/prometheus/prometheus.yml")
+    fixed = [job.get("static_configs", []) for job in config["scrape_configs"]]
+    fixed.append(config["alerting"]["alertmanagers"][0]["static_configs"])
+    asked = {target for some in fixed for one in some for target in one["targets"]}
+    asked |= {source["url"].removeprefix("http://") for source in _sources().values()}
+    assert asked - {"127.0.0.1:9090"} <= inside  # Prometheus itself
+
+
+def test_data_sources_refer_to_each_other() -> None:
+    """Fixed uids, none of them dangling, and none that a user can edit."""
+    sources = _sources()
+    (prometheus,) = (one for one in sources.values() if one.get("isDefault"))
+    options = prometheus["jsonData"]
+    used = {one.get("datasourceUid") for one in options["exemplarTraceIdDestinations"]} - {None}
+    assert {options["alertmanagerUid"], *used} == set(sources) - {prometheus["uid"]}
+    assert all(source["editable"] is False for source in sources.values())
+
+
+def test_exemplars_lead_to_jaeger() -> None:
+    """By the label that the collector gives them: within Grafana, and by Jaeger's own address."""
+    inside, outside = _sources()["forwardscope-prometheus"]["jsonData"][
+        "exemplarTraceIdDestinations"
+    ]
+    assert inside["name"] == outside["name"] == "trace_id"
+    assert inside["datasourceUid"] == "forwardscope-jaeger"
+    # one $ would be read as a variable of Grafana's environment
+    assert outside["url"] == "http://127.0.0.1:16686/trace/$${__value.raw}"
+
+
+def test_dashboards_find_a_data_source() -> None:
+    """The variable of each offers those of the default source's type, as often as it scrapes."""
+    default = _sources()["forwardscope-prometheus"]
+    for path in (_ROOT / "dashboards/grafana").glob("*.json"):
+        variable = json.loads(path.read_text("utf-8"))["templating"]["list"][0]
+        assert (variable["type"], variable["query"]) == ("datasource", default["type"])
+    scraped = _read("dashboards/prometheus/prometheus.yml")["global"]["scrape_interval"]
+    assert default["jsonData"]["timeInterval"] == scraped
+
+
+def test_dashboards_are_provisioned() -> None:
+    """Grafana reads the folder of their JSON, and saves no change to them."""
+    (provider,) = _read("dashboards/grafana/provisioning/dashboards/forwardscope.yml")["providers"]
+    assert _on_host("grafana", provider["options"]["path"]) == _ROOT / "dashboards/grafana"
+    assert provider["allowUiUpdates"] is False
+
+
+def test_inhibited_alerts_exist() -> None:
+    """The names and labels that Alertmanager looks for are those of the rules."""
+    rules = [
+        rule
+        for name in ("alerts-runs.yml", "alerts-services.yml")
+        for group in _read(f"dashboards/prometheus/{name}")["groups"]
+        for rule in group["rules"]
+    ]
+    (inhibition,) = _read("dashboards/alertmanager/alertmanager.yml")["inhibit_rules"]
+    assert inhibition["source_matchers"] == ['alertname="PushFailed"', 'reason="gateway"']
+    assert [rule for rule in rules if rule["labels"].get("reason") == "gateway"]
+    (targets,) = inhibition["target_matchers"]
+    names = re.fullmatch(r'alertname=~"(.*)"', targets)
+    assert names is not None
+    assert set(names[1].split("|")) < {rule["alert"] for rule in rules}

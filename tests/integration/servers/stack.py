@@ -1,0 +1,51 @@
+"""What the programs say of the stack's files that are to load them; of any folder that has them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from .processes import program
+
+_RULES = ("recording.yml", "alerts-runs.yml", "alerts-services.yml")
+
+
+def check_prometheus(root: Path) -> None:
+    """Prometheus would load its configuration, with the rules and targets that it names."""
+    config = _prometheus(root) / "prometheus.yml"
+    _run(program("promtool"), "check", "config", "--lint=all", "--lint-fatal", config)
+
+
+def check_rules(root: Path) -> None:
+    """No rule has a mistake or is there twice."""
+    rules = [_prometheus(root) / name for name in _RULES]
+    _run(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *rules)
+
+
+def check_rule_tests(root: Path) -> None:
+    """The rules do what their tests say."""
+    tests = sorted((_prometheus(root) / "tests").glob("*.yml"))
+    assert tests, f"no tests of rules under {root}"
+    _run(program("promtool"), "test", "rules", *tests)
+
+
+def check_alertmanager(root: Path) -> None:
+    """Alertmanager would load its configuration."""
+    config = root / "dashboards" / "alertmanager" / "alertmanager.yml"
+    _run(program("amtool"), "check-config", config)
+
+
+def check_compose(root: Path) -> None:
+    """The stack is of the form that Docker Compose specifies."""
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    _run(sys.executable, "-m", "check_jsonschema", *schema, root / "docker-compose.yml")
+
+
+def _prometheus(root: Path) -> Path:
+    return root / "dashboards" / "prometheus"
+
+
+def _run(*command: str | Path) -> None:
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
