@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE_S = 60.0
 SCRAPE_EVERY_S = 0.2
+_PACKAGES = "prometheus prometheus-pushgateway prometheus-alertmanager nodejs npm"
 
 T = TypeVar("T")
 #: Values by name and labels, the latter without those of the scrape.
@@ -85,9 +86,7 @@ def program(name: str) -> str:
     """Where a program is; one that is missing is a failure."""
     found = shutil.which(name)
     if found is None:
-        raise AssertionError(
-            f"{name} is missing: apt-get install prometheus prometheus-pushgateway prometheus-alertmanager"
-        )
+        raise AssertionError(f"{name} is missing: apt-get install {_PACKAGES}")
     return found
 
 
@@ -151,7 +150,7 @@ def run_pushgateway(folder: Path) -> Iterator[Pushgateway]:
 
 @contextmanager
 def run_prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes some hosts and ports, with exemplars."""
+    """A Prometheus that scrapes some hosts and ports."""
     config = folder / "prometheus.yml"
     scrape = {
         "job_name": "tested",
@@ -160,6 +159,25 @@ def run_prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]
         "static_configs": [{"targets": list(targets)}],
     }
     config.write_text(json.dumps({"scrape_configs": [scrape]}))
+    with serve_prometheus(folder, config) as server:
+        yield server
+
+
+@contextmanager
+def run_alertmanager(folder: Path, config: Path) -> Iterator[Server]:
+    """An Alertmanager without peers."""
+    options = [
+        f"--config.file={config}",
+        f"--storage.path={folder / 'alertmanager'}",
+        "--cluster.listen-address=",
+    ]
+    with _serving("prometheus-alertmanager", options, folder) as (process, url):
+        yield Server(process, url)
+
+
+@contextmanager
+def serve_prometheus(folder: Path, config: Path) -> Iterator[Prometheus]:
+    """A Prometheus with exemplars."""
     options = [
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",

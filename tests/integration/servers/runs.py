@@ -84,6 +84,21 @@ class Run:
         return [json.loads(line) for line in (self.folder / "trace.jsonl").read_text().splitlines()]
 
     @property
+    def run_id(self) -> str:
+        """Its id."""
+        return str(self.result["run_id"])
+
+    @property
+    def paid(self) -> int:
+        """Forward passes that it paid."""
+        return int(self.result["backend_stats"]["forward_passes"])
+
+    @property
+    def planned(self) -> int:
+        """Forward passes that it should have paid."""
+        return int(self.result["expected_forward_passes"])
+
+    @property
     def lookups(self) -> int:
         """How many questions it asked."""
         return int(self.result["reconciliation"]["lookups"])
