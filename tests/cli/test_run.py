@@ -129,9 +129,7 @@ def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: L
     assert not result_file.exists()
 
 
-def test_a_request_to_end_is_an_interrupt(
-    invoke: Invoke, suite_file: Path, loaded: Loaded
-) -> None:
+def test_a_request_to_end_is_an_interrupt(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
     """SIGTERM exits with 143, with the same line, and is nobody's concern after the command."""
     before = signal.getsignal(signal.SIGTERM)
     rewrite(suite_file, "[b, c]", "[terminate]")

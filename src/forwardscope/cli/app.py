@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(dashboards, name="dashboards")
 
 
 def main() -> None:

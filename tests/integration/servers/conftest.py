@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from .demos import Demo, run_demo
 from .processes import Prometheus, Pushgateway, run_prometheus, run_pushgateway
 from .receivers import Receiver, receive_grpc, receive_http
 from .runs import Cli
@@ -21,6 +22,13 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(tmp_path_factory.mktemp("runs"))
     yield cli
     cli.close()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Demo]:
+    """Run the demo; the model is made once."""
+    cache = tmp_path_factory.mktemp("cache")
+    return lambda *options: run_demo(tmp_path_factory.mktemp("demo"), cache, *options)
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,31 +9,9 @@ from typing import Any
 
 import pytest
 
+from .demos import Demo
 from .processes import Prometheus, Pushgateway, Samples, free_port, run_pushgateway
 from .receivers import Receiver, attributes
-
-_LONGEST_S = 900.0
-
-
-@dataclass(frozen=True)
-class Demo:
-    """One run of the demo.
-
-    Attributes:
-        stdout: Its report.
-        result: Its result.
-        records: The lines of its trace.
-    """
-
-    stdout: str
-    result: dict[str, Any]
-    records: list[dict[str, Any]]
-
-    @property
-    def values(self) -> list[tuple[Any, ...]]:
-        """All that its probes measured."""
-        kept = ("name", "verdict", "score", "raw", "z_score", "ci_95", "evidence")
-        return [tuple(probe[name] for name in kept) for probe in self.result["probes"]]
 
 
 @dataclass(frozen=True)
@@ -48,32 +22,6 @@ class Watched:
     spans: list[Any]
     scraped: Samples
     pushed: Samples
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Demo]:
-    """Run the demo; the model is made once."""
-    cache = tmp_path_factory.mktemp("cache")
-
-    def run(*options: object) -> Demo:
-        folder = tmp_path_factory.mktemp("demo")
-        command = [sys.executable, "-m", "forwardscope", "demo", *map(str, options)]
-        env = {**os.environ, "XDG_CACHE_HOME": str(cache), "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
-        ran = subprocess.run(
-            [*command, "--trace", "t.jsonl", "--json", "r.json"],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LONGEST_S,
-        )
-        assert ran.returncode == 0, ran.stderr
-        lines = (folder / "t.jsonl").read_text().splitlines()
-        result = json.loads((folder / "r.json").read_text())
-        return Demo(ran.stdout, result, [json.loads(line) for line in lines])
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,169 @@
+"""Whether this version exports each metric and label that dashboards and rules ask for.
+
+Needs the extra `dashboards`: pip install 'forwardscope[dashboards]'.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from forwardscope.dashboards.reading import Query
+from forwardscope.errors import MissingExtraError
+from forwardscope.telemetry.names import METRICS, Metric
+
+if importlib.util.find_spec("promql_parser") is None:
+    raise MissingExtraError("promql-parser", "dashboards")
+
+from forwardscope.dashboards.labels import Labels, Walk, did_you_mean
+from forwardscope.dashboards.promql import ANY, parsed
+
+__all__ = ["Finding", "Report", "check"]
+
+#: Labels that Prometheus adds to whatever it scrapes.
+_SCRAPED: Final = ("job", "instance")
+_OURS: Final = "forwardscope_"
+#: How near a name must be to one of ours to be taken for a slip of the hand.
+_SLIP: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a query asks for and cannot get.
+
+    Attributes:
+        query: The query.
+        says: What is wrong with it, in one sentence.
+    """
+
+    query: Query
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at, and what is wrong with it.
+
+    Attributes:
+        queries: All of them, in order.
+        metrics: Those that they ask for and this version exports.
+        recorded: Those that they ask for and rules record.
+        foreign: Those of others, about which nothing is known here.
+        findings: In the order of the queries.
+    """
+
+    queries: Sequence[Query]
+    metrics: frozenset[str]
+    recorded: frozenset[str]
+    foreign: frozenset[str]
+    findings: Sequence[Finding]
+
+
+def check(
+    queries: Sequence[Query],
+    *,
+    recorded: Iterable[Query] = (),
+    added: Iterable[str] = (),
+    version: str,
+) -> Report:
+    """Compare queries with what this version exports.
+
+    Args:
+        queries: Those to look at; the names that their rules record are known to all.
+        recorded: Rules to take for loaded where none of the queries records anything.
+        added: Labels that every series has beside `job` and `instance`.
+        version: Of forwardscope, for the findings.
+    """
+    ours = [query for query in queries if query.record]
+    catalogue = _Catalogue(ours or [query for query in recorded if query.record], added)
+    asked: set[str] = set()
+    unnamed: set[str] = set()
+    findings: list[Finding] = []
+    for query in queries:
+        walk, problems = catalogue.walk(query)
+        for name in sorted(walk.metrics):
+            if catalogue.misses(name):
+                absent = f"not exported by forwardscope {version}"
+                absent = "recorded by no rule" if ":" in name else absent
+                problems.append(f"{name} is {absent}{did_you_mean(name, catalogue.known)}")
+        asked |= {name for name in walk.metrics if ANY not in name}
+        unnamed |= walk.unnamed
+        findings.extend(Finding(query, says) for says in dict.fromkeys(problems))
+    return Report(
+        queries,
+        metrics=frozenset(asked & catalogue.exported),
+        recorded=frozenset(asked & catalogue.recorded),
+        foreign=frozenset(unnamed.union(filter(catalogue.is_foreign, asked))),
+        findings=findings,
+    )
+
+
+class _Catalogue:
+    """All metrics that are known, with their labels."""
+
+    def __init__(self, rules: Iterable[Query], added: Iterable[str]) -> None:
+        everywhere = frozenset((*_SCRAPED, *added))
+        self._labels: dict[str, Labels] = {
+            name: everywhere.union(labels)
+            for metric in METRICS
+            for name, labels in _series(metric).items()
+        }
+        self._rules: dict[str, list[Query]] = {}
+        for rule in rules:
+            self._rules.setdefault(rule.record, []).append(rule)
+        self.exported, self.recorded = frozenset(self._labels), frozenset(self._rules)
+        self.known = self.exported | self.recorded
+
+    def walk(self, query: Query) -> tuple[Walk, list[str]]:
+        """Return what a query asks for, and what is wrong with it."""
+        walk = Walk(self.labels_of)
+        try:
+            walk.require(query.shown, walk.labels(parsed(query.text)), "legend or text")
+        except ValueError as error:
+            return walk, [f"it is no PromQL: {error}"]
+        except RecursionError:
+            return walk, ["it is nested too deeply to be looked at"]
+        return walk, walk.problems
+
+    def labels_of(self, name: str) -> Labels:
+        """Return the labels of a metric; those of a recorded one are its rule's answer's."""
+        if name not in self._labels and name in self._rules:
+            self._labels[name] = None  # while it is looked for, should it be of itself
+            self._labels[name] = self._recorded(self._rules[name])
+        return self._labels.get(name)
+
+    def misses(self, name: str) -> bool:
+        """Return whether a name is meant to be one of forwardscope's, and is none."""
+        if name in self.known or ANY in name:
+            return False
+        return _OURS in name or bool(get_close_matches(name, self.known, n=1, cutoff=_SLIP))
+
+    def is_foreign(self, name: str) -> bool:
+        """Return whether a metric is somebody else's."""
+        return name not in self.known and not self.misses(name)
+
+    def _recorded(self, rules: Iterable[Query]) -> Labels:
+        found: frozenset[str] = frozenset()
+        for rule in rules:
+            try:
+                labels = Walk(self.labels_of).labels(parsed(rule.text))
+            except (ValueError, RecursionError):  # told where the rule itself is looked at
+                return None
+            if labels is None:
+                return None
+            found |= labels.union(rule.adds)
+        return found
+
+
+def _series(metric: Metric) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each series of a metric by the name that PromQL knows it by."""
+    if metric.kind != "histogram":
+        return {metric.name: metric.labels}
+    return {
+        f"{metric.name}_sum": metric.labels,
+        f"{metric.name}_count": metric.labels,
+        f"{metric.name}_bucket": (*metric.labels, "le"),
+    }

@@ -1,0 +1,71 @@
+"""The files that ship with the code: dashboards, rules, provisioning and the compose stack.
+
+The wheel holds them in a folder of this package, laid out as in the repository. In a
+checkout they are where they are written, and pyproject.toml says which of them ship.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from forwardscope.errors import UserError
+
+__all__ = ["shipped", "working_folder"]
+
+_IN_WHEEL: Final = Path(__file__).parent / "stack"
+_CHECKOUT: Final = Path(__file__).parents[3]
+_SETTINGS: Final = ".env.example"
+#: What the demo's image installs; in a checkout that is the checkout.
+_INSTALLED: Final = re.compile(r"^# ?FORWARDSCOPE=.*$", re.MULTILINE)
+
+
+def shipped() -> dict[str, bytes]:
+    """Return the content of each file by its path in the repository, in order.
+
+    Raises:
+        UserError: This installation has none of them.
+    """
+    if _IN_WHEEL.is_dir():
+        return _contents(_IN_WHEEL, [_IN_WHEEL])
+    return _contents(_CHECKOUT, _listed(_CHECKOUT))
+
+
+def working_folder(version: str) -> dict[str, bytes]:
+    """Return what ships, made for a folder without the source.
+
+    Args:
+        version: The release that the demo's image installs from the package index.
+
+    Raises:
+        UserError: This installation has none of the files.
+    """
+    files = shipped()
+    settings = files[_SETTINGS].decode("utf-8")
+    pinned = _INSTALLED.sub(f"FORWARDSCOPE=forwardscope[hf,otel]=={version}", settings)
+    return files | {_SETTINGS: pinned.encode("utf-8")}
+
+
+def _listed(checkout: Path) -> Iterator[Path]:
+    try:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))
+    except OSError as error:
+        raise UserError(
+            "this installation lacks the dashboards' files; "
+            "mend it with: pip install --force-reinstall forwardscope"
+        ) from error
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    return (checkout / path for path in wheel["force-include"])
+
+
+def _contents(root: Path, entries: Iterable[Path]) -> dict[str, bytes]:
+    found = {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for entry in entries
+        for path in ([entry] if entry.is_file() else entry.rglob("*"))
+        if path.is_file()
+    }
+    return dict(sorted(found.items()))

@@ -1,0 +1,117 @@
+"""What ships with the code: all that the servers load, and nothing that is somebody's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from forwardscope.dashboards import files
+from forwardscope.dashboards.files import shipped, working_folder
+from forwardscope.errors import UserError
+
+_CHECKOUT = Path(__file__).parents[2]
+_NEEDED = {
+    ".dockerignore",
+    ".env.example",
+    "Dockerfile",
+    "docker-compose.yml",
+    "docs/runbook.md",
+    "dashboards/alertmanager/alertmanager.yml",
+    "dashboards/grafana/forward-passes.json",
+    "dashboards/grafana/overview.json",
+    "dashboards/grafana/runs.json",
+    "dashboards/jaeger/jaeger.yml",
+    "dashboards/prometheus/alerts-runs.yml",
+    "dashboards/prometheus/alerts-services.yml",
+    "dashboards/prometheus/prometheus.yml",
+    "dashboards/prometheus/recording.yml",
+}
+
+
+def test_what_the_servers_load_is_there() -> None:
+    """The compose file, what it builds and reads, dashboards, rules and runbook."""
+    assert set(shipped()) >= _NEEDED
+
+
+def test_files_are_those_of_the_checkout() -> None:
+    """Each has the content and the place that it has in the repository."""
+    found = shipped()
+    assert list(found) == sorted(found)
+    assert found == {name: (_CHECKOUT / name).read_bytes() for name in found}
+
+
+@pytest.mark.parametrize("folder", ["grafana", "jaeger", "prometheus/tests"])
+def test_whole_folders_ship(folder: str) -> None:
+    """A file that is added there ships without anybody's thinking of it."""
+    inside = (_CHECKOUT / "dashboards" / folder).rglob("*")
+    written = {path.relative_to(_CHECKOUT).as_posix() for path in inside if path.is_file()}
+    assert written
+    assert written <= set(shipped())
+
+
+def test_each_rule_file_ships() -> None:
+    """What Prometheus is told to load is beside its configuration, and all of it is loaded."""
+    folder = PurePosixPath("dashboards/prometheus")
+    told = yaml.safe_load(shipped()[f"{folder}/prometheus.yml"])["rule_files"]
+    beside = {path.name for path in map(PurePosixPath, shipped()) if path.parent == folder}
+    written = {path.name for path in (_CHECKOUT / folder).glob("*.yml")}
+    assert set(told) == beside - {"prometheus.yml"} == written - {"prometheus.yml"}
+
+
+def test_what_is_mounted_ships() -> None:
+    """Each path that the compose file mounts from its own folder has something to mount."""
+    services = yaml.safe_load(shipped()["docker-compose.yml"])["services"].values()
+    volumes = [one for service in services for one in service.get("volumes", ())]
+    mounted = [one.split(":")[0].removeprefix("./") for one in volumes if one.startswith("./")]
+    assert mounted
+    for path in mounted:
+        assert any(PurePosixPath(name).is_relative_to(path) for name in shipped())
+
+
+def test_nothing_else_ships() -> None:
+    """Neither the preview nor what people keep beside the files: targets, secrets, settings."""
+    names = shipped()
+    assert [name for name in names if "preview" in name or "node_modules" in name] == []
+    assert ".env" not in names
+    for folder, known in {"prometheus/targets": "example", "alertmanager": "alertmanager"}.items():
+        beside = [name for name in names if name.startswith(f"dashboards/{folder}/")]
+        assert beside == [f"dashboards/{folder}/{known}.yml"]
+
+
+def test_a_folder_without_the_source_installs_the_release() -> None:
+    """The demo's image is told a version of the package index; no other file is changed."""
+    plain, made = shipped(), working_folder("1.2.3")
+    assert {name for name in plain if plain[name] != made[name]} == {".env.example"}
+    lines = made[".env.example"].decode().splitlines()
+    assert [one for one in lines if "FORWARDSCOPE=" in one] == [
+        "FORWARDSCOPE=forwardscope[hf,otel]==1.2.3"
+    ]
+    assert len(lines) == len(plain[".env.example"].decode().splitlines())
+
+
+def test_an_installation_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence says so, with the command that mends it."""
+    monkeypatch.setattr(files, "_IN_WHEEL", tmp_path / "stack")
+    monkeypatch.setattr(files, "_CHECKOUT", tmp_path)
+    with pytest.raises(UserError, match=r"lacks the dashboards' files; .*--force-reinstall"):
+        shipped()
+
+
+def test_export_loads_nothing_that_is_an_extra(tmp_path: Path) -> None:
+    """Neither the PromQL parser nor the library that makes the dashboards is imported."""
+    script = (
+        "import sys\n"
+        "from forwardscope.cli import main\n"
+        f"sys.argv = ['forwardscope', 'dashboards', 'export', {str(tmp_path)!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'promql_parser', 'grafana_foundation_sdk', 'torch', 'opentelemetry.sdk'}\n"
+        "    print(*heavy & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
