@@ -42,6 +42,13 @@ def check_compose(root: Path) -> None:
     _run(sys.executable, "-m", "check_jsonschema", *schema, root / "docker-compose.yml")
 
 
+def check_queries(root: Path) -> None:
+    """This version exports what the dashboards and rules ask for."""
+    check = (sys.executable, "-m", "forwardscope", "dashboards", "check")
+    _run(*check, root / "dashboards" / "grafana")
+    _run(*check, _prometheus(root))
+
+
 def _prometheus(root: Path) -> Path:
     return root / "dashboards" / "prometheus"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,16 @@ from . import stack
 
 _CHECKOUT = Path(__file__).parents[3]
 #: How each folder with the stack's files comes to be; all pass the same checks.
-_TREES: dict[str, Callable[[Path], Path]] = {"checkout": lambda _: _CHECKOUT}
+_TREES: dict[str, Callable[[Path], Path]] = {
+    "checkout": lambda _: _CHECKOUT,
+    "exported": lambda folder: _exported(folder),
+}
+
+
+def _exported(folder: Path) -> Path:
+    command = [sys.executable, "-m", "forwardscope", "dashboards", "export", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
 
 
 @pytest.fixture(scope="module", params=_TREES)
@@ -43,3 +54,8 @@ def test_alertmanager_takes_its_configuration(tree: Path) -> None:
 def test_the_stack_is_a_compose_file(tree: Path) -> None:
     """It follows the schema of the Compose Specification."""
     stack.check_compose(tree)
+
+
+def test_all_that_is_asked_for_is_exported(tree: Path) -> None:
+    """No dashboard and no rule asks for a metric or a label that this version does not have."""
+    stack.check_queries(tree)
