@@ -13,7 +13,7 @@ from typing import Final
 
 from forwardscope.dashboards.reading import Query
 from forwardscope.errors import MissingExtraError
-from forwardscope.telemetry.names import METRICS, Metric
+from forwardscope.telemetry.names import METRICS, TRACER, Metric
 
 if importlib.util.find_spec("promql_parser") is None:
     raise MissingExtraError("promql-parser", "dashboards")
@@ -25,7 +25,8 @@ __all__ = ["Finding", "Report", "check"]
 
 #: Labels that Prometheus adds to whatever it scrapes.
 _SCRAPED: Final = ("job", "instance")
-_OURS: Final = "forwardscope_"
+#: What our own metrics are called begins with, or, where rules record them, has in it.
+_OURS: Final = f"{TRACER}_"
 #: How near a name must be to one of ours to be taken for a slip of the hand.
 _SLIP: Final = 0.9
 
