@@ -12,7 +12,12 @@ from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.result import Tally
-from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+from forwardscope.testing import (
+    InMemoryTelemetry,
+    ScriptedBackend,
+    ScriptedView,
+    pseudo_random_logits,
+)
 
 MakeSpec = Callable[..., SuiteSpec]
 COUNTED = (
@@ -197,3 +202,14 @@ def test_a_small_cache_is_told_of(whole: SuiteSpec, tmp_path: Path) -> None:
     assert result.cache.entries == 2
     assert result.cache.evictions > 0
     assert 0 < result.cache.bytes <= 100_000
+
+
+def test_all_spans_of_a_run_call_the_model_alike(make_spec: MakeSpec) -> None:
+    """What the suite calls it stands in each span, whatever the backend called it before."""
+    telemetry = InMemoryTelemetry()
+    instrumentation = telemetry.instrumentation()
+    instrumentation.spans.model = "/where/it/is"
+    spec = make_spec(DeltaKL(name="one", prompts=["a"]))
+    run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
+    told = {span.attributes.get("gen_ai.request.model") for span in telemetry.spans()}
+    assert told - {None} == {spec.model.label}

@@ -52,7 +52,7 @@ def run_suite(
     telling = Observers() if observer is None else observer
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
-    instrumentation.spans.model = instrumentation.spans.model or spec.model.label
+    instrumentation.spans.model = spec.model.label
     try:
         with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
             run = RunStarted(spec, run_id, trace_id_of(span), started_s, accounts, expected)
