@@ -122,7 +122,7 @@ def test_port_is_told_when_the_run_begins(
     [
         (["--otlp", "nowhere"], "otlp: 'nowhere' is no URL of a server"),
         (["--pushgateway", "host:9091"], "write it like http://127.0.0.1:9091"),
-        (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "choose another"),
+        (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "another --metrics-address"),
         (["--metrics-file", "/proc/nobody/run.prom"], "the metrics cannot be written to"),
         (["--metrics-file", "same", "--json", "same"], "cannot hold both"),
         (["--span-budget", "many"], "neither a whole number nor all"),

@@ -40,6 +40,7 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _GatewayHandler)
         self.statuses: list[int] = []
         self.pushes: list[tuple[str, str, str]] = []
+        self.authorization: list[str | None] = []
         self.pushed = threading.Semaphore(0)
 
     @property
@@ -54,6 +55,7 @@ class _GatewayHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         self.server.pushes.append((self.command, self.path, body))
+        self.server.authorization.append(self.headers["Authorization"])
         told = b"inconsistent help\nand more" if status >= 400 else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(told)))
@@ -125,6 +127,14 @@ def test_pusher_posts_to_its_group(gateway: Gateway, registry: CollectorRegistry
     assert method == "POST"
     assert path == f"/metrics/job/forwardscope/model@base64/{model}/suite@base64/{suite}"
     assert "seen 7.0" in body
+
+
+def test_a_user_in_the_url_is_sent_as_such(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """As basic authentication, unquoted; without one there is none."""
+    url = gateway.url.replace("//", "//me:a%40b@")
+    assert Pusher(url, registry, {"suite": "s"}).close(_PATIENCE_S) is None
+    assert Pusher(gateway.url, registry, {"suite": "s"}).close(_PATIENCE_S) is None
+    assert gateway.authorization == ["Basic " + base64.b64encode(b"me:a@b").decode(), None]
 
 
 def test_the_last_push_is_what_counts(gateway: Gateway, registry: CollectorRegistry) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -136,7 +138,9 @@ class Telemetry:
 
             exporter = otlp.make_exporter(target)
         except ImportError as error:
-            raise MissingExtraError("the OpenTelemetry SDK for OTLP", "otel") from error
+            who = "otlp" if target.asked else "an OTEL_EXPORTER_OTLP_* variable"
+            wanted = f"{who} asks for spans, and the OpenTelemetry SDK"
+            raise MissingExtraError(wanted, "otel") from error
         self._otlp_url = without_credentials(target.url)
         self._pipeline = otlp.SpanPipeline(exporter)
         self.tracer_provider = otlp.make_provider(self._pipeline)
@@ -150,7 +154,7 @@ class Telemetry:
         except OSError as error:
             raise OutputError(
                 f"metrics cannot be served on {address} port {port}: {error.strerror}; "
-                "choose another --metrics-port, 0 takes a free one"
+                f"choose another {_to_choose(error)}"
             ) from error
 
     def _open_pusher(self) -> None:
@@ -220,6 +224,13 @@ class _Republish(Observer):
 
     def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - the gauges know it
         self._publish()
+
+
+def _to_choose(error: OSError) -> str:
+    """Name the option whose value is to blame for an endpoint that cannot be opened."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "--metrics-address, one of this machine's own"
+    return "--metrics-port, 0 takes a free one"
 
 
 def _until(due: float) -> float:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 if TYPE_CHECKING:
@@ -138,13 +140,14 @@ class Pusher:
     failed) stays as it was. One thread pushes; nobody waits for it but `close`.
 
     Args:
-        url: Of the gateway.
+        url: Of the gateway; a user and password in it are sent as basic authentication.
         registry: What is pushed.
         labels: With `job`, the group that it is pushed to.
     """
 
     def __init__(self, url: str, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
         self.url: Final = url
+        self._address, self._handler = _split_credentials(url)
         self._registry = registry
         self._labels = dict(labels)
         self._changed = threading.Condition()
@@ -197,7 +200,9 @@ class Pusher:
         from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - global collectors
 
         try:
-            pushadd_to_gateway(self.url, JOB, self._registry, self._labels, timeout=_PUSH_TIMEOUT_S)
+            pushadd_to_gateway(
+                self._address, JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._handler
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on and tells it
             return _reason(error)
         return None
@@ -213,6 +218,18 @@ def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
+
+
+def _split_credentials(url: str) -> tuple[str, Callable[..., Callable[[], None]]]:
+    """Return a URL that can be opened, and what opens it with the user that stood in it."""
+    from prometheus_client import exposition  # noqa: PLC0415 - it has global collectors
+
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, exposition.default_handler
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    return address, partial(exposition.basic_auth_handler, username=user, password=password)
 
 
 def _reason(error: Exception) -> str:
