@@ -96,7 +96,7 @@ def test_export_twice_changes_nothing(invoke: Invoke, exported: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
     told = invoke("dashboards", "export", exported)
     assert told.exit_code == 0
-    assert told.stdout.startswith(f"wrote 0 files to {exported}; {len(_FILES)} were there")
+    assert told.stdout.startswith(f"wrote 0 files to {exported}; {len(_FILES)} left as they were")
     assert {path: path.stat().st_mtime_ns for path in exported.rglob("*")} == before
 
 
@@ -115,7 +115,9 @@ def test_export_overwrites_only_by_force(invoke: Invoke, exported: Path) -> None
     )
     assert tree(exported) == before
     forced = invoke("dashboards", "export", exported, "--force")
-    assert forced.stdout.startswith(f"wrote 6 files to {exported}; {len(_FILES) - 6} were there")
+    assert forced.stdout.startswith(
+        f"wrote 6 files to {exported}; {len(_FILES) - 6} left as they were"
+    )
     assert tree(exported) == {**_FILES, "notes.txt": b"mine"}
 
 

@@ -57,7 +57,8 @@ def export(
     console = Console(soft_wrap=True, highlight=False, markup=False)
     left = len(files) - written
     console.print(
-        f"wrote {written} files to {folder}" + (f"; {left} were there as they are" if left else "")
+        f"wrote {_many(written, 'file')} to {folder}"
+        + (f"; {left} left as they were" if left else "")
     )
     console.print(_NEXT.format(folder=folder, quoted=shlex.quote(str(folder))))
 
