@@ -25,7 +25,7 @@ Invoke = Callable[..., Result]
         (["run"], ["SUITE.yaml", "--trace", "--json", "--quiet", "-q", "--no-cache", "--help"]),
         (["demo"], ["--trace", "--json", "--quiet", "--no-cache", "--help"]),
         (["doctor"], ["--help"]),
-        (["init"], ["--force", "PATH", "suite.yaml", "--help"]),
+        (["init"], ["--demo", "--force", "PATH", "suite.yaml", "--help"]),
     ],
     ids=["forwardscope", "run", "demo", "doctor", "init"],
 )
@@ -53,6 +53,28 @@ def test_init_writes_a_suite(invoke: Invoke, tmp_path: Path) -> None:
     assert made.exit_code == 0
     assert f"forwardscope run {path}" in made.stdout
     assert (load_suite(path).name, len(load_suite(path).probes)) == ("mine", 4)
+
+
+def test_init_writes_the_demos_suite(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the demo's model and adapter, whatever is in their paths, and is named by its file."""
+    model, adapter = tmp_path / 'a "$model": \\ #', tmp_path / "b"
+    monkeypatch.setattr("forwardscope.backends.hf.demo_model.demo_model", lambda _: model)
+    monkeypatch.setattr("forwardscope.backends.hf.demo_model.demo_adapter", lambda *_: adapter)
+    path = tmp_path / "nightly.yaml"
+    made = invoke("init", "--demo", path)
+    assert made.exit_code == 0
+    assert f"run it: forwardscope run {path}" in made.stdout
+    spec = load_suite(path)
+    assert (spec.name, spec.model.label) == ("nightly", "SmolLM2-135M-Instruct")
+    assert (spec.model.path, spec.model.adapter) == (str(model), str(adapter))
+    assert [probe.kind for probe in spec.probes] == [
+        "null_adapter",
+        "delta_kl",
+        "adapter_ablation",
+        "prompt_collapse",
+    ]
 
 
 def test_init_has_a_default_name(

@@ -151,15 +151,61 @@ def test_mistakes_are_told_before_the_model_loads(
 def test_an_aborted_run_is_published_as_over(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
 ) -> None:
-    """After an interrupt the gauges say that it is not active, and not a success."""
+    """After an interrupt the gauges say that it is over, neither whole nor a success.
+
+    What it was at did not fail, and what was delivered is told.
+    """
     suite_file.write_text(suite_file.read_text().replace("[b, c]", "[b, interrupt]"))
     path = tmp_path / "run.prom"
     ran = invoke("run", suite_file, "--metrics-file", path)
     assert ran.exit_code == 130
     found = samples(path)
     assert found["forwardscope_run_active"] == 0
+    assert found["forwardscope_run_complete"] == 0
+    assert found["forwardscope_run_errors"] == 0
+    counted = sum(loaded[0].instrumentation.ledger.snapshot().values(), Counts())
+    assert counted.errors == {"KeyboardInterrupt": 1}
+    assert f"{path}: metrics written" in ran.stderr
     assert found["forwardscope_run_end_timestamp_seconds"] > 0
     assert "forwardscope_run_last_success_timestamp_seconds" not in found
+
+
+@pytest.mark.parametrize(
+    ("prompts", "errors", "complete", "success"),
+    [("[b, c]", 0, 1, True), ("[b, raise]", 1, 0, False)],
+    ids=["measured", "error"],
+)
+def test_a_run_is_complete_where_all_its_probes_were_measured(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    prompts: str,
+    errors: int,
+    complete: int,
+    success: bool,
+) -> None:
+    """A probe that erred asked less, so what the run paid says nothing."""
+    suite_file.write_text(suite_file.read_text().replace("[b, c]", prompts))
+    path = tmp_path / "run.prom"
+    invoke("run", suite_file, "--metrics-file", path)
+    found = samples(path)
+    assert len(loaded) == 1
+    assert found["forwardscope_run_active"] == 0
+    assert found["forwardscope_run_errors"] == errors
+    assert found["forwardscope_run_complete"] == complete
+    assert ("forwardscope_run_last_success_timestamp_seconds" in found) == success
+
+
+def test_a_run_that_fails_is_complete_too(
+    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
+) -> None:
+    """A verdict of `fail` is a finding."""
+    suite_file.write_text(suite_file.read_text().replace("0.000001", "1000"))
+    path = tmp_path / "run.prom"
+    assert invoke("run", suite_file, "--metrics-file", path).exit_code == 1
+    assert len(loaded) == 1
+    assert samples(path)["forwardscope_run_complete"] == 1
 
 
 @pytest.mark.parametrize("options", [["--metrics-port", "0"], []])

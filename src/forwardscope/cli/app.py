@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from forwardscope.cli.dashboards import dashboards
-from forwardscope.cli.demo import demo_suite
+from forwardscope.cli.demo import demo_suite, demo_suite_text
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.init import write_suite_template
+from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
 from forwardscope.cli.running import run_and_report
@@ -61,7 +61,8 @@ def run(
     """Run a suite of probes and show what the cache did.
 
     Exits with 0 when every probe passes or is skipped, 1 when one fails or
-    errs, and 2 for a mistake in the suite or the options.
+    errs, 2 for a mistake in the suite or the options, 130 when it is interrupted
+    and 143 when it is terminated; what it found so far is then in its trace.
     """
     with mistakes_exit_with_two():
         spec = options.over(load_suite(suite))
@@ -96,11 +97,14 @@ def doctor() -> None:
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("suite.yaml"),
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Write the demo's suite, with its model and adapter."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Write a commented suite file to start from."""
     with mistakes_exit_with_two():
-        write_suite_template(path, force=force)
-    Console().print(
-        f"wrote {path}; edit the model and run: forwardscope run {path}", highlight=False
-    )
+        write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
+    then = "run it" if demo else "edit the model and run"
+    Console().print(f"wrote {path}; {then}: forwardscope run {path}", highlight=False)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from importlib.resources import files
+from string import Template
 
 from forwardscope.cli.progress import steps
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["demo_suite"]
+__all__ = ["demo_suite", "demo_suite_text"]
 
 
 def demo_suite(*, quiet: bool) -> SuiteSpec:
-    """Make the demo's model and adapter where they are not there yet; return its suite.
+    """Return the demo's suite; for errors see `demo_suite_text`."""
+    spec = parse_suite(demo_suite_text(quiet=quiet), "demo.yaml")
+    return spec.model_copy(update={"name": "demo"})
+
+
+def demo_suite_text(*, quiet: bool) -> str:
+    """Make the demo's model and adapter where they are not there yet; return its suite's YAML.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
         ModelError: The package that carries the model is not installed.
     """
-    text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
-    spec = parse_suite(text, "demo.yaml")
     with steps(quiet=quiet) as report:
         report("loading torch", 0, 1)
         from forwardscope.backends.hf import demo_model as demo  # noqa: PLC0415 - takes seconds
@@ -28,5 +34,7 @@ def demo_suite(*, quiet: bool) -> SuiteSpec:
         report("loading torch", 1, 1)
         model = demo.demo_model(partial(report, "unpacking SmolLM2-135M-Instruct"))
         adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
-    found = {"path": str(model), "name": spec.model.path, "adapter": str(adapter)}
-    return spec.model_copy(update={"model": spec.model.model_copy(update=found)})
+    text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
+    paths = {"model": str(model), "adapter": str(adapter)}
+    # a JSON string is a YAML one, whatever stands in a path
+    return Template(text).substitute({name: json.dumps(path) for name, path in paths.items()})

@@ -29,37 +29,31 @@ def mistakes_exit_with_two() -> Iterator[None]:
     is told then too.
     """
     console = Console(stderr=True)
-    try:
-        with _terminate_as_interrupt():
+    with _terminate_as_interrupt() as terminated:
+        try:
             yield
-    except UserError as error:
-        sentence = " ".join(str(error).split())
-        console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as error:
-        console.print("interrupted; no result was written, a trace has what was answered so far")
-        raise typer.Exit(_status(error)) from error
-
-
-class _Terminated(KeyboardInterrupt):
-    pass
-
-
-def _status(error: KeyboardInterrupt) -> int:
-    return _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
+        except UserError as error:
+            sentence = " ".join(str(error).split())
+            console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            console.print("interrupted; no result was written")
+            raise typer.Exit(_TERMINATED if terminated.is_set() else _INTERRUPTED) from error
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def _terminate_as_interrupt() -> Iterator[threading.Event]:
+    terminated = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # signals come to it alone
-        yield
+        yield terminated
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+    def interrupt(*_: object) -> NoReturn:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield terminated
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated

@@ -7,16 +7,20 @@ from pathlib import Path
 
 from forwardscope.errors import OutputError
 
-__all__ = ["write_suite_template"]
+__all__ = ["suite_template", "write_suite"]
 
 
-def write_suite_template(path: Path, *, force: bool) -> None:
-    """Write the commented template.
+def suite_template() -> str:
+    """Return the commented template."""
+    return (files("forwardscope.suite") / "template.yaml").read_text(encoding="utf-8")
+
+
+def write_suite(text: str, path: Path, *, force: bool) -> None:
+    """Write a suite file.
 
     Raises:
         OutputError: It exists and `force` is not given, or it cannot be written.
     """
-    text = (files("forwardscope.suite") / "template.yaml").read_text(encoding="utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if force else "x", encoding="utf-8") as file:

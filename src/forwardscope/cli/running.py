@@ -46,7 +46,7 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
         instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
     ):
         telemetry.watch(instrumentation)
-        result = _run(spec, instrumentation, telemetry, quiet=options.quiet)
+        result = _run(spec, instrumentation, telemetry, options)
     try:
         if options.json is not None:
             result.write(options.json)
@@ -57,9 +57,12 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
 
 
 def _run(
-    spec: SuiteSpec, instrumentation: BackendInstrumentation, telemetry: Telemetry, *, quiet: bool
+    spec: SuiteSpec,
+    instrumentation: BackendInstrumentation,
+    telemetry: Telemetry,
+    options: RunOptions,
 ) -> SuiteResult:
-    progress = RunProgress(spec, instrumentation.stats, quiet=quiet)
+    progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
     accounts = _KeepAccounts()
     with progress:
         if telemetry.endpoint_url is not None:
@@ -73,7 +76,10 @@ def _run(
                 progress.say(_delivering(spec, telemetry))
             delivery = telemetry.finish()
         except BaseException:
-            telemetry.finish(linger=False)
+            for one in telemetry.finish(linger=False):
+                progress.tell(f"{one.to}: {one.what}")
+            if options.trace is not None:
+                progress.tell(f"{options.trace}: has what was answered so far")
             raise
         finally:
             backend.close()

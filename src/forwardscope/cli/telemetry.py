@@ -207,9 +207,10 @@ class Telemetry:
         if linger and seconds > 0:
             try:
                 ok = endpoint.linger(seconds)
+                missed = f", not within {seconds:g} s after the end"
             except KeyboardInterrupt:  # enough waited; the run's result is not lost for it
-                ok = False
-            after = ", also after the end" if ok else f", not within {seconds:g} s after the end"
+                ok, missed = False, ", not after the end: the wait was interrupted"
+            after = ", also after the end" if ok else missed
         return Delivery(to=endpoint.url, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
 
 

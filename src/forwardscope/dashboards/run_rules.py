@@ -1,9 +1,11 @@
 """Recording rules and alerts for suites: batch jobs, read from the gauges that they push.
 
-A run is known by its id once it is over. Each of its numbers is recorded under
-that id for as long as the gateway has it, so that the last run of a suite can be
-told from those before it, also while the next one goes on: an alert holds until
-a better run has ended, and a bad run is never part of what it is compared with.
+A run is known by its id once it is over and whole. Each of its numbers is recorded
+under that id for as long as the gateway has it, so that the last run of a suite can
+be told from those before it, also while the next one goes on: an alert holds until
+a better run has ended, and a bad run is never part of what it is compared with. A
+run that was interrupted, or a probe of which erred, asked less than the others: it
+is compared with none of them, and ends no alert on what they cost.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ _HIT_RATIO = f"{names.RUN_HITS.name}_per_lookup"
 #: What is compared with the week before, by the name that its rules have.
 _COMPARED: Final = {
     _PASSES: _PASSES,
-    _EXPECTED: _EXPECTED,
+    _EXPECTED: f"({_EXPECTED} >= 0)",  # NaN without a plan
     _SECONDS_A_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
     _HIT_RATIO: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }
@@ -52,10 +54,8 @@ _COMPARED: Final = {
 
 def recordings() -> list[Recording]:
     """Return what is recorded of each run, of each suite's last one and of its week."""
-    ended = Recording(_finished(_END), _of_run_that_ended(_END))
-    each = [
-        Recording(_finished(name), _of_run_that_ended(expr)) for name, expr in _COMPARED.items()
-    ]
+    ended = Recording(_finished(_END), _of_whole_run(_END))
+    each = [Recording(_finished(name), _of_whole_run(expr)) for name, expr in _COMPARED.items()]
     last = [Recording(_latest(name), _of_last_run(name)) for name in _COMPARED]
     week = [
         Recording(_median(name), f"quantile by ({_SUITE}) (0.5,\n{_of_runs_before(name)}\n)")
@@ -107,12 +107,15 @@ def _in_week(name: str) -> str:
     return f"last_over_time({_finished(name)}[{_WEEK}])"
 
 
-def _of_run_that_ended(query: str) -> str:
-    """Return a gauge under its run's id, seen once though endpoint and gateway may both show it."""
+def _of_whole_run(query: str) -> str:
+    """Return a gauge under its run's id, seen once though endpoint and gateway may both show it.
+
+    A run that is shown as complete is over.
+    """
     return (
         f"max by ({_RUN}) (\n"
         f"  {query} * on ({_TARGET}) group_left (run_id) {names.RUN_INFO.name}\n"
-        f"  and on ({_TARGET}) {names.RUN_ACTIVE.name} == 0\n"
+        f"  and on ({_TARGET}) {names.RUN_COMPLETE.name} == 1\n"
         ")"
     )
 
@@ -245,11 +248,11 @@ def _push_failed() -> list[Alert]:
         ),
         alert(
             "lost",
-            f"max by ({_SUITE}) (last_over_time({pushed}[1h]) unless {pushed})\nand on () {seen}",
+            f"max by ({_SUITE}) (max_over_time(timestamp({pushed})[1d:1m]) unless {pushed})\n"
+            f"< on () group_left () max(process_start_time_seconds and on (job, instance) {seen})",
             f"The Pushgateway has lost {_WHO}",
-            "The last push was at {{ $value | humanizeTimestamp }}. Unless somebody deleted the "
-            "group, the gateway has lost it, and no alert on the suite can fire until its next "
-            "run.",
+            "The gateway was started again and no longer has what it had at {{ $value | "
+            "humanizeTimestamp }}; no alert on the suite can fire until its next run.",
         ),
         alert(
             "gateway",

@@ -22,6 +22,8 @@ from forwardscope.telemetry.names import Metric
 __all__ = ["runs"]
 
 _FAILED = 'verdict=~"fail|error"'
+#: Of the runs that could be planned; the gauge is NaN for the others.
+_EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
 #: Grafana's explore page with one trace; the text between the braces is JSON, escaped for a URL.
 _TRACE_URL: Final = (
     "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
@@ -73,12 +75,13 @@ def ended() -> builders.AnnotationQuery:
 
 def table_of_runs() -> Panel:
     """One row a run."""
-    over = f"{series(names.RUN_FORWARD_PASSES)} - {series(names.RUN_EXPECTED)}"
+    over = f"{series(names.RUN_FORWARD_PASSES)} - {_EXPECTED}"
     failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
     return rows(
         "Runs",
         "The runs in the time range, each with its last numbers; one that goes on shows what it "
-        "has so far. Expected is what the suite costs where nothing is evicted.",
+        "has so far. Complete: it has ended, and was not interrupted, and no probe erred. Expected "
+        "is what the suite costs where nothing is evicted.",
         (
             Column(
                 "Begun",
@@ -88,6 +91,7 @@ def table_of_runs() -> Panel:
             ),
             Column("Suite", label="suite"),
             Column("Model", label="model"),
+            Column("Complete", of_run(series(names.RUN_COMPLETE)), unit="bool_yes_no", width=90),
             Column("Wall time", of_run(series(names.RUN_WALL)), unit="s", width=90),
             Column("Lookups", of_run(series(names.RUN_LOOKUPS)), width=80),
             Column("Hit ratio", of_run(run_hit_ratio()), unit="percentunit", steps=RATIO, width=80),
@@ -112,7 +116,7 @@ def passes() -> Panel:
         "evicted. A line above its expected one means questions that were paid for again.",
         {
             BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
-            f"{BY_RUN}, expected": finished(series(names.RUN_EXPECTED)),
+            f"{BY_RUN}, expected": finished(_EXPECTED),
         },
         "short",
         width=8,

@@ -11,7 +11,6 @@ from typing import Final
 from forwardscope.dashboards.queries import HITS
 from forwardscope.dashboards.rules import Alert, Recording
 from forwardscope.telemetry import names
-from forwardscope.telemetry.names import Metric
 
 __all__ = ["alerts", "recordings"]
 
@@ -32,8 +31,8 @@ _MEAN: Final = f"job_backend:{names.FORWARD_DURATION.name}:mean{_WINDOW}"
 
 def recordings() -> list[Recording]:
     """Return what is recorded of each service."""
-    seconds, passes = (_grown(names.FORWARD_DURATION, part=part) for part in ("_sum", "_count"))
-    hits, lookups = _grown(names.LOOKUPS, HITS), _grown(names.LOOKUPS)
+    seconds, passes = (_grown(names.FORWARD_DURATION.name + part) for part in ("_sum", "_count"))
+    hits, lookups = _grown(f"{names.LOOKUPS.name}{{{HITS}}}"), _grown(names.LOOKUPS.name)
     return [
         Recording(_RATIO, f"{hits}\n/ ({lookups} >= {_MIN_LOOKUPS})"),
         Recording(_MEAN, f"{seconds}\n/ ({passes} >= {_MIN_PASSES})"),
@@ -45,12 +44,25 @@ def alerts() -> list[Alert]:
     return [_slow(), _fewer_hits(), _errors(), _spans_dropped(), _trace_write_errors()]
 
 
-def _grown(metric: Metric, matcher: str = "", part: str = "") -> str:
+def _grown(counter: str) -> str:
     """Return how much a counter grew in the window, of all processes that are no suite's."""
-    selector = f"{metric.name}{part}" + (f"{{{matcher}}}" if matcher else "")
+    return _of_services(f"increase({counter}[{_WINDOW}])")
+
+
+def _grown_from_nothing(counter: str) -> str:
+    """Return the same of a counter that is not there before it first counts.
+
+    What it says when it is first seen is all new, and `increase` leaves it out.
+    """
+    first = f"min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW}"
+    grown = f"increase({counter}[{_WINDOW}])"
+    return _of_services(f"({grown} + ({first})\n  or {grown})")
+
+
+def _of_services(query: str) -> str:
     return (
         f"sum by ({_SERVICE}) (\n"
-        f"  increase({selector}[{_WINDOW}])\n"
+        f"  {query}\n"
         f"  unless on (job, instance) last_over_time({names.RUN_INFO.name}[1h])\n"
         ")"
     )
@@ -89,10 +101,11 @@ def _fewer_hits() -> Alert:
 
 
 def _errors() -> Alert:
-    misses = _grown(names.LOOKUPS, 'result="miss"')
+    errors = _grown_from_nothing(names.FORWARD_ERRORS.name)
+    misses = _grown_from_nothing(f'{names.LOOKUPS.name}{{result="miss"}}')
     return Alert(
         "ServiceForwardErrors",
-        f"{_grown(names.FORWARD_ERRORS)}\n/ ({misses} > 0)\n> {_ERRORS}",
+        f"{errors}\n/ ({misses} > 0)\n> {_ERRORS}",
         "5m",
         "warning",
         f"{_WHO} has failed forward passes",
@@ -101,7 +114,7 @@ def _errors() -> Alert:
 
 
 def _spans_dropped() -> Alert:
-    dropped = _grown(names.SPANS_TOTAL, 'outcome="dropped"')
+    dropped = _grown_from_nothing(f'{names.SPANS_TOTAL.name}{{outcome="dropped"}}')
     return Alert(
         "ServiceSpansDropped",
         f"{dropped} > 0",
@@ -116,7 +129,7 @@ def _spans_dropped() -> Alert:
 def _trace_write_errors() -> Alert:
     return Alert(
         "ServiceTraceWriteErrors",
-        f"{_grown(names.TRACE_WRITE_ERRORS)} > 0",
+        f"{_grown(names.TRACE_WRITE_ERRORS.name)} > 0",
         "5m",
         "warning",
         f"{_WHO} has lost lines of its JSONL trace",

@@ -16,6 +16,7 @@ from forwardscope.telemetry.maker import Outcome
 __all__ = ["Accounts"]
 
 _FLUSH_S: Final = 1.0
+_INTERRUPT: Final = KeyboardInterrupt.__name__
 
 
 class Accounts:
@@ -55,6 +56,11 @@ class Accounts:
     def total(self) -> Tally:
         """Return the counts of the whole run."""
         return Tally.of(sum(self.series().values(), Counts()))
+
+    @property
+    def interrupted(self) -> int:
+        """Forward passes of the run that an interrupt ended, which are among those that failed."""
+        return sum(counts.errors[_INTERRUPT] for counts in self.series().values())
 
     @property
     def evictions(self) -> int:

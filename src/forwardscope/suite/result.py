@@ -206,6 +206,11 @@ class SuiteResult(_Record):
         """Whether no probe failed or erred."""
         return all(probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all probes were measured, none having erred: what it paid can be compared."""
+        return all(probe.verdict is not Verdict.ERROR for probe in self.probes)
+
     def write(self, path: str | PathLike[str]) -> None:
         """Write the result as JSON, whole or not at all; to a pipe or a device as it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -99,25 +100,31 @@ class RunMetrics(Observer):
             self._progress_s = now
         self._lookups_seen = tally.lookups
         wall_s = (self._ended_s or now) - run.started_s
-        passed = self._result is not None and self._result.passed
+        result = self._result
         return {
             names.RUN_START: run.started_s,
             names.RUN_END: self._ended_s,
-            names.RUN_LAST_SUCCESS: self._ended_s if passed else None,
+            names.RUN_LAST_SUCCESS: self._ended_s if result is not None and result.passed else None,
             names.RUN_PROGRESS: self._progress_s,
             names.RUN_ACTIVE: float(self._ended_s is None),
-            names.RUN_WALL: wall_s if self._result is None else self._result.wall_s,
-            names.RUN_PERIOD: run.spec.period_s,
+            names.RUN_COMPLETE: float(result is not None and result.complete),
+            names.RUN_WALL: wall_s if result is None else result.wall_s,
+            names.RUN_PERIOD: _or_nan(run.spec.period_s),
             names.RUN_LOOKUPS: tally.lookups,
             names.RUN_HITS: tally.cache_hits,
             names.RUN_FORWARD_PASSES: tally.forward_passes,
-            names.RUN_EXPECTED: run.expected_forward_passes,
+            names.RUN_EXPECTED: _or_nan(run.expected_forward_passes),
             names.RUN_FORWARD_SECONDS: tally.forward_s,
-            names.RUN_ERRORS: tally.forward_errors,
+            names.RUN_ERRORS: tally.forward_errors - run.accounts.interrupted,
             names.RUN_EVICTIONS: run.accounts.evictions,
             names.RUN_SPANS_DROPPED: run.accounts.spans_dropped,
             names.RUN_TRACE_WRITE_ERRORS: run.accounts.trace_write_errors,
         }
+
+
+def _or_nan(value: float | None) -> float:
+    """Return what replaces, at a Pushgateway, the number of a run that had one."""
+    return math.nan if value is None else value
 
 
 def _add_probe(families: dict[Metric, Family], run: tuple[str, ...], probe: ProbeResult) -> None:

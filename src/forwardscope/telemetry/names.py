@@ -262,13 +262,19 @@ RUN_PROGRESS: Final = _run_gauge(
     "(time() - forwardscope_run_progress_timestamp_seconds) and forwardscope_run_active == 1",
 )
 RUN_ACTIVE: Final = _run_gauge("active", "", "1 while the run goes on, 0 after it.")
+RUN_COMPLETE: Final = _run_gauge(
+    "complete",
+    "",
+    "1 once the run has ended and all of its probes were measured; 0 before, and where it was "
+    "interrupted or a probe erred: such a run is compared with no other.",
+)
 RUN_WALL: Final = _run_gauge(
     "wall_seconds", "seconds", "Wall time of the run, model loading not included."
 )
 RUN_PERIOD: Final = _run_gauge(
     "period_seconds",
     "seconds",
-    "How often the suite is meant to run; absent where it does not say.",
+    "How often the suite is meant to run; NaN where it does not say.",
     "time() - forwardscope_run_start_timestamp_seconds > 2 * forwardscope_run_period_seconds",
 )
 RUN_LOOKUPS: Final = _run_gauge("lookups", "lookups", "Questions that the run asked.")
@@ -288,8 +294,8 @@ RUN_FORWARD_PASSES: Final = _run_gauge(
 RUN_EXPECTED: Final = _run_gauge(
     "expected_forward_passes",
     "passes",
-    "Forward passes that the run should cost when nothing is evicted; absent where it could not "
-    "be planned.",
+    "Forward passes that the run should cost when nothing is evicted; NaN where it could not be "
+    "planned.",
     "forwardscope_run_forward_passes > forwardscope_run_expected_forward_passes",
 )
 RUN_FORWARD_SECONDS: Final = _run_gauge(
@@ -298,7 +304,9 @@ RUN_FORWARD_SECONDS: Final = _run_gauge(
     "Wall time of the run's forward passes, failed ones included.",
     "forwardscope_run_forward_seconds / (forwardscope_run_forward_passes > 0)",
 )
-RUN_ERRORS: Final = _run_gauge("errors", "errors", "Forward passes of the run that failed.")
+RUN_ERRORS: Final = _run_gauge(
+    "errors", "errors", "Forward passes of the run that failed; one that was interrupted did not."
+)
 RUN_EVICTIONS: Final = _run_gauge("evictions", "entries", "Entries evicted in the run.")
 RUN_SPANS_DROPPED: Final = _run_gauge(
     "spans_dropped", "spans", "Spans of the run that were not delivered."
@@ -360,6 +368,7 @@ RUN_METRICS: Final = (
     RUN_LAST_SUCCESS,
     RUN_PROGRESS,
     RUN_ACTIVE,
+    RUN_COMPLETE,
     RUN_WALL,
     RUN_PERIOD,
     RUN_LOOKUPS,
