@@ -101,7 +101,10 @@ def test_export_twice_changes_nothing(invoke: Invoke, exported: Path) -> None:
 
 
 def test_export_overwrites_only_by_force(invoke: Invoke, exported: Path) -> None:
-    """Files that differ are named, the first ones, and nothing is written; --force writes them."""
+    """Files that differ are named, the first ones, and nothing is written; --force writes them.
+
+    What they were is kept.
+    """
     names = sorted(_FILES)
     for name in names[:5]:
         (exported / name).write_text("mine")
@@ -118,7 +121,10 @@ def test_export_overwrites_only_by_force(invoke: Invoke, exported: Path) -> None
     assert forced.stdout.startswith(
         f"wrote 6 files to {exported}; {len(_FILES) - 6} left as they were"
     )
-    assert tree(exported) == {**_FILES, "notes.txt": b"mine"}
+    kept = {f"{name}~": b"mine" for name in names[:5]}
+    assert tree(exported) == {**_FILES, **kept, "notes.txt": b"mine"}
+    for name in names[:5]:
+        assert f"\n  {name} is overwritten; what it was is {name}~\n" in forced.stdout
 
 
 def test_export_over_a_file(invoke: Invoke, tmp_path: Path) -> None:
@@ -221,6 +227,24 @@ def test_check_of_a_dashboard_of_ones_own(invoke: Invoke, tmp_path: Path) -> Non
     assert told.exit_code == 0
     assert told.stdout.startswith("1 panel, 0 rules, 1 expression in 1 file ask for 1 metric, all")
     assert told.stdout.endswith("not forwardscope's, and not looked at: up\n")
+
+
+@pytest.mark.parametrize("label", ["cluster=a", "", "1st", "clüster"])
+def test_check_takes_names_of_labels(invoke: Invoke, label: str) -> None:
+    """Anything else is told, and not taken for one that is never asked for."""
+    refused = invoke("dashboards", "check", "--label", label)
+    assert refused.exit_code == 2
+    assert f"{label!r} is no label's name" in refused.stderr
+
+
+@pytest.mark.parametrize("rule", ["alert: Mine", "record: job:mine:sum"])
+def test_check_misses_the_expr_of_a_rule(invoke: Invoke, tmp_path: Path, rule: str) -> None:
+    """A misspelt key is no rule that asks for nothing."""
+    mine = tmp_path / "mine.yml"
+    mine.write_text(f"groups: [{{name: g, rules: [{{{rule}, exp: up}}]}}]")
+    told = invoke("dashboards", "check", mine)
+    assert told.exit_code == 1
+    assert "it has no expr" in told.stdout
 
 
 def test_check_of_what_is_not_ours(invoke: Invoke, tmp_path: Path) -> None:

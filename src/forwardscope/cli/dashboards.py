@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 
 from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.exporting import write_tree
+from forwardscope.cli.exporting import KEPT, write_tree
 from forwardscope.dashboards.files import shipped, working_folder
 from forwardscope.errors import UserError
 
@@ -35,6 +36,13 @@ with servers of your own:
   Prometheus  add the rule files of {folder}/dashboards/prometheus: recording.yml, alerts-*.yml
 after changes: forwardscope dashboards check {quoted}"""
 _LONGEST: Final = 200
+_LABEL: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def _label(text: str) -> str:
+    if _LABEL.fullmatch(text):
+        return text
+    raise typer.BadParameter(f"{text!r} is no label's name, as for instance cluster is")
 
 
 @dashboards.command()
@@ -49,17 +57,19 @@ def export(
     With them come the rules' tests and their runbook. `docker compose up` in
     that folder starts Prometheus, Alertmanager, a Pushgateway, Jaeger and
     Grafana, for this machine alone. What is there already is never deleted,
-    and overwritten only with --force.
+    and overwritten only with --force, which keeps what it was beside it.
     """
     with mistakes_exit_with_two():
         files = working_folder(version("forwardscope"))
-        written = write_tree(folder, files, force=force)
+        new, overwritten = write_tree(folder, files, force=force)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    left = len(files) - written
+    left = len(files) - len(new) - len(overwritten)
     console.print(
-        f"wrote {_many(written, 'file')} to {folder}"
+        f"wrote {_many(len(files) - left, 'file')} to {folder}"
         + (f"; {left} left as they were" if left else "")
     )
+    for name in overwritten:
+        console.print(f"  {name} is overwritten; what it was is {name}{KEPT}")
     console.print(_NEXT.format(folder=folder, quoted=shlex.quote(str(folder))))
 
 
@@ -77,7 +87,10 @@ def check(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", help="One that your Prometheus adds to each series; can be repeated."
+            "--label",
+            parser=_label,
+            help="One that your Prometheus adds to each series; can be repeated.",
+            metavar="NAME",
         ),
     ] = None,
 ) -> None:

@@ -8,14 +8,21 @@ from typing import Final
 
 from forwardscope.errors import OutputError
 
-__all__ = ["write_tree"]
+__all__ = ["KEPT", "write_tree"]
+
+#: Ends the name of what a file was before; no server reads files that end so.
+KEPT: Final = "~"
 
 #: How many files are named where many are in the way.
 _NAMED: Final = 3
 
 
-def write_tree(folder: Path, files: Mapping[str, bytes], *, force: bool) -> int:
+def write_tree(
+    folder: Path, files: Mapping[str, bytes], *, force: bool
+) -> tuple[list[str], list[str]]:
     """Write files into a folder, deleting nothing there and leaving equal files alone.
+
+    What a file was before it is overwritten is kept beside it, under its name and a `~`.
 
     Args:
         folder: Where; it is made if it is not there.
@@ -23,7 +30,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes], *, force: bool) -> int:
         force: Whether to overwrite files that differ.
 
     Returns:
-        How many were written.
+        The names of those that were not there and of those that were overwritten.
 
     Raises:
         OutputError: A file that differs is there and `force` is not given, something is in the
@@ -37,6 +44,8 @@ def write_tree(folder: Path, files: Mapping[str, bytes], *, force: bool) -> int:
                 f"{_counted(in_the_way)} in {folder} would be overwritten; "
                 "name another folder, or add --force"
             )
+        for name in in_the_way:
+            (folder / name).replace(folder / f"{name}{KEPT}")
         for name, text in changed.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(text)
@@ -44,7 +53,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes], *, force: bool) -> int:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         path = getattr(error, "filename", None) or folder
         raise OutputError(f"{path} cannot be written: {reason}") from error
-    return len(changed)
+    return [name for name in changed if name not in in_the_way], in_the_way
 
 
 def _differs(folder: Path, name: str, content: bytes) -> bool:

@@ -124,7 +124,7 @@ class _Catalogue:
         try:
             walk.require(query.shown, walk.labels(parsed(query.text)), "legend or text")
         except ValueError as error:
-            return walk, [f"it is no PromQL: {error}"]
+            return walk, [f"it is no PromQL: {error}" if query.text else "it has no expr"]
         except RecursionError:
             return walk, ["it is nested too deeply to be looked at"]
         return walk, walk.problems

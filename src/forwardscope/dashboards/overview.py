@@ -68,8 +68,9 @@ def lookups_now() -> Panel:
     """Questions asked."""
     return number(
         "Lookups",
-        "Questions put to the cache in the time range. Growth before a process's first scrape "
-        "is not seen here: for suites shorter than a scrape interval, see the last row.",
+        "Questions put to the cache in the time range, as Prometheus reckons them from its "
+        "scrapes: a few in a hundred off, and without what a process counted before its first. "
+        "A run's exact numbers are in its report and in Runs.",
         increase(names.LOOKUPS),
         "short",
     )
@@ -272,7 +273,8 @@ def evictions_by_suite() -> Panel:
     """Evictions of each suite's last run."""
     return bars(
         "Evictions in the last run",
-        "Entries that the run removed for room; with more than a few, its cache is too small.",
+        "Entries that the run removed for room. What that costs is what it asked for again: "
+        "see its forward passes over the expected ones in Runs.",
         finished(series(names.RUN_EVICTIONS)),
         BY_RUN,
         "short",

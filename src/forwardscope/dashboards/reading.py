@@ -184,7 +184,10 @@ def _is_for_prometheus(value: Mapping[str, Any], before: bool) -> bool:
 
 def _asked(value: Mapping[str, Any], place: Place) -> Iterator[Query]:
     expr, record, query = value.get("expr"), value.get("record"), value.get("query")
-    if isinstance(expr, str) and expr.strip():
+    is_rule = any(isinstance(value.get(key), str) for key in ("alert", "record"))
+    if is_rule and not isinstance(expr, str):
+        yield Query(place, "", (), record if isinstance(record, str) else "")
+    elif isinstance(expr, str) and (is_rule or expr.strip()):
         name = record if isinstance(record, str) else ""
         yield Query(place, expr, tuple(_shown(value)), name, tuple(_texts(value.get("labels"))))
     if isinstance(query, str):  # a variable's
