@@ -112,7 +112,10 @@ def observed(
         demo(*lingering, endpoints[1])
         for spec in (larger(suite()), larger(suite()), larger(suite_with_trouble())):
             ran = cli.run(spec, *lingering, endpoints[2], SCRIPT_SLEEP_S="0.02")
-            known = f'run:forwardscope_run_forward_passes:finished{{run_id="{ran.run_id}"}}'
+            run_id = f'run_id="{ran.run_id}"'
+            over = f"forwardscope_run_info{{{run_id}}} and on (suite) forwardscope_run_active == 0"
+            whole = f"run:forwardscope_run_forward_passes:finished{{{run_id}}}"
+            known = whole if ran.status == 0 else over
             until(lambda query=known: stack.prometheus.query(query), "the run is recorded")
         yield Observed(stack, since)
 
