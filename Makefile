@@ -48,5 +48,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[hf,otel,dashboards,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[hf,otel,dashboards,plot,dev]'
 	touch $@

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from forwardscope import TraceEvent, TraceReader
 from forwardscope.trace.reader import MAX_LINE_BYTES

@@ -8,10 +8,10 @@ import resource
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from forwardscope import TraceEvent, TraceReader, TraceWriter
 

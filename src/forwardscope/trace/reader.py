@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import IO, Final
+
+import msgspec
 
 from forwardscope.trace.record import TraceEvent
 
@@ -24,6 +26,7 @@ class TraceReader:
     blank one is passed over.
 
     Attributes:
+        path: The file.
         skipped: Lines skipped by the iteration so far.
 
     Raises:
@@ -33,20 +36,43 @@ class TraceReader:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path: Final = Path(path)
         self.skipped = 0
+        self._tell: Callable[[], int] = int
+
+    @property
+    def position(self) -> int:
+        """Bytes that the iteration has read; safe to ask from another thread."""
+        return self._tell()
 
     def __iter__(self) -> Iterator[TraceEvent]:
         self.skipped = 0
         with self.path.open("rb") as file:
+            self._tell = file.tell
             for line in _lines(file):
                 if line is None:
                     self.skipped += 1
-                elif stripped := line.strip():
-                    try:
-                        event = TraceEvent.from_dict(json.loads(stripped))
-                    except (ValueError, RecursionError):
-                        self.skipped += 1
-                    else:
-                        yield event
+                    continue
+                try:
+                    event = _decode(line)
+                except (msgspec.MsgspecError, ValueError, RecursionError):
+                    if (found := self._foreign(line)) is None:
+                        continue
+                    event = found
+                yield event
+            read = file.tell()
+        self._tell = lambda: read
+
+    def _foreign(self, line: bytes) -> TraceEvent | None:
+        """Read what is not just as we write it, or count it as skipped."""
+        if not (stripped := line.strip()):
+            return None
+        try:
+            return TraceEvent.from_dict(json.loads(stripped))
+        except (ValueError, RecursionError):
+            self.skipped += 1
+            return None
+
+
+_decode = msgspec.json.Decoder(TraceEvent).decode
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:

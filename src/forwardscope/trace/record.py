@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 __all__ = ["TraceEvent"]
 
@@ -21,9 +22,8 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(default=_plain)
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
-    """One lookup, as the trace has it.
+class TraceEvent(msgspec.Struct, frozen=True, gc=False):
+    """One lookup, as the trace has it; what it is made from is not checked.
 
     Attributes:
         ts: End of the lookup, in seconds since the epoch.

@@ -1,0 +1,1 @@
+"""Reads what was recorded: traces and results, from files alone."""

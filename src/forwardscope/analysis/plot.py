@@ -1,0 +1,68 @@
+"""The picture of a cache curve. Needs the extra `plot`: pip install 'forwardscope[plot]'."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from forwardscope.analysis.curve import SHARES, At, Curve
+from forwardscope.errors import MissingExtraError, OutputError
+
+if importlib.util.find_spec("matplotlib") is None:
+    raise MissingExtraError("matplotlib", "plot")
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+__all__ = ["write_plot"]
+
+_LRU, _OPTIMUM, _MARK = "#3574b2", "#c4632a", "#777777"
+_INCHES: Final = (8.0, 4.5)
+
+
+def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
+    """Draw hit rate over cache size; the file's ending says in which format, svg for one.
+
+    Raises:
+        OutputError: It cannot be written, or matplotlib does not know such an ending.
+    """
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    sizes = range(1, curve.largest + 1)
+    rates = curve.hits[1:] / curve.total
+    axes.step(sizes, rates, where="post", color=_LRU, label="least recently used")
+    axes.plot(
+        [one.size for one in optimum],
+        [one.hits / curve.total for one in optimum],
+        "o",
+        color=_OPTIMUM,
+        markersize=4,
+        label="the most that any policy can",
+    )
+    for size in sorted({curve.worth(share) for share in SHARES}):
+        axes.axvline(size, color=_MARK, linewidth=0.8, linestyle=":")
+        shares = ", ".join(f"{share:.0%}" for share in SHARES if curve.worth(share) == size)
+        axes.annotate(
+            f"{size}: {shares}",
+            (size, 0.02),
+            xytext=(-3, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right",
+            rotation=90,
+            fontsize=8,
+            color=_MARK,
+        )
+    axes.set(xlabel="entries in the cache", ylabel="hit rate", xscale="log", ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(visible=True, alpha=0.25)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    try:
+        # equal data give equal files, and text stays text
+        with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be drawn: {error}") from error

@@ -1,0 +1,147 @@
+"""How long ago each question of a trace was asked before, counted in other questions."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forwardscope.trace import TraceEvent
+
+__all__ = ["NEVER", "Lookups", "lookups_of", "previous", "reuse_distances"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+#: Stands for the place of a lookup that is not there.
+NEVER: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """The lookups of a trace that did not fail, run after run, each in the file's order.
+
+    Attributes:
+        questions: Which question each asked, as a number from 0 on, shape (n,). Runs
+            share none: a cache is empty when a run begins.
+        pass_s: Mean duration of a forward pass of its op and view, in seconds, shape
+            (n,); 0 where the trace has no such pass.
+        hits: How many of them the recorded cache answered.
+    """
+
+    questions: IntArray
+    pass_s: FloatArray
+    hits: int
+
+
+def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
+    """Collect the lookups of a trace; a coalesced one is a lookup like any other.
+
+    It holds 24 bytes a record, and each distinct question.
+    """
+    runs: dict[str | None, int] = {}
+    questions: dict[tuple[int, str, str, str, int], int] = {}
+    kinds: dict[tuple[str, str], int] = {}
+    run_of, question_of, kind_of = array("q"), array("q"), array("q")
+    passes: list[int] = []
+    spent_ms: list[float] = []
+    hits = 0
+    for event in events:
+        if event.error is not None:
+            continue
+        run = runs.setdefault(event.run_id, len(runs))
+        question = (run, event.view_id, event.op, event.prompt_hash, event.top_k)
+        kind = kinds.setdefault((event.view_id, event.op), len(kinds))
+        if kind == len(passes):
+            passes.append(0)
+            spent_ms.append(0.0)
+        if event.hit:
+            hits += 1
+        else:
+            passes[kind] += 1
+            spent_ms[kind] += event.wall_ms
+        run_of.append(run)
+        question_of.append(questions.setdefault(question, len(questions)))
+        kind_of.append(kind)
+    order = np.argsort(_integers(run_of), kind="stable")
+    mean_s = np.asarray(spent_ms) / np.maximum(passes, 1) / 1e3
+    return Lookups(
+        questions=_integers(question_of)[order],
+        pass_s=mean_s[_integers(kind_of)[order]],
+        hits=hits,
+    )
+
+
+def previous(questions: IntArray) -> IntArray:
+    """Return, for each lookup, the place of the last one before it that asked the same.
+
+    Args:
+        questions: Numbers of questions, shape (n,).
+
+    Returns:
+        Places, shape (n,); `NEVER` for what was not asked before.
+    """
+    order = np.argsort(questions, kind="stable")
+    again = questions[order[1:]] == questions[order[:-1]]
+    places = np.full(questions.size, NEVER, dtype=np.int64)
+    places[order[1:][again]] = order[:-1][again]
+    return places
+
+
+def reuse_distances(questions: IntArray) -> IntArray:
+    """Return how many other questions were asked since each was asked last.
+
+    A least-recently-used cache of C entries answers a lookup if and only if its
+    distance is smaller than C (Mattson, Gecsei, Slutz and Traiger, 1970).
+
+    Between a lookup i and the one before it at p there are i - p - 1 lookups. Those
+    that repeat a question of the same stretch are just those whose own predecessor
+    lies behind p; what is left are distinct questions.
+
+    Args:
+        questions: Numbers of questions, shape (n,).
+
+    Returns:
+        Distances, shape (n,); `NEVER` for what was not asked before.
+    """
+    before = previous(questions)
+    distances = np.full(questions.size, NEVER, dtype=np.int64)
+    (again,) = np.nonzero(before != NEVER)
+    ranks = np.empty(again.size, dtype=np.int64)
+    ranks[np.argsort(before[again])] = np.arange(again.size)
+    distances[again] = again - before[again] - 1 - _larger_before(ranks)
+    return distances
+
+
+def _larger_before(ranks: IntArray) -> IntArray:
+    """Count, for each number of a permutation of 0 … n - 1, the larger ones before it.
+
+    A wavelet tree, built from its highest bit down: at each level the numbers stand in
+    groups that agree in all higher bits, in each group in their first order, and a 0 of
+    the bit finds the 1s that stand before it in its group. As all numbers below n are
+    there, the group of a number begins where its higher bits say.
+    """
+    larger = np.zeros(ranks.size, dtype=np.int64)
+    standing = ranks  # in the order of the level; where each is in the first order is `whose`
+    whose = np.arange(ranks.size)
+    for bit in reversed(range(int(ranks.size - 1).bit_length() if ranks.size else 0)):
+        ones = (standing >> bit) & 1
+        ones_before = np.concatenate(([0], np.cumsum(ones)))
+        starts = (standing >> (bit + 1)) << (bit + 1)
+        ones_in_group = ones_before[:-1] - ones_before[starts]
+        zero = ones == 0
+        larger[whose[zero]] += ones_in_group[zero]
+        within = np.where(zero, np.arange(ranks.size) - starts - ones_in_group, ones_in_group)
+        places = ((standing >> bit) << bit) + within
+        moved, moved_whose = np.empty_like(standing), np.empty_like(whose)
+        moved[places], moved_whose[places] = standing, whose
+        standing, whose = moved, moved_whose
+    return larger
+
+
+def _integers(values: array[int]) -> IntArray:
+    return np.frombuffer(values, dtype=np.int64)

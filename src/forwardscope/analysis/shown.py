@@ -1,0 +1,177 @@
+"""Summaries and curves as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from forwardscope.analysis.curve import At, Curve
+from forwardscope.analysis.summary import Line, Summary
+from forwardscope.analysis.tables import Column, Table, as_dicts
+
+__all__ = [
+    "OUTSIDE",
+    "count",
+    "counts_table",
+    "curve_table",
+    "percent",
+    "seconds",
+    "summary_tables",
+    "with_bars",
+]
+
+#: What lookups outside any probe are listed under.
+OUTSIDE: Final = "(outside)"
+#: Shorter durations are shown to the hundredth.
+_PRECISE_S: Final = 10.0
+#: Characters of a bar that stands for one.
+_BAR: Final = 32
+_DRAWN: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
+
+
+def count(value: int) -> str:
+    """Write a number of things."""
+    return _spaced(f"{value:,}")
+
+
+def percent(value: float) -> str:
+    """Write a share."""
+    return f"{100 * value:.1f} %"
+
+
+def seconds(value: float) -> str:
+    """Write a duration."""
+    return _spaced(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
+
+
+def _milliseconds(value: float) -> str:
+    return _spaced(f"{value:,.1f} ms")
+
+
+def _spaced(text: str) -> str:
+    """Part thousands by what no reader takes for a decimal point."""
+    return text.replace(",", "\u202f")
+
+
+_COUNTS: Final = (
+    Column("lookups", "lookups", count),
+    Column("hits", "hits", count),
+    Column("coalesced", "coalesced", count, spare=True),
+    Column("forward_passes", "passes", count),
+    Column("forward_errors", "failed", count, spare=True),
+    Column("hit_rate", "hit rate", percent),
+    Column("forward_s", "time", seconds),
+    Column("saved_s", "saved", seconds),
+)
+
+
+def summary_tables(summary: Summary) -> dict[str, Table]:
+    """Return everything that a summary says, by names for programs."""
+    return {
+        "total": _grouped("all lookups", {"": summary.total}, Column("trace", "")),
+        "by_probe": _grouped("by probe", summary.by_probe(), Column("probe", "probe")),
+        "by_view": _grouped("by view", summary.by_view(), Column("view", "view")),
+        "by_op": _grouped("by op", summary.by_op(), Column("op", "op")),
+        "slowest": _slowest(summary),
+        "most_asked": _most_asked(summary),
+    }
+
+
+def counts_table(summary: Summary) -> Table:
+    """Return all counts as one table, each row with what it counts."""
+    groups: dict[str, Mapping[str | None, Line]] = {
+        "total": {"": summary.total},
+        "probe": summary.by_probe(),
+        "view": summary.by_view(),
+        "op": summary.by_op(),
+    }
+    return Table(
+        "counts",
+        (Column("by", "by"), Column("name", "name"), *_COUNTS),
+        [
+            (by, name, *_values(line))
+            for by, lines in groups.items()
+            for name, line in lines.items()
+        ],
+    )
+
+
+def curve_table(curve: Curve, optimum: Sequence[At]) -> Table:
+    """Return a curve at some sizes, beside what no policy can beat there."""
+    columns = (
+        Column("size", "entries", count),
+        Column("hits", "hits", count),
+        Column("hit_rate", "hit rate", percent),
+        Column("saved_s", "saved", seconds),
+        Column("best_hits", "best", count),
+        Column("best_hit_rate", "at best", percent),
+        Column("best_saved_s", "saved", seconds),
+    )
+    rows = [
+        (
+            best.size,
+            (own := curve.at(best.size)).hits,
+            own.hits / curve.total,
+            own.saved_s,
+            best.hits,
+            best.hits / curve.total,
+            best.saved_s,
+        )
+        for best in optimum
+    ]
+    return Table("hit rate by cache size", columns, rows)
+
+
+def with_bars(table: Table) -> Table:
+    """Return what of a curve fits a terminal: its rates, drawn, and lightly the best ones."""
+    columns = [column for column in table.columns if column.key in _DRAWN]
+    rows = []
+    for row in as_dicts(table):
+        full, best = (round(row[key] * _BAR) for key in ("hit_rate", "best_hit_rate"))
+        rows.append((*(row[key] for key in _DRAWN), "█" * full + "░" * (best - full)))
+    return Table(table.title, (*columns, Column("bar", "")), rows)
+
+
+def _grouped(title: str, lines: Mapping[str | None, Line], first: Column) -> Table:
+    rows = [(OUTSIDE if name is None else name, *_values(line)) for name, line in lines.items()]
+    return Table(title, (first, *_COUNTS), rows)
+
+
+def _values(line: Line) -> tuple[Any, ...]:
+    counts = line.counts
+    return (
+        counts.lookups,
+        counts.hits,
+        counts.coalesced,
+        counts.forward_passes,
+        counts.forward_errors,
+        counts.hit_rate,
+        line.forward_s,
+        line.saved_s,
+    )
+
+
+def _slowest(summary: Summary) -> Table:
+    columns = (
+        Column("wall_ms", "pass", _milliseconds),
+        Column("probe", "probe"),
+        Column("view", "view"),
+        Column("op", "op"),
+        Column("prompt_hash", "prompt"),
+        Column("tokens", "tokens", count, spare=True),
+        Column("batch", "batch", count, spare=True),
+    )
+    rows = [
+        (one.wall_ms, one.probe, one.view_id, one.op, one.prompt_hash, one.tokens, one.batch)
+        for one in summary.slowest
+    ]
+    return Table("slowest passes", columns, rows)
+
+
+def _most_asked(summary: Summary) -> Table:
+    columns = (
+        Column("prompt_hash", "prompt"),
+        Column("lookups", "lookups", count),
+        Column("forward_passes", "passes", count),
+    )
+    return Table("most repeated prompts", columns, summary.most_asked)

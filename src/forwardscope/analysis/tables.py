@@ -1,0 +1,122 @@
+"""Tables as plain data, and as a terminal, Markdown, CSV and JSON have them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+__all__ = ["Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: Its name for programs.
+        title: Its name for people.
+        form: Makes a value of it what people read; None stays as text.
+        spare: Whether people are not shown it where all of its values are 0.
+    """
+
+    key: str
+    title: str
+    form: Callable[[Any], str] | None = None
+    spare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Values in rows, each of which has one for each column."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+
+    def shown(self) -> tuple[list[Column], list[list[str]]]:
+        """Return columns and rows as people read them; what is not there is a dash."""
+        values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        kept = [
+            (column, own)
+            for column, own in zip(self.columns, values, strict=True)
+            if not (column.spare and not any(own))
+        ]
+        texts = [[_text(column, value) for value in own] for column, own in kept]
+        return [column for column, _ in kept], [list(row) for row in zip(*texts, strict=True)]
+
+
+def as_rich(table: Table) -> RichTable:
+    """Return it for a terminal."""
+    drawn = RichTable(
+        title=Text(table.title),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    columns, rows = table.shown()
+    for column in columns:
+        if column.form is None:
+            drawn.add_column(column.title, overflow="fold")
+        else:
+            drawn.add_column(column.title, justify="right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def as_markdown(table: Table) -> str:
+    """Return it with a heading, in the Markdown of GitHub."""
+    columns, rows = table.shown()
+    lines = [
+        f"### {_escaped(table.title)}",
+        "",
+        _line(column.title for column in columns),
+        _line("---:" if column.form else "---" for column in columns),
+        *(_line(map(_escaped, row)) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """Return its values under the keys of its columns."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(column.key for column in table.columns)
+    writer.writerows(table.rows)
+    return written.getvalue()
+
+
+def as_dicts(table: Table) -> list[dict[str, Any]]:
+    """Return its values by the keys of its columns, row by row."""
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def plain(text: str) -> str:
+    """Keep what a file holds from steering a terminal."""
+    return "".join(one if one.isprintable() else "�" for one in text)
+
+
+def _text(column: Column, value: Any) -> str:
+    if value is None:
+        return "–"
+    return plain(str(value)) if column.form is None else column.form(value)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Keep a text from being Markdown or HTML."""
+    return "".join(f"\\{one}" if one in "\\`*_{}[]<>()#+!|&~" else one for one in text)

@@ -1,0 +1,148 @@
+"""The commands on traces."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.shown import (
+    count,
+    counts_table,
+    curve_table,
+    summary_tables,
+    with_bars,
+)
+from forwardscope.analysis.summary import summarize
+from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich
+from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.reading import Traces
+
+__all__ = ["traces"]
+
+traces = typer.Typer(
+    help="Ask traces what a suite paid for; those of other tools with the same eight keys too.",
+    no_args_is_help=True,
+)
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TERMINAL = "terminal"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+
+
+_Files = Annotated[list[Path], typer.Argument(help="Traces; several are one.", metavar="FILE…")]
+_File = Annotated[Path, typer.Argument(help="A trace.", metavar="FILE", show_default=False)]
+
+
+@traces.command()
+def summary(
+    files: _Files,
+    format: Annotated[  # noqa: A002 - the option's name
+        Format, typer.Option("--format", help="How to write it; csv has the counts alone.")
+    ] = Format.TERMINAL,
+) -> None:
+    """Sum up who asked what, what the cache answered, and what was paid.
+
+    By probe, view and op: lookups, hits (coalesced ones not included), forward
+    passes, failed ones, the share of lookups that paid none, the time spent in
+    passes, and the time that hits saved: each the mean duration of a pass of
+    its op and view. Then the slowest passes and the most repeated prompts.
+    """
+    with mistakes_exit_with_two():
+        read = Traces(files)
+        summed = summarize(read)
+    tables = summary_tables(summed)
+    if format is Format.JSON:
+        facts = {"skipped_lines": read.skipped, "questions": summed.questions}
+        rows = {name: as_dicts(table) for name, table in tables.items()}
+        typer.echo(json.dumps({**facts, **rows}, indent=2))
+    elif format is Format.CSV:
+        typer.echo(as_csv(counts_table(summed)), nl=False)
+    elif format is Format.MARKDOWN:
+        typer.echo("\n".join(as_markdown(table) for table in tables.values()))
+    else:
+        _print(*(table for table in tables.values() if table.rows))
+        _say(f"{count(summed.questions)} distinct questions")
+    _tell_skipped(read)
+
+
+@traces.command()
+def curve(
+    file: _File,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw it into this file, an SVG for instance.", metavar="FILE.svg"),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Format, typer.Option("--format", help="How to write it.")
+    ] = Format.TERMINAL,
+) -> None:
+    """Say what the hit rate would be at every cache size, and which sizes are worth having.
+
+    It is exact for a cache that drops what was used least recently, as
+    forwardscope's does. Beside it stands the best that any cache of that size
+    could do, had it known what would be asked; that is best by count, and
+    another choice of as many hits could save more time. Lookups that failed do
+    not count, each run begins with an empty cache, and the order within a batch
+    is the file's.
+    """
+    with mistakes_exit_with_two():
+        if plot is not None:
+            from forwardscope.analysis.plot import write_plot  # noqa: PLC0415 - of an extra
+        read = Traces([file])
+        found = curve_of(read)
+        best = list(optimum_at(found, sizes_to_show(found)))
+        if plot is not None:
+            write_plot(found, best, plot)
+    table = curve_table(found, best)
+    worth = {share: found.worth(share) for share in SHARES}
+    if format is Format.JSON:
+        facts = {"skipped_lines": read.skipped, "lookups": found.total, "hits": found.lookups.hits}
+        sizes = {f"{share:.0%}": size for share, size in worth.items()}
+        typer.echo(json.dumps({**facts, "worth": sizes, "sizes": as_dicts(table)}, indent=2))
+    elif format is Format.CSV:
+        typer.echo(as_csv(table), nl=False)
+    elif format is Format.MARKDOWN:
+        typer.echo(as_markdown(table))
+    else:
+        _print_curve(found, table)
+    _tell_skipped(read)
+
+
+def _print_curve(found: Curve, table: Table) -> None:
+    if not table.rows:
+        _say(f"{count(found.total)} lookups, and no question twice: no cache answers any")
+        return
+    _print(with_bars(table))
+    _say(f"of {count(found.total)} lookups the recorded cache answered {count(found.lookups.hits)}")
+    for share in SHARES:
+        size, of = found.worth(share), "all" if share == 1 else f"{share:.0%}"
+        _say(f"max_entries {count(size)} answers {of} of what an endless cache would")
+
+
+def _print(*tables: Table) -> None:
+    console = Console(highlight=False)
+    for table in tables:
+        console.print()
+        console.print(as_rich(table))
+
+
+def _say(line: str) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(line)
+
+
+def _tell_skipped(read: Traces) -> None:
+    if read.skipped:
+        lines = "1 line is" if read.skipped == 1 else f"{count(read.skipped)} lines are"
+        note = f"{lines} torn, or no record, and not counted"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(note)

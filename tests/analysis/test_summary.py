@@ -1,0 +1,133 @@
+"""Sums over traces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope.analysis.summary import summarize
+from forwardscope.core.ledger import Counts, SeriesKey
+
+from .conftest import MakeEvent
+
+_DATA = Path(__file__).parents[1] / "data" / "dlm_sway_trace.jsonl"
+few = st.sampled_from
+events = st.lists(
+    st.builds(
+        TraceEvent,
+        ts=st.just(1.0),
+        probe=few([None, "p", "q"]),
+        view_id=few(["base", "ft"]),
+        prompt_hash=few(["a", "b", "c"]),
+        top_k=few([0, 8]),
+        op=few(["next_token_dist", "logprob_of"]),
+        wall_ms=st.floats(0, 1000),
+        hit=st.booleans(),
+        result=few([None, "coalesced"]),
+        error=few([None, "ValueError", "KeyError"]),
+    ),
+    max_size=40,
+)
+
+
+@given(events)
+def test_every_record_counts_once_in_every_sum(records: list[TraceEvent]) -> None:
+    """By probe, by view and by op the lines add up to the total, and that to the records."""
+    summary = summarize(records)
+    assert summary.total.counts.lookups == len(records)
+    paid = [one for one in records if not one.hit]
+    assert summary.total.forward_s == pytest.approx(sum(one.wall_ms for one in paid) / 1e3)
+    for lines in (summary.by_probe(), summary.by_view(), summary.by_op()):
+        assert sum((line.counts for line in lines.values()), Counts()) == summary.total.counts
+        saved = sum(line.saved_s for line in lines.values())
+        assert saved == pytest.approx(summary.total.saved_s)
+    for key, counts in summary.series.items():
+        own = [one for one in records if (one.probe, one.view_id, one.op) == key]
+        hits = [one.result for one in own if one.hit]
+        assert (counts.hits, counts.coalesced) == (hits.count(None), hits.count("coalesced"))
+        assert counts.errors == Counter(one.error for one in own if not one.hit and one.error)
+        assert counts.lookups == len(own)
+    asked = Counter(one.prompt_hash for one in records)
+    assert {one.prompt_hash: one.lookups for one in summary.most_asked} == asked
+    kinds = {(one.view_id, one.op, one.prompt_hash, one.top_k) for one in records}
+    assert summary.questions == len(kinds)
+
+
+def test_it_is_what_the_ledger_counted(tmp_path: Path) -> None:
+    """Hits, coalesced ones, passes and failures of a trace are those of its backend."""
+    path = tmp_path / "trace.jsonl"
+    backend = BackendInstrumentation(trace_path=path)
+    for probe in ("p", None):
+        backend.set_current_probe(probe)
+        backend.cached("op", "base", "a", 8, lambda: 1)
+        backend.cached_batch("op", "ft", ["a", "b", "b"], 8, lambda which: list(which))
+    with pytest.raises(ZeroDivisionError):
+        backend.cached("op", "base", "c", 8, lambda: 1 // 0)
+    backend.close()
+    counted = backend.ledger.snapshot()
+    summed = summarize(TraceReader(path)).series
+    assert list(summed) == list(counted)
+    for key, counts in summed.items():
+        expected = counted[key]
+        assert (counts.hits, counts.coalesced, counts.forward_passes, counts.errors) == (
+            expected.hits,
+            expected.coalesced,
+            expected.forward_passes,
+            expected.errors,
+        )
+        assert counts.forward_ns == pytest.approx(expected.forward_ns, abs=5_000)
+
+
+def test_hits_save_the_mean_pass_of_their_op_and_view(event: MakeEvent) -> None:
+    """Failed passes are no part of that mean, though of the time spent."""
+    summary = summarize(
+        [
+            event("a", wall_ms=100.0),
+            event("b", wall_ms=300.0),
+            event("c", wall_ms=9000.0, error="ValueError"),
+            event("a", hit=True, probe="q"),
+            event("a", hit=True, result="coalesced"),
+            event("a", hit=True, view_id="ft"),
+        ]
+    )
+    assert summary.pass_s == {("base", "next_token_dist"): pytest.approx(0.2)}
+    assert summary.total.saved_s == pytest.approx(0.4)
+    assert summary.total.forward_s == pytest.approx(9.4)
+    assert {name: line.saved_s for name, line in summary.by_probe().items()} == {
+        "p": pytest.approx(0.2),
+        "q": pytest.approx(0.2),
+    }
+
+
+def test_the_slowest_passes_and_the_most_asked_prompts(event: MakeEvent) -> None:
+    """Ten of each; of equal ones the earlier; hits and failures are no passes."""
+    passes = [event(f"{n % 15}", wall_ms=float(n % 20), ts=float(n)) for n in range(60)]
+    summary = summarize([*passes, event(hit=True, wall_ms=99.0), event(error="E", wall_ms=99.0)])
+    slowest = [(one.wall_ms, one.ts) for one in summary.slowest]
+    assert slowest == sorted(((one.wall_ms, one.ts) for one in passes), key=_first)[:10]
+    assert summary.most_asked[0] == ("0", 4, 4)
+    assert len(summary.most_asked) == 10
+
+
+def _first(pass_: tuple[float, float]) -> tuple[float, float]:
+    return -pass_[0], pass_[1]
+
+
+def test_traces_of_the_peer_are_summed() -> None:
+    """A real one, with the eight keys alone."""
+    summary = summarize(TraceReader(_DATA))
+    assert (summary.total.counts.lookups, summary.total.counts.hits) == (114, 39)
+    assert summary.questions == summary.total.counts.forward_passes == 75
+    assert list(summary.by_probe()) == [
+        None,
+        "null_baseline",
+        "divergence",
+        "collapse",
+        "ablation",
+    ]
+    assert summary.series[SeriesKey("collapse", "ft", "next_token_dist")].hits == 3
