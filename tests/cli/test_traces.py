@@ -188,7 +188,12 @@ def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:
     file = tmp_path / "curve.svg"
     assert invoke("trace", "curve", _PEER, "--plot", file).exit_code == 0
     before = file.read_bytes()
-    for text in (b"<svg ", b"entries in the cache", b"the most that any policy can", b"16: 90%, 99%, 100%"):
+    for text in (
+        b"<svg ",
+        b"entries in the cache",
+        b"the most that any policy can",
+        b"16: 90%, 99%, 100%",
+    ):
         assert text in before
     invoke("trace", "curve", _PEER, "--plot", file)
     assert file.read_bytes() == before

@@ -13,6 +13,7 @@ from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text
 from forwardscope.cli.doctor import examine
 from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.gate import gate
 from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(gate)
 app.add_typer(traces, name="trace")
 app.add_typer(dashboards, name="dashboards")
 

@@ -1,0 +1,202 @@
+"""Whether a run costs more, or finds less, than the run before a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from forwardscope.analysis.recorded import Recorded
+from forwardscope.analysis.shown import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.tables import Column, Table
+from forwardscope.core.ledger import Counts
+from forwardscope.errors import UserError
+from forwardscope.probes import Verdict
+
+__all__ = ["Check", "Limits", "as_junit", "compare", "comparison_table"]
+
+#: From best to worst.
+_VERDICTS: Final = (Verdict.PASS, Verdict.SKIP, Verdict.FAIL, Verdict.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much worse a run may be.
+
+    Attributes:
+        more_passes: Forward passes that each probe may pay more on each view.
+        hit_rate_drop: By how much the hit rate may fall, 0.01 being one point.
+        slowdown: How many times as long a forward pass may take, on average over the
+            run; None does not look at time.
+    """
+
+    more_passes: int = 0
+    hit_rate_drop: float = 0.0
+    slowdown: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: What.
+        ok: Whether it is within its limit.
+        says: What was found, in one sentence.
+    """
+
+    name: str
+    ok: bool
+    says: str
+
+
+def compare(baseline: Recorded, current: Recorded, limits: Limits) -> list[Check]:
+    """Compare two runs of one suite.
+
+    Passes are compared probe by probe and view by view, verdicts where both have
+    them. Time is compared only where there is a limit for it.
+
+    Raises:
+        UserError: The runs are of two suites.
+    """
+    _refuse_two_suites(baseline, current)
+    return [
+        *_passes(baseline, current, limits.more_passes),
+        _hit_rate(baseline.total, current.total, limits.hit_rate_drop),
+        *_verdicts(baseline.verdicts, current.verdicts),
+        *_time(baseline.total, current.total, limits.slowdown),
+    ]
+
+
+def comparison_table(baseline: Recorded, current: Recorded) -> Table:
+    """Return what each probe asked and paid on each view, before and now, and in all."""
+    columns = (
+        Column("probe", "probe"),
+        Column("view", "view"),
+        Column("baseline_lookups", "lookups", count),
+        Column("lookups", "now", count),
+        Column("baseline_forward_passes", "passes", count),
+        Column("forward_passes", "now", count),
+        Column("baseline_forward_s", "time", seconds),
+        Column("forward_s", "now", seconds),
+    )
+    before, now = baseline.by_probe_and_view(), current.by_probe_and_view()
+    rows = [
+        (_name(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
+        for probe, view in dict.fromkeys((*before, *now))
+    ]
+    total = ("in all", "", *_pairs(baseline.total, current.total))
+    return Table("baseline and current", columns, [*rows, total])
+
+
+def as_junit(checks: Sequence[Check]) -> str:
+    """Return the checks as JUnit's XML, in which each is a test case."""
+    failed = sum(not check.ok for check in checks)
+    numbers = {"name": "forwardscope gate", "tests": str(len(checks)), "failures": str(failed)}
+    suite = ET.Element("testsuite", numbers)
+    for check in checks:
+        case = ET.SubElement(suite, "testcase", classname="forwardscope.gate", name=check.name)
+        if not check.ok:
+            ET.SubElement(case, "failure", message=check.says)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _refuse_two_suites(baseline: Recorded, current: Recorded) -> None:
+    if baseline.suite is not None and current.suite is not None:
+        if baseline.suite != current.suite:
+            raise UserError(
+                f"{baseline.source} is of the suite {baseline.suite!r} and {current.source} of "
+                f"{current.suite!r}; compare two runs of one"
+            )
+        return
+    before, now = ({key.probe for key in one.series} - {None} for one in (baseline, current))
+    if before and now and not before & now:
+        raise UserError(
+            f"{baseline.source} and {current.source} have no probe in common; "
+            "compare two runs of one suite"
+        )
+
+
+def _passes(baseline: Recorded, current: Recorded, allowed: int) -> Iterator[Check]:
+    before = baseline.by_probe_and_view()
+    for (probe, view), counts in current.by_probe_and_view().items():
+        own = before.get((probe, view), Counts())
+        paid, paid_before = counts.misses, own.misses
+        says = f"{_name(probe)} on {view}: {_of(paid, 'forward pass')}, {paid_before} before"
+        if paid > paid_before:
+            says += f"; {_why(baseline, current, probe, view)}"
+        name = f"forward passes of {_name(probe)} on {view}"
+        yield Check(name, paid - paid_before <= allowed, says)
+
+
+def _why(baseline: Recorded, current: Recorded, probe: str | None, view: str) -> str:
+    """Say what the records know of why more was paid: new questions, or known ones again."""
+    before = baseline.by_probe_and_view().get((probe, view))
+    now = current.by_probe_and_view()[probe, view]
+    if before is None:
+        return f"it asked {_of(now.lookups, 'question')} there, and none before"
+    if baseline.questions is not None and current.questions is not None:
+        known = baseline.questions.get(probe, frozenset())
+        new = sum(one[0] == view for one in current.questions[probe] - known)
+        if new:
+            return f"it asked {_of(new, 'question')} that it did not ask before"
+    if now.lookups > before.lookups:
+        return f"it asked {now.lookups - before.lookups} more"
+    return "it asked no more, and paid again for what the cache no longer had"
+
+
+def _hit_rate(before: Counts, now: Counts, allowed: float) -> Check:
+    return Check(
+        "hit rate",
+        # not the difference of two rounded rates: equal counts are equal
+        now.hit_rate >= before.hit_rate - allowed or _same_share(before, now),
+        f"the hit rate is {percent(now.hit_rate)}, {percent(before.hit_rate)} before",
+    )
+
+
+def _same_share(before: Counts, now: Counts) -> bool:
+    hits, hits_before = now.hits + now.coalesced, before.hits + before.coalesced
+    return hits * before.lookups >= hits_before * now.lookups
+
+
+def _verdicts(
+    before: Mapping[str, Verdict] | None, now: Mapping[str, Verdict] | None
+) -> Iterator[Check]:
+    if before is None or now is None:
+        return
+    for probe, was in before.items():
+        name = f"verdict of {probe}"
+        if probe not in now:
+            yield Check(name, ok=False, says=f"{probe} did not run; its verdict was {was}")
+            continue
+        fell = _VERDICTS.index(now[probe]) > _VERDICTS.index(was)
+        yield Check(name, not fell, f"the verdict of {probe} is {now[probe]}, {was} before")
+
+
+def _time(before: Counts, now: Counts, allowed: float | None) -> Iterator[Check]:
+    if allowed is None or not before.misses or not now.misses:
+        return
+    was, is_now = (one.forward_ns / one.misses / 1e9 for one in (before, now))
+    says = f"a forward pass took {seconds(is_now)}, {seconds(was)} before"
+    yield Check("time of a forward pass", is_now <= allowed * was, says)
+
+
+def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...]:
+    sides = [
+        (None, None, None) if one is None else (one.lookups, one.misses, one.forward_ns / 1e9)
+        for one in (before, now)
+    ]
+    return tuple(value for pair in zip(*sides, strict=True) for value in pair)
+
+
+def _name(probe: str | None) -> str:
+    return OUTSIDE if probe is None else probe
+
+
+def _of(number: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{count(number)} {what if number == 1 else plural}"

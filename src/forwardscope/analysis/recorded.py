@@ -1,0 +1,137 @@
+"""What one run left behind, be it a result or a trace."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from forwardscope.analysis.summary import summarize
+from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.errors import UserError
+from forwardscope.probes import Verdict
+from forwardscope.suite.result import SeriesResult, SuiteResult
+from forwardscope.trace import TraceEvent
+
+__all__ = ["Question", "Recorded", "is_result", "read_result", "recorded_result", "recorded_trace"]
+
+#: A larger file is no result.
+_MAX_BYTES: Final = 256 << 20
+_HEAD_BYTES: Final = 1 << 16
+
+#: View, op, prompt hash and top_k.
+Question = tuple[str, str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One run.
+
+    Attributes:
+        source: The file.
+        suite: Its name; None in a trace.
+        series: Counts by probe, view and op.
+        verdicts: By probe; None in a trace.
+        questions: Distinct ones by probe; None in a result, which has no prompts.
+    """
+
+    source: Path
+    suite: str | None
+    series: Mapping[SeriesKey, Counts]
+    verdicts: Mapping[str, Verdict] | None
+    questions: Mapping[str | None, frozenset[Question]] | None
+
+    @property
+    def total(self) -> Counts:
+        """The whole run."""
+        return sum(self.series.values(), Counts())
+
+    def by_probe_and_view(self) -> dict[tuple[str | None, str], Counts]:
+        """Return the counts of all ops together, in the order in which each was first asked."""
+        found: dict[tuple[str | None, str], Counts] = defaultdict(Counts)
+        for key, counts in self.series.items():
+            found[key.probe, key.view_id] += counts
+        return dict(found)
+
+
+def is_result(path: Path) -> bool:
+    """Tell a result from a trace by how it begins.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return b'"schema_version"' in file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_result(path: Path) -> SuiteResult:
+    """Read a result that `forwardscope run --json` wrote.
+
+    Raises:
+        UserError: It cannot be read, or is none that this version knows.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES)
+        return SuiteResult.model_validate_json(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{path} is no result that this version can read: "
+            f"{f'{where}: ' if where else ''}{first['msg']}"
+        ) from error
+
+
+def recorded_result(path: Path) -> Recorded:
+    """Read a result; for errors see `read_result`."""
+    result = read_result(path)
+    series = {SeriesKey(one.probe, one.view_id, one.op): _counts(one) for one in result.series}
+    verdicts = {probe.name: probe.verdict for probe in result.probes}
+    return Recorded(path, result.suite, series, verdicts, None)
+
+
+def recorded_trace(path: Path, events: Iterable[TraceEvent]) -> Recorded:
+    """Take the records of a trace for those of one run.
+
+    Raises:
+        UserError: It has records of several.
+    """
+    questions: dict[str | None, set[Question]] = defaultdict(set)
+    runs: set[str | None] = set()
+
+    def noted() -> Iterator[TraceEvent]:
+        for event in events:
+            runs.add(event.run_id)
+            question = (event.view_id, event.op, event.prompt_hash, event.top_k)
+            questions[event.probe].add(question)
+            yield event
+
+    series = summarize(noted()).series
+    if len(runs) > 1:
+        raise UserError(
+            f"{path} has records of {len(runs)} runs, and one is compared with one; "
+            "give each run a trace of its own, or use results"
+        )
+    asked = {probe: frozenset(own) for probe, own in questions.items()}
+    return Recorded(path, None, series, None, asked)
+
+
+def _counts(one: SeriesResult) -> Counts:
+    return Counts(
+        hits=one.cache_hits - one.coalesced,
+        coalesced=one.coalesced,
+        forward_passes=one.forward_passes,
+        errors=Counter({"": one.forward_errors}) if one.forward_errors else Counter(),
+        scoring_ns=round(one.scoring_wall_s * 1e9),
+        forward_ns=round(one.forward_s * 1e9),
+    )

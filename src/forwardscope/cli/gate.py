@@ -1,0 +1,112 @@
+"""The command that holds a run against the one before a change."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
+from forwardscope.analysis.recorded import Recorded, is_result, recorded_result, recorded_trace
+from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich, plain
+from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.reading import Traces
+from forwardscope.errors import OutputError
+
+__all__ = ["gate"]
+
+
+def gate(
+    baseline: Annotated[
+        Path, typer.Argument(help="Result or trace of the run before.", show_default=False)
+    ],
+    current: Annotated[
+        Path, typer.Argument(help="Result or trace of the run to judge.", show_default=False)
+    ],
+    max_more_passes: Annotated[
+        int, typer.Option(help="Forward passes that each probe may pay more on each view.", min=0)
+    ] = 0,
+    max_hit_rate_drop: Annotated[
+        float, typer.Option(help="How far the hit rate may fall; 0.01 is a point.", min=0, max=1)
+    ] = 0.0,
+    max_slowdown: Annotated[
+        float | None,
+        typer.Option(
+            help="How many times as long a forward pass may take on average, 1.5 for instance; "
+            "without it time is told and not judged.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the checks as JUnit's XML.", metavar="FILE.xml")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["terminal", "json", "markdown"],
+        typer.Option("--format", help="How to write it; markdown fits a pull request's comment."),
+    ] = "terminal",
+) -> None:
+    """Fail where a run paid for more forward passes than the one before, or found less.
+
+    Both are results (`forwardscope run --json`) or traces (`--trace`) of one
+    suite. It fails when a probe paid more on a view, the hit rate fell, or a
+    probe's verdict did, and says what was asked that was not before. Exits
+    with 0 when nothing is worse, 1 when something is, 2 for files that cannot
+    be compared.
+    """
+    with mistakes_exit_with_two():
+        limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
+        before, now = _recorded(baseline), _recorded(current)
+        checks = compare(before, now, limits)
+        if junit is not None:
+            _write(junit, as_junit(checks))
+    table = comparison_table(before, now)
+    failed = [check for check in checks if not check.ok]
+    if format == "json":
+        said = {"ok": not failed, "checks": [asdict(one) for one in checks]}
+        typer.echo(json.dumps({**said, "compared": as_dicts(table)}, indent=2))
+    elif format == "markdown":
+        typer.echo(_markdown(failed, len(checks), table))
+    else:
+        _print(failed, len(checks), table)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _recorded(path: Path) -> Recorded:
+    if is_result(path):
+        return recorded_result(path)
+    return recorded_trace(path, Traces([path]))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _summary(failed: list[Check], checks: int) -> str:
+    if not failed:
+        return f"nothing is worse: {checks} checks"
+    return f"worse than the baseline: {len(failed)} of {checks} checks"
+
+
+def _print(failed: list[Check], checks: int, table: Table) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(as_rich(table))
+    for check in failed:
+        console.print(Text.assemble(("worse: ", "bold red"), plain(check.says)))
+    style = "bold red" if failed else "bold green"
+    console.print(Text(_summary(failed, checks), style=style))
+
+
+def _markdown(failed: list[Check], checks: int, table: Table) -> str:
+    rows = [(check.says,) for check in failed]
+    worse = as_markdown(Table("Worse", (Column("says", "what"),), rows)) + "\n" if rows else ""
+    return f"## forwardscope gate: {_summary(failed, checks)}\n\n{worse}{as_markdown(table)}"

@@ -1,0 +1,212 @@
+"""Two runs compared, from results and from traces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from forwardscope.analysis.gate import Limits, as_junit, compare, comparison_table
+from forwardscope.analysis.recorded import Recorded, recorded_result, recorded_trace
+from forwardscope.analysis.tables import as_dicts
+from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.errors import UserError
+from forwardscope.probes import DeltaKL, Verdict
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.testing import ScriptedBackend
+
+from .conftest import MakeEvent
+
+_KEY = SeriesKey("p", "base", "op")
+
+
+def recorded(series: dict[SeriesKey, Counts] | None = None, **more: object) -> Recorded:
+    """A run of the suite `s`, whose probe paid 3 passes of 1 s and hit twice."""
+    usual = {_KEY: Counts(hits=1, coalesced=1, forward_passes=3, forward_ns=3_000_000_000)}
+    one = Recorded(Path("r.json"), "s", series or usual, {"p": Verdict.PASS}, None)
+    return replace(one, **more)  # type: ignore[arg-type]
+
+
+def worse(baseline: Recorded, current: Recorded, **limits: float) -> list[str]:
+    """What is worse, as it is told."""
+    checks = compare(baseline, current, Limits(**limits))  # type: ignore[arg-type]
+    return [check.says for check in checks if not check.ok]
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_a_run_is_not_worse_than_itself(hits: int, passes: int, errors: int) -> None:
+    """Whatever it did, and however time is judged."""
+    counts = Counts(hits=hits, forward_passes=passes, forward_ns=passes * 7)
+    counts.errors["ValueError"] = errors
+    run = recorded({_KEY: counts})
+    assert worse(run, run, slowdown=1.0) == []
+
+
+def test_more_passes_are_told_by_probe_and_view() -> None:
+    """Of all that was compared, those that grew, with why."""
+    more = Counts(hits=1, forward_passes=4, forward_ns=4)
+    said = worse(recorded(), recorded({_KEY: more, SeriesKey(None, "ft", "op"): more}))
+    assert said == [
+        "p on base: 4 forward passes, 3 before; it asked no more, and paid again for what the "
+        "cache no longer had",
+        "(outside) on ft: 4 forward passes, 0 before; it asked 5 questions there, and none before",
+        "the hit rate is 20.0 %, 40.0 % before",
+    ]
+
+
+def test_failed_passes_are_paid_too() -> None:
+    """A pass that raised cost its time."""
+    failing = Counts(hits=2, forward_passes=3, forward_ns=3)
+    failing.errors["ValueError"] = 1
+    said = worse(recorded(), recorded({_KEY: failing}), hit_rate_drop=1.0)
+    assert said == ["p on base: 4 forward passes, 3 before; it asked 1 more"]
+
+
+def test_ops_of_a_view_are_one() -> None:
+    """What one op pays less another may pay more."""
+    other = SeriesKey("p", "base", "other")
+    before = recorded({_KEY: Counts(forward_passes=3), other: Counts(forward_passes=1)})
+    now = recorded({_KEY: Counts(forward_passes=1), other: Counts(forward_passes=3)})
+    assert worse(before, now) == []
+
+
+def test_limits_are_as_far_as_it_may_go() -> None:
+    """At the limit nothing is worse; beyond it, it is."""
+    now = recorded({_KEY: Counts(hits=1, forward_passes=4, forward_ns=6_000_000_000)})
+    loose = {"more_passes": 1, "hit_rate_drop": 0.2, "slowdown": 1.5}
+    assert worse(recorded(), now, **loose) == []
+    assert len(worse(recorded(), now, **loose | {"more_passes": 0})) == 1
+    assert len(worse(recorded(), now, **loose | {"hit_rate_drop": 0.19})) == 1
+    assert worse(recorded(), now, **loose | {"slowdown": 1.49}) == [
+        "a forward pass took 1.50 s, 1.00 s before"
+    ]
+
+
+def test_hit_rates_are_compared_exactly() -> None:
+    """Equal shares are equal though their numbers are not, and the smallest fall is one."""
+    third = Counts(hits=1, forward_passes=2)
+    same = Counts(hits=333_333, forward_passes=666_666)
+    less = Counts(hits=333_333, forward_passes=666_667)
+    free = {"more_passes": 10**6}
+    assert worse(recorded({_KEY: third}), recorded({_KEY: same}), **free) == []
+    assert len(worse(recorded({_KEY: third}), recorded({_KEY: less}), **free)) == 1
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now", "fell"),
+    [
+        ("pass", "pass", False),
+        ("pass", "skip", True),
+        ("pass", "fail", True),
+        ("fail", "error", True),
+        ("skip", "fail", True),
+        ("error", "fail", False),
+        ("fail", "pass", False),
+    ],
+)
+def test_verdicts(was: str, is_now: str, fell: bool) -> None:
+    """One that fell is told; one that rose is not."""
+    before, now = (recorded(verdicts={"p": Verdict(one)}) for one in (was, is_now))
+    assert worse(before, now) == [f"the verdict of p is {is_now}, {was} before"] * fell
+
+
+def test_a_probe_that_did_not_run_is_told() -> None:
+    """One that is new is not: nothing of it is worse."""
+    both = {"p": Verdict.PASS, "q": Verdict.FAIL}
+    assert worse(recorded(verdicts=both), recorded()) == ["q did not run; its verdict was fail"]
+    assert worse(recorded(), recorded(verdicts=both)) == []
+
+
+def test_time_is_judged_only_where_it_is_asked_for() -> None:
+    """And nothing is said of it where nothing was paid."""
+    slow = recorded({_KEY: Counts(hits=2, forward_passes=3, forward_ns=10**12)})
+    assert worse(recorded(), slow) == []
+    free = recorded({_KEY: Counts(hits=5)})
+    assert worse(recorded(), free, slowdown=1.0) == []
+    assert len(worse(recorded(), slow, slowdown=2.0)) == 1
+
+
+def test_new_questions_are_told_from_traces(event: MakeEvent) -> None:
+    """What was not asked before is counted; what was, and is paid again, is told as that."""
+    before = [event("a"), event("b"), event("a", hit=True)]
+    asks = [event("a"), event("b"), event("c"), event("d"), event("c", hit=True)]
+    pays = [event("a"), event("b"), event("a")]
+    one, two, three = (recorded_trace(Path("t"), events) for events in (before, asks, pays))
+    assert worse(one, two, hit_rate_drop=1)[0].endswith(
+        "it asked 2 questions that it did not ask before"
+    )
+    assert worse(one, three, hit_rate_drop=1)[0].endswith(
+        "paid again for what the cache no longer had"
+    )
+
+
+def test_two_suites_are_not_compared(event: MakeEvent) -> None:
+    """Results tell it by name, traces by their probes."""
+    with pytest.raises(UserError, match=r"of the suite 's' and .* of 'other'; compare two"):
+        compare(recorded(), recorded(suite="other"), Limits())
+    one = recorded_trace(Path("one"), [event(probe="p"), event(probe=None)])
+    two = recorded_trace(Path("two"), [event(probe="q"), event(probe=None)])
+    with pytest.raises(UserError, match=r"^one and two have no probe in common"):
+        compare(one, two, Limits())
+    outside = recorded_trace(Path("three"), [event(probe=None)])
+    assert compare(outside, one, Limits())
+
+
+def test_a_trace_of_several_runs_is_refused(event: MakeEvent) -> None:
+    """They would be summed, and compared with one."""
+    with pytest.raises(UserError, match=r"^t has records of 2 runs"):
+        recorded_trace(Path("t"), [event(run_id="1"), event(run_id="2")])
+
+
+def test_a_result_and_its_trace_say_the_same(tmp_path: Path) -> None:
+    """So one can be compared with the other."""
+    from forwardscope import BackendInstrumentation, TraceReader  # noqa: PLC0415
+
+    spec = SuiteSpec(
+        version=1,
+        name="s",
+        model=ModelSpec(path="m", adapter="a"),
+        probes=[DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two")],
+    )
+    trace, path = tmp_path / "t.jsonl", tmp_path / "r.json"
+    backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=trace))
+    run_suite(spec, backend).write(path)
+    backend.close()
+    result, traced = recorded_result(path), recorded_trace(trace, TraceReader(trace))
+    assert compare(result, traced, Limits()) != []
+    assert worse(result, traced) == worse(traced, result) == []
+    for row, other in zip(
+        *(as_dicts(comparison_table(one, one)) for one in (result, traced)), strict=True
+    ):
+        assert row["lookups"] == other["lookups"]
+        assert row["forward_passes"] == other["forward_passes"]
+
+
+def test_a_table_has_what_either_run_asked() -> None:
+    """Also what the other did not ask; and the sums."""
+    now = recorded({SeriesKey("q", "ft", "op"): Counts(forward_passes=1)})
+    rows = as_dicts(comparison_table(recorded(), now))
+    assert [(one["probe"], one["view"]) for one in rows] == [
+        ("p", "base"),
+        ("q", "ft"),
+        ("in all", ""),
+    ]
+    passes = [(one["baseline_forward_passes"], one["forward_passes"]) for one in rows]
+    assert passes == [(3, None), (None, 1), (3, 1)]
+
+
+def test_junit_has_a_case_for_each_check() -> None:
+    """With what was found where it failed; names of probes are escaped."""
+    hostile = SeriesKey('<p> & "q"', "base", "op")
+    now = recorded({hostile: Counts(forward_passes=1), _KEY: Counts(hits=2, forward_passes=3)})
+    checks = compare(recorded(), now, Limits())
+    root = ET.fromstring(as_junit(checks))  # noqa: S314 - our own
+    (suite,) = root
+    assert (suite.attrib["tests"], suite.attrib["failures"]) == (str(len(checks)), "2")
+    cases = {case.attrib["name"]: [one.attrib["message"] for one in case] for case in suite}
+    assert cases == {check.name: [check.says] * (not check.ok) for check in checks}
