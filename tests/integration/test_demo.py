@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forwardscope import TraceReader
-from forwardscope.suite import SuiteResult
+from forwardscope.suite import SuiteResult, plan_suite
+from forwardscope.suite.loading import parse_suite
 
 EIGHT_KEYS = ["ts", "probe", "view_id", "prompt_hash", "top_k", "op", "wall_ms", "hit"]
 
@@ -75,6 +77,19 @@ def test_report_shows_all_four_probes_and_a_hit_rate(first: DemoRun) -> None:
     assert f"cache: {stats['cache_hits']} of {lookups} lookups" in first.process.stdout
     assert f"reconciled: {lookups} lookups = {lookups} trace records" in first.process.stdout
     assert first.result["expected_forward_passes"] == stats["forward_passes"] == 80
+
+
+def test_the_plan_is_what_the_demo_did(first: DemoRun) -> None:
+    """Pass for pass, by probe, view and op; planned without a model."""
+    text = (files("forwardscope.suite") / "demo.yaml").read_text()
+    planned = plan_suite(parse_suite(text, "demo.yaml"))
+    assert {key: counts.forward_passes for key, counts in planned.series.items()} == {
+        (one["probe"], one["view_id"], one["op"]): one["forward_passes"]
+        for one in first.result["series"]
+    }
+    lookups = {(one["probe"], one["view_id"]): one["lookups"] for one in first.result["series"]}
+    asked = {(key.probe, key.view_id): counts.lookups for key, counts in planned.series.items()}
+    assert asked == lookups
 
 
 def test_trace_and_result_agree(first: DemoRun) -> None:

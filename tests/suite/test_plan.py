@@ -36,7 +36,7 @@ from forwardscope.suite import (
     expected_forward_passes,
     run_suite,
 )
-from forwardscope.suite.plan import expect_series
+from forwardscope.suite.plan import enough_entries, expect_series, plan_suite, shared_work
 from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.testing import (
@@ -297,6 +297,44 @@ def test_a_probe_that_fails_costs_less(make_spec: MakeSpec, cached: bool) -> Non
 
 
 # -- planning leaves no mark ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 21, 25, 34])
+def test_a_plan_with_a_bound_is_what_a_run_pays(whole: SuiteSpec, size: int) -> None:
+    """Probe by probe and view by view, with every eviction."""
+    planned = plan_suite(whole, max_entries=size)
+    backend = sized(cache_maxsize=size)
+    result = run_suite(whole, backend)
+    passes = {key: counts.forward_passes for key, counts in planned.series.items()}
+    assert passes == {(one.probe, one.view_id, one.op): one.forward_passes for one in result.series}
+    assert planned.evictions == backend.instrumentation.cache.evictions
+
+
+def test_a_result_has_its_plan_by_series(whole: SuiteSpec) -> None:
+    """They add up to what is expected of the run, whatever it paid."""
+    result = run_suite(whole, sized(cache_maxsize=4))
+    expected = [one.expected_forward_passes for one in result.series]
+    assert sum(filter(None, expected)) == result.expected_forward_passes == 25
+    assert any(one.forward_passes > (one.expected_forward_passes or 0) for one in result.series)
+
+
+def test_enough_entries_pay_for_nothing_twice(whole: SuiteSpec) -> None:
+    """And one fewer would; without a cache none is enough."""
+    enough = enough_entries(whole)
+    assert plan_suite(whole, max_entries=enough).forward_passes == 25
+    assert plan_suite(whole, max_entries=enough - 1).forward_passes > 25
+    off = whole.model_copy(update={"cache": CacheSpec(enabled=False)})
+    assert enough_entries(off) == 0
+
+
+def test_shared_work_is_told_by_who_asks_and_who_paid(make_spec: MakeSpec) -> None:
+    """Each hit once; a probe that asks twice shares with itself."""
+    spec = make_spec(
+        DeltaKL(name="one", prompts=["a", "b"]), DeltaKL(name="two", prompts=["b", "c", "c"])
+    )
+    assert shared_work(spec) == {("two", "one"): 2, ("two", "two"): 2}
+    total = plan_suite(spec).total
+    assert sum(shared_work(spec).values()) == total.hits + total.coalesced == 4
 
 
 def test_planning_asks_the_backend_nothing(whole: SuiteSpec, tmp_path: Path) -> None:

@@ -140,12 +140,14 @@ def test_evictions_are_told_of(run_of: RunOf) -> None:
 
 
 def test_a_run_that_paid_more_is_told_of(run_of: RunOf) -> None:
-    """One line has what was paid, what was expected, and the bound that was too small."""
+    """One line has what was paid, what was expected, by whom, and the bound that was too small."""
     three = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two", "three")]
     result = run_of(*three, cache_maxsize=3)
     paid, evicted = result.backend_stats["forward_passes"], result.cache.evictions
     line = f"paid {paid} forward passes, 6 expected: {paid - 6} again for what was evicted"
-    assert lines_of(result)[-2] == f"{line} ({evicted}); raise cache.max_entries to at least 6"
+    again = "two on base (1), two on ft (1), three on base (1), three on ft (1)"
+    end = "raise cache.max_entries to at least 6"
+    assert lines_of(result)[-2] == f"{line} ({evicted}), by {again}; {end}"
 
 
 def test_the_trace_can_be_found_by_its_id(run_of: RunOf) -> None:

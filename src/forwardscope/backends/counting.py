@@ -38,10 +38,11 @@ class CountingBackend:
 
     Its answers are finite and not uniform, differ from view to view and are
     the same for all prompts of one view. An answer costs the same however long
-    the prompt. It has a cache that never evicts, no trace and no spans.
+    the prompt. It has no trace and no spans.
 
     Args:
         cache_enabled: False keeps nothing between calls.
+        max_entries: Bound of the cache; by default it never evicts.
         scaled_aliases: As `Backend` has it.
         vocab_size: Where `top_k` is clipped; None clips nowhere.
     """
@@ -50,11 +51,12 @@ class CountingBackend:
         self,
         *,
         cache_enabled: bool = True,
+        max_entries: int = sys.maxsize,
         scaled_aliases: Mapping[float, str] | None = None,
         vocab_size: int | None = None,
     ) -> None:
         self.instrumentation: Final = BackendInstrumentation(
-            cache_maxsize=sys.maxsize,
+            cache_maxsize=max_entries,
             cache_enabled=cache_enabled,
             name="counting",
             tracer_provider=NoOpTracerProvider(),
@@ -111,7 +113,9 @@ _KINDS: Final = {
 }
 
 
-def counting_backend(like: Backend | None, *, cache_enabled: bool = True) -> CountingBackend:
+def counting_backend(
+    like: Backend | None, *, cache_enabled: bool = True, max_entries: int = sys.maxsize
+) -> CountingBackend:
     """Return a counting backend that shares and refuses what another one does.
 
     A backend that does not say is taken to have no aliases and to clip no
@@ -123,6 +127,7 @@ def counting_backend(like: Backend | None, *, cache_enabled: bool = True) -> Cou
             nothing else. None stands for one with all abilities and a plain LoRA
             adapter, as most have.
         cache_enabled: False keeps nothing between calls.
+        max_entries: Bound of the cache; by default it never evicts.
     """
     kind = _KINDS[
         like is None or isinstance(like, ScalableBackend),
@@ -131,6 +136,7 @@ def counting_backend(like: Backend | None, *, cache_enabled: bool = True) -> Cou
     aliases = LORA_ALIASES if like is None else getattr(like, "scaled_aliases", None)
     return kind(
         cache_enabled=cache_enabled,
+        max_entries=max_entries,
         scaled_aliases=aliases,
         vocab_size=getattr(like, "vocab_size", None),
     )

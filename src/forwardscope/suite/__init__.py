@@ -2,7 +2,7 @@
 
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.observer import Observer, Observers, RunStarted
-from forwardscope.suite.plan import expected_forward_passes
+from forwardscope.suite.plan import Plan, expected_forward_passes, plan_suite
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.runner import run_suite
@@ -11,6 +11,7 @@ from forwardscope.suite.spec import SuiteSpec
 __all__ = [
     "Observer",
     "Observers",
+    "Plan",
     "ProbeResult",
     "RunMetrics",
     "RunStarted",
@@ -18,5 +19,6 @@ __all__ = [
     "SuiteSpec",
     "expected_forward_passes",
     "load_suite",
+    "plan_suite",
     "run_suite",
 ]

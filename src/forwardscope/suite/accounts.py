@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from forwardscope.core.cache import DisabledCache
@@ -44,9 +45,12 @@ class Accounts:
         since = {key: counts - self._series.get(key, Counts()) for key, counts in now.items()}
         return {key: counts for key, counts in since.items() if counts.lookups}
 
-    def series_results(self) -> list[SeriesResult]:
-        """Return the counts of each series, for the result."""
-        return [SeriesResult.of_series(key, counts) for key, counts in self.series().items()]
+    def series_results(self, planned: Mapping[SeriesKey, Counts]) -> list[SeriesResult]:
+        """Return the counts of each series, for the result, beside what was planned of it."""
+        return [
+            SeriesResult.of_series(key, counts, planned.get(key))
+            for key, counts in self.series().items()
+        ]
 
     def tally(self, probe: str | None) -> Tally:
         """Return the counts of one probe over all views; None means outside any."""

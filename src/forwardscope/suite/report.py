@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from rich import box
@@ -118,8 +119,21 @@ def _overpaid_line(result: SuiteResult) -> str | None:
     if not lost:
         return line
     line += f": {paid - expected} again for what was {lost}"
+    if again := ", ".join(_paid_again(result.series)):
+        line += f", by {again}"
     too_small = " and ".join(_too_small(result.cache, expected))
     return f"{line}; raise {too_small}" if too_small else line
+
+
+def _paid_again(series: Iterable[SeriesResult]) -> Iterable[str]:
+    """Yield who paid more than planned, on which view and how much."""
+    more: Counter[tuple[str | None, str]] = Counter()
+    for one in series:
+        if one.expected_forward_passes is not None:
+            more[one.probe, one.view_id] += one.forward_passes - one.expected_forward_passes
+    for (probe, view_id), passes in more.items():
+        if passes > 0:
+            yield f"{probe or 'the first check'} on {view_id} ({passes})"
 
 
 def _too_small(cache: CacheUse, needed: int) -> Iterable[str]:

@@ -71,16 +71,29 @@ class Tally(_Record):
 
 
 class SeriesResult(Tally):
-    """Counts of one probe, view and op; `probe` is null for lookups outside any."""
+    """Counts of one probe, view and op.
+
+    Attributes:
+        probe: Who asked; null for lookups outside any.
+        view_id: Which view.
+        op: What.
+        expected_forward_passes: What of the run's expected ones was to be paid here;
+            null where that was not planned.
+    """
 
     probe: str | None
     view_id: str
     op: str
+    expected_forward_passes: int | None = None
 
     @classmethod
-    def of_series(cls, key: SeriesKey, counts: Counts) -> SeriesResult:
-        """Read one series of the ledger."""
-        return cls.of(counts, probe=key.probe, view_id=key.view_id, op=key.op)
+    def of_series(
+        cls, key: SeriesKey, counts: Counts, planned: Counts | None = None
+    ) -> SeriesResult:
+        """Read one series of the ledger, and of a plan."""
+        expected = None if planned is None else planned.forward_passes
+        place = {"probe": key.probe, "view_id": key.view_id, "op": key.op}
+        return cls.of(counts, **place, expected_forward_passes=expected)
 
 
 class ProbeResult(_Record):

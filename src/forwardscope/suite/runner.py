@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from forwardscope.backends.base import Backend
 from forwardscope.core.keys import printable
+from forwardscope.core.ledger import Counts, SeriesKey
 from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
@@ -36,7 +38,7 @@ def run_suite(
     what was answered so far.
 
     What it should cost is planned before it starts, by running the probes
-    on a backend without a model; see `expected_forward_passes`.
+    on a backend without a model; see `plan_suite`.
 
     Args:
         spec: What to run.
@@ -44,7 +46,8 @@ def run_suite(
             from now on.
         observer: Told of each probe.
     """
-    identity, expected = backend.identity(), plan_run(spec, backend)
+    identity, plan = backend.identity(), plan_run(spec, backend)
+    expected = None if plan is None else plan.forward_passes
     instrumentation = backend.instrumentation
     started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
@@ -68,13 +71,17 @@ def run_suite(
         instrumentation.set_run_id(None)
     wall_s = time.perf_counter() - start
     instrumentation.spans.flush(_FLUSH_S)
-    result = _result(run, identity, wall_s, probes)
+    result = _result(run, identity, wall_s, probes, {} if plan is None else plan.series)
     telling.run_finished(result)
     return result
 
 
 def _result(
-    run: RunStarted, identity: str, wall_s: float, probes: list[ProbeResult]
+    run: RunStarted,
+    identity: str,
+    wall_s: float,
+    probes: list[ProbeResult],
+    planned: Mapping[SeriesKey, Counts],
 ) -> SuiteResult:
     spec, accounts = run.spec, run.accounts
     return SuiteResult(
@@ -95,7 +102,7 @@ def _result(
         probes=probes,
         expected_forward_passes=run.expected_forward_passes,
         backend_stats=accounts.backend_stats().to_dict(),
-        series=accounts.series_results(),
+        series=accounts.series_results(planned),
         cache=accounts.cache_use(),
         reconciliation=accounts.reconciliation(),
     )
