@@ -90,6 +90,23 @@ def test_no_policy_beats_the_optimum(asked: list[int], size: int) -> None:
     assert optimal_hits(previous(numbers(asked)), size).sum() == most(asked, size)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 20])
+def test_the_optimum_of_a_long_trace(size: int) -> None:
+    """Where many questions were held and asked meanwhile, the choice is the same."""
+    before = previous(np.random.default_rng(3).integers(0, 60, 2000))
+    kept = before != NEVER
+    held: dict[int, int] = {}  # when each is asked again, by when it was asked last
+    after = {int(one): place for place, one in enumerate(before) if one != NEVER}
+    for place in range(before.size):
+        held.pop(int(before[place]), None)
+        if place in after:
+            held[place] = after[place]
+        if len(held) > size:
+            last = max(held, key=held.__getitem__)
+            kept[held.pop(last)] = False
+    assert optimal_hits(before, size).tolist() == kept.tolist()
+
+
 @given(questions, st.integers(1, 9))
 def test_the_optimum_holds_no_more_than_its_size(asked: list[int], size: int) -> None:
     """Of the stretches over which it holds something, no more overlap anywhere."""

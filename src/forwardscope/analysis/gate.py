@@ -96,7 +96,7 @@ def as_junit(checks: Sequence[Check]) -> str:
     numbers = {"name": "forwardscope gate", "tests": str(len(checks)), "failures": str(failed)}
     suite = ET.Element("testsuite", numbers)
     for check in checks:
-        case = ET.SubElement(suite, "testcase", classname="forwardscope.gate", name=check.name)
+        case = ET.SubElement(suite, "testcase", classname="forwardscope gate", name=check.name)
         if not check.ok:
             ET.SubElement(case, "failure", message=check.says)
     root = ET.Element("testsuites")
