@@ -33,11 +33,12 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ([], ["summary", "curve"]),
+        ([], ["summary", "curve", "why"]),
         (["summary"], ["FILE", "--format", "json", "markdown", "csv", "--help"]),
         (["curve"], ["FILE", "--plot", "--format", "--help"]),
+        (["why"], ["FILE", "--miss", "--prompt-hash", "--format", "--help"]),
     ],
-    ids=["trace", "summary", "curve"],
+    ids=["trace", "summary", "curve", "why"],
 )
 def test_help_names_every_option(invoke: Invoke, command: list[str], options: list[str]) -> None:
     """Each command says what it takes."""
@@ -181,6 +182,52 @@ def test_curve_without_a_repeated_question(invoke: Invoke, path: Path) -> None:
     assert told.stdout == "1 lookups, and no question twice: no cache answers any\n"
     said = json.loads(invoke("trace", "curve", path, "--format", "json").stdout)
     assert (said["worth"], said["sizes"]) == ({"90%": 0, "99%": 0, "100%": 0}, [])
+
+
+def test_why_of_one_miss(invoke: Invoke) -> None:
+    """Which lookup it was, and why it paid: here the tuned view by another name."""
+    told = invoke("trace", "why", _PEER, "--miss", 70)
+    assert told.exit_code == 0
+    assert told.stdout.splitlines() == [
+        "miss 70: ablation asked scaled_1.00 for 2f0ef9e54ace (next_token_dist, top_k 256), 80.3 ms",
+        "  the first time here; asked before of base, ft, scaled_0.00, scaled_0.25, scaled_0.50, "
+        "scaled_0.75",
+    ]
+
+
+def test_why_of_a_prompt_for_programs(invoke: Invoke) -> None:
+    """Each miss with its record."""
+    told = invoke("trace", "why", _PEER, "--prompt-hash", "678c", "--format", "json")
+    said = json.loads(told.stdout)
+    assert [one["event"]["prompt_hash"] for one in said] == ["678c96338602"] * 11
+    assert [one["reason"] for one in said] == ["first"] + ["elsewhere"] * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "name a miss by --miss N, or a prompt by --prompt-hash HASH"),
+        (["--miss", 1, "--prompt-hash", "a"], "name a miss by --miss N"),
+        (["--prompt-hash", ""], "name a miss by --miss N"),
+        (["--miss", 76], "has no miss 76; see: forwardscope trace summary"),
+        (["--prompt-hash", "ffff"], "has no miss of ffff; see: forwardscope trace summary"),
+    ],
+)
+def test_why_of_nothing(invoke: Invoke, options: list[object], says: str) -> None:
+    """What is missing is told, and exit 2."""
+    told = invoke("trace", "why", _PEER, *options)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert says in " ".join(told.stderr.split())
+
+
+def test_names_do_not_steer_the_terminal(invoke: Invoke, path: Path) -> None:
+    """What a file holds is shown without what is not printable."""
+    hostile = TraceEvent(1, "\x1b[31m", "\x07", "a", 8, "op\n", 1, False)
+    path.write_bytes(hostile.to_line() + hostile.to_line())
+    for command in (["summary"], ["curve"], ["why", "--miss", 2]):
+        told = invoke("trace", command[0], path, *command[1:])
+        assert told.exit_code == 0
+        assert not set("\x1b\x07") & set(told.stdout)
 
 
 def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from forwardscope.analysis.curve import At, Curve
 from forwardscope.analysis.summary import Line, Summary
-from forwardscope.analysis.tables import Column, Table, as_dicts
+from forwardscope.analysis.tables import THIN, Column, Table, as_dicts
 
 __all__ = [
     "OUTSIDE",
     "count",
     "counts_table",
     "curve_table",
+    "milliseconds",
     "percent",
     "seconds",
     "summary_tables",
@@ -44,13 +45,13 @@ def seconds(value: float) -> str:
     return _spaced(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """Write the duration of a pass."""
     return _spaced(f"{value:,.1f} ms")
 
 
 def _spaced(text: str) -> str:
-    """Part thousands by what no reader takes for a decimal point."""
-    return text.replace(",", "\u202f")
+    return text.replace(",", THIN)
 
 
 _COUNTS: Final = (
@@ -153,7 +154,7 @@ def _values(line: Line) -> tuple[Any, ...]:
 
 def _slowest(summary: Summary) -> Table:
     columns = (
-        Column("wall_ms", "pass", _milliseconds),
+        Column("wall_ms", "pass", milliseconds),
         Column("probe", "probe"),
         Column("view", "view"),
         Column("op", "op"),

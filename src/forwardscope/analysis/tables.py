@@ -6,13 +6,16 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
+__all__ = ["THIN", "Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
+
+#: Parts thousands; no reader takes it for a decimal point.
+THIN: Final = "\u202f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
 
 def plain(text: str) -> str:
     """Keep what a file holds from steering a terminal."""
-    return "".join(one if one.isprintable() else "�" for one in text)
+    return "".join(one if one.isprintable() or one == THIN else "�" for one in text)
 
 
 def _text(column: Column, value: Any) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.reasons import miss_line, reason_line
 from forwardscope.analysis.shown import (
     count,
     counts_table,
@@ -19,9 +21,11 @@ from forwardscope.analysis.shown import (
     with_bars,
 )
 from forwardscope.analysis.summary import summarize
-from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich
+from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
+from forwardscope.analysis.why import explain
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.reading import Traces
+from forwardscope.errors import UserError
 
 __all__ = ["traces"]
 
@@ -117,6 +121,43 @@ def curve(
     else:
         _print_curve(found, table)
     _tell_skipped(read)
+
+
+@traces.command()
+def why(
+    file: _File,
+    miss: Annotated[
+        int | None,
+        typer.Option(help="Which miss of the file, from 1 on.", metavar="N", min=1),
+    ] = None,
+    prompt_hash: Annotated[
+        str | None,
+        typer.Option(help="All misses of a prompt; the beginning of its hash will do."),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["terminal", "json"], typer.Option("--format", help="How to write it.")
+    ] = "terminal",
+) -> None:
+    """Say why a lookup missed, and paid for a forward pass.
+
+    Because nobody had asked for it; because it was asked of another view or op,
+    or with another top_k; because it was asked, and had failed; or because it
+    was asked and evicted since: so many other questions ago, farther than any
+    hit of its run reached back. Exits with 2 where there is no such miss.
+    """
+    with mistakes_exit_with_two():
+        if (miss is None) == (not prompt_hash):
+            raise UserError("name a miss by --miss N, or a prompt by --prompt-hash HASH")
+        found = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
+        if not found:
+            which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
+            raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
+    if format == "json":
+        typer.echo(json.dumps([asdict(one) | {"event": one.event.to_dict()} for one in found]))
+        return
+    for one in found:
+        _say(plain(miss_line(one)))
+        _say(f"  {plain(reason_line(one))}")
 
 
 def _print_curve(found: Curve, table: Table) -> None:

@@ -1,0 +1,167 @@
+"""Why a lookup paid for a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from forwardscope.analysis.recorded import Question
+from forwardscope.analysis.reuse import NEVER, lookups_of, reuse_distances
+from forwardscope.trace import TraceEvent
+
+__all__ = ["Miss", "Reason", "explain"]
+
+
+class Reason(StrEnum):
+    """Why there was no answer in the cache.
+
+    first: nobody had asked about the prompt before, in its run.
+    elsewhere: it was asked before, but of another view or op, or with another top_k.
+    failed: it was asked before, and that forward pass failed.
+    evicted: it was asked before, longer ago than any question that was still there.
+    gone: it was asked before, no longer ago than others that were still there.
+    """
+
+    FIRST = "first"
+    ELSEWHERE = "elsewhere"
+    FAILED = "failed"
+    EVICTED = "evicted"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A lookup that paid, and what its trace tells of why.
+
+    Attributes:
+        number: Which miss of the trace, from 1 on.
+        event: Its record.
+        reason: Why, in a word.
+        elsewhere: Other questions about its prompt that were asked before, each once.
+        distance: How many other questions were asked since it was asked last; None
+            where it was not.
+        farthest: The largest such number of a hit in its run: so many entries, and one
+            more, the cache had. None where nothing hit.
+        failure: Class of the exception of the last time, where it failed.
+        runs_before: How many other runs of the trace had asked about the prompt.
+    """
+
+    number: int
+    event: TraceEvent
+    reason: Reason
+    elsewhere: Sequence[Question]
+    distance: int | None
+    farthest: int | None
+    failure: str | None
+    runs_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A record about a prompt that matters.
+
+    Attributes:
+        place: How many lookups of its run stand before it.
+        number: Which miss of the trace; None for a hit.
+        runs: How many other runs had asked about its prompt.
+    """
+
+    place: int
+    number: int | None
+    runs: int
+    event: TraceEvent
+
+
+def explain(
+    events: Iterable[TraceEvent], *, number: int | None = None, prompt_hash: str | None = None
+) -> Iterator[Miss]:
+    """Yield misses with what is known of why: the one of a number, or all of a prompt.
+
+    Args:
+        events: The records, in the file's order; read more than once.
+        number: Which miss of the trace, from 1 on.
+        prompt_hash: Which prompt; the beginning of its hash is enough.
+    """
+    wanted = {
+        own: event
+        for own, event in enumerate((event for event in events if not event.hit), 1)
+        if own == number or (prompt_hash and event.prompt_hash.startswith(prompt_hash))
+    }
+    for run_id in dict.fromkeys(event.run_id for event in wanted.values()):
+        yield from _of_run(events, run_id, wanted)
+
+
+def _of_run(
+    events: Iterable[TraceEvent], run_id: str | None, wanted: dict[int, TraceEvent]
+) -> Iterator[Miss]:
+    prompts = {event.prompt_hash for event in wanted.values()}
+    noted: list[_Noted] = []
+    runs: dict[str, set[str | None]] = {prompt: set() for prompt in prompts}
+    hits: list[bool] = []
+
+    def of_run() -> Iterator[TraceEvent]:
+        misses = 0
+        for event in events:
+            misses += not event.hit
+            if event.run_id != run_id:
+                if event.prompt_hash in prompts:
+                    runs[event.prompt_hash].add(event.run_id)
+                continue
+            number = None if event.hit else misses
+            if event.prompt_hash in prompts:
+                noted.append(_Noted(len(hits), number, len(runs[event.prompt_hash]), event))
+            if number in wanted:  # one that failed has its place among the others too
+                event = msgspec.structs.replace(event, error=None)
+            if event.error is None:
+                hits.append(event.hit)
+                yield event
+
+    distances = reuse_distances(lookups_of(of_run()).questions)
+    reached = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
+    farthest = int(reached.max()) if reached.size else None
+    for place, one in enumerate(noted):
+        if one.number in wanted:
+            earlier = [two.event for two in noted[:place]]
+            yield _miss(
+                one,
+                [event for event in earlier if event.prompt_hash == one.event.prompt_hash],
+                distance=int(distances[one.place]),
+                farthest=farthest,
+            )
+
+
+def _miss(
+    one: _Noted,
+    earlier: Collection[TraceEvent],
+    *,
+    distance: int,
+    farthest: int | None,
+) -> Miss:
+    own = _question(one.event)
+    same = [event for event in earlier if _question(event) == own]
+    failure = same[-1].error if same else None
+    if not same:
+        reason = Reason.ELSEWHERE if earlier else Reason.FIRST
+    elif failure is not None:
+        reason = Reason.FAILED
+    else:
+        far = farthest is None or distance > farthest
+        reason = Reason.EVICTED if far else Reason.GONE
+    return Miss(
+        number=one.number or 0,
+        event=one.event,
+        reason=reason,
+        elsewhere=[other for other in dict.fromkeys(map(_question, earlier)) if other != own],
+        distance=None if distance == NEVER else distance,
+        farthest=farthest,
+        failure=failure,
+        runs_before=one.runs,
+    )
+
+
+def _question(event: TraceEvent) -> Question:
+    return event.view_id, event.op, event.prompt_hash, event.top_k
