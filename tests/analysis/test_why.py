@@ -94,7 +94,7 @@ def test_other_runs_have_other_caches(event: MakeEvent) -> None:
     found = the(asked, 5)
     assert (found.reason, found.runs_before) == (Reason.FIRST, 2)
     assert reason_line(found).endswith(
-        "; 2 earlier runs in the file asked about it, each with its cache"
+        "; 2 other runs in the file had asked, each with its own cache"
     )
     assert the(asked, 4).runs_before == 1
 

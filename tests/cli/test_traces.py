@@ -189,7 +189,8 @@ def test_why_of_one_miss(invoke: Invoke) -> None:
     told = invoke("trace", "why", _PEER, "--miss", 70)
     assert told.exit_code == 0
     assert told.stdout.splitlines() == [
-        "miss 70: ablation asked scaled_1.00 for 2f0ef9e54ace (next_token_dist, top_k 256), 80.3 ms",
+        "miss 70: ablation asked scaled_1.00 for 2f0ef9e54ace (next_token_dist, top_k 256), "
+        "80.3 ms",
         "  the first time here; asked before of base, ft, scaled_0.00, scaled_0.25, scaled_0.50, "
         "scaled_0.75",
     ]

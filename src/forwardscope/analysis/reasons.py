@@ -23,9 +23,7 @@ def reason_line(miss: Miss) -> str:
     said = _reason(miss)
     if miss.runs_before:
         runs = "run" if miss.runs_before == 1 else "runs"
-        said += (
-            f"; {miss.runs_before} earlier {runs} in the file asked about it, each with its cache"
-        )
+        said += f"; {miss.runs_before} other {runs} in the file had asked, each with its own cache"
     return said
 
 
