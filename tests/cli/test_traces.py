@@ -33,12 +33,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ([], ["summary", "curve", "why"]),
+        ([], ["summary", "curve", "why", "export"]),
         (["summary"], ["FILE", "--format", "json", "markdown", "csv", "--help"]),
         (["curve"], ["FILE", "--plot", "--format", "--help"]),
         (["why"], ["FILE", "--miss", "--prompt-hash", "--format", "--help"]),
+        (["export"], ["FILE", "--otlp", "--otlp-protocol", "--help"]),
     ],
-    ids=["trace", "summary", "curve", "why"],
+    ids=["trace", "summary", "curve", "why", "export"],
 )
 def test_help_names_every_option(invoke: Invoke, command: list[str], options: list[str]) -> None:
     """Each command says what it takes."""

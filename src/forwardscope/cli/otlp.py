@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from forwardscope.cli.targets import OtlpTarget
 from forwardscope.telemetry.maker import Outcome
 
-__all__ = ["SpanPipeline", "make_exporter", "make_provider"]
+__all__ = ["SpanPipeline", "make_exporter", "make_provider", "make_resource"]
 
 _CAPACITY = 8192
 _CHUNK = 512
@@ -178,14 +178,19 @@ def make_exporter(target: OtlpTarget) -> SpanExporter:
     return HttpExporter(endpoint)
 
 
-def make_provider(pipeline: SpanPipeline) -> TracerProvider:
-    """Return a tracer provider of the program's own; sampling is the standard variables'."""
+def make_resource() -> Resource:
+    """Return what spans say of the program; the standard variables go before."""
     named = Resource({SERVICE_NAME: "forwardscope", SERVICE_VERSION: version("forwardscope")})
     asked = {
         key: value
         for key, value in Resource.create().attributes.items()
         if not (key == SERVICE_NAME and str(value).startswith("unknown_service"))
     }
-    provider = TracerProvider(resource=named.merge(Resource(asked)), shutdown_on_exit=False)
+    return named.merge(Resource(asked))
+
+
+def make_provider(pipeline: SpanPipeline) -> TracerProvider:
+    """Return a tracer provider of the program's own; sampling is the standard variables'."""
+    provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
     provider.add_span_processor(pipeline)
     return provider

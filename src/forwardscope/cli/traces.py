@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, cast
 
 import typer
 from rich.console import Console
@@ -25,7 +26,8 @@ from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, a
 from forwardscope.analysis.why import explain
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.reading import Traces
-from forwardscope.errors import UserError
+from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
+from forwardscope.errors import MissingExtraError, UserError
 
 __all__ = ["traces"]
 
@@ -33,6 +35,10 @@ traces = typer.Typer(
     help="Ask traces what a suite paid for; those of other tools with the same eight keys too.",
     no_args_is_help=True,
 )
+
+
+#: How long the last spans may take to arrive.
+_CLOSE_S: Final = 30.0
 
 
 class Format(StrEnum):
@@ -158,6 +164,60 @@ def why(
     for one in found:
         _say(plain(miss_line(one)))
         _say(f"  {plain(reason_line(one))}")
+
+
+@traces.command()
+def export(
+    file: _File,
+    otlp: Annotated[
+        str,
+        typer.Option(help="The receiver, for instance Jaeger.", metavar="URL", show_default=False),
+    ],
+    otlp_protocol: Annotated[
+        Literal["http/protobuf", "grpc"] | None,
+        typer.Option(help="How to speak to it. By default grpc on port 4317, HTTP elsewhere."),
+    ] = None,
+) -> None:
+    """Send a trace's runs as spans, with their own times: for runs that had no receiver.
+
+    A run's trace has its run id, and a second export the same ids. The suite's
+    name and the verdicts are not in a trace, and so not in its spans. Exits with
+    0 when all of them arrived, 1 when not, 2 for a mistake. Needs the extra otel.
+    """
+    with mistakes_exit_with_two():
+        sent, dropped, failure, trace_ids = _export(file, otlp, otlp_protocol)
+    for trace_id in trace_ids:
+        _say(f"trace {trace_id}")
+    said = f"OTLP {without_credentials(otlp)}: {count(sent)} spans exported"
+    _say(f"{said}, {count(dropped)} not: {failure or 'no answer'}" if dropped else said)
+    raise typer.Exit(1 if dropped else 0)
+
+
+def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str | None, list[str]]:
+    """Export a trace; return how many spans arrived, how many did not, why, and the trace ids."""
+    target = otlp_target(url, protocol)
+    try:
+        from forwardscope.cli import otlp, replay  # noqa: PLC0415 - of an extra
+
+        exporter = otlp.make_exporter(cast("OtlpTarget", target))
+    except ImportError as error:
+        raise MissingExtraError("the OpenTelemetry SDK", "otel") from error
+    pipeline = otlp.SpanPipeline(exporter)
+    spans = replay.Replay(Traces([file]), otlp.make_resource(), version("forwardscope"))
+    try:
+        for span in spans:
+            pipeline.wait_for_room()
+            pipeline.on_end(span)
+            if pipeline.failure:  # a receiver that is down is not asked a thousand times
+                break
+    finally:
+        pipeline.close(_CLOSE_S)
+    outcomes = pipeline.outcomes()
+    sent, dropped = (
+        sum(n for (_, outcome), n in outcomes.items() if outcome == wanted)
+        for wanted in ("exported", "dropped")
+    )
+    return sent, dropped, pipeline.failure, spans.trace_ids
 
 
 def _print_curve(found: Curve, table: Table) -> None:

@@ -15,10 +15,11 @@ from forwardscope.core.keys import printable
 from forwardscope.telemetry import names
 from forwardscope.telemetry.maker import LOOKUP, Question, SpanMaker, mark_failed
 
-__all__ = ["BatchSpan", "SpannedPass"]
+__all__ = ["MAX_LINKS", "BatchSpan", "SpannedPass"]
 
+#: Lookups that a batch's forward span links to, at most.
+MAX_LINKS = 128
 _FORWARD = names.FORWARD.name
-_MAX_LINKS = 128
 
 
 class SpannedPass(ForwardPass):
@@ -61,7 +62,7 @@ class SpannedPass(ForwardPass):
     def __enter__(self) -> ForwardPass:
         inside, links = self.parent, []
         if self._batch:
-            links = [trace.Link(one.get_span_context()) for one in self._lookups[:_MAX_LINKS]]
+            links = [trace.Link(one.get_span_context()) for one in self._lookups[:MAX_LINKS]]
         else:
             inside = trace.set_span_in_context(self._lookups[0], inside)
         now = self._maker.clock.perf_counter_ns()

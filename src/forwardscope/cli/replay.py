@@ -1,0 +1,231 @@
+"""Spans of a run that had no receiver, made from its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from forwardscope.core.keys import printable
+from forwardscope.core.ledger import Counts
+from forwardscope.telemetry import names
+from forwardscope.telemetry.passes import MAX_LINKS
+from forwardscope.trace import TraceEvent
+
+__all__ = ["Replay"]
+
+_RUN_ID_DIGITS: Final = 32
+
+
+@dataclass(slots=True)
+class _Open:
+    """A run or a probe whose lookups are still being read.
+
+    Attributes:
+        context: Of its span.
+        start_ns: When its first lookup began, in nanoseconds since the epoch.
+        end_ns: When its last one ended.
+        counts: Of its lookups.
+    """
+
+    context: SpanContext
+    start_ns: int
+    end_ns: int
+    counts: Counts = field(default_factory=Counts)
+
+    def add(self, event: TraceEvent, start_ns: int, end_ns: int) -> None:
+        self.start_ns, self.end_ns = min(self.start_ns, start_ns), max(self.end_ns, end_ns)
+        if event.hit:
+            self.counts.hits += event.result is None
+            self.counts.coalesced += event.result is not None
+            return
+        self.counts.forward_ns += round(event.wall_ms * 1e6)
+        if event.error is None:
+            self.counts.forward_passes += 1
+        else:
+            self.counts.errors[event.error] += 1
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A forward batch of which not all misses are read yet."""
+
+    first: TraceEvent
+    parent: SpanContext
+    end_ns: int
+    links: list[Link] = field(default_factory=list)
+    wall_ms: float = 0.0
+    tokens: int = 0
+
+
+class Replay:
+    """Makes the spans of a trace's runs, with their own times.
+
+    Of each run a `suite.run`, of each probe in it a `probe.run`, of each lookup a
+    `cache.lookup`, and of each forward pass or batch a `forward`. A batch takes as long
+    as its shares together. A run's trace id is its run id, and a second replay gives the
+    same ids, so that a receiver that knows the spans has them once.
+
+    Args:
+        events: The records, in the file's order.
+        resource: Of the spans.
+        version: Of forwardscope, for their scope.
+
+    Attributes:
+        trace_ids: Of the runs so far, 32 hex digits each.
+    """
+
+    def __init__(self, events: Iterable[TraceEvent], resource: Resource, version: str) -> None:
+        self._events = events
+        self._resource = resource
+        self._scope = InstrumentationScope(names.TRACER, version)
+        self._runs: dict[str | None, _Open] = {}
+        self._probes: dict[tuple[str | None, str], _Open] = {}
+        self._batches: dict[tuple[str | None, str | None, str, str], _Batch] = {}
+        self._serial = 0
+
+    @property
+    def trace_ids(self) -> list[str]:
+        """Ids of the runs' traces, 32 hex digits each."""
+        return [f"{run.context.trace_id:032x}" for run in self._runs.values()]
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        """Yield all spans, those of probes and runs last."""
+        for event in self._events:
+            yield from self._lookup(event)
+        for batch in self._batches.values():
+            yield self._forward(batch)
+        for (run_id, name), probe in self._probes.items():
+            attributes = {names.CASE_NAME.name: printable(name), **_totals(probe.counts)}
+            run = self._runs[run_id].context
+            yield self._span(names.PROBE_RUN, probe.context, run, probe, attributes)
+        for run_id, one in self._runs.items():
+            told = {} if run_id is None else {names.RUN_ID.name: printable(run_id)}
+            yield self._span(names.SUITE_RUN, one.context, None, one, told | _totals(one.counts))
+
+    def _lookup(self, event: TraceEvent) -> Iterator[ReadableSpan]:
+        end_ns = round(event.ts * 1e9)
+        start_ns = end_ns - round(event.wall_ms * (event.batch or 1) * 1e6)
+        run = self._runs.get(event.run_id)
+        if run is None:
+            context = self._context(_trace_id(event))
+            run = self._runs[event.run_id] = _Open(context, start_ns, end_ns)
+        run.add(event, start_ns, end_ns)
+        parent = run.context
+        if event.probe is not None:
+            key = (event.run_id, event.probe)
+            if key not in self._probes:
+                self._probes[key] = _Open(self._context(parent.trace_id), start_ns, end_ns)
+            self._probes[key].add(event, start_ns, end_ns)
+            parent = self._probes[key].context
+        context = self._context(parent.trace_id)
+        times = _Open(context, start_ns, end_ns)
+        yield self._span(names.LOOKUP, context, parent, times, _of_lookup(event), event.error)
+        if not event.hit:
+            yield from self._pass(event, context, parent, end_ns)
+
+    def _pass(
+        self, event: TraceEvent, lookup: SpanContext, parent: SpanContext, end_ns: int
+    ) -> Iterator[ReadableSpan]:
+        if (event.batch or 1) == 1:
+            yield self._forward(_Batch(event, lookup, end_ns, [], event.wall_ms, event.tokens or 0))
+            return
+        key = (event.run_id, event.probe, event.view_id, event.op)
+        batch = self._batches.get(key)
+        if batch is not None and (batch.first.batch, batch.first.error) != (
+            event.batch,
+            event.error,
+        ):
+            yield self._forward(self._batches.pop(key))
+            batch = None
+        if batch is None:
+            batch = self._batches[key] = _Batch(event, parent, end_ns)
+        batch.links.append(Link(lookup))
+        batch.end_ns = end_ns
+        batch.wall_ms += event.wall_ms
+        batch.tokens += event.tokens or 0
+        if len(batch.links) == event.batch:
+            yield self._forward(self._batches.pop(key))
+
+    def _forward(self, batch: _Batch) -> ReadableSpan:
+        context = self._context(batch.parent.trace_id)
+        first = batch.first
+        attributes: dict[str, Any] = {
+            names.OPERATION.name: "score",
+            names.OP.name: printable(first.op),
+            names.VIEW.name: printable(first.view_id),
+            names.BATCH_SIZE.name: first.batch or 1,
+        }
+        if batch.tokens:
+            attributes[names.INPUT_TOKENS.name] = batch.tokens
+        times = _Open(context, batch.end_ns - round(batch.wall_ms * 1e6), batch.end_ns)
+        links = batch.links[:MAX_LINKS]
+        return self._span(
+            names.FORWARD, context, batch.parent, times, attributes, first.error, links
+        )
+
+    def _context(self, trace_id: int) -> SpanContext:
+        self._serial += 1
+        digest = sha256(f"{trace_id:032x}:{self._serial}".encode()).digest()
+        span_id = int.from_bytes(digest[:8], "big") or 1
+        return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(1))
+
+    def _span(
+        self,
+        kind: names.Span,
+        context: SpanContext,
+        parent: SpanContext | None,
+        times: _Open,
+        attributes: Mapping[str, Any],
+        error: str | None = None,
+        links: Sequence[Link] = (),
+    ) -> ReadableSpan:
+        if error is not None:
+            attributes = {**attributes, names.ERROR_TYPE.name: printable(error)}
+        return ReadableSpan(
+            kind.name,
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            links=links,
+            kind=SpanKind.INTERNAL,
+            instrumentation_scope=self._scope,
+            status=Status(StatusCode.UNSET if error is None else StatusCode.ERROR),
+            start_time=times.start_ns,
+            end_time=times.end_ns,
+        )
+
+
+def _trace_id(event: TraceEvent) -> int:
+    """Return a run's id as a number, or one that stands for its first record."""
+    run_id = event.run_id or ""
+    if len(run_id) == _RUN_ID_DIGITS and set(run_id) <= set("0123456789abcdef"):
+        return int(run_id, 16) or 1
+    return int.from_bytes(sha256(event.to_line()).digest()[:16], "big") or 1
+
+
+def _of_lookup(event: TraceEvent) -> dict[str, Any]:
+    return {
+        names.OP.name: printable(event.op),
+        names.VIEW.name: printable(event.view_id),
+        names.PROMPT_HASH.name: printable(event.prompt_hash),
+        names.TOP_K.name: event.top_k,
+        names.CACHE_RESULT.name: (event.result or "hit") if event.hit else "miss",
+    }
+
+
+def _totals(counts: Counts) -> dict[str, Any]:
+    return {
+        names.TOTAL_LOOKUPS.name: counts.lookups,
+        names.TOTAL_HITS.name: counts.hits + counts.coalesced,
+        names.TOTAL_PASSES.name: counts.forward_passes,
+        names.TOTAL_ERRORS.name: counts.forward_errors,
+        names.TOTAL_FORWARD_S.name: counts.forward_ns / 1e9,
+    }
