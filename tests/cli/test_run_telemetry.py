@@ -122,6 +122,7 @@ def test_port_is_told_when_the_run_begins(
     [
         (["--otlp", "nowhere"], "otlp: 'nowhere' is no URL of a server"),
         (["--pushgateway", "host:9091"], "write it like http://127.0.0.1:9091"),
+        (["--metrics-linger", "5"], "waits for a scrape; say where: add --metrics-port N"),
         (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "another --metrics-address"),
         (["--metrics-file", "/proc/nobody/run.prom"], "the metrics cannot be written to"),
         (["--metrics-file", "same", "--json", "same"], "cannot hold both"),

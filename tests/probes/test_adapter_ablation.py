@@ -102,7 +102,7 @@ def test_an_early_saturation_fails() -> None:
     assert evidence["saturation_lambda"] == 0.25
     assert evidence["overshoot"] == 1.0
     assert outcome.score == pytest.approx((evidence["linearity"] + 0 + 1) / 3)
-    assert "saturation at λ=0.25" in outcome.message
+    assert "saturation at λ=0.25 (0.3 wanted)" in outcome.message
 
 
 def test_a_collapse_beyond_full_strength_fails() -> None:

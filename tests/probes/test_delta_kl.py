@@ -88,7 +88,7 @@ def test_with_a_baseline_z_decides(distance: float, verdict: Verdict) -> None:
     assert outcome.verdict is verdict
     assert outcome.z_score == pytest.approx(distance)
     assert outcome.score == pytest.approx(score_against(distance, 3.0))
-    assert f"z {distance:+.1f}" in outcome.message
+    assert f"z {distance:+.1f} against random adapters, 3 wanted" in outcome.message
 
 
 def test_a_baseline_of_another_calibration_is_not_used() -> None:

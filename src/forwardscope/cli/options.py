@@ -128,6 +128,8 @@ class RunOptions:
             telemetry = TelemetrySpec(**spec.telemetry.model_dump() | said)
         except ValidationError as error:
             raise UserError(_refused(error)) from error
+        if self.metrics_linger and telemetry.metrics_port is None:
+            raise UserError("--metrics-linger waits for a scrape; say where: add --metrics-port N")
         cache = spec.cache.model_dump() | ({"enabled": False} if self.no_cache else {})
         return spec.model_copy(update={"telemetry": telemetry, "cache": CacheSpec(**cache)})
 

@@ -103,7 +103,9 @@ class AdapterAblation(PromptProbe):
         parts = (linearity, float(in_bounds), min(1.0, overshoot / self.min_overshoot))
         return Outcome(
             verdict=Verdict.PASS if passed else Verdict.FAIL,
-            message=f"R² {linearity:.2f}, saturation at λ={saturated:g}, overshoot {overshoot:.2f}",
+            message=f"R² {linearity:.2f} ({self.min_linearity:g} wanted), "
+            f"saturation at λ={saturated:g} ({self.min_saturation:g} wanted), "
+            f"overshoot {overshoot:.2f} ({self.min_overshoot:g} wanted)",
             score=math.fsum(parts) / len(parts),
             raw=linearity,
             evidence={

@@ -64,11 +64,11 @@ class DeltaKL(PromptProbe):
         mean = float(np.mean(each))
         z = self._z_score(mean, context)
         measured, threshold = (mean, self.min_mean) if z is None else (z, self.min_z)
-        told = (
-            f"mean {self.divergence} {mean:.4f} nats, z {z:+.1f} against random adapters"
-            if z is not None
-            else f"mean {self.divergence} {mean:.4f} nats, {self.min_mean:g} wanted (no baseline)"
-        )
+        told = f"mean {self.divergence} {mean:.4f} nats, "
+        if z is None:
+            told += f"{self.min_mean:g} wanted (no baseline)"
+        else:
+            told += f"z {z:+.1f} against random adapters, {self.min_z:g} wanted"
         return Outcome(
             verdict=Verdict.PASS if measured >= threshold else Verdict.FAIL,
             message=told,
