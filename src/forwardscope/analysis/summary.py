@@ -6,6 +6,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final, NamedTuple
 
 from forwardscope.core.ledger import Counts, SeriesKey
@@ -95,92 +96,120 @@ class Summary:
         return Line(counts, saved_s)
 
 
-class _Question(NamedTuple):
+class _Kind(NamedTuple):
+    """What a question is but for its prompt, and who asks."""
+
     probe: str | None
     view_id: str
     op: str
-    prompt_hash: str
     top_k: int
 
 
 @dataclass(slots=True)
 class _Cell:
-    """What became of the lookups that asked one question for one probe."""
+    """What became of the lookups of one kind.
 
-    hits: int = 0
+    Attributes:
+        asked: Lookups by prompt.
+        paid: Forward passes that succeeded, by prompt.
+        coalesced: Hits on a pass that was under way.
+        errors: Failed passes, by class of the exception.
+        pass_ms: Time of the forward passes that succeeded, in milliseconds.
+        error_ms: Time of those that failed.
+    """
+
+    asked: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    paid: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     coalesced: int = 0
-    passes: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
     pass_ms: float = 0.0
     error_ms: float = 0.0
-    errors: list[str] = field(default_factory=list)
+
+    @property
+    def passes(self) -> int:
+        return sum(self.paid.values())
+
+    def counts(self) -> Counts:
+        """Return the counts; a plain hit is what is nothing else, and costs the loop nothing."""
+        passes = self.passes
+        others = self.coalesced + passes + self.errors.total()
+        return Counts(
+            hits=sum(self.asked.values()) - others,
+            coalesced=self.coalesced,
+            forward_passes=passes,
+            errors=self.errors,
+            forward_ns=round((self.pass_ms + self.error_ms) * 1e6),
+        )
 
 
 def summarize(events: Iterable[TraceEvent]) -> Summary:
     """Sum up records, of which there may be any number, in any order.
 
-    What is held grows with the number of distinct questions of each probe and
-    of passes that failed, not with that of records.
+    What is held grows with the number of distinct questions of each probe, not
+    with that of records.
     """
-    cells: dict[tuple[str | None, str, str, str, int], _Cell] = {}
+    cells: dict[tuple[str | None, str, str, int], _Cell] = {}
     slowest: list[tuple[float, int, TraceEvent]] = []
     floor = -1.0
-    for serial, event in enumerate(events):
-        key = (event.probe, event.view_id, event.op, event.prompt_hash, event.top_k)
-        cell = cells.get(key)
+    order = count()
+    for event in events:
+        kind = (event.probe, event.view_id, event.op, event.top_k)
+        cell = cells.get(kind)
         if cell is None:
-            cell = cells[key] = _Cell()
+            cell = cells[kind] = _Cell()
+        cell.asked[event.prompt_hash] += 1
         if event.hit:
-            if event.result is None:
-                cell.hits += 1
-            else:
+            if event.result is not None:
                 cell.coalesced += 1
         elif event.error is None:
-            cell.passes += 1
+            cell.paid[event.prompt_hash] += 1
             cell.pass_ms += event.wall_ms
             if event.wall_ms > floor:
-                heapq.heappush(slowest, (event.wall_ms, -serial, event))
+                heapq.heappush(slowest, (event.wall_ms, -next(order), event))
                 if len(slowest) > _TOP:
                     heapq.heappop(slowest)
                     floor = slowest[0][0]
         else:
-            cell.errors.append(event.error)
+            cell.errors[event.error] += 1
             cell.error_ms += event.wall_ms
-    asked = {_Question(*key): cell for key, cell in cells.items()}
+    found = {_Kind(*kind): cell for kind, cell in cells.items()}
     return Summary(
-        series=_series(asked),
-        pass_s=_mean_pass_s(asked),
-        questions=len({question[1:] for question in asked}),
+        series=_series(found),
+        pass_s=_mean_pass_s(found),
+        questions=_distinct(found),
         slowest=[event for *_, event in sorted(slowest, reverse=True)],
-        most_asked=_most_asked(asked),
+        most_asked=_most_asked(found),
     )
 
 
-def _series(asked: Mapping[_Question, _Cell]) -> dict[SeriesKey, Counts]:
+def _series(cells: Mapping[_Kind, _Cell]) -> dict[SeriesKey, Counts]:
     series: dict[SeriesKey, Counts] = defaultdict(Counts)
-    for question, cell in asked.items():
-        counts = series[SeriesKey(question.probe, question.view_id, question.op)]
-        counts.hits += cell.hits
-        counts.coalesced += cell.coalesced
-        counts.forward_passes += cell.passes
-        counts.errors.update(cell.errors)
-        counts.forward_ns += round((cell.pass_ms + cell.error_ms) * 1e6)
+    for kind, cell in cells.items():
+        series[SeriesKey(kind.probe, kind.view_id, kind.op)] += cell.counts()
     return dict(series)
 
 
-def _mean_pass_s(asked: Mapping[_Question, _Cell]) -> dict[tuple[str, str], float]:
+def _mean_pass_s(cells: Mapping[_Kind, _Cell]) -> dict[tuple[str, str], float]:
     passes: Counter[tuple[str, str]] = Counter()
     spent_ms: dict[tuple[str, str], float] = defaultdict(float)
-    for question, cell in asked.items():
-        passes[question.view_id, question.op] += cell.passes
-        spent_ms[question.view_id, question.op] += cell.pass_ms
+    for kind, cell in cells.items():
+        passes[kind.view_id, kind.op] += cell.passes
+        spent_ms[kind.view_id, kind.op] += cell.pass_ms
     return {key: spent_ms[key] / n / 1e3 for key, n in passes.items() if n}
 
 
-def _most_asked(asked: Mapping[_Question, _Cell]) -> list[Asked]:
+def _distinct(cells: Mapping[_Kind, _Cell]) -> int:
+    """Return how many questions there are, whoever asks."""
+    prompts: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for kind, cell in cells.items():
+        prompts[kind[1:]].update(cell.asked)
+    return sum(map(len, prompts.values()))
+
+
+def _most_asked(cells: Mapping[_Kind, _Cell]) -> list[Asked]:
     lookups: Counter[str] = Counter()
     passes: Counter[str] = Counter()
-    for question, cell in asked.items():
-        prompt = question.prompt_hash
-        lookups[prompt] += cell.hits + cell.coalesced + cell.passes + len(cell.errors)
-        passes[prompt] += cell.passes
+    for cell in cells.values():
+        lookups.update(cell.asked)
+        passes.update(cell.paid)
     return [Asked(prompt, n, passes[prompt]) for prompt, n in lookups.most_common(_TOP)]

@@ -18,6 +18,7 @@ from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
 from forwardscope.cli.planning import plan
+from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.traces import traces
 from forwardscope.suite.loading import load_suite
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(plan)
+app.command()(report)
 app.command()(gate)
 app.add_typer(traces, name="trace")
 app.add_typer(dashboards, name="dashboards")

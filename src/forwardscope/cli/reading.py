@@ -49,19 +49,21 @@ class Traces:
 
 
 def _records(reader: TraceReader) -> Iterator[TraceEvent]:
-    found = False
+    records = iter(reader)
     try:
-        for event in reader:
-            found = True
-            yield event
+        first = next(records, None)
+        if first is not None:
+            yield first
+            yield from records
+            return
     except OSError as error:
         raise UserError(f"{reader.path} cannot be read: {error.strerror}") from error
-    if not found and not reader.skipped:
+    if not reader.skipped:
         raise UserError(f"{reader.path} is empty: nothing was asked, or it was traced elsewhere")
-    if not found:
-        lines = "its one line is" if reader.skipped == 1 else f"of its {reader.skipped} lines is"
-        none = "no" if reader.skipped == 1 else "none a"
-        raise UserError(f"{reader.path} is no trace: {lines} {none} JSON object with {_EIGHT}")
+    lines = (
+        "its one line is no" if reader.skipped == 1 else f"of its {reader.skipped} lines is none a"
+    )
+    raise UserError(f"{reader.path} is no trace: {lines} JSON object with {_EIGHT}")
 
 
 def _size(path: Path) -> int:

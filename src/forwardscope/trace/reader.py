@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import IO, Final
@@ -16,6 +16,8 @@ __all__ = ["MAX_LINE_BYTES", "TraceReader"]
 
 #: A longer line is no record of ours; it is skipped without being held in memory.
 MAX_LINE_BYTES: Final = 1 << 20
+#: What is read and decoded at a time; no more than the longest line.
+_BLOCK_BYTES: Final = 1 << 16
 
 
 class TraceReader:
@@ -47,40 +49,45 @@ class TraceReader:
         self.skipped = 0
         with self.path.open("rb") as file:
             self._tell = file.tell
-            for line in _lines(file):
-                if line is None:
-                    self.skipped += 1
-                    continue
-                try:
-                    event = _decode(line)
-                except (msgspec.MsgspecError, ValueError, RecursionError):
-                    if (found := self._foreign(line)) is None:
-                        continue
-                    event = found
-                yield event
+            for lines in self._blocks(file):
+                yield from self._records(lines)
             read = file.tell()
         self._tell = lambda: read
 
-    def _foreign(self, line: bytes) -> TraceEvent | None:
-        """Read what is not just as we write it, or count it as skipped."""
-        if not (stripped := line.strip()):
-            return None
+    def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield whole lines, many at once, but for those longer than `MAX_LINE_BYTES`."""
+        begun, oversized = b"", False
+        while block := file.read(_BLOCK_BYTES):
+            cut = block.rfind(b"\n") + 1
+            if not cut:
+                begun = b"" if oversized else begun + block
+            else:
+                first = block.find(b"\n")
+                oversized = oversized or len(begun) + first >= MAX_LINE_BYTES
+                self.skipped += oversized
+                yield block[first + 1 : cut] if oversized else begun + block[:cut]
+                begun, oversized = block[cut:], False
+            if len(begun) >= MAX_LINE_BYTES:  # not held, but its end is looked for
+                begun, oversized = b"", True
+        self.skipped += oversized
+        yield begun
+
+    def _records(self, lines: bytes) -> Iterable[TraceEvent]:
+        """Decode lines all at once, or, where one is not just as we write it, one by one."""
         try:
-            return TraceEvent.from_dict(json.loads(stripped))
-        except (ValueError, RecursionError):
-            self.skipped += 1
-            return None
+            events = _decode(lines)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return self._one_by_one(lines)
+        ended = lines.count(b"\n")
+        return events if len(events) == ended else self._one_by_one(lines)
+
+    def _one_by_one(self, lines: bytes) -> Iterator[TraceEvent]:
+        """Read lines of which not all are just as we write them."""
+        for line in filter(None, map(bytes.strip, lines.split(b"\n"))):
+            try:
+                yield TraceEvent.from_dict(json.loads(line))
+            except (ValueError, RecursionError):
+                self.skipped += 1
 
 
-_decode = msgspec.json.Decoder(TraceEvent).decode
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """Yield each line, or None for one longer than `MAX_LINE_BYTES`."""
-    while line := file.readline(MAX_LINE_BYTES):
-        if line.endswith(b"\n") or len(line) < MAX_LINE_BYTES:
-            yield line
-            continue
-        while line and not line.endswith(b"\n"):
-            line = file.readline(MAX_LINE_BYTES)
-        yield None
+_decode = msgspec.json.Decoder(TraceEvent).decode_lines

@@ -1,0 +1,82 @@
+"""One page that opens from a disk: tables as HTML, charts as data, its script inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any, Final
+
+from forwardscope.analysis.tables import Column, Table
+
+__all__ = ["chart", "html_table", "page", "paragraph", "section"]
+
+_FOLDER: Final = files("forwardscope.analysis") / "page"
+
+
+def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        title: Plain text.
+        body: Parts that the functions below made.
+        charts: What report.js draws, by the id of the place.
+    """
+    return Template(_read("report.html")).substitute(
+        title=escape(title),
+        styles=_read("uPlot.min.css") + _read("report.css"),
+        body="\n".join(body),
+        # no text in it can end the script that holds it
+        data=json.dumps(charts).replace("<", "\\u003c"),
+        scripts=_read("uPlot.iife.min.js") + _read("report.js"),
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a heading with what stands under it."""
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def paragraph(text: str, *, quiet: bool = False) -> str:
+    """Return a paragraph of plain text."""
+    return f'<p class="quiet">{escape(text)}</p>' if quiet else f"<p>{escape(text)}</p>"
+
+
+def chart(name: str, label: str) -> str:
+    """Return the place of a chart, and what it shows for who cannot see it."""
+    return f'<div class="chart" id="{escape(name)}" role="img" aria-label="{escape(label)}"></div>'
+
+
+def html_table(table: Table) -> str:
+    """Return a table; shares have a bar behind them, and verdicts their colour."""
+    columns, rows = table.shown()
+    kept = [table.columns.index(column) for column in columns]
+    head = "".join(f"<th{_class(column)}>{escape(column.title)}</th>" for column in columns)
+    lines = [
+        "".join(
+            _cell(column, text, row[place])
+            for column, text, place in zip(columns, texts, kept, strict=True)
+        )
+        for texts, row in zip(rows, table.rows, strict=True)
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{whole}</div>'
+
+
+def _cell(column: Column, text: str, value: Any) -> str:
+    if column.key == "verdict":
+        return f'<td class="{escape(text)}">{escape(text)}</td>'
+    if column.key == "hit_rate" and value is not None:
+        return f'<td class="number share" style="--share: {100 * value:.1f}%">{escape(text)}</td>'
+    return f"<td{_class(column)}>{escape(text)}</td>"
+
+
+def _class(column: Column) -> str:
+    return ' class="number"' if column.form else ""
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

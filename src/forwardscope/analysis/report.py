@@ -1,0 +1,210 @@
+"""The report of a run: a result, and what its trace adds, as one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+
+from forwardscope.analysis.curve import SHARES, At, Curve, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.page import chart, html_table, page, paragraph, section
+from forwardscope.analysis.shown import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.shown import summary_tables as tables_of
+from forwardscope.analysis.summary import summarize
+from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.result import SuiteResult
+from forwardscope.trace import TraceEvent
+
+__all__ = ["report"]
+
+#: Dots and steps beyond which a chart shows no more than these.
+_MOST_DOTS, _MOST_SIZES = 5000, 600
+#: Bars a factor of ten.
+_BARS: Final = 4
+
+
+def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
+    """Return the page.
+
+    Args:
+        result: Of the run.
+        events: The run's records, in order; None without a trace, and then the page says
+            what it lacks.
+    """
+    body = [_head(result), section("Verdicts", html_table(_verdicts(result)))]
+    charts: dict[str, Any] = {}
+    if events:
+        charts = {"timeline": _timeline(events), "durations": _durations(events)}
+        body += _of_trace(events, charts)
+    else:
+        note = "The timeline, durations, the cache curve and the slowest passes are in its trace: "
+        body.append(section("Trace", paragraph(f"{note}make the report with --trace FILE.")))
+    body.insert(3 if events else 2, section("Hits by probe and view", html_table(_series(result))))
+    body.append(section("Delivery", *_delivery(result)))
+    return page(f"{result.suite}: forwardscope", body, charts)
+
+
+def _head(result: SuiteResult) -> str:
+    verdict = "passed" if result.passed else "did not pass"
+    stats, use = result.backend_stats, result.cache
+    paid = f"{count(int(stats['forward_passes']))} forward passes"
+    if result.expected_forward_passes is not None:
+        paid += f", {count(result.expected_forward_passes)} expected"
+    lookups = int(stats["cache_hits"] + stats["cache_misses"])
+    cache = f"cache: {use.entries} of {use.max_entries} entries, {use.evictions} evictions"
+    lines = [
+        f"{count(lookups)} lookups, {percent(stats['hit_rate'])} answered without a forward pass; "
+        f"{paid}; {cache if use.enabled else 'the cache is off'}",
+        f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
+        f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
+    ]
+    title = f"<h1>{escape(result.suite)} {verdict}</h1>"
+    return title + paragraph(lines[0]) + paragraph(lines[1], quiet=True)
+
+
+def _verdicts(result: SuiteResult) -> Table:
+    columns = (
+        Column("probe", "probe"),
+        Column("verdict", "verdict"),
+        Column("score", "score", lambda value: f"{value:.2f}"),
+        Column("raw", "raw", lambda value: f"{value:.4g}"),
+        Column("z_score", "z", lambda value: f"{value:+.3g}"),
+        Column("duration_s", "time", seconds),
+        Column("lookups", "lookups", count),
+        Column("forward_passes", "passes", count),
+        Column("message", "message"),
+    )
+    rows = [
+        (
+            one.name,
+            one.verdict.value,
+            one.score,
+            one.raw,
+            one.z_score,
+            one.duration_s,
+            one.stats.lookups,
+            one.stats.forward_passes,
+            one.message,
+        )
+        for one in result.probes
+    ]
+    return Table("verdicts", columns, rows)
+
+
+def _series(result: SuiteResult) -> Table:
+    columns = (
+        Column("probe", "probe"),
+        Column("view", "view"),
+        Column("lookups", "lookups", count),
+        Column("forward_passes", "passes", count),
+        Column("expected", "expected", count),
+        Column("forward_errors", "failed", count, spare=True),
+        Column("hit_rate", "hit rate", percent),
+        Column("forward_s", "time in passes", seconds),
+    )
+    rows = [
+        (
+            OUTSIDE if one.probe is None else one.probe,
+            one.view_id,
+            one.lookups,
+            one.forward_passes,
+            one.expected_forward_passes,
+            one.forward_errors,
+            one.hit_rate,
+            one.forward_s,
+        )
+        for one in result.series
+    ]
+    return Table("series", columns, rows)
+
+
+def _of_trace(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Iterable[str]:
+    """Yield the sections that need a trace, and add their charts."""
+    yield section(
+        "Timeline",
+        chart("timeline", "Forward passes and hits of each probe over the time of the run"),
+        *_thinned(charts["timeline"]),
+    )
+    yield section(
+        "Duration of forward passes",
+        chart("durations", "How many forward passes took how long"),
+    )
+    curve = curve_of(events)
+    best = list(optimum_at(curve, sizes_to_show(curve)))
+    if best:
+        charts["curve"] = _curve(curve, best)
+        worth = [f"{share:.0%} at {count(curve.worth(share))}" for share in SHARES]
+        yield section(
+            "Hit rate by cache size",
+            chart("curve", "Hit rate over the number of entries in the cache"),
+            paragraph(
+                f"Of what an endless cache would answer: {', '.join(worth)} entries. The dots are "
+                "the best by count that any policy could do, had it known what would be asked."
+            ),
+        )
+    yield section("Slowest forward passes", html_table(tables_of(summarize(events))["slowest"]))
+
+
+def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
+    """Return when each lookup ended and of which probe it was, forward passes and hits apart."""
+    begun = min(event.ts - event.wall_ms / 1e3 for event in events)
+    rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
+    step = math.ceil(len(events) / _MOST_DOTS)
+    kept = [one for place, one in enumerate(events) if not one.hit or place % step == 0]
+    kept = sorted(kept[: 2 * _MOST_DOTS], key=lambda event: event.ts)
+    return {
+        "probes": [OUTSIDE if name is None else name for name in rows],
+        "seconds": [round(event.ts - begun, 6) for event in kept],
+        "passes": [None if event.hit else rows[event.probe] for event in kept],
+        "hits": [rows[event.probe] if event.hit else None for event in kept],
+        "left_out": len(events) - len(kept),
+    }
+
+
+def _thinned(timeline: dict[str, Any]) -> Iterable[str]:
+    if timeline["left_out"]:
+        yield paragraph(f"{count(timeline['left_out'])} lookups are not drawn.", quiet=True)
+
+
+def _durations(events: Sequence[TraceEvent]) -> dict[str, Any]:
+    """Return how many passes that succeeded took how long, in bars of equal ratio."""
+    paid = (event for event in events if not event.hit and event.error is None)
+    logs = np.log10([max(event.wall_ms, 1e-3) for event in paid])
+    if not logs.size:
+        return {"labels": [], "counts": []}
+    places = np.floor(logs * _BARS).astype(int)
+    first = int(places.min())
+    counts = np.bincount(places - first)
+    edges = 10 ** (np.arange(first, first + counts.size) / _BARS)
+    return {"labels": [_from(edge) for edge in edges], "counts": counts.tolist()}
+
+
+def _from(edge_ms: float) -> str:
+    return f"{edge_ms / 1e3:.3g} s" if edge_ms >= 1e3 else f"{edge_ms:.3g} ms"
+
+
+def _curve(curve: Curve, best: Sequence[At]) -> dict[str, Any]:
+    at_best = {one.size: one.hits / curve.total for one in best}
+    steps = np.rint(np.geomspace(1, curve.largest, _MOST_SIZES)).astype(int)
+    sizes = sorted(at_best.keys() | set(steps.tolist()))
+    return {
+        "sizes": sizes,
+        "rates": [curve.at(size).hits / curve.total for size in sizes],
+        "best": [at_best.get(size) for size in sizes],
+    }
+
+
+def _delivery(result: SuiteResult) -> Iterable[str]:
+    for one in result.delivery:
+        yield paragraph(f"{one.to}: {one.what}")
+    found = result.reconciliation
+    sides = [f"{count(found.lookups)} lookups"]
+    if found.trace_records is not None:
+        sides.append(f"{count(found.trace_records)} trace records")
+    if found.spans is not None:
+        sides.append(f"{count(sum(found.spans.values()))} spans")
+    yield paragraph(f"{'Reconciled' if found.holds else 'NOT reconciled'}: {', '.join(sides)}.")
+    yield paragraph(", ".join(f"{name} {one}" for name, one in result.versions.items()), quiet=True)
