@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS)
 
-# needs prometheus, prometheus-pushgateway, prometheus-alertmanager, node and npm
+# needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev
 	$(BIN)/pytest $(SERVERS)
 

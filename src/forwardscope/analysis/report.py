@@ -152,9 +152,8 @@ def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
     """Return when each lookup ended and of which probe it was, forward passes and hits apart."""
     begun = min(event.ts - event.wall_ms / 1e3 for event in events)
     rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
-    step = math.ceil(len(events) / _MOST_DOTS)
-    kept = [one for place, one in enumerate(events) if not one.hit or place % step == 0]
-    kept = sorted(kept[: 2 * _MOST_DOTS], key=lambda event: event.ts)
+    passes, hits = ([one for one in events if one.hit is hit] for hit in (False, True))
+    kept = sorted((*_evenly(passes), *_evenly(hits)), key=lambda event: event.ts)
     return {
         "probes": [OUTSIDE if name is None else name for name in rows],
         "seconds": [round(event.ts - begun, 6) for event in kept],
@@ -162,6 +161,11 @@ def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
         "hits": [rows[event.probe] if event.hit else None for event in kept],
         "left_out": len(events) - len(kept),
     }
+
+
+def _evenly(events: Sequence[TraceEvent]) -> Sequence[TraceEvent]:
+    """Return so many of them that their dots can be told apart."""
+    return events[:: math.ceil(len(events) / _MOST_DOTS) or 1]
 
 
 def _thinned(timeline: dict[str, Any]) -> Iterable[str]:

@@ -1,0 +1,174 @@
+"""The page of a run: what is on it, and that nothing in it is more than text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope.analysis.report import report
+from forwardscope.probes import DeltaKL, Probe
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.result import Delivery
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.testing import ScriptedBackend
+
+from .conftest import MakeEvent
+
+Run = tuple[SuiteResult, list[TraceEvent]]
+RunOf = Callable[..., Run]
+
+
+class _Tags(HTMLParser):
+    """All tags, attributes and texts of a page; it must close what it opens."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def run_of(tmp_path: Path) -> RunOf:
+    """Run probes with a trace."""
+
+    def run(*probes: Probe, model: str = "m", name: str = "nightly") -> Run:
+        path = tmp_path / "t.jsonl"
+        path.unlink(missing_ok=True)
+        backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
+        spec = SuiteSpec(
+            version=1, name=name, model=ModelSpec(path=model, adapter="a"), probes=probes
+        )
+        result = run_suite(spec, backend)
+        backend.close()
+        return result, list(TraceReader(path))
+
+    return run
+
+
+@pytest.fixture
+def two(run_of: RunOf) -> Run:
+    return run_of(*(DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two")))
+
+
+def charts(page: str) -> dict[str, Any]:
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return dict(json.loads(data))
+
+
+def cells(page: str) -> list[list[str]]:
+    """The texts of all rows of all tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    return [[unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+
+
+def test_it_has_verdicts_and_series(two: Run) -> None:
+    """Each probe with its verdict and message, each series with what it asked and paid."""
+    result, events = two
+    page = report(result, events)
+    _Tags(page)
+    rows = cells(page)
+    for probe in result.probes:
+        (row,) = (row for row in rows if row[:2] == [probe.name, probe.verdict.value])
+        assert row[-1] == probe.message
+    for one in result.series:
+        asked = [one.probe or "(outside)", one.view_id, str(one.lookups), str(one.forward_passes)]
+        assert asked in [row[:4] for row in rows]
+    assert (
+        "10 lookups, 40.0 % answered without a forward pass; 6 forward passes, 6 expected" in page
+    )
+    assert "Reconciled: 10 lookups, 10 trace records." in page
+
+
+def test_its_charts_are_the_traces(two: Run) -> None:
+    """Every lookup is a dot of its probe, every pass is in a bar, and the curve ends at the top."""
+    result, events = two
+    found = charts(report(result, events))
+    timeline, durations, curve = (found[name] for name in ("timeline", "durations", "curve"))
+    assert timeline["probes"] == ["(outside)", "one", "two"]
+    assert sum(one is not None for one in timeline["passes"]) == 6
+    assert sum(one is not None for one in timeline["hits"]) == 4
+    assert timeline["seconds"] == sorted(timeline["seconds"])
+    assert timeline["seconds"][0] >= 0
+    assert sum(durations["counts"]) == 6
+    assert len(durations["counts"]) == len(durations["labels"])
+    assert curve["rates"][-1] == curve["best"][-1] == 0.4
+    assert curve["sizes"] == sorted(set(curve["sizes"]))
+
+
+def test_without_a_trace_it_says_what_it_lacks(two: Run) -> None:
+    """What the result has is there."""
+    page = report(two[0], None)
+    _Tags(page)
+    assert "--trace FILE" in page
+    assert charts(page) == {}
+    assert 'class="chart"' not in page
+
+
+def test_it_asks_no_network_for_anything(two: Run) -> None:
+    """No address stands in a tag, and the browser is told to refuse any."""
+    tags = _Tags(report(*two)).tags
+    policy = next(one["content"] for tag, one in tags if "http-equiv" in one)
+    assert policy == (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    )
+    for tag, attributes in tags:
+        assert "src" not in attributes
+        assert tag not in ("iframe", "img", "object", "form", "base")
+        assert attributes.get("href") in (None, "data:,")
+
+
+def test_everything_shown_is_escaped(run_of: RunOf) -> None:
+    """Names, paths, messages and what was delivered are text, wherever they stand."""
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    result, events = run_of(DeltaKL(name=evil, prompts=["a", "b", "a"]), model=evil, name=evil)
+    result = result.model_copy(update={"delivery": [Delivery(to=evil, what=evil, ok=True)]})
+    events = [TraceEvent(**{**one.to_dict(), "op": evil, "view_id": evil}) for one in events]
+    page = report(result, events)
+    tags = [tag for tag, _ in _Tags(page).tags]
+    assert (tags.count("script"), tags.count("img")) == (2, 0)
+    assert charts(page)["timeline"]["probes"][1] == evil
+    assert [row for row in cells(page) if evil in row]
+
+
+def test_many_lookups_are_thinned(two: Run, event: MakeEvent) -> None:
+    """The page stays small, and says how many are not drawn."""
+    hits = [event("a", hit=True, ts=float(place)) for place in range(30_000)]
+    page = report(two[0], [event("a", ts=0.0), *hits])
+    timeline = charts(page)["timeline"]
+    assert sum(one is not None for one in timeline["passes"]) == 1
+    assert sum(one is not None for one in timeline["hits"]) == 5000
+    assert "25 000 lookups are not drawn." in page.replace("\u202f", " ")
+    assert len(page) < 1_000_000
+
+
+def test_a_trace_without_passes_or_hits(two: Run, event: MakeEvent) -> None:
+    """What cannot be drawn is left out, and the rest is there."""
+    page = report(two[0], [event("a", hit=True)])
+    assert charts(page)["durations"] == {"labels": [], "counts": []}
+    assert "curve" not in charts(report(two[0], [event("a")]))
+
+
+def test_a_run_that_did_not_pass(run_of: RunOf) -> None:
+    """It says so at its head."""
+    result, events = run_of(DeltaKL(name="one", prompts=["a"], min_mean=1e9))
+    page = report(result, events)
+    assert "<h1>nightly did not pass</h1>" in page
+    assert '<td class="fail">fail</td>' in page
