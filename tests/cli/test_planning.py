@@ -23,7 +23,8 @@ def test_a_plan_in_a_terminal(invoke: Invoke, suite_file: Path) -> None:
     assert ["in", "all", "10", "8", "8"] in rows
     assert ["second", "first", "2"] in rows
     assert told.stdout.endswith(
-        "10 lookups cost 8 forward passes where nothing is evicted, a hit rate of 20.0 %\n"
+        "10 lookups of 8 distinct questions: as many forward passes where nothing is evicted, "
+        "a hit rate of 20.0 %\n"
         "max_entries 256 is enough; so would be 3\n"
     )
 

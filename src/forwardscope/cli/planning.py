@@ -106,11 +106,15 @@ def _rows(tables: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
 
 def _told(spec: SuiteSpec, endless: Plan, own: Plan, enough: int) -> list[str]:
     total, paid = endless.total, endless.forward_passes
-    first = f"{count(total.lookups)} lookups cost {count(paid)} forward passes"
+    asked = f"{count(total.lookups)} lookups"
     if not spec.cache.enabled:
-        return [f"{first}: the suite's cache is off, and nothing is kept between calls"]
+        off = "the suite's cache is off, and nothing is kept between calls"
+        return [f"{asked} cost {count(paid)} forward passes: {off}"]
     again = own.forward_passes - paid
-    lines = [f"{first} where nothing is evicted, a hit rate of {percent(total.hit_rate)}"]
+    lines = [
+        f"{asked} of {count(paid)} distinct questions: as many forward passes where nothing is "
+        f"evicted, a hit rate of {percent(total.hit_rate)}"
+    ]
     if again:
         lines.append(
             f"with max_entries {count(spec.cache.max_entries)} it pays {count(again)} more: "

@@ -39,7 +39,7 @@
         axis({ size: 60 }),
       ],
       series: [
-        { label: "duration", value: (_, place) => (place == null ? "–" : labels[place]) },
+        { label: "from", value: (_, place) => (place == null ? "–" : labels[place]) },
         {
           label: "forward passes", stroke: color("pass"), fill: color("pass"), value: (_, n) => whole(n),
           paths: uPlot.paths.bars({ size: [0.85] }), points: { show: false },
