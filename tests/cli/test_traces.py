@@ -99,6 +99,24 @@ def test_several_files_are_one(invoke: Invoke, path: Path) -> None:
     assert said["total"][0]["lookups"] == 114 + 4
 
 
+@pytest.mark.parametrize("command", ["summary", "curve", "why"])
+def test_a_pipe_is_a_stream(invoke: Invoke, path: Path, command: str) -> None:
+    """What needs one reading takes it; what needs two says so."""
+    read, write = os.pipe()
+    os.write(write, path.read_bytes())
+    os.close(write)
+    options = ["--miss", 1] if command == "why" else ["--format", "json"]
+    told = invoke("trace", command, f"/dev/fd/{read}", *options)
+    os.close(read)
+    if command == "why":
+        assert told.exit_code == 2
+        assert "is no plain file, and is read more than once" in told.stderr
+    else:
+        assert told.exit_code == 0
+        said = json.loads(told.stdout)
+        assert (said["total"][0] if command == "summary" else said)["lookups"] == 2
+
+
 def test_torn_lines_are_told(invoke: Invoke, path: Path) -> None:
     """On stderr, with their number; the others count."""
     path.write_bytes(path.read_bytes() + b"{torn\n" + _HIT.to_line()[:40])

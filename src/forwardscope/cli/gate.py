@@ -15,7 +15,7 @@ from forwardscope.analysis.gate import Check, Limits, as_junit, compare, compari
 from forwardscope.analysis.recorded import Recorded, is_result, recorded_result, recorded_trace
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich, plain
 from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.reading import Traces
+from forwardscope.cli.reading import Traces, must_be_a_file
 from forwardscope.errors import OutputError
 
 __all__ = ["gate"]
@@ -78,6 +78,7 @@ def gate(
 
 
 def _recorded(path: Path) -> Recorded:
+    must_be_a_file(path)
     if is_result(path):
         return recorded_result(path)
     return recorded_trace(path, Traces([path]))

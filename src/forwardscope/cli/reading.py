@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from forwardscope.errors import UserError
 from forwardscope.trace import TraceEvent, TraceReader
 
-__all__ = ["Traces"]
+__all__ = ["Traces", "must_be_a_file"]
 
 _EIGHT: Final = "ts, probe, view_id, prompt_hash, top_k, op, wall_ms and hit"
 
@@ -46,6 +46,18 @@ class Traces:
         with _Bar(self, sum(_size(reader.path) for reader in self._readers)):
             for reader in self._readers:
                 yield from _records(reader)
+
+
+def must_be_a_file(path: Path) -> None:
+    """Refuse a pipe, which can be read once only.
+
+    Raises:
+        UserError: It is one, or something like it.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(
+            f"{path} is no plain file, and is read more than once; write it to one first"
+        )
 
 
 def _records(reader: TraceReader) -> Iterator[TraceEvent]:

@@ -25,7 +25,7 @@ from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
 from forwardscope.analysis.why import explain
 from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.reading import Traces
+from forwardscope.cli.reading import Traces, must_be_a_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, UserError
 
@@ -154,6 +154,7 @@ def why(
     with mistakes_exit_with_two():
         if (miss is None) == (not prompt_hash):
             raise UserError("name a miss by --miss N, or a prompt by --prompt-hash HASH")
+        must_be_a_file(file)
         found = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
         if not found:
             which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import IO, Final
@@ -30,6 +30,7 @@ class TraceReader:
     Attributes:
         path: The file.
         skipped: Lines skipped by the iteration so far.
+        position: Bytes read by it so far.
 
     Raises:
         OSError: The file cannot be opened (on iteration).
@@ -38,26 +39,19 @@ class TraceReader:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path: Final = Path(path)
         self.skipped = 0
-        self._tell: Callable[[], int] = int
-
-    @property
-    def position(self) -> int:
-        """Bytes that the iteration has read; safe to ask from another thread."""
-        return self._tell()
+        self.position = 0
 
     def __iter__(self) -> Iterator[TraceEvent]:
-        self.skipped = 0
+        self.skipped = self.position = 0
         with self.path.open("rb") as file:
-            self._tell = file.tell
             for lines in self._blocks(file):
                 yield from self._records(lines)
-            read = file.tell()
-        self._tell = lambda: read
 
     def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
         """Yield whole lines, many at once, but for those longer than `MAX_LINE_BYTES`."""
         begun, oversized = b"", False
         while block := file.read(_BLOCK_BYTES):
+            self.position += len(block)
             cut = block.rfind(b"\n") + 1
             if not cut:
                 begun = b"" if oversized else begun + block
