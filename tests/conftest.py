@@ -38,6 +38,22 @@ class HandClock:
         return 1_000_000_000_000_000 + self.ns - self._START_NS
 
 
+class SteppingClock(HandClock):
+    """A clock that moves at each reading of durations, by as much as it was told."""
+
+    step_ms = 0
+
+    def perf_counter_ns(self) -> int:
+        self.advance_ms(self.step_ms)
+        return super().perf_counter_ns()
+
+
+@pytest.fixture
+def stepping_clock() -> SteppingClock:
+    """A clock under which whatever lies between two readings takes `step_ms`."""
+    return SteppingClock()
+
+
 @pytest.fixture
 def clock() -> HandClock:
     """A clock to give to a backend, and to move by hand."""
@@ -48,18 +64,18 @@ class Watchful(str):
     """A part of a key that may be looked up only while a lock is held."""
 
     __slots__ = ("lock",)
-    lock: threading.Lock
+    lock: threading.RLock
 
     def __hash__(self) -> int:
-        assert self.lock.locked(), "looked up outside the lock"
+        assert self.lock._is_owned(), "looked up outside the lock"
         return super().__hash__()
 
 
 @pytest.fixture
-def watchful() -> Callable[[threading.Lock, str], str]:
+def watchful() -> Callable[[threading.RLock, str], str]:
     """Make a string that shows whether a map is looked into outside its lock."""
 
-    def make(lock: threading.Lock, text: str) -> str:
+    def make(lock: threading.RLock, text: str) -> str:
         part = Watchful(text)
         part.lock = lock
         return part

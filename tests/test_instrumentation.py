@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation, BackendStats, TraceWriter
-from forwardscope.core.flight import Flight
-from forwardscope.core.keys import LookupKey
+from forwardscope import MISS, BackendInstrumentation, BackendStats, ForwardCache, TraceWriter
 from forwardscope.core.ledger import SeriesKey
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
@@ -148,19 +146,17 @@ def test_compute_may_ask_its_own_key() -> None:
 
 
 def test_stored_while_it_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another thread stores between the look and the claim is a hit, also for who joined."""
+    """What another thread stores between the look and the claim is a hit."""
     backend, key = BackendInstrumentation(), (_OP, _VIEW, "p", _TOP_K)
-    join, joined = backend._flights.join, []
+    generation = ForwardCache.generation.fget
+    assert generation is not None
 
-    def late(key: LookupKey, flight: Flight) -> Flight | None:
-        backend.cache.put(key, "theirs")
-        other = join(key, flight)
-        joined.append(join(key, Flight(0)))
-        return other
+    def late(cache: ForwardCache) -> int:
+        backend.cache.put(key, "theirs", generation=0)
+        return int(generation(cache))
 
-    monkeypatch.setattr(backend._flights, "join", late)
+    monkeypatch.setattr(ForwardCache, "generation", property(late))
     assert backend.cached(*key, _never) == "theirs"
-    assert [flight.wait() for flight in joined if flight] == ["theirs"]
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (1, 0)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation
-from forwardscope.core.flight import Flight
-from forwardscope.core.keys import LookupKey, prompt_hash
+from forwardscope import MISS, BackendInstrumentation, ForwardCache
+from forwardscope.core.keys import prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
 _OP, _VIEW, _TOP_K = "rolling_logprob", "ft", 0
@@ -186,21 +185,18 @@ def test_failing_batch(backend: BackendInstrumentation, error: BaseException) ->
 def test_stored_while_it_is_claimed(
     backend: BackendInstrumentation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another thread stores between the look and the claim is a hit, also for who joined."""
-    join, joined = backend._flights.join, []
+    """What another thread stores between the look and the claim is a hit."""
+    generation = ForwardCache.generation.fget
+    assert generation is not None
 
-    def late(key: LookupKey, flight: Flight) -> Flight | None:
-        if key == _key("a"):
-            backend.cache.put(key, "theirs")
-        other = join(key, flight)
-        joined.append(join(key, Flight(0)))
-        return other
+    def late(cache: ForwardCache) -> int:
+        backend.cache.put(_key("a"), "theirs", generation=0)
+        return int(generation(cache))
 
-    monkeypatch.setattr(backend._flights, "join", late)
+    monkeypatch.setattr(ForwardCache, "generation", property(late))
     model = _Model("ab")
     assert _ask(backend, "ab", model) == ["theirs", "B"]
     assert model.calls == [[1]]
-    assert [flight.wait() for flight in joined if flight] == ["theirs", "B"]
     assert (_counts(backend).hits, _counts(backend).forward_passes) == (1, 1)
 
 

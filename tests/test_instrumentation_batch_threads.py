@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope import BackendInstrumentation
-from forwardscope.core.flight import Flight
+from forwardscope import BackendInstrumentation, ForwardCache
 from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
@@ -137,25 +136,25 @@ def test_single_joins_a_batch(
     assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (1, 2)
 
 
-def _claim_in_step(backend: BackendInstrumentation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold each of two threads after its first claim until the other has its own."""
-    join, first, claimed = backend._flights.join, threading.Barrier(2), set()
+def _claim_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold each of two threads, once it has looked, until the other has looked too."""
+    generation, both, seen = ForwardCache.generation.fget, threading.Barrier(2), set()
+    assert generation is not None
 
-    def in_step(key: LookupKey, flight: Flight) -> Flight | None:
-        other = join(key, flight)
-        if threading.get_ident() not in claimed:
-            claimed.add(threading.get_ident())
-            first.wait(_PATIENCE_S)
-        return other
+    def in_step(cache: ForwardCache) -> int:
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            both.wait(_PATIENCE_S)
+        return int(generation(cache))
 
-    monkeypatch.setattr(backend._flights, "join", in_step)
+    monkeypatch.setattr(ForwardCache, "generation", property(in_step))
 
 
 def test_overlapping_batches_in_opposite_order(
     backend: BackendInstrumentation, in_thread: InThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two batches that each hold what the other needs next compute first and wait after."""
-    _claim_in_step(backend, monkeypatch)
+    """Of two batches that miss the same prompts, one claims all of them and the other waits."""
+    _claim_together(monkeypatch)
     calls: dict[str, list[list[int]]] = {"abc": [], "cba": []}
 
     def ask(prompts: str) -> list[str]:
@@ -167,11 +166,10 @@ def test_overlapping_batches_in_opposite_order(
 
     futures = [in_thread(lambda: ask("abc")), in_thread(lambda: ask("cba"))]
     assert [future.result(_PATIENCE_S) for future in futures] == [list("ABC"), list("CBA")]
-    # each led its own first prompt; one of the two, whoever came first, led `b` as well
-    assert sorted(calls.values()) == [[[0]], [[0, 1]]]
+    assert sorted(calls.values()) == [[], [[0, 1, 2]]]
     counts = _counts(backend)
     assert (counts.forward_passes, counts.hits + counts.coalesced) == (3, 3)
-    assert _batches(backend) == (2, 3, 2)
+    assert _batches(backend) == (1, 3, 3)
 
 
 def test_what_others_failed_is_computed_in_one_more_call(

@@ -72,7 +72,7 @@ class _Model:
     def ask(self, call: _Call, new_values: Sequence[int]) -> list[int] | None:
         """Return the values that the call must give, or None where it must raise."""
         values: dict[str, int] = {}
-        for prompt in dict.fromkeys(call.prompts):
+        for prompt in call.prompts:
             if (call.view_id, prompt) in self.entries:
                 self.entries.move_to_end((call.view_id, prompt))
                 values[prompt] = self.entries[call.view_id, prompt]

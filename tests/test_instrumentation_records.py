@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from forwardscope import BackendInstrumentation, instrumentation
-from forwardscope.core.keys import LookupKey, prompt_hash
+from forwardscope.core.keys import prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
 _OP, _VIEW, _TOP_K = "rolling_logprob", "ft", 8
@@ -129,17 +129,11 @@ def test_wall_time_is_split(backend: BackendInstrumentation, clock: Any) -> None
     assert (_counts(backend).scoring_ns, _counts(backend).forward_ns) == (42_000_000, 42_000_000)
 
 
-def test_wall_time_of_a_hit_is_its_lookup(
-    backend: BackendInstrumentation, clock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wall_time_of_a_hit_is_its_lookup(tmp_path: Path, stepping_clock: Any) -> None:
     """A slow look into the cache is a slow hit; no compute time is counted for it."""
-    get = backend.cache.get
-
-    def slow(key: LookupKey) -> Any:
-        clock.advance_ms(6)
-        return get(key)
-
-    monkeypatch.setattr(backend.cache, "get", slow)
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", clock=stepping_clock)
+    backend.cache.put((_OP, _VIEW, "x", _TOP_K), 0)
+    stepping_clock.step_ms = 6
     _ask(backend, "x", lambda: 0)
     assert _values(backend, "wall_ms") == [6.0]
     assert (_counts(backend).scoring_ns, _counts(backend).forward_ns) == (6_000_000, 0)
@@ -161,25 +155,18 @@ def test_wall_time_of_a_batch_is_divided_evenly(
     assert backend.stats.scoring_wall_s == 0.008
 
 
-@pytest.mark.parametrize(("prompts", "share"), [("x", 6.0), ("xyxy", 3.0), ("xyyy", 3.0)])
+@pytest.mark.parametrize(("prompts", "share"), [("x", 6.0), ("xyxy", 1.5), ("xyyy", 1.5)])
 def test_hits_of_a_batch_share_the_time_of_the_look(
-    backend: BackendInstrumentation,
-    clock: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    prompts: str,
-    share: float,
+    tmp_path: Path, stepping_clock: Any, prompts: str, share: float
 ) -> None:
     """Each has an even part of what it took to look all of them up."""
-    get = backend.cache.get
-
-    def slow(key: LookupKey) -> Any:
-        clock.advance_ms(6)
-        return get(key)
-
-    monkeypatch.setattr(backend.cache, "get", slow)
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", clock=stepping_clock)
+    for prompt in "xy":
+        backend.cache.put((_OP, _VIEW, prompt, _TOP_K), 0)
+    stepping_clock.step_ms = 6
     _ask_batch(backend, prompts)
     assert _values(backend, "wall_ms") == [share] * len(prompts)
-    assert _counts(backend).forward_ns == 0
+    assert (_counts(backend).scoring_ns, _counts(backend).forward_ns) == (6_000_000, 0)
 
 
 def test_compute_can_tell_its_tokens(backend: BackendInstrumentation) -> None:

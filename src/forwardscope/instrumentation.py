@@ -17,20 +17,19 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from forwardscope.core.batch import Answer, BatchCall
-from forwardscope.core.cache import MISS, DisabledCache, ForwardCache
+from forwardscope.core.cache import MISS, DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
 from forwardscope.core.flight import Flight, Flights, ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import Batch, Counts, Ledger
+from forwardscope.core.ledger import MAX_SERIES, Batch, Counts, Ledger
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
-from forwardscope.telemetry.spans import DEFAULT_BUDGET, LookupSpans, ids_of
-from forwardscope.trace.record import TraceEvent
+from forwardscope.telemetry.spans import DEFAULT_BUDGET, NOWHERE, LookupSpans, Place
+from forwardscope.trace.record import HitLine, TraceEvent, ids_of_line
 from forwardscope.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.trace import TracerProvider
 
 __all__ = ["BackendInstrumentation"]
@@ -87,26 +86,47 @@ class BackendInstrumentation:
         make_cache = ForwardCache if cache_enabled else DisabledCache
         self.name = name
         self.cache = make_cache(cache_maxsize, max_bytes=cache_max_bytes)
-        self.ledger = Ledger()
+        self.ledger = Ledger(self.cache.lock)
         self.stats = self.ledger.live_stats()
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.trace = TraceWriter(trace_path)
         self._clock = clock
+        self._now = clock.perf_counter_ns
+        self._lock = self.cache.lock
+        self._entries = self.cache.entries
         self._flights = Flights()
         self._probe: str | None = None
         self._run_id: str | None = None
+        self._series: dict[tuple[str, str, int], _Series] = {}
+        self._ids: tuple[Place | None, bytes] = (None, ids_of_line(None, None))
+
+    @property
+    def trace(self) -> TraceWriter:
+        """The trace writer; see the class."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, writer: TraceWriter) -> None:
+        self._trace = writer
+        self._traced = writer.enabled
+        # one of another kind is given events to make its own of
+        self._writes_lines = self._traced and type(writer) is TraceWriter
 
     def set_current_probe(self, name: str | None) -> None:
         """Label the lookups of all threads from now on; None means outside any probe.
 
         It also begins a new budget of hit spans.
         """
-        self._probe = name
+        with self._lock:
+            self._probe = name
+            self._series = {}
         self.spans.probe_began(inside=name is not None)
 
     def set_run_id(self, run_id: str | None) -> None:
         """Mark the trace records of all threads from now on with a run's id."""
-        self._run_id = run_id
+        with self._lock:
+            self._run_id = run_id
+            self._series = {}
 
     def report_tokens(self, tokens: Sequence[int]) -> None:
         """Tell, from inside a compute, how many tokens each of its prompts has.
@@ -148,14 +168,25 @@ class BackendInstrumentation:
             BaseException: Whatever `compute` raised, unchanged; nothing is
                 stored then.
         """
-        start = self._clock.perf_counter_ns()
+        start = self._now()
         key = (op, view_id, prompt, top_k)
-        value = self.cache.get(key)
-        if value is MISS:
-            value = self._miss(key, start, compute)
-        else:
-            self._record_answered(key, start, "hit")
-        return value  # type: ignore[no-any-return]
+        entries = self._entries
+        with self._lock:
+            entry = entries.get(key)
+            if entry is not None:
+                entries.move_to_end(key)
+                series = entry.series
+                if series is None or series.home is not self._series:
+                    series = entry.series = self._series_of(key)
+                counts = series.counts
+                end = self._now()
+                counts.hits += 1
+                counts.scoring_ns += end - start
+        if entry is None:
+            return self._miss(key, start, compute)  # type: ignore[no-any-return]
+        if self._traced or self.spans.active:
+            self._show_hit(key, entry, series, start, end)
+        return entry.value  # type: ignore[no-any-return]
 
     def cached_batch(
         self,
@@ -189,9 +220,13 @@ class BackendInstrumentation:
             BaseException: Whatever `compute_misses` raised, unchanged. None of
                 the batch is stored then.
         """
-        start = self._clock.perf_counter_ns()
+        start = self._now()
+        self.spans.refresh_at(start)
+        if not self.spans.active:
+            entries = self._all_stored(op, view_id, prompts, top_k, start)
+            if entries is not None:
+                return [entry.value for entry in entries]
         keys = [(op, view_id, prompt, top_k) for prompt in prompts]
-        self.spans.refresh()
         span = self.spans.batch(op, view_id, top_k, start) if self.spans.active else None
 
         def forward(indices: list[int]) -> ForwardPass:
@@ -209,45 +244,133 @@ class BackendInstrumentation:
         finally:
             self._record_batch(op, view_id, call, start, span, error)
 
+    # -- the quick way of a batch -------------------------------------------------------
+
+    def _all_stored(
+        self, op: str, view_id: str, prompts: Sequence[str], top_k: int, start: int
+    ) -> list[Entry] | None:
+        """Look up all prompts in one step and count them, or return None where one is missing."""
+        found = []
+        entries = self._entries
+        with self._lock:
+            for prompt in prompts:
+                key = (op, view_id, prompt, top_k)
+                entry = entries.get(key)
+                if entry is None:
+                    return None
+                entries.move_to_end(key)
+                found.append(entry)
+            series = self._series_of((op, view_id, "", top_k))
+            spent = self._now() - start
+            series.counts.hits += len(found)
+            series.counts.scoring_ns += spent
+        if self._traced and found:
+            self._write_hits((op, view_id, "", top_k), prompts, found, series, spent)
+        return found
+
     # -- the way of a single miss -------------------------------------------------------
 
     def _miss(self, key: LookupKey, start: int, compute: Callable[[], Any]) -> Any:
         while True:
             flight = Flight(self.cache.generation)
             try:
-                other = self._flights.join(key, flight)
+                with self._lock:
+                    entry = self._entries.get(key)
+                    other = self._flights.join(key, flight) if entry is None else None
+                if entry is not None:  # stored between our look and our claim
+                    self.cache.get(key)
+                    self._record_answered(key, start, "hit")
+                    return entry.value
                 if other is None or ForwardPass.current() is not None:
                     return self._lead(key, flight, start, compute)
             finally:
-                self._flights.land(key, flight)
+                if flight.leads:
+                    with self._lock:
+                        self._flights.land(key, flight)
+                flight.wake()
             value = other.wait()
             if value is not MISS:
                 self._record_answered(key, start, "coalesced")
                 return value
 
     def _lead(self, key: LookupKey, flight: Flight, start: int, compute: Callable[[], Any]) -> Any:
-        value = self.cache.get(key)
-        if value is not MISS:  # stored between our look and our claim
-            flight.value = value
-            self._record_answered(key, start, "hit")
-            return value
-        forward = self._forward(key, start)
+        self.spans.refresh_at(start)
+        if self.spans.active:
+            forward: ForwardPass = self.spans.forward(_question(key), start)
+        else:
+            forward = ForwardPass(self._clock)
+        entry = None
         try:
             with forward:
                 value = compute()
-                self.cache.put(key, value, generation=flight.generation)
+                entry = self.cache.entry_of(key, value)
+            flight.value = value
         finally:
-            self._record_miss(key, start, forward)
-        flight.value = value
+            self._record_miss(key, flight, start, forward, entry)
         return value
 
-    def _forward(self, key: LookupKey, start: int) -> ForwardPass:
-        self.spans.refresh()
-        if self.spans.active:
-            return self.spans.forward(_question(key), start)
-        return ForwardPass(self._clock)
-
     # -- records ------------------------------------------------------------------------
+
+    def _series_of(self, key: LookupKey) -> _Series:
+        """Return what is the same for all hits of a kind under this probe; the lock is held."""
+        op, view_id, _, top_k = key
+        series = self._series.get((op, view_id, top_k))
+        if series is None:
+            if len(self._series) >= MAX_SERIES:
+                self._series.clear()
+            series = _Series(
+                self._series,
+                self.ledger.counts(self._probe, view_id, op),
+                HitLine(self._probe, view_id, top_k, op, self._run_id),
+            )
+            self._series[op, view_id, top_k] = series
+        return series
+
+    def _show_hit(
+        self, key: LookupKey, entry: Entry, series: _Series, start: int, end: int
+    ) -> None:
+        """Give a hit that was counted its span and its line."""
+        spans, place = self.spans, None
+        digest = entry.digest or _digest(entry, key[2])
+        if spans.active:
+            place = spans.place()
+            question = (key[0], key[1], digest.decode("ascii"), key[3])
+            spans.answered(question, "hit", start, end, place.context)
+        if self._writes_lines:
+            of_place, ids = self._ids
+            if of_place is not place:
+                ids = ids_of_line(*(place or NOWHERE)[1:])
+                self._ids = (place, ids)
+            ts, wall_ms = self._clock.time_ns() / 1e9, (end - start) / 1e6
+            self._trace.write_lines(series.line.fill(ts, digest, wall_ms, ids), 1)
+        elif self._traced:
+            answer = Answer("hit", end - start)
+            self._trace.write(self._event(_question(key), answer, self._probe, place))
+
+    def _write_hits(
+        self,
+        asked: LookupKey,
+        prompts: Sequence[str],
+        entries: Sequence[Entry],
+        series: _Series,
+        spent_ns: int,
+    ) -> None:
+        """Append the lines of a batch of hits, each with an even share of its time."""
+        share = spent_ns // len(entries)
+        digests = [
+            entry.digest or _digest(entry, prompt)
+            for entry, prompt in zip(entries, prompts, strict=True)
+        ]
+        if self._writes_lines:
+            ts, wall_ms = self._clock.time_ns() / 1e9, share / 1e6
+            fill, ids = series.line.fill, ids_of_line(None, None)
+            lines = b"".join([fill(ts, digest, wall_ms, ids) for digest in digests])
+            self._trace.write_lines(lines, len(digests))
+            return
+        op, view_id, _, top_k = asked
+        answer, probe = Answer("hit", share), self._probe
+        questions = [(op, view_id, digest.decode("ascii"), top_k) for digest in digests]
+        self._trace.write_batch([self._event(one, answer, probe, None) for one in questions])
 
     def _record_answered(
         self, key: LookupKey, start: int, result: Literal["hit", "coalesced"]
@@ -261,27 +384,38 @@ class BackendInstrumentation:
         if not (spans.active or trace.enabled):
             return
         question = _question(key)
-        parent = None
+        place = None
         if spans.active:
-            parent = spans.parent()
-            spans.answered(question, result, start, end, parent)
+            place = spans.place()
+            spans.answered(question, result, start, end, place.context)
         if trace.enabled:
-            trace.write(self._event(question, Answer(result, end - start), probe, parent))
+            trace.write(self._event(question, Answer(result, end - start), probe, place))
 
-    def _record_miss(self, key: LookupKey, start: int, forward: ForwardPass) -> None:
-        op, view_id, _, _ = key
-        probe = self._probe
-        end = self._clock.perf_counter_ns()
-        exemplar = self._exemplar(forward, forward.spent_ns)
-        self.ledger.miss(probe, view_id, op, end - start, forward.spent_ns, forward.error, exemplar)
-        parent = None
+    def _record_miss(
+        self,
+        key: LookupKey,
+        flight: Flight,
+        start: int,
+        forward: ForwardPass,
+        entry: Entry | None,
+    ) -> None:
+        forward_ns = forward.spent_ns
+        exemplar = self._exemplar(forward, forward_ns) if forward.trace_id else None
+        with self._lock:
+            if entry is not None:
+                self.cache.store(key, entry, flight.generation)
+            self._flights.land(key, flight)
+            probe, counts = self._probe, self._series_of(key).counts
+            end = self._now()
+            self.ledger.miss(counts, key[0], end - start, forward_ns, forward.error, exemplar)
+        place = None
         if isinstance(forward, SpannedPass):
-            parent = forward.parent
+            place = Place.of(forward.parent)
             forward.end_lookups(end)
         if self.trace.enabled:
             tokens = forward.tokens[0] if forward.tokens else None
             answer = Answer("miss", forward.spent_ns, start, None, tokens, forward.error)
-            event = self._event(_question(key), answer, probe, parent, forward.trace_id)
+            event = self._event(_question(key), answer, probe, place, forward.trace_id)
             self.trace.write(event)
 
     def _record_batch(
@@ -303,13 +437,13 @@ class BackendInstrumentation:
         if span is None and not self.trace.enabled:
             return
         answers = [(_question(key), answer) for key, answer in lookups]
-        parent = None
+        place = None
         if span is not None:
             self.spans.end_batch(span, answers, call.forwards, error, end)
-            parent = span.inside
+            place = Place.of(span.inside)
         if self.trace.enabled:
             self.trace.write_batch(
-                [self._event(question, answer, probe, parent) for question, answer in answers]
+                [self._event(question, answer, probe, place) for question, answer in answers]
             )
 
     def _batch(self, forward: ForwardPass) -> Batch:
@@ -326,13 +460,13 @@ class BackendInstrumentation:
         question: Question,
         answer: Answer,
         probe: str | None,
-        parent: Context | None,
+        place: Place | None,
         trace_id: str | None = None,
     ) -> TraceEvent:
         op, view_id, digest, top_k = question
         parent_id = None
-        if parent is not None:
-            trace_id, parent_id = ids_of(parent, trace_id)
+        if place is not None:
+            trace_id, parent_id = place.trace_id or trace_id, place.parent_id
         return TraceEvent(
             ts=self._clock.time_ns() / 1e9,
             probe=probe,
@@ -350,6 +484,28 @@ class BackendInstrumentation:
             trace_id=trace_id,
             parent_id=parent_id,
         )
+
+
+class _Series:
+    """What all hits of one op, view and top_k have in common while a probe is current.
+
+    Attributes:
+        home: The map that it stands in, which says whether it still holds.
+        counts: Where they are counted.
+        line: Their line in the trace.
+    """
+
+    __slots__ = ("counts", "home", "line")
+
+    def __init__(self, home: object, counts: Counts, line: HitLine) -> None:
+        self.home = home
+        self.counts = counts
+        self.line = line
+
+
+def _digest(entry: Entry, prompt: str) -> bytes:
+    entry.digest = prompt_hash(prompt).encode("ascii")
+    return entry.digest
 
 
 def _question(key: LookupKey) -> Question:

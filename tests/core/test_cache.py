@@ -204,11 +204,11 @@ def test_disabled_cache_keeps_nothing() -> None:
 
 
 def test_entries_are_touched_under_the_lock_alone(
-    watchful: Callable[[threading.Lock, str], str],
+    watchful: Callable[[threading.RLock, str], str],
 ) -> None:
     """Neither reading, writing nor clearing looks at an entry outside the one lock."""
     cache = ForwardCache(1)
-    lock = cache._lock
+    lock = cache.lock
     key = ("op", watchful(lock, "view"), "prompt", 8)
     assert cache.get(key) is MISS
     cache.put(key, 1)
@@ -217,7 +217,7 @@ def test_entries_are_touched_under_the_lock_alone(
 
     class Value:
         def __del__(self) -> None:
-            dropped.append(lock.locked())
+            dropped.append(lock._is_owned())
 
     dropped: list[bool] = []
     cache.put("another", Value())

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -23,6 +24,13 @@ series = st.builds(
 durations = st.integers(0, 10**9)
 errors = st.sampled_from(["ValueError", "KeyboardInterrupt"])
 few = st.integers(0, 5)
+
+
+def _miss(
+    ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
+) -> None:
+    with ledger._lock:
+        ledger.miss(ledger.counts(probe, view_id, op), op, *outcome, **more)
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -47,12 +55,12 @@ class LedgerModel(RuleBasedStateMachine):
 
     @rule(key=series, ns=durations, forward_ns=durations)
     def forward_pass(self, key: SeriesKey, ns: int, forward_ns: int) -> None:
-        self.ledger.miss(*key, ns, forward_ns)
+        _miss(self.ledger, *key, ns, forward_ns)
         self._count(key, passes=1, scoring_ns=ns, forward_ns=forward_ns)
 
     @rule(key=series, ns=durations, forward_ns=durations, error=errors)
     def forward_error(self, key: SeriesKey, ns: int, forward_ns: int, error: str) -> None:
-        self.ledger.miss(*key, ns, forward_ns, error)
+        _miss(self.ledger, *key, ns, forward_ns, error)
         self._count(key, **{error: 1}, scoring_ns=ns, forward_ns=forward_ns)
 
     @rule(
@@ -127,7 +135,7 @@ def test_series_past_the_limit_fold_into_other() -> None:
     for number in range(MAX_SERIES):
         ledger.hit(None, f"scaled_{number}", "op", 1)
     ledger.hit("probe", "late_1", "op", 1)
-    ledger.miss("probe", "late_2", "other_op", 1, 1, "ValueError")
+    _miss(ledger, "probe", "late_2", "other_op", 1, 1, "ValueError")
     ledger.add(None, "late_3", "op", Counts(coalesced=2), [Batch(3)])
     ledger.hit(None, "scaled_7", "op", 1)
     snapshot = ledger.snapshot()
@@ -141,9 +149,9 @@ def test_series_past_the_limit_fold_into_other() -> None:
 def test_snapshot_is_a_copy() -> None:
     """Neither a later count nor a change to the copy reaches the other."""
     ledger, key = Ledger(), SeriesKey("probe", "base", "op")
-    ledger.miss(*key, 5, 4, "ValueError")
+    _miss(ledger, *key, 5, 4, "ValueError")
     taken = ledger.snapshot()
-    ledger.miss(*key, 5, 4, "ValueError")
+    _miss(ledger, *key, 5, 4, "ValueError")
     ledger.hit(*key, 1)
     assert taken == {key: Counts(errors=Counter(ValueError=1), scoring_ns=5, forward_ns=4)}
     taken[key].hits = 99
@@ -180,7 +188,7 @@ def test_counts_of_one_series() -> None:
 
 
 def test_series_are_touched_under_the_lock_alone(
-    watchful: Callable[[threading.Lock, str], str], monkeypatch: pytest.MonkeyPatch
+    watchful: Callable[[threading.RLock, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each way to count, the snapshot and the totals hold the one lock while they look."""
     ledger = Ledger()
@@ -188,13 +196,13 @@ def test_series_are_touched_under_the_lock_alone(
     view = watchful(lock, "base")
     ledger.hit(None, view, "op", 1)
     ledger.coalesced(None, view, "op", 1)
-    ledger.miss(None, view, "op", 1, 1)
+    _miss(ledger, None, view, "op", 1, 1)
     ledger.add(None, view, "op", Counts(hits=1))
     (key,) = ledger.snapshot()
     assert key == SeriesKey(None, "base", "op")
 
     def watched(counts: Counts) -> int:
-        held.append(lock.locked())
+        held.append(lock._is_owned())
         return counts.forward_passes
 
     monkeypatch.setattr(Counts, "misses", property(watched))
@@ -211,7 +219,7 @@ def test_threads_lose_no_count() -> None:
         for _ in range(each):
             ledger.hit(None, "base", "op", 1)
             ledger.coalesced(None, "base", "op", 1)
-            ledger.miss(None, "base", "op", 1, 1)
+            _miss(ledger, None, "base", "op", 1, 1)
             ledger.add(None, "base", "op", Counts(hits=1, scoring_ns=1), [Batch(2)])
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
@@ -239,6 +247,6 @@ def test_what_is_expected_begins_at_zero() -> None:
     assert ledger.snapshot() == {key: Counts()}
     assert ledger.books().durations["next_token_dist"].count == 0
     assert ledger.totals().total_lookups == 0
-    ledger.miss(*key, 5, 3)
+    _miss(ledger, *key, 5, 3)
     ledger.expect([key])
     assert ledger.snapshot()[key].forward_passes == 1

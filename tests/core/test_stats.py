@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, astuple, replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,13 @@ _KEYS = [
     "hit_rate",
     "avg_batch_size",
 ]
+
+
+def _miss(
+    ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
+) -> None:
+    with ledger._lock:
+        ledger.miss(ledger.counts(probe, view_id, op), op, *outcome, **more)
 
 
 def test_plain_value_shows_what_it_was_built_with() -> None:
@@ -91,8 +99,8 @@ def test_live_object_shows_counts_after_it_was_taken() -> None:
 def _ledger_with_one_of_each() -> Ledger:
     ledger = Ledger()
     ledger.hit(None, "base", "op", 1)
-    ledger.miss(None, "base", "op", 2, 2)
-    ledger.miss(None, "base", "op", 3, 3, "ValueError")
+    _miss(ledger, None, "base", "op", 2, 2)
+    _miss(ledger, None, "base", "op", 3, 3, "ValueError")
     return ledger
 
 
@@ -126,7 +134,7 @@ def test_copy_of_a_live_object_is_of_one_moment(monkeypatch: pytest.MonkeyPatch)
     totals = ledger.totals
 
     def busy() -> BackendStats:
-        ledger.miss(None, "base", "op", 0, 0)
+        _miss(ledger, None, "base", "op", 0, 0)
         return totals()
 
     monkeypatch.setattr(ledger, "totals", busy)

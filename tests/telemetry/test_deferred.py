@@ -67,14 +67,15 @@ def test_spans_are_made_in_order() -> None:
 
 
 def test_a_lookup_comes_out_as_it_went_in() -> None:
-    """What was offered is the very object that is made."""
+    """What was offered, with its names or as a plain tuple, is what is made."""
     made: list[AnsweredLookup] = []
     spans = DeferredSpans(made.append, lambda: None)
     offered = _lookup(7)
     assert spans.offer(offered)
+    assert spans.offer(tuple(offered))
     assert spans.flush(_PATIENCE_S)
-    assert len(made) == 1
-    assert made[0] is offered
+    assert made == [offered, offered]
+    assert made[1].end_ns == offered.end_ns
 
 
 def test_nothing_offered_starts_no_thread() -> None:

@@ -163,15 +163,17 @@ def test_without_a_tracer_there_is_no_work(
 
 @pytest.mark.parametrize("notice", ["miss", "batch", "probe"])
 def test_a_global_provider_is_noticed_later(
-    monkeypatch: pytest.MonkeyPatch, telemetry: InMemoryTelemetry, notice: str
+    monkeypatch: pytest.MonkeyPatch, telemetry: InMemoryTelemetry, clock: Any, notice: str
 ) -> None:
-    """One that is set after the first lookups is used from the next miss, batch or probe on."""
+    """One set after the first lookups is used from the next probe on, or a miss or batch soon."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
-    backend = BackendInstrumentation()
+    backend = BackendInstrumentation(clock=clock)
     _ask(backend, 2)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", telemetry.tracer_provider)
     _ask(backend)
+    backend.cached("op", "base", "too soon", 0, lambda: None)
     assert not backend.spans.active
+    clock.advance_ms(0 if notice == "probe" else 100)
     if notice == "miss":
         backend.cached("op", "base", "new", 0, lambda: None)
     elif notice == "batch":

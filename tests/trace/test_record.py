@@ -13,6 +13,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from forwardscope import TraceEvent
+from forwardscope.trace.record import HitLine, ids_of_line
 
 _FIXED: dict[str, Any] = {
     "ts": 1795406197.3149176,
@@ -213,3 +214,42 @@ def test_numpy_numbers_are_written_as_numbers() -> None:
     event = TraceEvent(1.0, None, "base", "abc", np.int64(8), "op", 0.5, False, tokens=np.int64(3))
     record = json.loads(event.to_line())
     assert (record["top_k"], record["tokens"]) == (8, 3)
+
+
+@given(
+    st.none() | st.text(),
+    st.text(),
+    st.integers(0, 1000),
+    st.text(),
+    st.none() | st.text(min_size=1),
+    st.integers(0, 4 * 10**18),
+    st.integers(0, 10**15),
+    st.sampled_from([(None, None), ("a" * 32, None), ("a" * 32, "b" * 16)]),
+)
+def test_line_of_a_hit_is_that_of_its_event(
+    probe: str | None,
+    view_id: str,
+    top_k: int,
+    op: str,
+    run_id: str | None,
+    time_ns: int,
+    wall_ns: int,
+    ids: tuple[str | None, str | None],
+) -> None:
+    """The quick way to a hit's line gives the very bytes of the other."""
+    ts, wall_ms, (trace_id, parent_id) = time_ns / 1e9, wall_ns / 1e6, ids
+    event = TraceEvent(
+        ts,
+        probe,
+        view_id,
+        "0123456789ab",
+        top_k,
+        op,
+        wall_ms,
+        hit=True,
+        run_id=run_id,
+        trace_id=trace_id,
+        parent_id=parent_id,
+    )
+    line = HitLine(probe, view_id, top_k, op, run_id)
+    assert line.fill(ts, b"0123456789ab", wall_ms, ids_of_line(*ids)) == event.to_line()

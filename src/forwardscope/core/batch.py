@@ -41,10 +41,10 @@ class Answer:
 class BatchCall:
     """One call of `cached_batch`: what it found, led, awaited and got.
 
-    It works in rounds. Each round claims what nobody computes, computes it as
-    one batch, wakes its waiters, and only then waits for what others compute;
-    so two overlapping batches cannot wait for each other. What others failed
-    to compute is the next round.
+    It works in rounds. Each round claims all that nobody computes in one step,
+    computes it as one batch, wakes its waiters, and only then waits for what
+    others compute; so two overlapping batches cannot wait for each other. What
+    others failed to compute is the next round.
 
     Args:
         keys: What is asked, in order.
@@ -86,7 +86,8 @@ class BatchCall:
         """Return the values in the order of the keys; see `BackendInstrumentation.cached_batch`."""
         for index, key in enumerate(self._keys):
             self._first.setdefault(key, index)
-        unanswered = [key for key in self._first if not self._found(key)]
+            self._found(key)  # a repeated prompt is a lookup as well, and refreshes its entry
+        unanswered = [key for key in self._first if key not in self._values]
         looked_up_ns = self._clock.perf_counter_ns() - self._start_ns
         self._lookup_ns = looked_up_ns // max(1, len(self._keys))
         while unanswered:
@@ -124,25 +125,28 @@ class BatchCall:
     ) -> list[LookupKey]:
         """Answer what can be answered now; return what others failed to compute."""
         computing = ForwardPass.current() is not None
-        claimed: list[tuple[LookupKey, Flight]] = []
+        generation = self._cache.generation
+        claims = [(key, Flight(generation)) for key in keys]
         led: list[tuple[LookupKey, Flight]] = []
         awaited: list[tuple[LookupKey, Flight]] = []
         try:
-            for key in keys:
-                flight = Flight(self._cache.generation)
-                claimed.append((key, flight))
-                other = self._flights.join(key, flight)
-                if other is not None and not computing:
-                    awaited.append((key, other))
-                elif self._found(key):  # stored between our look and our claim
-                    flight.value = self._values[key]
-                else:
-                    led.append((key, flight))
+            with self._cache.lock:
+                for key, flight in claims:
+                    if self._found(key):  # stored between our look and our claim
+                        continue
+                    other = self._flights.join(key, flight)
+                    if other is None or computing:
+                        led.append((key, flight))
+                    else:
+                        awaited.append((key, other))
             if led:
                 self._compute(led, compute_misses)
         finally:
-            for key, flight in claimed:
-                self._flights.land(key, flight)
+            with self._cache.lock:
+                for key, flight in claims:
+                    self._flights.land(key, flight)
+            for _, flight in claims:
+                flight.wake()
         return [key for key, other in awaited if not self._joined(key, other)]
 
     def _compute(

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from forwardscope.core.sizeof import size_of, size_of_strings
 
-__all__ = ["MISS", "DisabledCache", "ForwardCache", "MissType"]
+__all__ = ["MISS", "DisabledCache", "Entry", "ForwardCache", "MissType"]
 
 
 class MissType(Enum):
@@ -24,6 +24,25 @@ class MissType(Enum):
 
 #: What `ForwardCache.get` returns for an unknown key; a stored None is a value.
 MISS: Final = MissType.MISS
+
+
+class Entry:
+    """What the cache keeps under a key; `put` makes a new one.
+
+    Attributes:
+        value: As it was put in.
+        size: Bytes that it counts for, those of its key included.
+        digest: The prompt's hash, once a trace or a span has asked for it.
+        series: Where its hits are counted, once there was one.
+    """
+
+    __slots__ = ("digest", "series", "size", "value")
+
+    def __init__(self, value: Any, size: int) -> None:
+        self.value: Final = value
+        self.size: Final = size
+        self.digest: bytes | None = None
+        self.series: Any = None
 
 
 class ForwardCache:
@@ -41,6 +60,11 @@ class ForwardCache:
 
     Raises:
         ValueError: A bound is not positive.
+
+    Attributes:
+        lock: Guards the entries. It is reentrant, and whoever holds it may
+            change other things together with them.
+        entries: By key, the least recently used first; for whoever holds the lock.
     """
 
     def __init__(
@@ -57,8 +81,8 @@ class ForwardCache:
         self.maxsize: Final = maxsize
         self.max_bytes: Final = max_bytes
         self._sizeof = size_of if sizeof is None else sizeof
-        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self.lock: Final = threading.RLock()
+        self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
         self._nbytes = 0
         self._generation = 0
         self._evictions = 0
@@ -66,12 +90,12 @@ class ForwardCache:
 
     def get(self, key: Hashable) -> Any | Literal[MissType.MISS]:
         """Return the value of a key and make it the most recently used, or return `MISS`."""
-        with self._lock:
-            entry = self._entries.get(key)
+        with self.lock:
+            entry = self.entries.get(key)
             if entry is None:
                 return MISS
-            self._entries.move_to_end(key)
-            return entry[0]
+            self.entries.move_to_end(key)
+            return entry.value
 
     def put(self, key: Hashable, value: Any, *, generation: int | None = None) -> None:
         """Store a value as the most recently used; evict the oldest until both bounds hold.
@@ -85,29 +109,40 @@ class ForwardCache:
             generation: Store only if the cache was not cleared since this
                 `generation` was read; None stores always.
         """
-        size = self._sizeof(value) + size_of_strings(key)
-        with self._lock:
-            if generation is not None and generation != self._generation:
-                return
-            replaced = self._entries.pop(key, None)
-            if replaced is not None:
-                self._nbytes -= replaced[1]
-            if self.max_bytes is not None and size > self.max_bytes:
-                self._rejections += 1
-                return
-            self._entries[key] = (value, size)
-            self._nbytes += size
-            self._evict()
+        entry = self.entry_of(key, value)
+        with self.lock:
+            self.store(key, entry, self._generation if generation is None else generation)
+
+    def entry_of(self, key: Hashable, value: Any) -> Entry:
+        """Measure a value and its key: the part of a `put` that needs no lock."""
+        return Entry(value, self._sizeof(value) + size_of_strings(key))
+
+    def store(self, key: Hashable, entry: Entry, generation: int) -> None:
+        """Do the rest of a `put`, for whoever holds the lock."""
+        if generation != self._generation:
+            return
+        entries, most = self.entries, self.max_bytes
+        if key in entries:
+            self._nbytes -= entries.pop(key).size
+        if most is not None and entry.size > most:
+            self._rejections += 1
+            return
+        entries[key] = entry
+        self._nbytes += entry.size
+        while len(entries) > self.maxsize or (most is not None and self._nbytes > most):
+            _, evicted = entries.popitem(last=False)
+            self._nbytes -= evicted.size
+            self._evictions += 1
 
     def clear(self) -> None:
         """Forget all entries; a compute that is under way now will not store its value."""
-        with self._lock:
-            self._entries.clear()
+        with self.lock:
+            self.entries.clear()
             self._nbytes = 0
             self._generation += 1
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __repr__(self) -> str:
         return f"<ForwardCache {len(self)}/{self.maxsize} entries, {self.nbytes} bytes>"
@@ -132,17 +167,9 @@ class ForwardCache:
         """How often the cache has been cleared; see `put`."""
         return self._generation
 
-    def _evict(self) -> None:
-        while len(self._entries) > self.maxsize or (
-            self.max_bytes is not None and self._nbytes > self.max_bytes
-        ):
-            _, (_, size) = self._entries.popitem(last=False)
-            self._nbytes -= size
-            self._evictions += 1
-
 
 class DisabledCache(ForwardCache):
     """A cache that keeps nothing, for a run that shall pay for every question."""
 
-    def put(self, key: Hashable, value: Any, *, generation: int | None = None) -> None:
+    def store(self, key: Hashable, entry: Entry, generation: int) -> None:
         """Keep nothing."""

@@ -20,15 +20,22 @@ class Flight:
     Attributes:
         generation: The cache's generation when the pass was claimed. A lookup
             made after `clear()` does not join a flight from before it.
+        leads: Whether it can be joined.
         value: What the pass gave; `MISS` while it is under way or when it failed.
     """
 
-    __slots__ = ("_landed", "generation", "value")
+    __slots__ = ("_landed", "generation", "leads", "value")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
+        self.leads = False
         self.value: Any = MISS
         self._landed: threading.Event | None = None
+
+    def wake(self) -> None:
+        """Wake whoever waits, once it has landed."""
+        if self._landed is not None:
+            self._landed.set()
 
     def wait(self) -> Any:
         """Wait until the pass has ended; return its value, or `MISS` where it failed."""
@@ -41,11 +48,11 @@ class Flights:
     """The forward passes under way, at most one a key that can be joined.
 
     An event is made only when someone joins, so an undisturbed miss pays for
-    none. Safe under threads.
+    none. Not safe under threads: its owner's lock is held around each call, so
+    that a look into the cache and a claim are one step.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._under_way: dict[Hashable, Flight] = {}
 
     def join(self, key: Hashable, flight: Flight) -> Flight | None:
@@ -53,25 +60,22 @@ class Flights:
 
         Returns:
             The flight to wait for, or None where the caller now leads with
-            `flight` and owes a `land`.
+            `flight` and owes a `land` and a `Flight.wake`.
         """
-        with self._lock:
-            other = self._under_way.get(key)
-            if other is None or other.generation < flight.generation:
-                self._under_way[key] = flight
-                return None
-            if other._landed is None:
-                other._landed = threading.Event()
-            return other
+        other = self._under_way.get(key)
+        if other is None or other.generation < flight.generation:
+            flight.leads = True
+            self._under_way[key] = flight
+            return None
+        if other._landed is None:
+            other._landed = threading.Event()
+        return other
 
     def land(self, key: Hashable, flight: Flight) -> None:
-        """End a flight and wake its waiters; does nothing for one that never led."""
-        with self._lock:
-            if self._under_way.get(key) is flight:
-                del self._under_way[key]
-            landed = flight._landed
-        if landed is not None:
-            landed.set()
+        """End a flight, so that nobody joins it any more; does nothing for one that never led."""
+        if self._under_way.get(key) is flight:
+            del self._under_way[key]
+        flight.leads = False
 
 
 class ForwardPass:
@@ -93,7 +97,7 @@ class ForwardPass:
         trace_id: The trace that has its span, 32 hex digits; None without one.
     """
 
-    __slots__ = ("_clock", "end_ns", "error", "size", "start_ns", "tokens", "trace_id")
+    __slots__ = ("_clock", "_outer", "end_ns", "error", "size", "start_ns", "tokens", "trace_id")
 
     def __init__(self, clock: Clock = time, size: int = 1) -> None:
         self.size = size
@@ -112,10 +116,11 @@ class ForwardPass:
     @staticmethod
     def current() -> ForwardPass | None:
         """Return the innermost pass of this thread, or None outside any."""
-        return _inside.passes[-1] if _inside.passes else None
+        return _inside.innermost
 
     def __enter__(self) -> ForwardPass:
-        _inside.passes.append(self)
+        self._outer = _inside.innermost
+        _inside.innermost = self
         self.start_ns = self._clock.perf_counter_ns()
         return self
 
@@ -126,13 +131,13 @@ class ForwardPass:
         traceback: TracebackType | None,
     ) -> None:
         self.end_ns = self._clock.perf_counter_ns()
-        self.error = None if exc_type is None else exc_type.__name__
-        _inside.passes.pop()
+        if exc_type is not None:
+            self.error = exc_type.__name__
+        _inside.innermost = self._outer
 
 
 class _Inside(threading.local):
-    def __init__(self) -> None:
-        self.passes: list[ForwardPass] = []
+    innermost: ForwardPass | None = None
 
 
 _inside = _Inside()

@@ -131,10 +131,15 @@ class Books:
 
 
 class Ledger:
-    """Counts of every lookup, by series. Safe under threads."""
+    """Counts of every lookup, by series. Safe under threads.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Args:
+        lock: Guards the counts; a backend gives that of its cache, so that a
+            lookup and its count are one step. A new one by default.
+    """
+
+    def __init__(self, lock: threading.RLock | None = None) -> None:
+        self._lock = threading.RLock() if lock is None else lock
         self._series: dict[tuple[str | None, str, str], Counts] = {}
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
@@ -146,6 +151,14 @@ class Ledger:
             for key in keys:
                 self._counts(key)
                 self._duration(key.op)
+
+    def counts(self, probe: str | None, view_id: str, op: str) -> Counts:
+        """Return the live counts of a series, to be changed by whoever holds the lock.
+
+        They stay the same object, so the way of a hit looks them up once.
+        """
+        with self._lock:
+            return self._counts((probe, view_id, op))
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that a stored value answered in `ns` nanoseconds."""
@@ -163,34 +176,30 @@ class Ledger:
 
     def miss(
         self,
-        probe: str | None,
-        view_id: str,
+        counts: Counts,
         op: str,
         ns: int,
         forward_ns: int,
         error: str | None = None,
         exemplar: Exemplar | None = None,
     ) -> None:
-        """Count one lookup that led a pass of its own.
+        """Count one lookup that led a pass of its own, for whoever holds the lock.
 
         Args:
-            probe: The current probe, None outside any.
-            view_id: The view that was asked.
+            counts: Of its series, from `counts`.
             op: What was asked.
             ns: Wall time of the call in nanoseconds.
             forward_ns: The part of it spent in the compute.
             error: Class of the exception where the pass failed.
             exemplar: Stands for the pass in the histogram of durations.
         """
-        with self._lock:
-            counts = self._counts((probe, view_id, op))
-            counts.scoring_ns += ns
-            counts.forward_ns += forward_ns
-            if error is None:
-                counts.forward_passes += 1
-                self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
-            else:
-                counts.errors[error] += 1
+        counts.scoring_ns += ns
+        counts.forward_ns += forward_ns
+        if error is None:
+            counts.forward_passes += 1
+            self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
+        else:
+            counts.errors[error] += 1
 
     def add(
         self,

@@ -42,8 +42,12 @@ def size_of(value: Any) -> int:
 
 def size_of_strings(key: Any) -> int:
     """Return the memory of a key's characters, in bytes; the prompt dominates it."""
-    parts = key if isinstance(key, tuple) else (key,)
-    return sum(sys.getsizeof(part) - _EMPTY_STRING for part in parts if isinstance(part, str))
+    total = 0
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, str):
+            # the same for both, and several times as fast where it can be had from the length
+            total += len(part) if part.isascii() else sys.getsizeof(part) - _EMPTY_STRING
+    return total
 
 
 def _array_bytes(item: Any) -> int | None:

@@ -22,7 +22,7 @@ _IDLE_S = 5.0
 
 
 class AnsweredLookup(NamedTuple):
-    """A lookup that paid no forward pass, as it is remembered until its span is made.
+    """A lookup that paid no forward pass, whose span is made later; queued as a plain tuple.
 
     Attributes:
         question: (op, view id, prompt hash, top_k).
@@ -37,6 +37,9 @@ class AnsweredLookup(NamedTuple):
     start_ns: int
     end_ns: int
     parent: Any
+
+
+_Queued = tuple[tuple[str, str, str, int], str, int, int, Any]
 
 
 class DeferredSpans:
@@ -61,28 +64,35 @@ class DeferredSpans:
         self._make = make
         self._pace = pace
         self._capacity = capacity
+        self._half = capacity // 2
         self._closed = False
         self.after_fork()
         reset_in_children(self)
 
     def after_fork(self) -> None:
         """Begin with nothing queued and no thread; what the parent queued it makes itself."""
-        self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[AnsweredLookup] = deque()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._queue: deque[_Queued] = deque()
         self._thread: threading.Thread | None = None
         self._offered = 0
         self._made = 0
         self._hurry = False
 
-    def offer(self, lookup: AnsweredLookup) -> bool:
-        """Take one; False where the queue is full or closed."""
-        with self._changed:
+    @property
+    def pending(self) -> int:
+        """How many were taken and are not yet made."""
+        return self._offered - self._made
+
+    def offer(self, lookup: _Queued) -> bool:
+        """Take one, which has the fields of `AnsweredLookup`; False where it is full or closed."""
+        with self._lock:
             queued = len(self._queue)
             if self._closed or queued >= self._capacity:
                 return False
             self._queue.append(lookup)
             self._offered += 1
-            if queued in (0, self._capacity // 2):
+            if queued == 0 or queued == self._half:
                 self._wake()
         return True
 
@@ -140,9 +150,9 @@ class DeferredSpans:
                     chunk = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
                 for lookup in chunk:
                     with suppress(Exception):  # one that cannot be made is not the others' end
-                        self._make(lookup)
+                        self._make(AnsweredLookup._make(lookup))
+                    self._made += 1  # by this thread alone
                 with self._changed:
-                    self._made += len(chunk)
                     self._changed.notify_all()
 
     def _await_work(self) -> int:
@@ -158,9 +168,4 @@ class DeferredSpans:
             return len(self._queue)
 
     def _urgent(self) -> bool:
-        return (
-            self._hurry
-            or self._closed
-            or not self._queue
-            or len(self._queue) >= self._capacity // 2
-        )
+        return self._hurry or self._closed or not self._queue or len(self._queue) >= self._half

@@ -59,9 +59,8 @@ class SpanMaker:
         reset_in_children(self)
 
     def after_fork(self) -> None:
-        """Leave what is pending to the parent."""
+        """Take a lock that nobody holds."""
         self._lock = threading.Lock()
-        self._counts[LOOKUP, "pending"] = 0
 
     @property
     def used(self) -> bool:
@@ -124,28 +123,26 @@ class SpanMaker:
         }
         return self.start(LOOKUP, parent, start_ns, attributes)
 
-    def end(self, span: trace.Span, name: str, end_ns: int, before: Outcome | None = None) -> None:
-        """End a span and count it; what it was counted as `before` it is no longer."""
+    def end(self, span: trace.Span, name: str, end_ns: int) -> None:
+        """End a span and count it."""
         outcome: Outcome = "ended"
         if span is trace.INVALID_SPAN:
             outcome = "dropped"
         elif not span.is_recording():  # the sampler declined it: on purpose, like one over budget
             outcome = "elided"
-        self.settle(name, outcome, before)
+        self.settle(name, outcome)
         try:
             span.end(end_ns + self._epoch_ns)
         except Exception as error:  # noqa: BLE001 - it may be anybody's code
-            self.settle(name, "dropped", "ended")
+            with self._lock:
+                self._counts[name, "dropped"] += 1
+                self._counts[name, outcome] -= 1
             self._warn(error)
 
-    def settle(
-        self, name: str, outcome: Outcome, before: Outcome | None = None, n: int = 1
-    ) -> None:
-        """Count what became of spans, and that they are no longer what they were `before`."""
+    def settle(self, name: str, outcome: Outcome, n: int = 1) -> None:
+        """Count what became of spans."""
         with self._lock:
             self._counts[name, outcome] += n
-            if before is not None:
-                self._counts[name, before] -= n
 
     def _warn(self, error: Exception) -> None:
         warn, self._warned = not self._warned, True

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -25,12 +25,42 @@ from forwardscope.telemetry.deferred import AnsweredLookup, DeferredSpans
 from forwardscope.telemetry.maker import LOOKUP, Outcome, Question, SpanMaker, mark_failed
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 
-__all__ = ["DEFAULT_BUDGET", "LookupSpans", "SpanDelivery", "ids_of"]
+__all__ = ["DEFAULT_BUDGET", "NOWHERE", "LookupSpans", "Place", "SpanDelivery"]
 
 #: Hit spans a probe.
 DEFAULT_BUDGET: Final = 2000
 
 _CLOSE_TIMEOUT_S = 5.0
+#: How often a miss or a batch looks for a tracer where there is none, in nanoseconds.
+_LOOK_EVERY_NS = 100_000_000
+
+
+class Place(NamedTuple):
+    """What a lookup hangs under.
+
+    Attributes:
+        context: The OpenTelemetry context.
+        trace_id: Its trace, 32 hex digits; None where it is not sampled, so its spans are nowhere.
+        parent_id: Its span, 16 hex digits; None likewise.
+    """
+
+    context: Context
+    trace_id: str | None
+    parent_id: str | None
+
+    @classmethod
+    def of(cls, context: Context) -> Place:
+        """Return the place that a context is."""
+        found = trace.get_current_span(context).get_span_context()
+        trace_id = parent_id = None
+        if found.is_valid and found.trace_flags.sampled:
+            trace_id = trace.format_trace_id(found.trace_id)
+            parent_id = trace.format_span_id(found.span_id)
+        return cls(context, trace_id, parent_id)
+
+
+#: Under no span at all.
+NOWHERE: Final = Place(Context(), None, None)
 
 
 class SpanDelivery(Protocol):
@@ -49,8 +79,8 @@ class LookupSpans:
     """Makes the spans of one backend's lookups and counts what became of them.
 
     Without a recording tracer it does nothing: no span, no thread. A global
-    tracer provider that is set later is noticed at the next miss, batch or
-    probe. Safe under threads.
+    tracer provider that is set later is noticed at the next probe, and at a
+    miss or a batch within a tenth of a second. Safe under threads.
 
     Args:
         provider: Whose tracer to use; None means the global one.
@@ -76,7 +106,9 @@ class LookupSpans:
         self.delivery: SpanDelivery | None = None
         self._maker = SpanMaker(provider, clock)
         self._deferred = DeferredSpans(self._make, self._pace)
-        self._outside = Context()
+        self._outside = NOWHERE.context
+        self._last = (self._outside, self._outside, NOWHERE)
+        self._next_look_ns = 0
         self._lock = threading.Lock()
         self._budget = budget
         self._left = budget
@@ -105,6 +137,16 @@ class LookupSpans:
             self._maker.find_tracer()
             self.active = self._maker.active
 
+    def refresh_at(self, now_ns: int) -> None:
+        """Look whether there is a recording tracer by now, but not at every miss: it takes a while.
+
+        Args:
+            now_ns: The clock now.
+        """
+        if now_ns >= self._next_look_ns and not self.active:
+            self._next_look_ns = now_ns + _LOOK_EVERY_NS
+            self.refresh()
+
     def probe_began(self, *, inside: bool) -> None:
         """Begin a new budget; lookups of threads without a span of their own hang here now.
 
@@ -122,6 +164,8 @@ class LookupSpans:
     def outcomes(self) -> Counter[tuple[str, Outcome]]:
         """Return how many spans, by name and outcome."""
         counts = self._maker.outcomes()
+        if pending := self._deferred.pending:
+            counts[LOOKUP, "pending"] = pending
         if self.delivery is None:
             return counts
         own = {key: n for key, n in counts.items() if key[1] != "ended"}
@@ -140,7 +184,7 @@ class LookupSpans:
         self._closed = True
         self.active = False
         left = self._deferred.close(timeout_s)
-        self._maker.settle(LOOKUP, "dropped", "pending", left)
+        self._maker.settle(LOOKUP, "dropped", left)
 
     # -- spans around something ---------------------------------------------------------------
 
@@ -170,34 +214,35 @@ class LookupSpans:
 
     # -- lookups ------------------------------------------------------------------------------
 
-    def parent(self) -> Context:
-        """Return the context that a lookup made here and now hangs under."""
+    def place(self) -> Place:
+        """Return what a lookup made here and now hangs under."""
         context = otel_context.get_current()
-        if trace.get_current_span(context).get_span_context().is_valid:
-            return context
-        return self._outside
+        last, outside, place = self._last  # one read: the three are of one moment
+        if last is not context or outside is not self._outside:
+            outside = self._outside
+            inside = trace.get_current_span(context).get_span_context().is_valid
+            place = Place.of(context if inside else outside)
+            self._last = (context, outside, place)
+        return place
 
     def answered(
         self, question: Question, result: str, start_ns: int, end_ns: int, parent: Context
     ) -> None:
         """Remember a lookup that paid no forward pass, to make its span later."""
-        if self._within_budget():
-            self._maker.settle(LOOKUP, "pending")
-            lookup = AnsweredLookup(question, result, start_ns, end_ns, parent)
-            if not self._deferred.offer(lookup):
-                self._maker.settle(LOOKUP, "dropped", "pending")
-        else:
+        if self._left is not None and not self._within_budget():
             self._maker.settle(LOOKUP, "elided")
+        elif not self._deferred.offer((question, result, start_ns, end_ns, parent)):
+            self._maker.settle(LOOKUP, "dropped")
 
     def forward(self, question: Question, start_ns: int) -> SpannedPass:
         """Return the forward pass of a single miss."""
         self._deferred.nudge()  # the model is about to leave the interpreter to others
-        return SpannedPass(self._maker, [question], start_ns, self.parent())
+        return SpannedPass(self._maker, [question], start_ns, self.place().context)
 
     def batch(self, op: str, view_id: str, top_k: int, start_ns: int) -> BatchSpan:
         """Return the span of a call with several questions."""
         self._deferred.nudge()
-        return BatchSpan(self._maker, (op, view_id, top_k), start_ns, self.parent())
+        return BatchSpan(self._maker, (op, view_id, top_k), start_ns, self.place().context)
 
     def end_batch(
         self,
@@ -230,9 +275,9 @@ class LookupSpans:
     # -- later ----------------------------------------------------------------------------------
 
     def _within_budget(self) -> bool:
-        if self._left is None:
-            return True
         with self._lock:
+            if self._left is None:
+                return True
             within = self._left > 0
             self._left -= within
         return within
@@ -241,24 +286,8 @@ class LookupSpans:
         span = self._maker.start_lookup(
             lookup.question, lookup.result, lookup.start_ns, lookup.parent
         )
-        self._maker.end(span, LOOKUP, lookup.end_ns, "pending")
+        self._maker.end(span, LOOKUP, lookup.end_ns)
 
     def _pace(self) -> None:
         if self.delivery is not None:
             self.delivery.wait_for_room()
-
-
-def ids_of(parent: Context, own_trace: str | None = None) -> tuple[str | None, str | None]:
-    """Return the ids of the trace and of the span that a lookup hangs under, as hex digits.
-
-    Args:
-        parent: The context that it hangs under.
-        own_trace: The trace that it began itself, where it hangs under nothing.
-
-    Returns:
-        None for what is not sampled: its spans are nowhere.
-    """
-    found = trace.get_current_span(parent).get_span_context()
-    if not (found.is_valid and found.trace_flags.sampled):
-        return own_trace, None
-    return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)

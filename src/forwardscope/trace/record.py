@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["TraceEvent"]
+__all__ = ["HitLine", "TraceEvent", "ids_of_line"]
 
 _OPTIONAL = ("result", "batch", "tokens", "error", "run_id", "trace_id", "parent_id")
 
@@ -109,6 +109,59 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         }
         return cls(**fixed, **optional)
 
+
+class HitLine:
+    """The line of a hit, of which little is not known beforehand.
+
+    What `fill` gives is what `TraceEvent.to_line` would give, for a small part of its cost.
+
+    Args:
+        probe: As in `TraceEvent`, and so are the others.
+        view_id: The same.
+        top_k: The same.
+        op: The same.
+        run_id: The same.
+    """
+
+    __slots__ = ("_after_hash", "_after_ts", "_end")
+
+    def __init__(
+        self, probe: str | None, view_id: str, top_k: int, op: str, run_id: str | None
+    ) -> None:
+        self._after_ts = _inside(probe=probe, view_id=view_id) + b', "prompt_hash": "'
+        self._after_hash = b'"' + _inside(top_k=top_k, op=op) + b', "wall_ms": '
+        self._end = _inside(hit=True) if run_id is None else _inside(hit=True, run_id=run_id)
+
+    def fill(self, ts: float, digest: bytes, wall_ms: float, ids: bytes) -> bytes:
+        """Return the line of one hit.
+
+        Args:
+            ts: As in `TraceEvent`.
+            digest: Its `prompt_hash`.
+            wall_ms: As in `TraceEvent`.
+            ids: What `ids_of_line` gave for its trace and parent.
+        """
+        wall = _FLOAT(wall_ms) if wall_ms >= _PLAIN_FROM else repr(wall_ms).encode()
+        return b"".join(
+            (b'{"ts": ', _FLOAT(ts), self._after_ts, digest, self._after_hash, wall, self._end, ids)
+        )
+
+
+def _inside(**fields: Any) -> bytes:
+    return f", {_ENCODER.encode(fields)[1:-1]}".encode("ascii")
+
+
+def ids_of_line(trace_id: str | None, parent_id: str | None) -> bytes:
+    """Return the end of a line: the ids of a span's trace and parent, where there are any."""
+    trace = "" if trace_id is None else f', "trace_id": "{trace_id}"'
+    parent = "" if parent_id is None else f', "parent_id": "{parent_id}"'
+    return f"{trace}{parent}}}\n".encode("ascii")
+
+
+#: A float's shortest form, seven times as fast as `repr`, and the same up to 1e16.
+_FLOAT = msgspec.json.Encoder().encode
+#: What is smaller gets an exponent, of which the two have different forms.
+_PLAIN_FROM = 1e-4
 
 _NUMBER = (int, float)
 _FIXED_TYPES: dict[str, tuple[type, ...]] = {

@@ -65,12 +65,36 @@ class TraceWriter:
     def write(self, event: TraceEvent) -> None:
         """Append one record."""
         if self._fd >= 0:
-            self._append(event.to_line(), 1)
+            self.write_lines(event.to_line(), 1)
 
     def write_batch(self, events: Sequence[TraceEvent]) -> None:
         """Append several records with one write, in order."""
         if self._fd >= 0 and events:
-            self._append(b"".join(event.to_line() for event in events), len(events))
+            self.write_lines(b"".join(event.to_line() for event in events), len(events))
+
+    def write_lines(self, lines: bytes, count: int) -> None:
+        """Append `count` records that are lines already, each with its newline, in one write."""
+        with self._lock:
+            if self._fd < 0:
+                return
+            data = b"\n" + lines if self._torn else lines
+            try:
+                written, failure = os.write(self._fd, data), None
+            except OSError as error:
+                written, failure = 0, error
+            if written == len(data):
+                self._torn = False
+                self._records += count
+                return
+            warn = self._mend(data, written, failure)
+        if warn is not None:
+            # where warnings are errors it is still only counted: a lookup never fails for its trace
+            with contextlib.suppress(RuntimeWarning):
+                warnings.warn(
+                    f"trace record not written to {self.path}: {warn}; the run goes on",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
 
     def close(self) -> None:
         """Close the file; may be called twice, and a later `write` does nothing."""
@@ -79,40 +103,26 @@ class TraceWriter:
         if fd >= 0:
             os.close(fd)
 
-    def _append(self, lines: bytes, count: int) -> None:
-        with self._lock:
-            if self._fd < 0:
-                return
-            repair = b"\n" if self._torn else b""
-            data = repair + lines
-            written, failure = _write_all(self._fd, data)
-            if written:
-                self._torn = not data.endswith(b"\n", 0, written)
-            # a record that lacks its newline alone is whole: the reader takes it
-            whole = data.count(b"\n", len(repair), written + 1)
-            self._records += whole
-            self._write_errors += count - whole
-            warn = failure is not None and not self._warned
-            self._warned |= warn
-        if warn:
-            # where warnings are errors it is still only counted: a lookup never fails for its trace
-            with contextlib.suppress(RuntimeWarning):
-                warnings.warn(
-                    f"trace record not written to {self.path}: {failure}; the run goes on",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
+    def _mend(self, data: bytes, written: int, failure: OSError | None) -> OSError | None:
+        """Write the rest of what was written in part, and count what is whole in the file.
 
-
-def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
-    """Write what can be written; return how much that was and what stopped it."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.write(fd, data[written:] if written else data)
-    except OSError as error:
-        return written, error
-    return written, None
+        Returns:
+            What stopped it, the first time that anything did.
+        """
+        while failure is None and written < len(data):
+            try:
+                written += os.write(self._fd, data[written:])
+            except OSError as error:
+                failure = error
+        first = int(self._torn)  # the newline that ends the torn line
+        if written:
+            self._torn = not data.endswith(b"\n", 0, written)
+        # a record that lacks its newline alone is whole: the reader takes it
+        whole = data.count(b"\n", first, written + 1)
+        self._records += whole
+        self._write_errors += data.count(b"\n", first) - whole
+        warned, self._warned = self._warned, self._warned or failure is not None
+        return None if warned else failure
 
 
 def _ends_torn(path: Path) -> bool:
