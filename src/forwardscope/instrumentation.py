@@ -128,15 +128,20 @@ class BackendInstrumentation:
             self._run_id = run_id
             self._series = {}
 
-    def report_tokens(self, tokens: Sequence[int]) -> None:
+    def report_tokens(self, tokens: Sequence[int], reused: Sequence[int] = ()) -> None:
         """Tell, from inside a compute, how many tokens each of its prompts has.
 
         The counts go to the records of this thread's innermost forward pass,
         in the order of its prompts. Outside any pass nothing happens.
+
+        Args:
+            tokens: Of each prompt.
+            reused: How many of these need not be computed, an earlier prompt
+                having begun with the same; may be filled until the compute returns.
         """
         forward = ForwardPass.current()
         if forward is not None:
-            forward.tokens = tokens
+            forward.tokens, forward.reused = tokens, reused
 
     def close(self) -> None:
         """End all spans and close the trace; may be called twice.
@@ -407,14 +412,16 @@ class BackendInstrumentation:
             self._flights.land(key, flight)
             probe, counts = self._probe, self._series_of(key).counts
             end = self._now()
-            self.ledger.miss(counts, key[0], end - start, forward_ns, forward.error, exemplar)
+            told = forward.token_sums() if forward.tokens else None
+            self.ledger.miss(counts, key[0], end - start, forward_ns, forward.error, exemplar, told)
         place = None
         if isinstance(forward, SpannedPass):
             place = Place.of(forward.parent)
             forward.end_lookups(end)
         if self.trace.enabled:
             tokens = forward.tokens[0] if forward.tokens else None
-            answer = Answer("miss", forward.spent_ns, start, None, tokens, forward.error)
+            reused = forward.reused[0] if forward.reused else None
+            answer = Answer("miss", forward_ns, start, None, tokens, reused, forward.error)
             event = self._event(_question(key), answer, probe, place, forward.trace_id)
             self.trace.write(event)
 
@@ -448,7 +455,8 @@ class BackendInstrumentation:
 
     def _batch(self, forward: ForwardPass) -> Batch:
         share = forward.spent_ns // forward.size
-        return Batch(forward.size, share, forward.error, self._exemplar(forward, share))
+        exemplar = self._exemplar(forward, share)
+        return Batch(forward.size, share, forward.error, exemplar, forward.token_sums())
 
     def _exemplar(self, forward: ForwardPass, ns: int) -> Exemplar | None:
         if forward.trace_id is None:
@@ -479,6 +487,7 @@ class BackendInstrumentation:
             result="coalesced" if answer.result == "coalesced" else None,
             batch=answer.batch,
             tokens=answer.tokens,
+            tokens_reused=answer.reused or None,
             error=answer.error,
             run_id=self._run_id,
             trace_id=trace_id,

@@ -62,6 +62,12 @@ class _Batch:
     links: list[Link] = field(default_factory=list)
     wall_ms: float = 0.0
     tokens: int = 0
+    tokens_reused: int = 0
+
+    def count_tokens(self, event: TraceEvent) -> None:
+        """Add those of one miss."""
+        self.tokens += event.tokens or 0
+        self.tokens_reused += event.tokens_reused or 0
 
 
 class Replay:
@@ -134,7 +140,9 @@ class Replay:
         self, event: TraceEvent, lookup: SpanContext, parent: SpanContext, end_ns: int
     ) -> Iterator[ReadableSpan]:
         if (event.batch or 1) == 1:
-            yield self._forward(_Batch(event, lookup, end_ns, [], event.wall_ms, event.tokens or 0))
+            alone = _Batch(event, lookup, end_ns, [], event.wall_ms)
+            alone.count_tokens(event)
+            yield self._forward(alone)
             return
         key = (event.run_id, event.probe, event.view_id, event.op)
         batch = self._batches.get(key)
@@ -149,7 +157,7 @@ class Replay:
         batch.links.append(Link(lookup))
         batch.end_ns = end_ns
         batch.wall_ms += event.wall_ms
-        batch.tokens += event.tokens or 0
+        batch.count_tokens(event)
         if len(batch.links) == event.batch:
             yield self._forward(self._batches.pop(key))
 
@@ -164,6 +172,8 @@ class Replay:
         }
         if batch.tokens:
             attributes[names.INPUT_TOKENS.name] = batch.tokens
+        if batch.tokens_reused:
+            attributes[names.REUSED_TOKENS.name] = batch.tokens_reused
         times = _Open(context, batch.end_ns - round(batch.wall_ms * 1e6), batch.end_ns)
         links = batch.links[:MAX_LINKS]
         return self._span(

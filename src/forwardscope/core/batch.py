@@ -27,6 +27,7 @@ class Answer:
             share of the time in which all were looked up.
         batch: Prompts in the forward batch of a miss; None for a single call.
         tokens: Tokens of the prompt, where the compute told them.
+        reused: Of these, how many were taken over from an earlier pass, likewise.
         error: Class of the exception where the compute failed.
     """
 
@@ -35,6 +36,7 @@ class Answer:
     start_ns: int = 0
     batch: int | None = None
     tokens: int | None = None
+    reused: int | None = None
     error: str | None = None
 
 
@@ -169,9 +171,10 @@ class BatchCall:
                     self._values[key] = flight.value = value
         finally:
             size, share = forward.size, forward.spent_ns // forward.size
-            for (key, _), tokens in zip_longest(led, forward.tokens[:size]):
+            told = zip_longest(led, forward.tokens[:size], forward.reused[:size])
+            for (key, _), tokens, reused in told:
                 self._answers[key] = Answer(
-                    "miss", share, forward.start_ns, size, tokens, forward.error
+                    "miss", share, forward.start_ns, size, tokens, reused, forward.error
                 )
 
     def _joined(self, key: LookupKey, other: Flight) -> bool:

@@ -91,17 +91,22 @@ class ForwardPass:
     Attributes:
         size: Prompts that are computed.
         tokens: Tokens of each prompt, where the compute told them.
+        reused: Of these, how many were taken over from an earlier pass, likewise.
         start_ns: The clock when it began.
         end_ns: The clock when it ended.
         error: Class of the exception where it failed.
         trace_id: The trace that has its span, 32 hex digits; None without one.
     """
 
-    __slots__ = ("_clock", "_outer", "end_ns", "error", "size", "start_ns", "tokens", "trace_id")
+    __slots__ = (
+        *("_clock", "_outer", "end_ns", "error", "reused", "size", "start_ns", "tokens"),
+        "trace_id",
+    )
 
     def __init__(self, clock: Clock = time, size: int = 1) -> None:
         self.size = size
         self.tokens: Sequence[int] = ()
+        self.reused: Sequence[int] = ()
         self.start_ns = 0
         self.end_ns = 0
         self.error: str | None = None
@@ -112,6 +117,18 @@ class ForwardPass:
     def spent_ns(self) -> int:
         """Wall time of the call in nanoseconds."""
         return self.end_ns - self.start_ns
+
+    def token_sums(self) -> tuple[int, int]:
+        """Return how many tokens of its prompts were computed, and how many taken over.
+
+        Both are 0 where what the compute told is no count: it costs no lookup.
+        """
+        try:
+            reused = sum(map(int, self.reused[: self.size]))
+            tokens = sum(map(int, self.tokens[: self.size]))
+        except (TypeError, ValueError):
+            return 0, 0
+        return max(0, tokens - reused), max(0, reused)
 
     @staticmethod
     def current() -> ForwardPass | None:

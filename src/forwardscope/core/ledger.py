@@ -43,12 +43,14 @@ class Batch(NamedTuple):
         pass_ns: Wall time of each, an even share of the batch's, in nanoseconds.
         error: Class of the exception where it failed.
         exemplar: Stands for its passes in the histogram of durations.
+        tokens: Tokens of its prompts that were computed, and that were taken over.
     """
 
     size: int
     pass_ns: int = 0
     error: str | None = None
     exemplar: Exemplar | None = None
+    tokens: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -122,12 +124,17 @@ class Books:
         durations: Seconds of the forward passes that succeeded, by op.
         batch_prompts: Prompts of each call of `compute_misses`.
         max_batch_size: Prompts in the largest of them.
+        tokens_computed: Tokens of the prompts of passes that succeeded and told
+            them, but for those taken over.
+        tokens_reused: Those whose keys and values an earlier prompt had computed.
     """
 
     series: dict[SeriesKey, Counts]
     durations: dict[str, Histogram]
     batch_prompts: Histogram
     max_batch_size: int
+    tokens_computed: int = 0
+    tokens_reused: int = 0
 
 
 class Ledger:
@@ -144,6 +151,8 @@ class Ledger:
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
+        self._tokens_computed = 0
+        self._tokens_reused = 0
 
     def expect(self, keys: Iterable[SeriesKey]) -> None:
         """Begin series at 0, so that whoever reads the books at times sees their first counts."""
@@ -182,6 +191,7 @@ class Ledger:
         forward_ns: int,
         error: str | None = None,
         exemplar: Exemplar | None = None,
+        tokens: tuple[int, int] | None = None,
     ) -> None:
         """Count one lookup that led a pass of its own, for whoever holds the lock.
 
@@ -192,12 +202,16 @@ class Ledger:
             forward_ns: The part of it spent in the compute.
             error: Class of the exception where the pass failed.
             exemplar: Stands for the pass in the histogram of durations.
+            tokens: Tokens of the prompt that were computed, and that were taken
+                over; None where nobody told.
         """
         counts.scoring_ns += ns
         counts.forward_ns += forward_ns
         if error is None:
             counts.forward_passes += 1
             self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
+            if tokens is not None:
+                self._add_tokens(tokens)
         else:
             counts.errors[error] += 1
 
@@ -232,6 +246,7 @@ class Ledger:
                 if batch.error is None:
                     seconds = batch.pass_ns / 1e9
                     self._duration(op).observe(seconds, batch.size, batch.exemplar)
+                    self._add_tokens(batch.tokens)
 
     def snapshot(self) -> dict[SeriesKey, Counts]:
         """Return a copy of all series, as of one moment."""
@@ -246,6 +261,8 @@ class Ledger:
                 durations={op: seen.copy() for op, seen in self._durations.items()},
                 batch_prompts=self._batch_prompts.copy(),
                 max_batch_size=self._max_batch_size,
+                tokens_computed=self._tokens_computed,
+                tokens_reused=self._tokens_reused,
             )
 
     def totals(self) -> BackendStats:
@@ -265,6 +282,10 @@ class Ledger:
     def live_stats(self) -> BackendStats:
         """Return one object that shows the totals of the moment it is read."""
         return _LiveStats(self)
+
+    def _add_tokens(self, tokens: tuple[int, int]) -> None:
+        self._tokens_computed += tokens[0]
+        self._tokens_reused += tokens[1]
 
     def _copy(self) -> dict[SeriesKey, Counts]:
         return {

@@ -169,6 +169,8 @@ class _Reading:
         family = self._families[names.BATCH_PROMPTS]
         add_histogram(family, names.BATCH_PROMPTS, (self._source.name,), sizes)
         self._add(names.BATCH_PROMPTS_MAX, self._books.max_batch_size)
+        self._add(names.PREFIX_TOKENS, self._books.tokens_computed, "computed")
+        self._add(names.PREFIX_TOKENS, self._books.tokens_reused, "reused")
 
     def _add_cache(self) -> None:
         cache = self._source.cache

@@ -131,6 +131,15 @@ BATCH_PROMPTS_MAX: Final = Metric(
     ("backend",),
     "max by (backend) (forwardscope_batch_prompts_max)",
 )
+PREFIX_TOKENS: Final = Metric(
+    "forwardscope_prefix_tokens_total",
+    "counter",
+    "tokens",
+    "Prompt tokens of forward passes: computed, or reused where an earlier prompt of the view "
+    "began with the same.",
+    ("backend", "result"),
+    "sum by (backend, result) (rate(forwardscope_prefix_tokens_total[5m]))",
+)
 CACHE_ENTRIES: Final = Metric(
     "forwardscope_cache_entries",
     "gauge",
@@ -348,6 +357,7 @@ BACKEND_METRICS: Final = (
     FORWARD_DURATION,
     BATCH_PROMPTS,
     BATCH_PROMPTS_MAX,
+    PREFIX_TOKENS,
     CACHE_ENTRIES,
     CACHE_BYTES,
     CACHE_MAX_ENTRIES,
@@ -425,6 +435,11 @@ OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always score.")
 INPUT_TOKENS: Final = Attribute(
     "gen_ai.usage.input_tokens", "int", "Tokens of all prompts in it, where the backend tells."
 )
+REUSED_TOKENS: Final = Attribute(
+    "gen_ai.usage.cache_read.input_tokens",
+    "int",
+    "Of these, the tokens of prefixes that an earlier prompt had computed.",
+)
 BATCH_SIZE: Final = Attribute("forwardscope.batch.size", "int", "Prompts in it.")
 BATCH_HITS: Final = Attribute(
     "forwardscope.batch.hits", "int", "Prompts that paid no forward pass."
@@ -470,7 +485,7 @@ FORWARD: Final = Span(
     "forward",
     "cache.lookup, or cache.lookup_batch with a link to each lookup that missed (128 at most)",
     "The model at work: one prompt, or one batch of them.",
-    (OPERATION, MODEL, OP, VIEW, INPUT_TOKENS, BATCH_SIZE, ERROR_TYPE),
+    (OPERATION, MODEL, OP, VIEW, INPUT_TOKENS, REUSED_TOKENS, BATCH_SIZE, ERROR_TYPE),
 )
 SPANS: Final = (SUITE_RUN, PROBE_RUN, LOOKUP, LOOKUP_BATCH, FORWARD)
 ATTRIBUTES: Final = tuple(dict.fromkeys(one for span in SPANS for one in span.attributes))

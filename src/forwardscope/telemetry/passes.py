@@ -82,7 +82,10 @@ class SpannedPass(ForwardPass):
         super().__exit__(exc_type, exc, traceback)
         otel_context.detach(self._token)
         if self.tokens:
-            self._forward.set_attribute(names.INPUT_TOKENS.name, sum(map(int, self.tokens)))
+            computed, reused = self.token_sums()
+            self._forward.set_attribute(names.INPUT_TOKENS.name, computed + reused)
+            if reused:
+                self._forward.set_attribute(names.REUSED_TOKENS.name, reused)
         if self.error is not None:
             mark_failed(self._forward, self.error)
         self._maker.end(self._forward, _FORWARD, self.end_ns)

@@ -10,7 +10,11 @@ import msgspec
 
 __all__ = ["HitLine", "TraceEvent", "ids_of_line"]
 
-_OPTIONAL = ("result", "batch", "tokens", "error", "run_id", "trace_id", "parent_id")
+_OPTIONAL = (
+    *("result", "batch", "tokens", "tokens_reused", "error"),
+    *("run_id", "trace_id", "parent_id"),
+)
+_COUNTS = ("batch", "tokens", "tokens_reused")
 
 
 def _plain(value: Any) -> Any:
@@ -38,6 +42,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         result: `coalesced` where another's pass answered, else None.
         batch: Prompts in the forward batch that a miss was part of.
         tokens: Tokens of the prompt in the forward pass.
+        tokens_reused: Of these, the first ones that an earlier prompt had computed.
         error: Class of the exception that the forward pass raised.
         run_id: The run that asked.
         trace_id: The OpenTelemetry trace that it belongs to, 32 hex digits.
@@ -55,6 +60,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     result: str | None = None
     batch: int | None = None
     tokens: int | None = None
+    tokens_reused: int | None = None
     error: str | None = None
     run_id: str | None = None
     trace_id: str | None = None
@@ -105,7 +111,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         optional: dict[str, Any] = {
             key: record[key]
             for key in _OPTIONAL
-            if type(record.get(key)) is (int if key in ("batch", "tokens") else str)
+            if type(record.get(key)) is (int if key in _COUNTS else str)
         }
         return cls(**fixed, **optional)
 

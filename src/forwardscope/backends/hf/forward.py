@@ -9,15 +9,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
+from forwardscope.backends.hf.kept import (
+    MAX_KEPT_BYTES,
+    KeptPrefixes,
+    States,
+    bytes_of,
+    can_share,
+)
 from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
+from forwardscope.backends.hf.prefixes import ACCELERATOR_STEP, CPU_STEP, Ids, Part, plan
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 
 __all__ = ["Exactness", "Forward", "Row"]
 
-#: `fast` computes prompts in padded batches, `strict` each alone and whole.
+#: `fast` computes prompts in padded batches, and what they begin with alike once;
+#: `strict` computes each alone and whole.
 Exactness = Literal["fast", "strict"]
 
 
@@ -43,7 +54,7 @@ class Forward:
     Args:
         model: A causal language model, wrapped by PEFT or not, in eval mode.
         tokenizer: Its tokenizer.
-        exactness: Whether prompts may share a batch.
+        exactness: Whether prompts may share a batch and a prefix.
     """
 
     def __init__(self, model: Any, tokenizer: Any, exactness: Exactness) -> None:
@@ -60,6 +71,12 @@ class Forward:
         # a model that cannot be told where its padding is gets none
         self._takes_padding = {"attention_mask", "position_ids"} <= accepted.keys()
         self._takes_positions = "position_ids" in accepted
+        self._shares = (
+            exactness == "fast"
+            and self._takes_padding
+            and "past_key_values" in accepted
+            and can_share(config)
+        )
 
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None
@@ -93,57 +110,114 @@ class Forward:
                 )
         return encoded
 
-    def run(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def run(
+        self, rows: Sequence[Row], kept: KeptPrefixes
+    ) -> Iterator[tuple[list[int], torch.Tensor, int]]:
         """Run rows in as few batches as their lengths and the exactness allow.
 
+        Args:
+            rows: What to run.
+            kept: Prefixes that the view has computed so far, taken over from and added to.
+
         Yields:
-            The indices of a batch's rows, and their logits: float32, shape
-            (batch, max kept, vocabulary), the last position last. Of a row
-            that needs fewer positions only its last `kept` mean anything.
+            The indices of a batch's rows; their logits: float32, shape
+            (batch, max kept, vocabulary), the last position last; and how many
+            tokens of each row were taken over. Of a row that needs fewer
+            positions only its last `kept` mean anything.
         """
-        for batch in self._batches(rows):
-            ids = [rows[i].ids for i in batch]
-            yield batch, self._logits(ids, max(rows[i].kept for i in batch))
+        for part in self._parts(rows, kept):
+            prefix = part.prefix
+            states = kept.states(_ids(rows[part.places[0]], prefix)) if prefix else None
+            if states is None:  # nothing to take over, or dropped for room since
+                prefix = 0
+            for batch in self._batches(rows, part.places, prefix, states):
+                yield batch, self._logits([rows[i] for i in batch], prefix, states, kept), prefix
 
-    def _batches(self, rows: Sequence[Row]) -> list[list[int]]:
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.model.device.type == "cpu")
+
+    def _parts(self, rows: Sequence[Row], kept: KeptPrefixes) -> list[Part]:
+        if not (self._shares and kept.works):
+            return [Part(tuple(range(len(rows))), 0)]
+        given = [_ids(row, len(row.ids) - row.kept) for row in rows]
+        return plan(given, kept.known(), CPU_STEP if self._on_cpu else ACCELERATOR_STEP)
+
+    def _batches(
+        self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
+    ) -> list[list[int]]:
         if self.exactness == "strict":
-            return [[i] for i in range(len(rows))]
+            return [[i] for i in chosen]
         if self._takes_padding:
-            return self._pack(rows, range(len(rows)))
+            return self._pack(rows, chosen, prefix, states)
         alike = defaultdict(list)
-        for i, row in enumerate(rows):
-            alike[len(row.ids)].append(i)
-        return [batch for same in alike.values() for batch in self._pack(rows, same)]
+        for i in chosen:
+            alike[len(rows[i].ids)].append(i)
+        return [batch for same in alike.values() for batch in self._pack(rows, same, 0, None)]
 
-    def _pack(self, rows: Sequence[Row], chosen: Sequence[int]) -> list[list[int]]:
-        lengths = [len(rows[i].ids) for i in chosen]
+    def _pack(
+        self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
+    ) -> list[list[int]]:
+        lengths = [len(rows[i].ids) - prefix for i in chosen]
         kept = [rows[i].kept for i in chosen]
-        on_cpu = self.model.device.type == "cpu"
-        max_tokens = CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS
+        max_tokens = CPU_TOKENS if self._on_cpu else ACCELERATOR_TOKENS
         packed = pack(lengths, kept, self.vocab_size, max_tokens)
-        return [[chosen[place] for place in batch] for batch in packed]
+        # each row of a batch has a copy of the prefix
+        most = max(1, MAX_KEPT_BYTES // bytes_of(states)) if states else len(chosen)
+        return [
+            [chosen[place] for place in batch[first : first + most]]
+            for batch in packed
+            for first in range(0, len(batch), most)
+        ]
 
     @torch.inference_mode()
-    def _logits(self, ids: list[list[int]], kept: int) -> torch.Tensor:
-        """Run one batch, padded on the left so that the needed positions stand together."""
-        longest = max(len(row) for row in ids)
-        pad = [longest - len(row) for row in ids]
+    def _logits(
+        self, rows: Sequence[Row], prefix: int, states: States | None, kept: KeptPrefixes
+    ) -> torch.Tensor:
+        """Run one batch, padded on the left of what is computed, so that all rows end together."""
+        needed = max(row.kept for row in rows)
+        rests = [row.ids[prefix:] for row in rows]
+        longest = max(map(len, rests))
+        pad = [longest - len(rest) for rest in rests]
         inputs: dict[str, Any] = {
-            "input_ids": self._tensor([[0] * n + row for n, row in zip(pad, ids, strict=True)]),
+            "input_ids": self._tensor([[0] * n + rest for n, rest in zip(pad, rests, strict=True)]),
             "use_cache": False,
         }
         if any(pad):
             # from the lengths, never from the ids: a prompt may hold the pad token
-            inputs["attention_mask"] = self._tensor([[0] * n + [1] * (longest - n) for n in pad])
+            masks = [[1] * prefix + [0] * n + [1] * (longest - n) for n in pad]
+            inputs["attention_mask"] = self._tensor(masks)
         if self._takes_positions:
-            inputs["position_ids"] = self._tensor([[0] * n + list(range(longest - n)) for n in pad])
+            positions = [[0] * n + list(range(prefix, prefix + longest - n)) for n in pad]
+            inputs["position_ids"] = self._tensor(positions)
         if self._takes_kept:
-            inputs["logits_to_keep"] = kept
-        logits: torch.Tensor = self.model(**inputs).logits
-        return logits[:, -kept:].float()
+            inputs["logits_to_keep"] = needed
+        if states is not None:
+            inputs["past_key_values"] = _copied(states, len(rows))
+        keeps = self._shares and kept.works and len(rows) == 1 and self._is_worth_keeping(rows[0])
+        inputs["use_cache"] = states is not None or keeps
+        output = self.model(**inputs)
+        if keeps:
+            kept.keep(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
+        logits: torch.Tensor = output.logits
+        return logits[:, -needed:].float()
+
+    def _is_worth_keeping(self, row: Row) -> bool:
+        return len(row.ids) >= (CPU_STEP if self._on_cpu else ACCELERATOR_STEP)
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
+
+
+def _ids(row: Row, n: int) -> Ids:
+    return np.array(row.ids[:n], dtype=np.int64)
+
+
+def _copied(states: States, n: int) -> DynamicCache:
+    """Return a cache in which each of `n` rows has a prefix's keys and values."""
+    return DynamicCache(
+        [(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in states]
+    )
 
 
 def _is_unicode(text: str) -> bool:

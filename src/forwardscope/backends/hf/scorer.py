@@ -12,6 +12,7 @@ import torch
 
 from forwardscope.backends.hf import toggles
 from forwardscope.backends.hf.forward import Forward, Row
+from forwardscope.backends.hf.kept import KeptPrefixes
 from forwardscope.backends.values import RollingLogprob, TokenDist
 from forwardscope.core.keys import fold_strings, prompt_hash
 from forwardscope.errors import NonFiniteError, PromptError, ViewError
@@ -47,6 +48,7 @@ class HFScorer:
         self._forward = forward
         self._toggle = toggle
         self._inst = instrumentation
+        self._kept = KeptPrefixes()
         self._changes = ExitStack()
         self._changed = False
         self._finite = True
@@ -85,20 +87,23 @@ class HFScorer:
         """Undo what the view changed; later passes are refused. Waits for one under way."""
         with self._forward.lock:
             self._closed = True
+            self._kept.clear()
             self._changes.close()
 
     def _score(
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
     ) -> list[T]:
         """Run rows and reduce the logits of each, shape (kept, vocabulary), batch by batch."""
-        self._inst.report_tokens([len(row.ids) for row in rows])
+        reused = [0] * len(rows)
+        self._inst.report_tokens([len(row.ids) for row in rows], reused)
         found: dict[int, T] = {}
         with self._forward.lock:
             self._change_weights()
             if not self._finite:
                 raise NonFiniteError(self._view_id, prompt_hash(keys[0]))
-            for batch, logits in self._forward.run(rows):
+            for batch, logits, prefix in self._forward.run(rows, self._kept):
                 for place, index in enumerate(batch):
+                    reused[index] = prefix
                     own = logits[place, -rows[index].kept :]
                     if not bool(own.isfinite().all()):
                         raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
