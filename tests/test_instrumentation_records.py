@@ -183,6 +183,48 @@ def test_compute_can_tell_its_tokens(backend: BackendInstrumentation) -> None:
     assert _values(backend, "tokens") == [7, None, 9]
 
 
+def test_compute_can_tell_what_it_took_over(backend: BackendInstrumentation) -> None:
+    """Tokens of a shared prefix are in the record and the books, told as late as the end."""
+    reused = [0, 0]
+
+    def compute(indices: list[int]) -> list[int]:
+        backend.report_tokens([7, 9], reused)
+        reused[1] = 6
+        return indices
+
+    _ask_batch(backend, "ab", compute)
+    _ask(backend, "c", lambda: backend.report_tokens([5], [4]))
+    assert _values(backend, "tokens") == [7, 9, 5]
+    assert _values(backend, "tokens_reused") == [None, 6, 4]
+    books = backend.ledger.books()
+    assert (books.tokens_computed, books.tokens_reused) == (11, 10)
+
+
+def test_tokens_of_a_failed_pass_are_in_no_sum(backend: BackendInstrumentation) -> None:
+    """Nobody knows how far it came."""
+
+    def failing(indices: list[int] = []) -> list[int]:  # noqa: B006 - it is not changed
+        backend.report_tokens([7], [3])
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        _ask(backend, "a", failing)
+    with pytest.raises(ValueError, match="no"):
+        _ask_batch(backend, "b", failing)
+    books = backend.ledger.books()
+    assert (books.tokens_computed, books.tokens_reused) == (0, 0)
+
+
+@pytest.mark.parametrize("told", [[None], ["many"], [-3], [float("nan")]])
+def test_tokens_that_are_no_count_harm_nothing(
+    backend: BackendInstrumentation, told: list[Any]
+) -> None:
+    """A compute that tells nonsense has its value all the same."""
+    _ask(backend, "a", lambda: backend.report_tokens(told, told))
+    books = backend.ledger.books()
+    assert (books.tokens_computed, books.tokens_reused) == (0, 0)
+
+
 def test_tokens_go_to_the_innermost_pass(backend: BackendInstrumentation) -> None:
     """A pass inside a pass has its own tokens, and outside any nothing happens."""
     backend.report_tokens([1])

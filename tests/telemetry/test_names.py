@@ -167,6 +167,9 @@ def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTele
             _suite(DeltaKL(name="stopped", prompts=["interrupted"])),
             ScriptedBackend(_script, instrumentation=instrumentation),
         )
+    instrumentation.cached(
+        "op", "base", "shares", 0, lambda: instrumentation.report_tokens([5], [3])
+    )
     types: dict[str, dict[str, set[type]]] = defaultdict(lambda: defaultdict(set))
     for span in telemetry.spans():
         for key, value in span.attributes.items():
