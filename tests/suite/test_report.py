@@ -12,7 +12,7 @@ from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.report import print_report
-from forwardscope.suite.result import Reconciliation
+from forwardscope.suite.result import PromptTokens, Reconciliation
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
 MakeSpec = Callable[..., SuiteSpec]
@@ -51,6 +51,16 @@ def test_the_last_lines_sum_it_up(run_of: RunOf) -> None:
     *_, cache, reconciled = lines_of(run_of(ONE, TWO))
     assert cache == "cache: 2 of 8 lookups answered without a forward pass (25 %)"
     assert reconciled == "reconciled: 8 lookups; no trace or span was asked for"
+
+
+def test_what_was_taken_over_is_told(run_of: RunOf) -> None:
+    """Tokens of shared prefixes have a line, and none where nothing was shared."""
+    result = run_of(ONE)
+    assert not [line for line in lines_of(result) if "tokens" in line]
+    shared = result.model_copy(update={"prompt_tokens": PromptTokens(computed=1, reused=3)})
+    assert lines_of(shared)[-2] == (
+        "prompt tokens: 1 computed, 3 taken over from prompts that begin alike (75 %)"
+    )
 
 
 def test_every_probe_has_a_row(run_of: RunOf) -> None:

@@ -57,6 +57,11 @@ def check_books(result: SuiteResult, trace: Path) -> None:
         assert tally.lookups == tally.cache_hits + tally.cache_misses
         assert tally.cache_misses == tally.forward_passes + tally.forward_errors
         assert tally.hit_rate == (tally.cache_hits / tally.lookups if tally.lookups else 0.0)
+    assert result.prompt_tokens is not None
+    own_events = [event for event in TraceReader(trace) if event.run_id == result.run_id]
+    assert result.prompt_tokens.computed == sum(
+        event.tokens or 0 for event in own_events if event.error is None
+    )
     reader = TraceReader(trace)
     lines = Counter(
         (event.probe, event.view_id, event.op, event.hit)

@@ -279,6 +279,11 @@ class Ledger:
                 max_batch_size=self._max_batch_size,
             )
 
+    def tokens(self) -> tuple[int, int]:
+        """Return how many prompt tokens were computed, and how many taken over; see `Books`."""
+        with self._lock:
+            return self._tokens_computed, self._tokens_reused
+
     def live_stats(self) -> BackendStats:
         """Return one object that shows the totals of the moment it is read."""
         return _LiveStats(self)

@@ -10,7 +10,7 @@ from forwardscope.core.cache import DisabledCache
 from forwardscope.core.ledger import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.suite.result import CacheUse, Reconciliation, SeriesResult, Tally
+from forwardscope.suite.result import CacheUse, PromptTokens, Reconciliation, SeriesResult, Tally
 from forwardscope.telemetry import names
 from forwardscope.telemetry.maker import Outcome
 
@@ -31,6 +31,7 @@ class Accounts:
         self._inst = instrumentation
         self._series = instrumentation.ledger.snapshot()
         self._stats = instrumentation.ledger.totals()
+        self._tokens = instrumentation.ledger.tokens()
         self._traced = instrumentation.trace.enabled
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
@@ -111,6 +112,11 @@ class Accounts:
             evictions=cache.evictions,
             rejections=cache.rejections,
         )
+
+    def prompt_tokens(self) -> PromptTokens:
+        """Return how many tokens were computed, and how many taken over from shared prefixes."""
+        now = self._inst.ledger.tokens()
+        return PromptTokens(computed=now[0] - self._tokens[0], reused=now[1] - self._tokens[1])
 
     def reconciliation(self) -> Reconciliation:
         """Compare what was counted with what trace and spans say of it, now."""

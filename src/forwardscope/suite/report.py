@@ -16,6 +16,7 @@ from forwardscope.suite.result import (
     CacheUse,
     Delivery,
     ProbeResult,
+    PromptTokens,
     Reconciliation,
     SeriesResult,
     SuiteResult,
@@ -42,6 +43,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_view_table(result.series))
     console.print()
     console.print(Text(_cache_line(result)))
+    if (tokens := result.prompt_tokens) is not None and tokens.reused:
+        console.print(Text(_tokens_line(tokens)))
     if (overpaid := _overpaid_line(result)) is not None:
         console.print(Text(overpaid, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
@@ -106,6 +109,14 @@ def _cache_line(result: SuiteResult) -> str:
     if result.cache.evictions:
         line += f"; evictions: {result.cache.evictions} (max_entries {result.cache.max_entries})"
     return line
+
+
+def _tokens_line(tokens: PromptTokens) -> str:
+    share = _percent(tokens.reused / (tokens.computed + tokens.reused))
+    return (
+        f"prompt tokens: {tokens.computed} computed, {tokens.reused} taken over from prompts that "
+        f"begin alike ({share})"
+    )
 
 
 def _overpaid_line(result: SuiteResult) -> str | None:

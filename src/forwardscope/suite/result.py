@@ -17,6 +17,7 @@ __all__ = [
     "CacheUse",
     "Delivery",
     "ProbeResult",
+    "PromptTokens",
     "Reconciliation",
     "SeriesResult",
     "SuiteResult",
@@ -124,6 +125,18 @@ class CacheUse(_Record):
     rejections: int
 
 
+class PromptTokens(_Record):
+    """Tokens of the prompts of forward passes that succeeded.
+
+    Attributes:
+        computed: Those that the model computed.
+        reused: Those of prefixes that an earlier prompt of the view had computed.
+    """
+
+    computed: int
+    reused: int
+
+
 class Reconciliation(_Record):
     """Whether everything that was counted is also where it was to go.
 
@@ -187,6 +200,8 @@ class SuiteResult(_Record):
         backend_stats: Totals of the run, as `BackendStats.to_dict` has them.
         series: Counts by probe, view and op.
         cache: The forward cache at the end.
+        prompt_tokens: What was computed and what taken over; null in results of
+            versions that did not count it.
         reconciliation: Whether the numbers agree.
         delivery: Where telemetry was sent, and what arrived.
     """
@@ -211,6 +226,7 @@ class SuiteResult(_Record):
     backend_stats: dict[str, int | float]
     series: list[SeriesResult]
     cache: CacheUse
+    prompt_tokens: PromptTokens | None = None
     reconciliation: Reconciliation
     delivery: list[Delivery] = []
 

@@ -104,6 +104,7 @@ def _result(
         backend_stats=accounts.backend_stats().to_dict(),
         series=accounts.series_results(planned),
         cache=accounts.cache_use(),
+        prompt_tokens=accounts.prompt_tokens(),
         reconciliation=accounts.reconciliation(),
     )
 

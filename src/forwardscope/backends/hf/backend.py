@@ -71,6 +71,7 @@ class HFBackend:
         self._identity: str | None = None
         self._slot = ViewSlot()
         self._aliases = LORA_ALIASES if toggles.can_alias(model) else {}
+        self._noise = toggles.Noise()
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
@@ -125,7 +126,11 @@ class HFBackend:
         """
         view_id = null_view_id(seed, init_scale, rank_scale)
         randomize = partial(
-            toggles.randomized, seed=seed, init_scale=init_scale, rank_scale=rank_scale
+            toggles.randomized,
+            seed=seed,
+            init_scale=init_scale,
+            rank_scale=rank_scale,
+            noise=self._noise,
         )
         return self._view(view_id, randomize)
 
@@ -169,6 +174,7 @@ class HFBackend:
         with self._forward.lock:  # a pass that is under way ends first
             self._model = None
             self._forward.model = None
+            self._noise = toggles.Noise()
 
     @contextmanager
     def _view(

@@ -7,7 +7,8 @@ the weights are the same bit for bit, also after an exception.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
-__all__ = ["can_alias", "disabled", "is_finite", "randomized", "scaled"]
+__all__ = ["Noise", "can_alias", "disabled", "is_finite", "randomized", "scaled"]
 
 
 def can_alias(model: PeftModel) -> bool:
@@ -70,8 +71,44 @@ def scaled(model: PeftModel, lam: float) -> Iterator[None]:
             layer.scaling = scaling
 
 
+class Noise:
+    """Standard Gaussian noise of the shape of a model's LoRA factors, drawn once a seed.
+
+    A calibration matrix opens each null view once a probe. What was drawn last
+    stays in memory on the CPU, bounded in bytes: the same numbers, whether
+    drawn or remembered. Not safe under threads.
+
+    Args:
+        max_bytes: The most that is remembered.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._drawn: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
+        self._nbytes = 0
+
+    def of(self, seed: int, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
+        """Return one float32 tensor a shape, drawn in their order; not to be changed."""
+        drawn = self._drawn.get(seed)
+        if drawn is None:
+            generator = torch.Generator(device="cpu").manual_seed(seed)
+            drawn = [torch.randn(shape, generator=generator) for shape in shapes]
+            self._drawn[seed] = drawn
+            self._nbytes += _bytes_of(drawn)
+        self._drawn.move_to_end(seed)
+        while self._nbytes > self._max_bytes:
+            self._nbytes -= _bytes_of(self._drawn.popitem(last=False)[1])
+        return drawn
+
+
+def _bytes_of(tensors: Sequence[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
 @contextmanager
-def randomized(model: PeftModel, seed: int, init_scale: float, rank_scale: float) -> Iterator[None]:
+def randomized(
+    model: PeftModel, seed: int, init_scale: float, rank_scale: float, noise: Noise
+) -> Iterator[None]:
     """Put Gaussian noise in place of both LoRA factors.
 
     The standard deviation is init_scale * sqrt(rank_scale): the variance of
@@ -80,15 +117,18 @@ def randomized(model: PeftModel, seed: int, init_scale: float, rank_scale: float
     order of the model's parameters, so a seed means the same on every device.
     Modules and tokens that the adapter saved whole are the base's own meanwhile.
     """
-    generator = torch.Generator(device="cpu").manual_seed(seed)
     std = init_scale * math.sqrt(rank_scale)
+    factors = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if any(factor in name for factor in _FACTORS)
+    ]
     saved: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     try:
-        for name, parameter in model.named_parameters():
-            if any(factor in name for factor in _FACTORS):
-                noise = torch.randn(parameter.shape, generator=generator) * std
-                saved.append((parameter, parameter.data))
-                parameter.data = noise.to(parameter.device, parameter.dtype)
+        drawn = noise.of(seed, [parameter.shape for parameter in factors])
+        for parameter, standard in zip(factors, drawn, strict=True):
+            saved.append((parameter, parameter.data))
+            parameter.data = (standard * std).to(parameter.device, parameter.dtype)
         for own, original in _saved_whole(model):
             saved.append((own, own.data))
             own.data = original.data
