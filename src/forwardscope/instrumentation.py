@@ -6,6 +6,9 @@ Every scoring method of a view is three lines of glue around one of the two:
         return self._instrumentation.cached(
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
+
+It is longer than other modules because a hit must not pay for calls between them: the quick
+ways of a hit and of a batch of hits stand here whole, beside the general ones.
 """
 
 from __future__ import annotations

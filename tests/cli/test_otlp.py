@@ -179,6 +179,18 @@ def test_what_the_exporter_logs_is_kept_off_the_terminal(
     assert logging.getLogger("opentelemetry").handlers == []
 
 
+def test_pipelines_that_overlap_leave_logging_as_it_was(
+    make: Callable[[Receiver], SpanPipeline],
+) -> None:
+    """The one that began first may end first: what stood before both stands after both."""
+    first, second = (make(Receiver(lambda: SpanExportResult.SUCCESS)) for _ in range(2))
+    for pipeline in (first, second):
+        assert logging.getLogger("opentelemetry").propagate is False
+        pipeline.close(_PATIENCE_S)
+        pipeline._thread.join(_PATIENCE_S)
+    assert logging.getLogger("opentelemetry").propagate is True
+
+
 @pytest.mark.parametrize(
     ("environ", "name"),
     [({}, "forwardscope"), ({"OTEL_SERVICE_NAME": "nightly"}, "nightly")],

@@ -140,7 +140,8 @@ class _LastWords(logging.Handler):
         super().__init__(logging.WARNING)
         self.message: str | None = None
         self._logger = logging.getLogger("opentelemetry")
-        self._propagated = self._logger.propagate
+        others = self._others()  # a pipeline that was given up may still end after the next began
+        self._propagated = others[0]._propagated if others else self._logger.propagate
         self._logger.propagate = False
         self._logger.addHandler(self)
 
@@ -155,7 +156,11 @@ class _LastWords(logging.Handler):
 
     def stop(self) -> None:
         self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
+        if not self._others():
+            self._logger.propagate = self._propagated
+
+    def _others(self) -> list[_LastWords]:
+        return [one for one in self._logger.handlers if isinstance(one, _LastWords)]
 
 
 def make_exporter(target: OtlpTarget) -> SpanExporter:

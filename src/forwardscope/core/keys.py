@@ -36,4 +36,6 @@ def view_family(view_id: str) -> str:
 
 def printable(text: str) -> str:
     """Escape lone surrogates (bytes of a file name that are not UTF-8), which UTF-8 cannot hold."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
