@@ -141,7 +141,7 @@ class _LastWords(logging.Handler):
         self.message: str | None = None
         self._logger = logging.getLogger("opentelemetry")
         others = self._others()  # a pipeline that was given up may still end after the next began
-        self._propagated = others[0]._propagated if others else self._logger.propagate
+        self._propagated: bool = others[0]._propagated if others else self._logger.propagate
         self._logger.propagate = False
         self._logger.addHandler(self)
 
