@@ -185,7 +185,7 @@ class BackendInstrumentation:
                 entries.move_to_end(key)
                 series = entry.series
                 if series is None or series.home is not self._series:
-                    series = entry.series = self._series_of(key)
+                    series = entry.series = self._series_of(op, view_id, top_k)
                 counts = series.counts
                 end = self._now()
                 counts.hits += 1
@@ -268,7 +268,7 @@ class BackendInstrumentation:
                     return None
                 entries.move_to_end(key)
                 found.append(entry)
-            series = self._series_of((op, view_id, "", top_k))
+            series = self._series_of(op, view_id, top_k)
             spent = self._now() - start
             series.counts.hits += len(found)
             series.counts.scoring_ns += spent
@@ -319,9 +319,8 @@ class BackendInstrumentation:
 
     # -- records ------------------------------------------------------------------------
 
-    def _series_of(self, key: LookupKey) -> _Series:
+    def _series_of(self, op: str, view_id: str, top_k: int) -> _Series:
         """Return what is the same for all hits of a kind under this probe; the lock is held."""
-        op, view_id, _, top_k = key
         series = self._series.get((op, view_id, top_k))
         if series is None:
             if len(self._series) >= MAX_SERIES:
@@ -407,16 +406,17 @@ class BackendInstrumentation:
         forward: ForwardPass,
         entry: Entry | None,
     ) -> None:
+        op, view_id, _, top_k = key
         forward_ns = forward.spent_ns
         exemplar = self._exemplar(forward, forward_ns) if forward.trace_id else None
         with self._lock:
             if entry is not None:
                 self.cache.store(key, entry, flight.generation)
             self._flights.land(key, flight)
-            probe, counts = self._probe, self._series_of(key).counts
+            probe, counts = self._probe, self._series_of(op, view_id, top_k).counts
             end = self._now()
-            told = forward.token_sums() if forward.tokens else None
-            self.ledger.miss(counts, key[0], end - start, forward_ns, forward.error, exemplar, told)
+            told = forward.token_sums()
+            self.ledger.miss(counts, op, end - start, forward_ns, forward.error, exemplar, told)
         place = None
         if isinstance(forward, SpannedPass):
             place = Place.of(forward.parent)

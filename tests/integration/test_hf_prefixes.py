@@ -90,6 +90,18 @@ def test_each_record_tells_what_was_taken_over(open_backend: Open, tmp_path: Pat
     assert _tokens(backend) == (sum(n - m for n, m in told), sum(m for _, m in told))
 
 
+def test_a_short_lead_is_kept_for_those_who_wait_for_it(
+    open_backend: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many prompts that share a little are worth a lead, also one too short to keep for itself."""
+    monkeypatch.setattr(forward, "CPU_STEP", 40)
+    prompts = ["<pad>" * 30 + f"\n\n{word}" for word in ("x", "a", "b", "c", "d", "e")]
+    backend = open_backend()
+    with backend.as_base() as view:
+        view.next_token_dist_batch(prompts)
+    assert _tokens(backend)[1] >= 30 * (len(prompts) - 1)
+
+
 def test_nothing_is_taken_over_between_views(open_backend: Open) -> None:
     """What a view kept is gone when it closes, with its memory."""
     backend = open_backend()

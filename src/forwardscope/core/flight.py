@@ -121,8 +121,10 @@ class ForwardPass:
     def token_sums(self) -> tuple[int, int]:
         """Return how many tokens of its prompts were computed, and how many taken over.
 
-        Both are 0 where what the compute told is no count: it costs no lookup.
+        Both are 0 where nothing was told, or no count: it costs no lookup.
         """
+        if not self.tokens:
+            return 0, 0
         try:
             reused = sum(map(int, self.reused[: self.size]))
             tokens = sum(map(int, self.tokens[: self.size]))

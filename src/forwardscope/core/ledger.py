@@ -191,7 +191,7 @@ class Ledger:
         forward_ns: int,
         error: str | None = None,
         exemplar: Exemplar | None = None,
-        tokens: tuple[int, int] | None = None,
+        tokens: tuple[int, int] = (0, 0),
     ) -> None:
         """Count one lookup that led a pass of its own, for whoever holds the lock.
 
@@ -202,16 +202,14 @@ class Ledger:
             forward_ns: The part of it spent in the compute.
             error: Class of the exception where the pass failed.
             exemplar: Stands for the pass in the histogram of durations.
-            tokens: Tokens of the prompt that were computed, and that were taken
-                over; None where nobody told.
+            tokens: Tokens of the prompt that were computed, and that were taken over.
         """
         counts.scoring_ns += ns
         counts.forward_ns += forward_ns
         if error is None:
             counts.forward_passes += 1
             self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
-            if tokens is not None:
-                self._add_tokens(tokens)
+            self._add_tokens(tokens)
         else:
             counts.errors[error] += 1
 

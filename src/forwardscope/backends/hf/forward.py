@@ -131,17 +131,23 @@ class Forward:
             if states is None:  # nothing to take over, or dropped for room since
                 prefix = 0
             for batch in self._batches(rows, part.places, prefix, states):
-                yield batch, self._logits([rows[i] for i in batch], prefix, states, kept), prefix
+                chosen = [rows[i] for i in batch]
+                keep_in = kept if self._is_kept(chosen, part, kept) else None
+                yield batch, self._logits(chosen, prefix, states, keep_in), prefix
 
     @property
     def _on_cpu(self) -> bool:
         return bool(self.model.device.type == "cpu")
 
+    @property
+    def _step(self) -> int:
+        return CPU_STEP if self._on_cpu else ACCELERATOR_STEP
+
     def _parts(self, rows: Sequence[Row], kept: KeptPrefixes) -> list[Part]:
         if not (self._shares and kept.works):
             return [Part(tuple(range(len(rows))), 0)]
         given = [_ids(row, len(row.ids) - row.kept) for row in rows]
-        return plan(given, kept.known(), CPU_STEP if self._on_cpu else ACCELERATOR_STEP)
+        return plan(given, kept.known(), self._step)
 
     def _batches(
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
@@ -172,7 +178,7 @@ class Forward:
 
     @torch.inference_mode()
     def _logits(
-        self, rows: Sequence[Row], prefix: int, states: States | None, kept: KeptPrefixes
+        self, rows: Sequence[Row], prefix: int, states: States | None, keep_in: KeptPrefixes | None
     ) -> torch.Tensor:
         """Run one batch, padded on the left of what is computed, so that all rows end together."""
         needed = max(row.kept for row in rows)
@@ -181,7 +187,7 @@ class Forward:
         pad = [longest - len(rest) for rest in rests]
         inputs: dict[str, Any] = {
             "input_ids": self._tensor([[0] * n + rest for n, rest in zip(pad, rests, strict=True)]),
-            "use_cache": False,
+            "use_cache": states is not None or keep_in is not None,
         }
         if any(pad):
             # from the lengths, never from the ids: a prompt may hold the pad token
@@ -194,16 +200,16 @@ class Forward:
             inputs["logits_to_keep"] = needed
         if states is not None:
             inputs["past_key_values"] = _copied(states, len(rows))
-        keeps = self._shares and kept.works and len(rows) == 1 and self._is_worth_keeping(rows[0])
-        inputs["use_cache"] = states is not None or keeps
         output = self.model(**inputs)
-        if keeps:
-            kept.keep(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
+        if keep_in is not None:
+            keep_in.keep(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
         logits: torch.Tensor = output.logits
         return logits[:, -needed:].float()
 
-    def _is_worth_keeping(self, row: Row) -> bool:
-        return len(row.ids) >= (CPU_STEP if self._on_cpu else ACCELERATOR_STEP)
+    def _is_kept(self, rows: Sequence[Row], part: Part, kept: KeptPrefixes) -> bool:
+        """Whether a batch is one prompt that others wait for, or that later ones may want."""
+        wanted = part.leads or (len(rows) == 1 and len(rows[0].ids) >= self._step)
+        return self._shares and kept.works and wanted
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
