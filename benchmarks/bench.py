@@ -177,15 +177,12 @@ def _check(row: Row, said: Sequence[dict[str, Any]]) -> None:
 def line_of(row: Row, figures: tuple[list[float], list[float]]) -> str:
     """Return a row in Markdown."""
     sign = "≥" if row.at_least else "≤"
-    unit = ("B", 1.0) if row.other is None else ("µs", 1e3)
-    one = _shown(figures[0], *unit)
     if row.other is None:
-        ratio, other = statistics.median(figures[0]), "–"
+        ratio, one, other = statistics.median(figures[0]), _shown(figures[0], "B", 1), "–"
     else:
-        ratio, other = (
-            statistics.median(figures[0]) / statistics.median(figures[1]),
-            _shown(figures[1], *unit),
-        )
+        ratio = statistics.median(figures[0]) / statistics.median(figures[1])
+        unit = ("µs", 1e3) if min(figures[0]) < 1e6 else ("ms", 1e6)
+        one, other = (_shown(side, *unit) for side in figures)
     met = ratio >= row.target if row.at_least else ratio <= row.target
     verdict = "met" if met else "**not met**"
     shown = f"{ratio:.0f}" if row.other is None else f"{ratio:.2f}"
