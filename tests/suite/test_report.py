@@ -58,9 +58,7 @@ def test_what_was_taken_over_is_told(run_of: RunOf) -> None:
     result = run_of(ONE)
     assert not [line for line in lines_of(result) if "tokens" in line]
     shared = result.model_copy(update={"prompt_tokens": PromptTokens(computed=1, reused=3)})
-    assert lines_of(shared)[-2] == (
-        "prompt tokens: 1 computed, 3 taken over from prompts that begin alike (75 %)"
-    )
+    assert lines_of(shared)[-2] == ("prompt tokens: 1 computed, 3 reused of shared prefixes (75 %)")
 
 
 def test_every_probe_has_a_row(run_of: RunOf) -> None:

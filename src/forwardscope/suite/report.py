@@ -114,8 +114,8 @@ def _cache_line(result: SuiteResult) -> str:
 def _tokens_line(tokens: PromptTokens) -> str:
     share = _percent(tokens.reused / (tokens.computed + tokens.reused))
     return (
-        f"prompt tokens: {tokens.computed} computed, {tokens.reused} taken over from prompts that "
-        f"begin alike ({share})"
+        f"prompt tokens: {tokens.computed} computed, {tokens.reused} reused of shared prefixes "
+        f"({share})"
     )
 
 
