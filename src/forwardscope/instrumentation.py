@@ -25,7 +25,7 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.flight import Flight, Flights, ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import MAX_SERIES, Batch, Counts, Ledger
+from forwardscope.core.ledger import MAX_SERIES, QUEUED, Batch, Counts, Ledger, Series
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, NOWHERE, LookupSpans, Place
@@ -97,6 +97,7 @@ class BackendInstrumentation:
         self._now = clock.perf_counter_ns
         self._lock = self.cache.lock
         self._entries = self.cache.entries
+        self._refresh = self.cache.entries.move_to_end
         self._flights = Flights()
         self._probe: str | None = None
         self._run_id: str | None = None
@@ -178,20 +179,23 @@ class BackendInstrumentation:
         """
         start = self._now()
         key = (op, view_id, prompt, top_k)
-        entries = self._entries
-        with self._lock:
-            entry = entries.get(key)
-            if entry is not None:
-                entries.move_to_end(key)
-                series = entry.series
-                if series is None or series.home is not self._series:
-                    series = entry.series = self._series_of(op, view_id, top_k)
-                counts = series.counts
-                end = self._now()
-                counts.hits += 1
-                counts.scoring_ns += end - start
+        # No lock: each step is one for Python as well, and a thread that is switched off
+        # between two of them keeps no other waiting.
+        entry = self._entries.get(key)
         if entry is None:
             return self._miss(key, start, compute)  # type: ignore[no-any-return]
+        try:
+            self._refresh(key)
+        except KeyError:  # evicted since we looked; it is a hit all the same
+            pass
+        series = entry.series
+        if series is None or series.home is not self._series:
+            series = self._series_for(entry, op, view_id, top_k)
+        end = self._now()
+        queue = series.queue
+        queue.append(end - start)
+        if not len(queue) % QUEUED:
+            self.ledger.relieve(series.counted)
         if self._traced or self.spans.active:
             self._show_hit(key, entry, series, start, end)
         return entry.value  # type: ignore[no-any-return]
@@ -270,8 +274,9 @@ class BackendInstrumentation:
                 found.append(entry)
             series = self._series_of(op, view_id, top_k)
             spent = self._now() - start
-            series.counts.hits += len(found)
-            series.counts.scoring_ns += spent
+            counts = series.counted.counts
+            counts.hits += len(found)
+            counts.scoring_ns += spent
         if self._traced and found:
             self._write_hits((op, view_id, "", top_k), prompts, found, series, spent)
         return found
@@ -327,10 +332,15 @@ class BackendInstrumentation:
                 self._series.clear()
             series = _Series(
                 self._series,
-                self.ledger.counts(self._probe, view_id, op),
+                self.ledger.series(self._probe, view_id, op),
                 HitLine(self._probe, view_id, top_k, op, self._run_id),
             )
             self._series[op, view_id, top_k] = series
+        return series
+
+    def _series_for(self, entry: Entry, op: str, view_id: str, top_k: int) -> _Series:
+        with self._lock:
+            series = entry.series = self._series_of(op, view_id, top_k)
         return series
 
     def _show_hit(
@@ -413,7 +423,7 @@ class BackendInstrumentation:
             if entry is not None:
                 self.cache.store(key, entry, flight.generation)
             self._flights.land(key, flight)
-            probe, counts = self._probe, self._series_of(op, view_id, top_k).counts
+            probe, counts = self._probe, self._series_of(op, view_id, top_k).counted.counts
             end = self._now()
             told = forward.token_sums()
             self.ledger.miss(counts, op, end - start, forward_ns, forward.error, exemplar, told)
@@ -503,15 +513,17 @@ class _Series:
 
     Attributes:
         home: The map that it stands in, which says whether it still holds.
-        counts: Where they are counted.
+        counted: Where they are counted.
+        queue: Its queue.
         line: Their line in the trace.
     """
 
-    __slots__ = ("counts", "home", "line")
+    __slots__ = ("counted", "home", "line", "queue")
 
-    def __init__(self, home: object, counts: Counts, line: HitLine) -> None:
+    def __init__(self, home: object, counted: Series, line: HitLine) -> None:
         self.home = home
-        self.counts = counts
+        self.counted = counted
+        self.queue = counted.queue
         self.line = line
 
 

@@ -30,7 +30,7 @@ def _miss(
     ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
 ) -> None:
     with ledger._lock:
-        ledger.miss(ledger.counts(probe, view_id, op), op, *outcome, **more)
+        ledger.miss(ledger.series(probe, view_id, op).counts, op, *outcome, **more)
 
 
 def test_plain_value_shows_what_it_was_built_with() -> None:

@@ -1,7 +1,9 @@
 """The one ledger behind every number that forwardscope shows.
 
 Totals, the result file, the report and the metrics all read it, so they cannot
-disagree. It is kept by series of (probe, view id, op) and changed under one lock.
+disagree. It is kept by series of (probe, view id, op) and changed under one lock. Hits
+are many and short, so they wait for no lock: each is put down with its series, and
+whoever holds the lock adds them up before anything is read.
 """
 
 from __future__ import annotations
@@ -15,12 +17,24 @@ from typing import Any, Final, NamedTuple
 from forwardscope.core.histogram import BATCH_BOUNDS, DURATION_BOUNDS_S, Exemplar, Histogram
 from forwardscope.core.stats import BackendStats
 
-__all__ = ["MAX_SERIES", "OTHER", "Batch", "Books", "Counts", "Ledger", "SeriesKey"]
+__all__ = [
+    "MAX_SERIES",
+    "OTHER",
+    "QUEUED",
+    "Batch",
+    "Books",
+    "Counts",
+    "Ledger",
+    "Series",
+    "SeriesKey",
+]
 
 #: Series kept apart; what comes later is folded into one series of `OTHER`.
 MAX_SERIES: Final = 4096
 #: Ops whose durations are kept apart.
 MAX_OPS: Final = 64
+#: Hits of a series that are put down before someone adds them up.
+QUEUED: Final = 256
 OTHER: Final = "_other"
 
 
@@ -137,6 +151,32 @@ class Books:
     tokens_reused: int = 0
 
 
+class Series:
+    """One series while it is counted.
+
+    Attributes:
+        counts: To be changed by whoever holds the ledger's lock.
+        queue: Wall times in nanoseconds of hits that are not in the counts yet. Any thread
+            may append, which is one step in Python; whoever brings it to a multiple of
+            `QUEUED` calls `Ledger.relieve`.
+    """
+
+    __slots__ = ("counts", "queue")
+
+    def __init__(self) -> None:
+        self.counts: Final = Counts()
+        self.queue: Final[list[int]] = []
+
+    def add_up(self, n: int) -> None:
+        """Count the first hits of the queue; the lock is held."""
+        queue, counts = self.queue, self.counts
+        spent = sum(queue[:n])
+        # an interrupt comes before all three or after: in them Python looks for none
+        counts.hits += n
+        counts.scoring_ns += spent
+        del queue[:n]
+
+
 class Ledger:
     """Counts of every lookup, by series. Safe under threads.
 
@@ -147,7 +187,7 @@ class Ledger:
 
     def __init__(self, lock: threading.RLock | None = None) -> None:
         self._lock = threading.RLock() if lock is None else lock
-        self._series: dict[tuple[str | None, str, str], Counts] = {}
+        self._series: dict[tuple[str | None, str, str], Series] = {}
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
@@ -158,28 +198,33 @@ class Ledger:
         """Begin series at 0, so that whoever reads the books at times sees their first counts."""
         with self._lock:
             for key in keys:
-                self._counts(key)
+                self._one(key)
                 self._duration(key.op)
 
-    def counts(self, probe: str | None, view_id: str, op: str) -> Counts:
-        """Return the live counts of a series, to be changed by whoever holds the lock.
-
-        They stay the same object, so the way of a hit looks them up once.
-        """
+    def series(self, probe: str | None, view_id: str, op: str) -> Series:
+        """Return a series itself; it stays the same, so the way of a hit looks it up once."""
         with self._lock:
-            return self._counts((probe, view_id, op))
+            return self._one((probe, view_id, op))
+
+    def relieve(self, series: Series) -> None:
+        """Add up the queue of a series, unless another thread holds the lock just now."""
+        if self._lock.acquire(blocking=False):
+            try:
+                series.add_up(len(series.queue))
+            finally:
+                self._lock.release()
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that a stored value answered in `ns` nanoseconds."""
         with self._lock:
-            counts = self._counts((probe, view_id, op))
+            counts = self._one((probe, view_id, op)).counts
             counts.hits += 1
             counts.scoring_ns += ns
 
     def coalesced(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that waited `ns` nanoseconds for another's pass."""
         with self._lock:
-            counts = self._counts((probe, view_id, op))
+            counts = self._one((probe, view_id, op)).counts
             counts.coalesced += 1
             counts.scoring_ns += ns
 
@@ -196,7 +241,7 @@ class Ledger:
         """Count one lookup that led a pass of its own, for whoever holds the lock.
 
         Args:
-            counts: Of its series, from `counts`.
+            counts: Of its series, from `series`.
             op: What was asked.
             ns: Wall time of the call in nanoseconds.
             forward_ns: The part of it spent in the compute.
@@ -231,7 +276,7 @@ class Ledger:
             batches: Each call of `compute_misses` that it made.
         """
         with self._lock:
-            own = self._counts((probe, view_id, op))
+            own = self._one((probe, view_id, op)).counts
             own.hits += counts.hits
             own.coalesced += counts.coalesced
             own.forward_passes += counts.forward_passes
@@ -266,7 +311,8 @@ class Ledger:
     def totals(self) -> BackendStats:
         """Return the sum over all series as a plain value, as of one moment."""
         with self._lock:
-            every = self._series.values()
+            self._add_up()
+            every = [series.counts for series in self._series.values()]
             return BackendStats(
                 cache_hits=sum(c.hits + c.coalesced for c in every),
                 cache_misses=sum(c.misses for c in every),
@@ -291,10 +337,20 @@ class Ledger:
         self._tokens_reused += tokens[1]
 
     def _copy(self) -> dict[SeriesKey, Counts]:
+        self._add_up()
         return {
-            SeriesKey(*key): replace(counts, errors=counts.errors.copy())
-            for key, counts in self._series.items()
+            SeriesKey(*key): replace(one.counts, errors=one.counts.errors.copy())
+            for key, one in self._series.items()
         }
+
+    def _add_up(self) -> None:
+        """Count all hits that are put down by now, as of one moment; the lock is held."""
+        every = list(self._series.values())
+        # one step for Python, so no hit is taken without those that its thread had before it
+        lengths = list(map(len, [series.queue for series in every]))
+        for series, n in zip(every, lengths, strict=True):
+            if n:
+                series.add_up(n)
 
     def _duration(self, op: str) -> Histogram:
         seen = self._durations.get(op)
@@ -304,13 +360,13 @@ class Ledger:
             seen = self._durations.setdefault(op, Histogram(DURATION_BOUNDS_S))
         return seen
 
-    def _counts(self, key: tuple[str | None, str, str]) -> Counts:
-        counts = self._series.get(key)
-        if counts is None:
+    def _one(self, key: tuple[str | None, str, str]) -> Series:
+        series = self._series.get(key)
+        if series is None:
             if len(self._series) >= MAX_SERIES:
                 key = _FOLDED
-            counts = self._series.setdefault(key, Counts())
-        return counts
+            series = self._series.setdefault(key, Series())
+        return series
 
 
 class _LiveStats(BackendStats):
