@@ -143,6 +143,6 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
 
 def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
     """How many threads wait; each has given up its locks and will be woken by `land`."""
-    flight = backend._flights._under_way.get(key)
+    flight = backend._flights.under_way.get(key)
     landed = None if flight is None else flight._landed
     return 0 if landed is None else len(landed._cond._waiters)  # type: ignore[attr-defined]

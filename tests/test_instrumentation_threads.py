@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.ledger import QUEUED, Counts, SeriesKey
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,6 +28,10 @@ _PATIENCE_S = 60
 
 def _counts(backend: BackendInstrumentation) -> Counts:
     return backend.ledger.snapshot()[SeriesKey(None, "base", "next_token_dist")]
+
+
+def _never() -> str:
+    raise AssertionError("this was to be a hit")
 
 
 def _crowd(in_thread: InThread, size: int, ask: Callable[[], Any]) -> list[Future[Any]]:
@@ -67,6 +71,45 @@ def test_stampede_pays_one_pass(
         (False, None): 1,
         (True, "coalesced"): 31,
     }
+
+
+def test_hits_wait_for_no_lock(in_thread: InThread) -> None:
+    """Hits go on while another thread holds the lock; when it is free, all of them are counted."""
+    backend, hits = BackendInstrumentation(), 2 * QUEUED + 3
+    backend.cached(*_KEY, lambda: "value")
+    backend.cached(*_KEY, _never)
+
+    def ask() -> int:
+        return sum(backend.cached(*_KEY, _never) == "value" for _ in range(hits))
+
+    with backend.cache.lock:
+        assert in_thread(ask).result(_PATIENCE_S) == hits
+    assert len(backend.ledger.series(None, "base", "next_token_dist").queue) == hits + 1
+    assert (_counts(backend).hits, backend.stats.cache_misses) == (hits + 1, 1)
+
+
+def test_hits_in_the_queue_are_bounded() -> None:
+    """Without a reader, what was put down is added up now and then."""
+    backend = BackendInstrumentation()
+    for _ in range(3 * QUEUED + 2):
+        backend.cached(*_KEY, lambda: "value")
+    assert len(backend.ledger.series(None, "base", "next_token_dist").queue) == 1
+    assert _counts(backend).hits == 3 * QUEUED + 1
+
+
+def test_hit_of_what_is_evicted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there when it was looked up is a hit, though another thread evicts it at once."""
+    backend = BackendInstrumentation(cache_maxsize=1)
+    backend.cached(*_KEY, lambda: "value")
+    refresh = backend._refresh
+
+    def late(key: tuple[str, str, str, int]) -> None:
+        backend.cache.put(_OTHER_KEY, "other")
+        refresh(key)
+
+    monkeypatch.setattr(backend, "_refresh", late)
+    assert backend.cached(*_KEY, _never) == "value"
+    assert (_counts(backend).hits, len(backend.cache)) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])

@@ -25,7 +25,7 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.flight import Flight, Flights, ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import MAX_SERIES, QUEUED, Batch, Counts, Ledger, Series
+from forwardscope.core.ledger import MAX_SERIES, NO_TOKENS, QUEUED, Batch, Counts, Ledger, Series
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, NOWHERE, LookupSpans, Place
@@ -99,6 +99,7 @@ class BackendInstrumentation:
         self._entries = self.cache.entries
         self._refresh = self.cache.entries.move_to_end
         self._flights = Flights()
+        self._under_way = self._flights.under_way
         self._probe: str | None = None
         self._run_id: str | None = None
         self._series: dict[tuple[str, str, int], _Series] = {}
@@ -184,7 +185,7 @@ class BackendInstrumentation:
         entry = self._entries.get(key)
         if entry is None:
             return self._miss(key, start, compute)  # type: ignore[no-any-return]
-        try:
+        try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
             self._refresh(key)
         except KeyError:  # evicted since we looked; it is a hit all the same
             pass
@@ -285,11 +286,14 @@ class BackendInstrumentation:
 
     def _miss(self, key: LookupKey, start: int, compute: Callable[[], Any]) -> Any:
         while True:
-            flight = Flight(self.cache.generation)
+            flight, other = Flight(self.cache.generation), None
             try:
-                with self._lock:
-                    entry = self._entries.get(key)
-                    other = self._flights.join(key, flight) if entry is None else None
+                claimed = self._under_way.setdefault(key, flight) is flight
+                entry = self._entries.get(key)
+                if entry is None and not claimed:
+                    with self._lock:
+                        entry = self._entries.get(key)
+                        other = self._flights.join(key, flight) if entry is None else None
                 if entry is not None:  # stored between our look and our claim
                     self.cache.get(key)
                     self._record_answered(key, start, "hit")
@@ -417,21 +421,21 @@ class BackendInstrumentation:
         entry: Entry | None,
     ) -> None:
         op, view_id, _, top_k = key
-        forward_ns = forward.spent_ns
+        forward_ns = forward.end_ns - forward.start_ns
         exemplar = self._exemplar(forward, forward_ns) if forward.trace_id else None
+        told = forward.token_sums() if forward.tokens else NO_TOKENS
         with self._lock:
             if entry is not None:
                 self.cache.store(key, entry, flight.generation)
             self._flights.land(key, flight)
             probe, counts = self._probe, self._series_of(op, view_id, top_k).counted.counts
             end = self._now()
-            told = forward.token_sums()
             self.ledger.miss(counts, op, end - start, forward_ns, forward.error, exemplar, told)
         place = None
         if isinstance(forward, SpannedPass):
             place = Place.of(forward.parent)
             forward.end_lookups(end)
-        if self.trace.enabled:
+        if self._traced:
             tokens = forward.tokens[0] if forward.tokens else None
             reused = forward.reused[0] if forward.reused else None
             answer = Answer("miss", forward_ns, start, None, tokens, reused, forward.error)

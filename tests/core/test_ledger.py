@@ -48,6 +48,15 @@ class LedgerModel(RuleBasedStateMachine):
         self.ledger.hit(*key, ns)
         self._count(key, hits=1, scoring_ns=ns)
 
+    @rule(key=series, spent=st.lists(durations, max_size=5), relieved=st.booleans())
+    def queued_hits(self, key: SeriesKey, spent: list[int], relieved: bool) -> None:
+        one = self.ledger.series(*key)
+        one.queue += spent
+        if relieved:
+            self.ledger.relieve(one)
+            assert not one.queue
+        self._count(key, hits=len(spent), scoring_ns=sum(spent))
+
     @rule(key=series, ns=durations)
     def coalesced(self, key: SeriesKey, ns: int) -> None:
         self.ledger.coalesced(*key, ns)

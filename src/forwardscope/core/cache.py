@@ -64,7 +64,9 @@ class ForwardCache:
     Attributes:
         lock: Guards the entries. It is reentrant, and whoever holds it may
             change other things together with them.
-        entries: By key, the least recently used first; for whoever holds the lock.
+        entries: By key, the least recently used first. Changed by whoever holds the lock;
+            `get` and `move_to_end` are one step each, and a hit needs no more.
+        generation: How often the cache has been cleared; see `put`.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class ForwardCache:
         self.lock: Final = threading.RLock()
         self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
         self._nbytes = 0
-        self._generation = 0
+        self.generation = 0
         self._evictions = 0
         self._rejections = 0
 
@@ -111,7 +113,7 @@ class ForwardCache:
         """
         entry = self.entry_of(key, value)
         with self.lock:
-            self.store(key, entry, self._generation if generation is None else generation)
+            self.store(key, entry, self.generation if generation is None else generation)
 
     def entry_of(self, key: Hashable, value: Any) -> Entry:
         """Measure a value and its key: the part of a `put` that needs no lock."""
@@ -119,19 +121,18 @@ class ForwardCache:
 
     def store(self, key: Hashable, entry: Entry, generation: int) -> None:
         """Do the rest of a `put`, for whoever holds the lock."""
-        if generation != self._generation:
+        if generation != self.generation:
             return
-        entries, most = self.entries, self.max_bytes
+        entries, most, size = self.entries, self.max_bytes, entry.size
         if key in entries:
             self._nbytes -= entries.pop(key).size
-        if most is not None and entry.size > most:
+        if most is not None and size > most:
             self._rejections += 1
             return
         entries[key] = entry
-        self._nbytes += entry.size
+        self._nbytes += size
         while len(entries) > self.maxsize or (most is not None and self._nbytes > most):
-            _, evicted = entries.popitem(last=False)
-            self._nbytes -= evicted.size
+            self._nbytes -= entries.popitem(False)[1].size
             self._evictions += 1
 
     def clear(self) -> None:
@@ -139,7 +140,7 @@ class ForwardCache:
         with self.lock:
             self.entries.clear()
             self._nbytes = 0
-            self._generation += 1
+            self.generation += 1
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -161,11 +162,6 @@ class ForwardCache:
     def rejections(self) -> int:
         """Values never stored, being larger than the whole cache."""
         return self._rejections
-
-    @property
-    def generation(self) -> int:
-        """How often the cache has been cleared; see `put`."""
-        return self._generation
 
 
 class DisabledCache(ForwardCache):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from forwardscope.core.cache import MISS
 from forwardscope.core.clock import Clock
@@ -20,7 +20,7 @@ class Flight:
     Attributes:
         generation: The cache's generation when the pass was claimed. A lookup
             made after `clear()` does not join a flight from before it.
-        leads: Whether it can be joined.
+        leads: Whether it can be joined, or is about to be; it has to land then.
         value: What the pass gave; `MISS` while it is under way or when it failed.
     """
 
@@ -28,7 +28,7 @@ class Flight:
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
-        self.leads = False
+        self.leads = True
         self.value: Any = MISS
         self._landed: threading.Event | None = None
 
@@ -48,12 +48,15 @@ class Flights:
     """The forward passes under way, at most one a key that can be joined.
 
     An event is made only when someone joins, so an undisturbed miss pays for
-    none. Not safe under threads: its owner's lock is held around each call, so
-    that a look into the cache and a claim are one step.
+    none. Its owner's lock is held around each call.
+
+    Attributes:
+        under_way: By key. Without the lock, `setdefault` alone may be used on it: it is one
+            step, and says whose flight leads. Who then leads looks into the cache again.
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, Flight] = {}
+        self.under_way: Final[dict[Hashable, Flight]] = {}
 
     def join(self, key: Hashable, flight: Flight) -> Flight | None:
         """Join the flight of a key, or register the caller's own.
@@ -62,19 +65,20 @@ class Flights:
             The flight to wait for, or None where the caller now leads with
             `flight` and owes a `land` and a `Flight.wake`.
         """
-        other = self._under_way.get(key)
-        if other is None or other.generation < flight.generation:
-            flight.leads = True
-            self._under_way[key] = flight
+        other = self.under_way.setdefault(key, flight)
+        if other is not flight and other.generation < flight.generation:
+            self.under_way[key] = other = flight
+        if other is flight:
             return None
+        flight.leads = False
         if other._landed is None:
             other._landed = threading.Event()
         return other
 
     def land(self, key: Hashable, flight: Flight) -> None:
         """End a flight, so that nobody joins it any more; does nothing for one that never led."""
-        if self._under_way.get(key) is flight:
-            del self._under_way[key]
+        if self.under_way.get(key) is flight:
+            del self.under_way[key]
         flight.leads = False
 
 
@@ -98,20 +102,16 @@ class ForwardPass:
         trace_id: The trace that has its span, 32 hex digits; None without one.
     """
 
-    __slots__ = (
-        *("_clock", "_outer", "end_ns", "error", "reused", "size", "start_ns", "tokens"),
-        "trace_id",
-    )
+    tokens: Sequence[int] = ()
+    reused: Sequence[int] = ()
+    start_ns = 0
+    end_ns = 0
+    error: str | None = None
+    trace_id: str | None = None
 
     def __init__(self, clock: Clock = time, size: int = 1) -> None:
         self.size = size
-        self.tokens: Sequence[int] = ()
-        self.reused: Sequence[int] = ()
-        self.start_ns = 0
-        self.end_ns = 0
-        self.error: str | None = None
-        self.trace_id: str | None = None
-        self._clock = clock
+        self._now = clock.perf_counter_ns
 
     @property
     def spent_ns(self) -> int:
@@ -140,7 +140,7 @@ class ForwardPass:
     def __enter__(self) -> ForwardPass:
         self._outer = _inside.innermost
         _inside.innermost = self
-        self.start_ns = self._clock.perf_counter_ns()
+        self.start_ns = self._now()
         return self
 
     def __exit__(
@@ -149,7 +149,7 @@ class ForwardPass:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.end_ns = self._clock.perf_counter_ns()
+        self.end_ns = self._now()
         if exc_type is not None:
             self.error = exc_type.__name__
         _inside.innermost = self._outer

@@ -19,6 +19,7 @@ from forwardscope.core.stats import BackendStats
 
 __all__ = [
     "MAX_SERIES",
+    "NO_TOKENS",
     "OTHER",
     "QUEUED",
     "Batch",
@@ -36,6 +37,8 @@ MAX_OPS: Final = 64
 #: Hits of a series that are put down before someone adds them up.
 QUEUED: Final = 256
 OTHER: Final = "_other"
+#: Of a pass that told none, neither computed nor taken over.
+NO_TOKENS: Final = (0, 0)
 
 
 class SeriesKey(NamedTuple):
@@ -236,7 +239,7 @@ class Ledger:
         forward_ns: int,
         error: str | None = None,
         exemplar: Exemplar | None = None,
-        tokens: tuple[int, int] = (0, 0),
+        tokens: tuple[int, int] = NO_TOKENS,
     ) -> None:
         """Count one lookup that led a pass of its own, for whoever holds the lock.
 
@@ -253,8 +256,10 @@ class Ledger:
         counts.forward_ns += forward_ns
         if error is None:
             counts.forward_passes += 1
-            self._duration(op).observe(forward_ns / 1e9, 1, exemplar)
-            self._add_tokens(tokens)
+            seen = self._durations.get(op) or self._duration(op)
+            seen.observe(forward_ns / 1e9, 1, exemplar)
+            if tokens is not NO_TOKENS:
+                self._add_tokens(tokens)
         else:
             counts.errors[error] += 1
 

@@ -39,8 +39,6 @@ class SpannedPass(ForwardPass):
         parent: The same.
     """
 
-    __slots__ = ("_batch", "_forward", "_lookups", "_maker", "_questions", "_token", "parent")
-
     def __init__(
         self,
         maker: SpanMaker,
