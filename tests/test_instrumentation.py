@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation, BackendStats, ForwardCache, TraceWriter
+from forwardscope import MISS, BackendInstrumentation, BackendStats, TraceWriter
+from forwardscope.core.flight import Flight
 from forwardscope.core.ledger import SeriesKey
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
@@ -149,11 +150,11 @@ def test_stored_while_it_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another thread stores between the look and the claim is a hit."""
     backend, key = BackendInstrumentation(), (_OP, _VIEW, "p", _TOP_K)
 
-    def late(cache: ForwardCache) -> int:
-        backend.cache.put(key, "theirs", generation=0)
-        return int(vars(cache)["generation"])
+    def late(generation: int) -> Flight:
+        backend.cache.put(key, "theirs")
+        return Flight(generation)
 
-    monkeypatch.setattr(ForwardCache, "generation", property(late), raising=False)
+    monkeypatch.setattr("forwardscope.instrumentation.Flight", late)
     assert backend.cached(*key, _never) == "theirs"
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (1, 0)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation, ForwardCache
+from forwardscope import MISS, BackendInstrumentation
+from forwardscope.core.flight import Flight
 from forwardscope.core.keys import prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
@@ -187,11 +188,11 @@ def test_stored_while_it_is_claimed(
 ) -> None:
     """What another thread stores between the look and the claim is a hit."""
 
-    def late(cache: ForwardCache) -> int:
-        backend.cache.put(_key("a"), "theirs", generation=0)
-        return int(vars(cache)["generation"])
+    def late(generation: int) -> Flight:
+        backend.cache.put(_key("a"), "theirs")
+        return Flight(generation)
 
-    monkeypatch.setattr(ForwardCache, "generation", property(late), raising=False)
+    monkeypatch.setattr("forwardscope.core.batch.Flight", late)
     model = _Model("ab")
     assert _ask(backend, "ab", model) == ["theirs", "B"]
     assert model.calls == [[1]]
