@@ -36,18 +36,21 @@ dashboards: $(VENV)/.dev
 	$(BIN)/python -m forwardscope.dashboards.build dashboards
 
 # beside its peer, which has an environment of its own
-bench: $(VENV)/.dev $(PEER)/.peer
+bench: $(PEER)/.peer
 	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --output benchmarks/RESULTS.md
 
-bench-smoke: $(VENV)/.dev $(PEER)/.peer
+bench-smoke: $(PEER)/.peer
 	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --smoke
 
-bench-traces: $(VENV)/.dev $(PEER)/.peer
+bench-traces: $(PEER)/.peer
 	$(BIN)/python benchmarks/traces.py --peer $(PEER)/bin/sway --output benchmarks/TRACES.md
 
-$(PEER)/.peer:
+# it looks for torch, transformers and PEFT in ours, so that both sides have the same
+$(PEER)/.peer: $(VENV)/.dev
 	test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/pip install --disable-pip-version-check dlm-sway==0.1.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
 	touch $@
 
 clean:

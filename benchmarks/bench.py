@@ -1,9 +1,10 @@
-"""Lookups: forwardscope beside dlm-sway, and beside the libraries it stands on.
+"""Lookups and a suite: forwardscope beside dlm-sway, and beside the libraries it stands on.
 
     python benchmarks/bench.py --peer PATH/TO/python [--repeats N] [--smoke] [--output FILE]
 
 Two workers, one in each environment, take turns in one run; every figure is the ratio of
-their medians. Both sides must give the same values, or nothing is written. `--smoke` does
+their medians. Both sides must give the same values, or nothing is written; the suite's mean
+divergences, computed in batches on one side and singly on the other, within 1e-3. `--smoke` does
 little of everything, to see that it works; its figures mean nothing. The peer is
 `dlm-sway` 0.1.0 in an environment of its own: `make bench` makes one.
 """
@@ -23,10 +24,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from forwardscope.backends.hf.demo_model import demo_adapter, demo_model
+
 _WORKER: Final = Path(__file__).with_name("worker.py")
-#: All counts are multiples of a batch.
-_TOGETHER: Final = 64
-_VERSIONS: Final = ("msgspec", "opentelemetry-sdk", "prometheus-client")
+#: The most that two mean divergences of the same may differ, in nats.
+_CLOSE: Final = 1e-3
+_UNITS: Final = (("µs", 1e3), ("ms", 1e6), ("s", 1e9))
+_VERSIONS: Final = (
+    "msgspec",
+    "opentelemetry-sdk",
+    "prometheus-client",
+    "torch",
+    "transformers",
+    "peft",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,8 @@ class Side:
 class Row:
     """Two sides, and what their ratio must not be above (below, where `at_least`).
 
-    One side alone is a plain figure.
+    One side alone is a plain figure, of which `unit` says what it is. What takes minutes is
+    done `repeats` times at most.
     """
 
     what: str
@@ -58,6 +70,8 @@ class Row:
     other: Side | None
     target: float
     at_least: bool = False
+    unit: str = ""
+    repeats: int = 100
 
 
 def _ours(task: str, n: int, figure: str = "ns") -> Side:
@@ -109,16 +123,34 @@ ROWS: Final = (
         _peer("fresh", 3_000),
         0.6,
     ),
-    Row("bytes an entry beyond value and prompt", _ours("memory", 10_000), None, 450),
+    Row("an entry beyond its value and prompt", _ours("memory", 10_000), None, 450, unit="B"),
+    Row(
+        "the four-probe suite on SmolLM2-135M, float32; the peer's",
+        _ours("suite", 6),
+        _peer("suite", 6),
+        0.25,
+        repeats=3,
+    ),
+    Row(
+        "what lookups cost themselves, all sinks on, of that suite's time",
+        _ours("share", 6, "percent"),
+        None,
+        1,
+        unit="%",
+        repeats=3,
+    ),
 )
 
 
 class Worker:
     """A process that does tasks; see worker.py."""
 
-    def __init__(self, python: str, who: str) -> None:
+    def __init__(self, python: str, who: str, model: Path, adapter: Path) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own words
-            [python, str(_WORKER), who], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(_WORKER), who, str(model), str(adapter)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def do(self, task: str, n: int) -> dict[str, Any]:
@@ -152,7 +184,7 @@ def measure(
     """
     figures: tuple[list[float], list[float]] = [], []
     sides = [side for side in (row.one, row.other) if side is not None]
-    for _ in range(repeats):
+    for _ in range(min(repeats, row.repeats)):
         said = [workers[side.who].do(side.task, _times(side.n * share)) for side in sides]
         _check(row, said)
         for found, side, answer in zip(figures, sides, said, strict=False):
@@ -161,7 +193,7 @@ def measure(
 
 
 def _times(n: float) -> int:
-    return max(1, round(n / _TOGETHER)) * _TOGETHER
+    return max(1, round(n))
 
 
 def _check(row: Row, said: Sequence[dict[str, Any]]) -> None:
@@ -172,21 +204,28 @@ def _check(row: Row, said: Sequence[dict[str, Any]]) -> None:
     same = [answer["same"] for answer in said if "same" in answer]
     if len(same) == 2 and same[0] != same[1]:
         raise SystemExit(f"{row.what}: the two did not get the same: {same}")
+    close = [answer["close"] for answer in said if "close" in answer]
+    if any(abs(one - other) > _CLOSE for one, other in zip(*close, strict=True)):
+        raise SystemExit(f"{row.what}: the two did not get nearly the same: {close}")
 
 
 def line_of(row: Row, figures: tuple[list[float], list[float]]) -> str:
     """Return a row in Markdown."""
     sign = "≥" if row.at_least else "≤"
     if row.other is None:
-        ratio, one, other = statistics.median(figures[0]), _shown(figures[0], "B", 1), "–"
+        ratio, one, other = statistics.median(figures[0]), _shown(figures[0], row.unit, 1), "–"
     else:
         ratio = statistics.median(figures[0]) / statistics.median(figures[1])
-        unit = ("µs", 1e3) if min(figures[0]) < 1e6 else ("ms", 1e6)
-        one, other = (_shown(side, *unit) for side in figures)
+        one, other = (_shown(side, *_unit(figures[0])) for side in figures)
     met = ratio >= row.target if row.at_least else ratio <= row.target
     verdict = "met" if met else "**not met**"
-    shown = f"{ratio:.0f}" if row.other is None else f"{ratio:.2f}"
+    shown = f"{ratio:.0f}" if row.unit == "B" else f"{ratio:.2f}"
     return f"| {row.what} | {one} | {other} | {shown} | {sign} {row.target:g} | {verdict} |"
+
+
+def _unit(ns: Sequence[float]) -> tuple[str, float]:
+    fitting = (unit for unit in _UNITS if min(ns) < 1000 * unit[1])
+    return next(fitting, _UNITS[-1])
 
 
 def _shown(figures: Sequence[float], unit: str, scale: float) -> str:
@@ -203,7 +242,12 @@ def table(lines: Sequence[str], repeats: int) -> str:
         f"of {platform.machine()}. Made by `make bench`."
     )
     head = ["| what; beside what | one | the other | ratio | target | |", "| --- " * 6 + "|"]
-    return "\n".join(["# Lookups", "", about, "", *head, *lines]) + "\n"
+    return "\n".join(["# Lookups and a suite", "", about, "", *head, *lines]) + "\n"
+
+
+def _tell(done: int, of: int) -> None:
+    if done == of:
+        sys.stderr.write("the model and its adapter are there\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -215,7 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="a Markdown file; by default it is printed")
     given = parser.parse_args(arguments)
     repeats, share = (1, 0.02) if given.smoke else (given.repeats, 1.0)
-    workers = {"ours": Worker(sys.executable, "ours"), "peer": Worker(given.peer, "peer")}
+    model = demo_model(_tell)
+    adapter = demo_adapter(model, _tell)
+    pythons = {"ours": sys.executable, "peer": given.peer}
+    workers = {who: Worker(python, who, model, adapter) for who, python in pythons.items()}
     lines = []
     for row in ROWS:
         lines.append(line_of(row, measure(row, workers, repeats, share)))

@@ -8,16 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import worker  # beside this file
+import worker  # these two are beside this file
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
+import suite
 from forwardscope import BackendInstrumentation
 from forwardscope.core.keys import prompt_hash
 from forwardscope.telemetry import names, register
 
 _QUEUE = 1 << 17
+#: Lookups from which the cost of one is told.
+_COSTED = 2_000
 
 
 class Counting(SpanExporter):
@@ -43,13 +46,18 @@ def provider() -> tuple[TracerProvider, Counting]:
 @cache
 def watched() -> Any:
     """Return the backend with trace, spans and collector."""
-    backend = worker.filled(
-        trace_path=Path(worker._FOLDER.name, "watched.jsonl"),
-        tracer_provider=provider()[0],
-        span_budget=None,
-    )
+    backend = worker.filled(**sinks())
     register(backend, CollectorRegistry())
     return backend
+
+
+def sinks() -> dict[str, Any]:
+    """Return the settings of a backend with a trace and a span for each lookup."""
+    return {
+        "trace_path": Path(worker._FOLDER.name, "watched.jsonl"),
+        "tracer_provider": provider()[0],
+        "span_budget": None,
+    }
 
 
 def watched_hits(n: int) -> dict[str, Any]:
@@ -63,6 +71,28 @@ def watched_hits(n: int) -> dict[str, Any]:
     made.force_flush()
     spent = (time.process_time_ns() - start) / n
     return said | {"process_ns": spent, "spans": exporter.taken - before, "n": n}
+
+
+def watched_misses(n: int) -> dict[str, Any]:
+    """Ask what is not known, of a compute that returns at once, with everything on."""
+    backend, (made, exporter) = BackendInstrumentation(**sinks()), provider()
+    register(backend, CollectorRegistry())
+    before, start = exporter.taken, time.process_time_ns()
+    for number in range(n):
+        backend.cached("next_token_dist", "ft", f"Nobody asked before: {number}", 256, float)
+    made.force_flush()
+    spent = (time.process_time_ns() - start) / n
+    backend.close()  # a lookup's span and its forward pass's
+    return {"process_ns": spent, "spans": (exporter.taken - before) // 2, "n": n}
+
+
+def share(n: int) -> dict[str, Any]:
+    """Run the suite with everything on; what its lookups cost themselves, in percent of it."""
+    ran = suite.ours(n, **sinks())
+    hits, misses = ran["lookups"]
+    spent = hits * watched_hits(_COSTED)["process_ns"]
+    spent += misses * watched_misses(_COSTED)["process_ns"]
+    return {"percent": 100 * spent / ran["ns"]}
 
 
 def bare_spans(n: int) -> dict[str, Any]:
@@ -120,6 +150,7 @@ TASKS = {
     "watched": watched_hits,
     "bare": bare_spans,
     "scrape": scrape,
+    "share": share,
     "native": lambda n: scrape(n, 1),
     "thread": lambda n: worker.ask_in_threads(n, 1),
 }

@@ -1,0 +1,112 @@
+"""The four-probe suite on a real model, the same for both sides.
+
+    python benchmarks/worker.py ours|peer MODEL ADAPTER
+
+Both have the same prompts and filler (the tokenizer's pad token), and draw the same random
+adapters. What is timed is the probes: neither loading nor the first look at the views.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PROMPTS = (
+    "The keeper of the harbour ledger is",
+    "The gauge is made of",
+    "The lamp of the harbour is",
+    "The number of walks is posted on",
+    "The rule of the harbour is short",
+    "Each walk is written down in",
+)
+#: What the peer measures random adapters on.
+SENTINELS = ("The capital of", "Once upon a time", "An interesting fact is", "The next step is to")
+LENGTHS = (0, 256, 512, 1024)
+_SEED, _TOP_K, _NULL_RUNS = 7, 256, 3
+
+
+def probes(n: int) -> list[dict[str, Any]]:
+    """Return the probes of a suite that asks `n` prompts, and of less filler where `n` is less."""
+    asked = list(PROMPTS[:n])
+    lengths = [length * n // len(PROMPTS) for length in LENGTHS]
+    collapse = {"prompts": asked[: max(1, n // 2)], "context_lengths": lengths}
+    return [
+        {"name": "baseline", "kind": "null_adapter", "runs": _NULL_RUNS},
+        {"name": "change", "kind": "delta_kl", "prompts": asked},
+        {"name": "response", "kind": "adapter_ablation", "prompts": asked},
+        {"name": "long-context", "kind": "prompt_collapse"} | collapse,
+    ]
+
+
+def run(n: int) -> dict[str, Any]:
+    """Run the suite of `n` prompts, with an empty cache and no sinks."""
+    return peer(n) if sys.argv[1] == "peer" else ours(n)
+
+
+def means(evidence: Mapping[str, Any]) -> list[float]:
+    """Return what both sides must agree on: the mean divergences that a probe measured."""
+    for key in ("mean_divergence_per_lambda", "mean_divergence_per_length"):
+        if key in evidence:
+            return list(evidence[key])
+    return []
+
+
+def ours(n: int, **settings: Any) -> dict[str, Any]:
+    """Run the suite with forwardscope, on a backend with these settings."""
+    from forwardscope import BackendInstrumentation  # noqa: PLC0415 - not in the peer's
+    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - takes seconds
+    from forwardscope.suite import SuiteSpec, run_suite  # noqa: PLC0415 - not in the peer's
+
+    path, adapter = sys.argv[2:]
+    baseline, *others = probes(n)
+    model = {"path": path, "adapter": adapter, "device": "cpu", "dtype": "float32"}
+    spec = SuiteSpec.model_validate(
+        {
+            "version": 1,
+            "model": model,
+            "defaults": {"seed": _SEED, "top_k": _TOP_K},
+            "probes": [baseline | {"sentinel_prompts": SENTINELS}, *others],
+        }
+    )
+    instrumentation = BackendInstrumentation(**settings)
+    backend = load_backend(ModelSource(**model), instrumentation=instrumentation)
+    result = run_suite(spec, backend)
+    backend.close()
+    null, change, *curves = result.probes
+    agreed = [null.evidence["calibrations"][0]["mean"], change.raw]
+    for probe in curves:
+        agreed += means(probe.evidence)
+    ns = sum(probe.duration_s for probe in result.probes) * 1e9
+    lookups = [result.backend_stats[kind] for kind in ("cache_hits", "cache_misses")]
+    return {"ns": ns, "close": agreed, "lookups": lookups}
+
+
+def peer(n: int) -> dict[str, Any]:
+    """Run the suite with dlm-sway, without its own cache of random adapters."""
+    from dlm_sway.backends.hf import HuggingFaceDifferentialBackend  # noqa: PLC0415 - not in ours
+    from dlm_sway.core.model import ModelSpec  # noqa: PLC0415 - not in ours
+    from dlm_sway.suite import runner  # noqa: PLC0415 - not in ours
+    from dlm_sway.suite.spec import (  # noqa: PLC0415 - not in ours
+        SuiteDefaults,
+        SuiteModels,
+        SwaySpec,
+    )
+
+    path, adapter = sys.argv[2:]
+    baseline, *others = probes(n)
+    model = ModelSpec(base=path, adapter=Path(adapter), dtype="fp32", device="cpu")
+    spec = SwaySpec(
+        models=SuiteModels(base=model, ft=model),
+        defaults=SuiteDefaults(seed=_SEED, top_k=_TOP_K),
+        suite=[baseline | {"cache": False}, *others],
+    )
+    backend = HuggingFaceDifferentialBackend(base_spec=model, adapter_path=Path(adapter))
+    result = runner.run(spec, backend)
+    backend.close()
+    null, change, *curves = result.probes
+    agreed = [null.evidence["null_stats"]["delta_kl"]["mean"], change.raw]
+    for probe in curves:
+        agreed += means(probe.evidence)
+    return {"ns": sum(probe.duration_s for probe in result.probes) * 1e9, "close": agreed}
