@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope import BackendInstrumentation, instrumentation
+from forwardscope import BackendInstrumentation, records
 from forwardscope.core.keys import prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
@@ -89,7 +89,7 @@ def test_untraced_lookup_makes_no_record(monkeypatch: pytest.MonkeyPatch) -> Non
     def forbidden(*_: object) -> Any:
         raise AssertionError("a record was made for nobody")
 
-    monkeypatch.setattr(instrumentation, "prompt_hash", forbidden)
+    monkeypatch.setattr(records, "prompt_hash", forbidden)
     backend = BackendInstrumentation()
     for _ in range(2):
         _ask(backend, "p", lambda: 0)

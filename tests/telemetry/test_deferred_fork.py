@@ -13,7 +13,7 @@ warnings.simplefilter("ignore")  # Python warns of any fork beside threads
 deferred._LINGER_S = 3600.0
 made = threading.Event()
 spans = deferred.DeferredSpans(lambda lookup: made.set(), lambda: None)
-lookup = deferred.AnsweredLookup(("op", "view", "hash", 0), "hit", 1, 2, None)
+lookup = (("op", "view", "hash", 0), "hit", 1, 2, None)
 spans.offer(lookup)
 
 def fork():

@@ -33,16 +33,16 @@ class Entry:
         value: As it was put in.
         size: Bytes that it counts for, those of its key included.
         digest: The prompt's hash, once a trace or a span has asked for it.
-        series: Where its hits are counted, once there was one.
+        kind: What its hits have in common with others, once there was one.
     """
 
-    __slots__ = ("digest", "series", "size", "value")
+    __slots__ = ("digest", "kind", "size", "value")
 
     def __init__(self, value: Any, size: int) -> None:
         self.value: Final = value
         self.size: Final = size
         self.digest: bytes | None = None
-        self.series: Any = None
+        self.kind: Any = None
 
 
 class ForwardCache:

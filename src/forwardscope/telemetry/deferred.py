@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from forwardscope.core.forks import reset_in_children
 
@@ -21,25 +21,10 @@ _LINGER_S = 0.5
 _IDLE_S = 5.0
 
 
-class AnsweredLookup(NamedTuple):
-    """A lookup that paid no forward pass, whose span is made later; queued as a plain tuple.
-
-    Attributes:
-        question: (op, view id, prompt hash, top_k).
-        result: `hit` or `coalesced`.
-        start_ns: The clock when it began.
-        end_ns: The clock when it ended.
-        parent: The OpenTelemetry context that its span hangs under.
-    """
-
-    question: tuple[str, str, str, int]
-    result: str
-    start_ns: int
-    end_ns: int
-    parent: Any
-
-
-_Queued = tuple[tuple[str, str, str, int], str, int, int, Any]
+#: A lookup that paid no forward pass, whose span is made later: its question (op, view id,
+#: prompt hash, top_k), `hit` or `coalesced`, the clock when it began and when it ended, and the
+#: OpenTelemetry context that its span hangs under. It has no names, since a hit makes one.
+AnsweredLookup = tuple[tuple[str, str, str, int], str, int, int, Any]
 
 
 class DeferredSpans:
@@ -73,7 +58,7 @@ class DeferredSpans:
         """Begin with nothing queued and no thread; what the parent queued it makes itself."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queue: deque[_Queued] = deque()
+        self._queue: deque[AnsweredLookup] = deque()
         self._thread: threading.Thread | None = None
         self._offered = 0
         self._made = 0
@@ -84,8 +69,8 @@ class DeferredSpans:
         """How many were taken and are not yet made."""
         return self._offered - self._made
 
-    def offer(self, lookup: _Queued) -> bool:
-        """Take one, which has the fields of `AnsweredLookup`; False where it is full or closed."""
+    def offer(self, lookup: AnsweredLookup) -> bool:
+        """Take one; False where it is full or closed."""
         with self._lock:
             queued = len(self._queue)
             if self._closed or queued >= self._capacity:
@@ -149,8 +134,10 @@ class DeferredSpans:
                 with self._changed:
                     chunk = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
                 for lookup in chunk:
-                    with suppress(Exception):  # one that cannot be made is not the others' end
-                        self._make(AnsweredLookup._make(lookup))
+                    try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
+                        self._make(lookup)
+                    except Exception:  # noqa: BLE001, S110 - the others are made all the same
+                        pass
                     self._made += 1  # by this thread alone
                 with self._changed:
                     self._changed.notify_all()

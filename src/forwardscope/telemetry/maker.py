@@ -19,10 +19,16 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import printable
 from forwardscope.telemetry import names
+from forwardscope.telemetry.deferred import AnsweredLookup
 
 __all__ = ["LOOKUP", "Outcome", "Question", "SpanMaker", "mark_failed"]
 
 LOOKUP: Final = names.LOOKUP.name
+_OP: Final = names.OP.name
+_VIEW: Final = names.VIEW.name
+_PROMPT_HASH: Final = names.PROMPT_HASH.name
+_TOP_K: Final = names.TOP_K.name
+_RESULT: Final = names.CACHE_RESULT.name
 
 #: (op, view id, prompt hash, top_k): what a span says of a question.
 Question = tuple[str, str, str, int]
@@ -54,6 +60,7 @@ class SpanMaker:
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
         self._counts: Counter[tuple[str, Outcome]] = Counter()
+        self._ended_later = 0  # by the thread that makes spans later, so without the lock
         self._warned = False
         self.after_fork()
         reset_in_children(self)
@@ -115,13 +122,28 @@ class SpanMaker:
         """Start the span of one question."""
         op, view_id, digest, top_k = question
         attributes = {
-            names.OP.name: printable(op),
-            names.VIEW.name: printable(view_id),
-            names.PROMPT_HASH.name: digest,
-            names.TOP_K.name: top_k,
-            names.CACHE_RESULT.name: result,
+            _OP: printable(op),
+            _VIEW: printable(view_id),
+            _PROMPT_HASH: digest,
+            _TOP_K: top_k,
+            _RESULT: result,
         }
         return self.start(LOOKUP, parent, start_ns, attributes)
+
+    def make_lookup(self, lookup: AnsweredLookup) -> None:
+        """Make the span of one that is over; for one thread at a time."""
+        question, result, start_ns, end_ns, parent = lookup
+        span = self.start_lookup(question, result, start_ns, parent)
+        if span is not trace.INVALID_SPAN and span.is_recording():
+            try:
+                span.end(end_ns + self._epoch_ns)
+            except Exception as error:  # noqa: BLE001 - it may be anybody's code
+                self.settle(LOOKUP, "dropped")
+                self._warn(error)
+            else:
+                self._ended_later += 1
+        else:
+            self.end(span, LOOKUP, end_ns)
 
     def end(self, span: trace.Span, name: str, end_ns: int) -> None:
         """End a span and count it."""
@@ -159,7 +181,10 @@ class SpanMaker:
     def outcomes(self) -> Counter[tuple[str, Outcome]]:
         """Return how many spans, by name and outcome, as of one moment."""
         with self._lock:
-            return +self._counts
+            counts = +self._counts
+        if later := self._ended_later:
+            counts[LOOKUP, "ended"] += later
+        return counts
 
 
 def mark_failed(span: trace.Span, error: str) -> None:

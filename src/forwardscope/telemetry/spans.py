@@ -21,7 +21,7 @@ from forwardscope.core.batch import Answer
 from forwardscope.core.clock import Clock
 from forwardscope.core.flight import ForwardPass
 from forwardscope.telemetry import names
-from forwardscope.telemetry.deferred import AnsweredLookup, DeferredSpans
+from forwardscope.telemetry.deferred import DeferredSpans
 from forwardscope.telemetry.maker import LOOKUP, Outcome, Question, SpanMaker, mark_failed
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 
@@ -105,7 +105,7 @@ class LookupSpans:
         self.active = False
         self.delivery: SpanDelivery | None = None
         self._maker = SpanMaker(provider, clock)
-        self._deferred = DeferredSpans(self._make, self._pace)
+        self._deferred = DeferredSpans(self._maker.make_lookup, self._pace)
         self._outside = NOWHERE.context
         self._last = (self._outside, self._outside, NOWHERE)
         self._next_look_ns = 0
@@ -281,12 +281,6 @@ class LookupSpans:
             within = self._left > 0
             self._left -= within
         return within
-
-    def _make(self, lookup: AnsweredLookup) -> None:
-        span = self._maker.start_lookup(
-            lookup.question, lookup.result, lookup.start_ns, lookup.parent
-        )
-        self._maker.end(span, LOOKUP, lookup.end_ns)
 
     def _pace(self) -> None:
         if self.delivery is not None:

@@ -1,0 +1,312 @@
+"""What an answered lookup leaves behind: its count, its line in the trace and its span."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from forwardscope.core.batch import Answer, BatchCall
+from forwardscope.core.cache import Entry
+from forwardscope.core.clock import Clock
+from forwardscope.core.flight import ForwardPass
+from forwardscope.core.histogram import Exemplar
+from forwardscope.core.keys import LookupKey, prompt_hash
+from forwardscope.core.ledger import MAX_SERIES, NO_TOKENS, Batch, Counts, Ledger, Series
+from forwardscope.telemetry.maker import Question
+from forwardscope.telemetry.passes import BatchSpan, SpannedPass
+from forwardscope.telemetry.spans import NOWHERE, LookupSpans, Place
+from forwardscope.trace.record import HitLine, TraceEvent, ids_of_line
+from forwardscope.trace.writer import TraceWriter
+
+__all__ = ["HitKind", "Records", "question_of"]
+
+
+class HitKind:
+    """What all hits of one op, view and top_k have in common while a probe is current.
+
+    Attributes:
+        home: The map that it stands in, which says whether it still holds.
+        series: Where they are counted.
+        queue: The queue of it.
+        line: Their line in the trace.
+    """
+
+    __slots__ = ("home", "line", "queue", "series")
+
+    def __init__(self, home: object, series: Series, line: HitLine) -> None:
+        self.home = home
+        self.series = series
+        self.queue = series.queue
+        self.line = line
+
+
+class Records:
+    """Counts lookups, and shows them where there is a trace or a tracer. Safe under threads.
+
+    Args:
+        ledger: Where they are counted.
+        spans: Makes their spans.
+        trace: Takes their lines.
+        clock: What times them.
+
+    Attributes:
+        ledger: The same.
+        spans: The same.
+        kinds: What is the same for all hits of an (op, view id, top_k); another map once
+            the probe or the run is another one.
+        traced: Whether lookups have lines.
+    """
+
+    def __init__(
+        self, ledger: Ledger, spans: LookupSpans, trace: TraceWriter, clock: Clock
+    ) -> None:
+        self.ledger = ledger
+        self.spans = spans
+        self.kinds: dict[tuple[str, str, int], HitKind] = {}
+        self._clock = clock
+        self._now = clock.perf_counter_ns
+        self._probe: str | None = None
+        self._run_id: str | None = None
+        self._ids: tuple[Place | None, bytes] = (None, ids_of_line(None, None))
+        self.trace = trace
+
+    @property
+    def trace(self) -> TraceWriter:
+        """The trace writer; another can be assigned."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, writer: TraceWriter) -> None:
+        self._trace = writer
+        self.traced = writer.enabled
+        # one of another kind is given events to make its own of
+        self._writes_lines = self.traced and type(writer) is TraceWriter
+
+    def set_probe(self, name: str | None) -> None:
+        """Label what is recorded from now on; the ledger's lock is held."""
+        self._probe = name
+        self.kinds = {}
+
+    def set_run_id(self, run_id: str | None) -> None:
+        """Mark what is recorded from now on; the ledger's lock is held."""
+        self._run_id = run_id
+        self.kinds = {}
+
+    # -- hits -------------------------------------------------------------------------------
+
+    def kind_of(self, op: str, view_id: str, top_k: int) -> HitKind:
+        """Return what is the same for all such hits now; the ledger's lock is held."""
+        kind = self.kinds.get((op, view_id, top_k))
+        if kind is None:
+            if len(self.kinds) >= MAX_SERIES:
+                self.kinds.clear()
+            kind = HitKind(
+                self.kinds,
+                self.ledger.series(self._probe, view_id, op),
+                HitLine(self._probe, view_id, top_k, op, self._run_id),
+            )
+            self.kinds[op, view_id, top_k] = kind
+        return kind
+
+    def show_hit(self, key: LookupKey, entry: Entry, kind: HitKind, start: int, end: int) -> None:
+        """Give a hit that was counted its span and its line."""
+        spans, place = self.spans, None
+        digest = entry.digest or _digest(entry, key[2])
+        if spans.active:
+            place = spans.place()
+            question = (key[0], key[1], digest.decode("ascii"), key[3])
+            spans.answered(question, "hit", start, end, place.context)
+        if self._writes_lines:
+            of_place, ids = self._ids
+            if of_place is not place:
+                ids = ids_of_line(*(place or NOWHERE)[1:])
+                self._ids = (place, ids)
+            ts, wall_ms = self._clock.time_ns() / 1e9, (end - start) / 1e6
+            self._trace.write_lines(kind.line.fill(ts, digest, wall_ms, ids), 1)
+        elif self.traced:
+            answer = Answer("hit", end - start)
+            self._trace.write(self._event(question_of(key), answer, self._probe, place))
+
+    def write_hits(
+        self,
+        asked: LookupKey,
+        prompts: Sequence[str],
+        entries: Sequence[Entry],
+        kind: HitKind,
+        spent_ns: int,
+    ) -> None:
+        """Append the lines of a batch of hits, each with an even share of its time.
+
+        Args:
+            asked: A key of the batch, of whatever prompt.
+            prompts: All prompts.
+            entries: Of each prompt.
+            kind: What the hits have in common.
+            spent_ns: Wall time of the call in nanoseconds.
+        """
+        share = spent_ns // len(entries)
+        digests = [
+            entry.digest or _digest(entry, prompt)
+            for entry, prompt in zip(entries, prompts, strict=True)
+        ]
+        if self._writes_lines:
+            ts, wall_ms = self._clock.time_ns() / 1e9, share / 1e6
+            fill, ids = kind.line.fill, ids_of_line(None, None)
+            lines = b"".join([fill(ts, digest, wall_ms, ids) for digest in digests])
+            self._trace.write_lines(lines, len(digests))
+            return
+        op, view_id, _, top_k = asked
+        answer, probe = Answer("hit", share), self._probe
+        questions = [(op, view_id, digest.decode("ascii"), top_k) for digest in digests]
+        self._trace.write_batch([self._event(one, answer, probe, None) for one in questions])
+
+    # -- all else ---------------------------------------------------------------------------
+
+    def answered(self, key: LookupKey, start: int, result: Literal["hit", "coalesced"]) -> None:
+        """Record a lookup that waited for another's pass, or found what had just been stored."""
+        op, view_id, _, _ = key
+        probe = self._probe
+        end = self._now()
+        count = self.ledger.hit if result == "hit" else self.ledger.coalesced
+        count(probe, view_id, op, end - start)
+        spans = self.spans
+        if not (spans.active or self.traced):
+            return
+        question = question_of(key)
+        place = None
+        if spans.active:
+            place = spans.place()
+            spans.answered(question, result, start, end, place.context)
+        if self.traced:
+            self._trace.write(self._event(question, Answer(result, end - start), probe, place))
+
+    def count_miss(
+        self, key: LookupKey, start: int, forward: ForwardPass
+    ) -> tuple[str | None, int]:
+        """Count a lookup that led a pass; the ledger's lock is held.
+
+        Returns:
+            The probe that asked, and the clock now.
+        """
+        op, view_id, _, top_k = key
+        forward_ns = forward.end_ns - forward.start_ns
+        exemplar = self._exemplar(forward, forward_ns) if forward.trace_id else None
+        told = forward.token_sums() if forward.tokens else NO_TOKENS
+        counts = self.kind_of(op, view_id, top_k).series.counts
+        end = self._now()
+        self.ledger.miss(counts, op, end - start, forward_ns, forward.error, exemplar, told)
+        return self._probe, end
+
+    def show_miss(self, key: LookupKey, forward: ForwardPass, probe: str | None, end: int) -> None:
+        """Give a miss that was counted its span and its line."""
+        place = None
+        if isinstance(forward, SpannedPass):
+            place = Place.of(forward.parent)
+            forward.end_lookups(end)
+        if self.traced:
+            tokens = forward.tokens[0] if forward.tokens else None
+            reused = forward.reused[0] if forward.reused else None
+            spent = forward.end_ns - forward.start_ns
+            answer = Answer("miss", spent, tokens=tokens, reused=reused, error=forward.error)
+            event = self._event(question_of(key), answer, probe, place, forward.trace_id)
+            self._trace.write(event)
+
+    def batch(
+        self,
+        asked: tuple[str, str],
+        call: BatchCall,
+        start: int,
+        span: BatchSpan | None,
+        error: str | None,
+    ) -> None:
+        """Record a call with several questions.
+
+        Args:
+            asked: Op and view id.
+            call: The call.
+            start: The clock when it began.
+            span: Its span, where there is one.
+            error: Class of the exception where it failed.
+        """
+        op, view_id = asked
+        probe = self._probe
+        lookups = list(call.lookups())
+        end = self._now()
+        counts = _count(answer for _, answer in lookups)
+        counts.scoring_ns = end - start
+        counts.forward_ns = call.forward_ns
+        self.ledger.add(probe, view_id, op, counts, [self._batch(one) for one in call.forwards])
+        if span is None and not self.traced:
+            return
+        answers = [(question_of(key), answer) for key, answer in lookups]
+        place = None
+        if span is not None:
+            self.spans.end_batch(span, answers, call.forwards, error, end)
+            place = Place.of(span.inside)
+        if self.traced:
+            self._trace.write_batch(
+                [self._event(question, answer, probe, place) for question, answer in answers]
+            )
+
+    def _batch(self, forward: ForwardPass) -> Batch:
+        share = forward.spent_ns // forward.size
+        exemplar = self._exemplar(forward, share)
+        return Batch(forward.size, share, forward.error, exemplar, forward.token_sums())
+
+    def _exemplar(self, forward: ForwardPass, ns: int) -> Exemplar | None:
+        if forward.trace_id is None:
+            return None
+        return Exemplar(forward.trace_id, ns / 1e9, self._clock.time_ns() / 1e9)
+
+    def _event(
+        self,
+        question: Question,
+        answer: Answer,
+        probe: str | None,
+        place: Place | None,
+        trace_id: str | None = None,
+    ) -> TraceEvent:
+        op, view_id, digest, top_k = question
+        parent_id = None
+        if place is not None:
+            trace_id, parent_id = place.trace_id or trace_id, place.parent_id
+        return TraceEvent(
+            ts=self._clock.time_ns() / 1e9,
+            probe=probe,
+            view_id=view_id,
+            prompt_hash=digest,
+            top_k=top_k,
+            op=op,
+            wall_ms=answer.wall_ns / 1e6,
+            hit=answer.result != "miss",
+            result="coalesced" if answer.result == "coalesced" else None,
+            batch=answer.batch,
+            tokens=answer.tokens,
+            tokens_reused=answer.reused or None,
+            error=answer.error,
+            run_id=self._run_id,
+            trace_id=trace_id,
+            parent_id=parent_id,
+        )
+
+
+def _digest(entry: Entry, prompt: str) -> bytes:
+    entry.digest = prompt_hash(prompt).encode("ascii")
+    return entry.digest
+
+
+def question_of(key: LookupKey) -> Question:
+    """Return what a trace or a span says of a key."""
+    op, view_id, prompt, top_k = key
+    return op, view_id, prompt_hash(prompt), top_k
+
+
+def _count(answers: Iterable[Answer]) -> Counts:
+    tally = Counter((answer.result, answer.error) for answer in answers)
+    return Counts(
+        hits=tally["hit", None],
+        coalesced=tally["coalesced", None],
+        forward_passes=tally["miss", None],
+        errors=Counter({error: n for (_, error), n in tally.items() if error is not None}),
+    )
