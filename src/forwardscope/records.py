@@ -115,7 +115,9 @@ class Records:
         digest = entry.digest or _digest(entry, key[2])
         if spans.active:
             place = spans.place()
-            question = (key[0], key[1], digest.decode("ascii"), key[3])
+            question = entry.question
+            if question is None:
+                question = entry.question = (key[0], key[1], digest.decode("ascii"), key[3])
             spans.answered(question, "hit", start, end, place.context)
         if self._writes_lines:
             of_place, ids = self._ids

@@ -139,8 +139,8 @@ class DeferredSpans:
                     except Exception:  # noqa: BLE001, S110 - the others are made all the same
                         pass
                     self._made += 1  # by this thread alone
-                with self._changed:
-                    self._changed.notify_all()
+            with self._changed:  # not sooner: who waits for a flush would take the machine from it
+                self._changed.notify_all()
 
     def _await_work(self) -> int:
         """Wait for a good time; return how many are queued, 0 where the thread may end."""
