@@ -185,7 +185,7 @@ class Ledger:
 
     Args:
         lock: Guards the counts; a backend gives that of its cache, so that a
-            lookup and its count are one step. A new one by default.
+            value is stored and its miss counted in one step. A new one by default.
     """
 
     def __init__(self, lock: threading.RLock | None = None) -> None:
