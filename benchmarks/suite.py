@@ -50,7 +50,7 @@ def means(evidence: Mapping[str, Any]) -> list[float]:
     for key in ("mean_divergence_per_lambda", "mean_divergence_per_length"):
         if key in evidence:
             return list(evidence[key])
-    return []
+    raise ValueError(f"a probe measured no divergences: {evidence}")
 
 
 def ours(n: int, **settings: Any) -> dict[str, Any]:
