@@ -16,10 +16,12 @@ from forwardscope.core.ledger import MAX_SERIES, NO_TOKENS, Batch, Counts, Ledge
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 from forwardscope.telemetry.spans import NOWHERE, LookupSpans, Place
-from forwardscope.trace.record import HitLine, TraceEvent, ids_of_line
+from forwardscope.trace.record import HitLine, TraceEvent, end_of_line, hit_line
 from forwardscope.trace.writer import TraceWriter
 
 __all__ = ["HitKind", "Records", "question_of"]
+
+_ENDS_NOWHERE = end_of_line(None, None)
 
 
 class HitKind:
@@ -30,15 +32,34 @@ class HitKind:
         series: Where they are counted.
         queue: The queue of it.
         line: Their line in the trace.
+        end: How it ends where they hang under no span.
     """
 
-    __slots__ = ("home", "line", "queue", "series")
+    __slots__ = ("end", "home", "line", "queue", "series")
 
     def __init__(self, home: object, series: Series, line: HitLine) -> None:
         self.home = home
         self.series = series
         self.queue = series.queue
         self.line = line
+        self.end = line.tail + _ENDS_NOWHERE
+
+
+class Shown:
+    """What a trace and spans say of one entry's hits, made once a kind of them.
+
+    Attributes:
+        kind: What they have in common with others.
+        middle: The part of their lines that is known beforehand.
+        question: What their spans say of the key.
+    """
+
+    __slots__ = ("kind", "middle", "question")
+
+    def __init__(self, key: LookupKey, kind: HitKind, earlier: Shown | None) -> None:
+        self.kind = kind
+        self.question: Question = question_of(key) if earlier is None else earlier.question
+        self.middle = kind.line.middle(self.question[2].encode("ascii"))
 
 
 class Records:
@@ -64,11 +85,11 @@ class Records:
         self.ledger = ledger
         self.spans = spans
         self.kinds: dict[tuple[str, str, int], HitKind] = {}
-        self._clock = clock
         self._now = clock.perf_counter_ns
         self._probe: str | None = None
         self._run_id: str | None = None
-        self._ids: tuple[Place | None, bytes] = (None, ids_of_line(None, None))
+        self._time_ns = clock.time_ns
+        self._last_end: tuple[Place, bytes] = (NOWHERE, _ENDS_NOWHERE)
         self.trace = trace
 
     @property
@@ -111,24 +132,20 @@ class Records:
 
     def show_hit(self, key: LookupKey, entry: Entry, kind: HitKind, start: int, end: int) -> None:
         """Give a hit that was counted its span and its line."""
-        spans, place = self.spans, None
-        digest = entry.digest or _digest(entry, key[2])
+        shown = entry.shown
+        if shown is None or shown.kind is not kind:
+            shown = entry.shown = Shown(key, kind, shown)
+        place, spans = None, self.spans
         if spans.active:
             place = spans.place()
-            question = entry.question
-            if question is None:
-                question = entry.question = (key[0], key[1], digest.decode("ascii"), key[3])
-            spans.answered(question, "hit", start, end, place.context)
+            spans.answered(shown.question, "hit", start, end, place.context)
         if self._writes_lines:
-            of_place, ids = self._ids
-            if of_place is not place:
-                ids = ids_of_line(*(place or NOWHERE)[1:])
-                self._ids = (place, ids)
-            ts, wall_ms = self._clock.time_ns() / 1e9, (end - start) / 1e6
-            self._trace.write_lines(kind.line.fill(ts, digest, wall_ms, ids), 1)
+            end_of_it = kind.end if place is None else kind.line.tail + self._end_at(place)
+            line = hit_line(self._time_ns(), shown.middle, end - start, end_of_it)
+            self._trace.append(line)
         elif self.traced:
             answer = Answer("hit", end - start)
-            self._trace.write(self._event(question_of(key), answer, self._probe, place))
+            self._trace.write(self._event(shown.question, answer, self._probe, place))
 
     def write_hits(
         self,
@@ -147,21 +164,21 @@ class Records:
             kind: What the hits have in common.
             spent_ns: Wall time of the call in nanoseconds.
         """
-        share = spent_ns // len(entries)
-        digests = [
-            entry.digest or _digest(entry, prompt)
-            for entry, prompt in zip(entries, prompts, strict=True)
-        ]
+        share, (op, view_id, _, top_k) = spent_ns // len(entries), asked
+        every: list[Shown] = []
+        for entry, prompt in zip(entries, prompts, strict=True):
+            shown = entry.shown
+            if shown is None or shown.kind is not kind:
+                shown = entry.shown = Shown((op, view_id, prompt, top_k), kind, shown)
+            every.append(shown)
         if self._writes_lines:
-            ts, wall_ms = self._clock.time_ns() / 1e9, share / 1e6
-            fill, ids = kind.line.fill, ids_of_line(None, None)
-            lines = b"".join([fill(ts, digest, wall_ms, ids) for digest in digests])
-            self._trace.write_lines(lines, len(digests))
+            now, end = self._time_ns(), kind.end
+            lines = b"".join([hit_line(now, shown.middle, share, end) for shown in every])
+            self._trace.write_lines(lines, len(every))
             return
-        op, view_id, _, top_k = asked
         answer, probe = Answer("hit", share), self._probe
-        questions = [(op, view_id, digest.decode("ascii"), top_k) for digest in digests]
-        self._trace.write_batch([self._event(one, answer, probe, None) for one in questions])
+        events = [self._event(shown.question, answer, probe, None) for shown in every]
+        self._trace.write_batch(events)
 
     # -- all else ---------------------------------------------------------------------------
 
@@ -259,7 +276,15 @@ class Records:
     def _exemplar(self, forward: ForwardPass, ns: int) -> Exemplar | None:
         if forward.trace_id is None:
             return None
-        return Exemplar(forward.trace_id, ns / 1e9, self._clock.time_ns() / 1e9)
+        return Exemplar(forward.trace_id, ns / 1e9, self._time_ns() / 1e9)
+
+    def _end_at(self, place: Place) -> bytes:
+        """Return the end of lines of lookups that hang here."""
+        last, end = self._last_end
+        if last is not place:
+            end = end_of_line(place.trace_id, place.parent_id)
+            self._last_end = (place, end)
+        return end
 
     def _event(
         self,
@@ -274,7 +299,7 @@ class Records:
         if place is not None:
             trace_id, parent_id = place.trace_id or trace_id, place.parent_id
         return TraceEvent(
-            ts=self._clock.time_ns() / 1e9,
+            ts=self._time_ns() / 1e9,
             probe=probe,
             view_id=view_id,
             prompt_hash=digest,
@@ -291,11 +316,6 @@ class Records:
             trace_id=trace_id,
             parent_id=parent_id,
         )
-
-
-def _digest(entry: Entry, prompt: str) -> bytes:
-    entry.digest = prompt_hash(prompt).encode("ascii")
-    return entry.digest
 
 
 def question_of(key: LookupKey) -> Question:

@@ -63,8 +63,8 @@ def test_torn_last_line_is_skipped(path: Path, cut: int) -> None:
         b"\xff\xfe\xfa\n",
         b'{"ts": \xff}\n',
         b"\x00\x00\x00\x00\n",
-        _LINE[:40] + _LINE,
-        _LINE.rstrip() + _LINE,
+        _LINE[:40],
+        _LINE[:40] + _LINE[:60],
         _LINE.replace(b'"hit": false', b'"hit": 0'),
         _LINE.replace(b'"top_k": 8', b'"top_k": true'),
         _LINE.replace(b'"wall_ms": 2.0', b'"wall_ms": NaN'),
@@ -80,6 +80,13 @@ def test_torn_last_line_is_skipped(path: Path, cut: int) -> None:
 def test_foreign_line_is_skipped(path: Path, line: bytes) -> None:
     """What is no record of the eight keys is passed by, and the records around it are read."""
     assert _read(path, _LINE, line, _LINE) == ([_EVENT, _EVENT], 1)
+
+
+def test_records_behind_a_torn_one_are_read(path: Path) -> None:
+    """Who shared the file with the one who left it torn loses nothing by it."""
+    assert _read(path, _LINE, _LINE[:40] + _LINE + _LINE) == ([_EVENT] * 3, 1)
+    assert _read(path, _LINE[:40] + _LINE[:30] + _LINE.rstrip() + _LINE) == ([_EVENT] * 2, 1)
+    assert _read(path, _LINE.rstrip() + _LINE) == ([_EVENT] * 2, 0)
 
 
 def test_blank_lines_are_passed_over(path: Path) -> None:

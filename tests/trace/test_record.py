@@ -13,7 +13,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from forwardscope import TraceEvent
-from forwardscope.trace.record import HitLine, ids_of_line
+from forwardscope.trace.record import HitLine, end_of_line, hit_line
 
 _FIXED: dict[str, Any] = {
     "ts": 1795406197.3149176,
@@ -252,4 +252,5 @@ def test_line_of_a_hit_is_that_of_its_event(
         parent_id=parent_id,
     )
     line = HitLine(probe, view_id, top_k, op, run_id)
-    assert line.fill(ts, b"0123456789ab", wall_ms, ids_of_line(*ids)) == event.to_line()
+    end = line.tail + end_of_line(*ids)
+    assert hit_line(time_ns, line.middle(b"0123456789ab"), wall_ns, end) == event.to_line()

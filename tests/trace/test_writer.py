@@ -140,7 +140,8 @@ def test_close_ends_writing(path: Path) -> None:
 def test_close_gives_the_descriptor_back(path: Path) -> None:
     """The first `close` frees it, and the second does not close what was opened since."""
     writer = TraceWriter(path)
-    descriptor = writer._fd
+    assert writer._file is not None
+    descriptor = writer._file.descriptor
     writer.close()
     other = os.open(path, os.O_RDONLY)
     assert other == descriptor
@@ -162,21 +163,49 @@ def test_close_between_the_making_of_a_record_and_its_write(path: Path) -> None:
     assert (path.read_bytes(), writer.records, writer.write_errors) == (b"", 0, 0)
 
 
-def test_append_holds_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread can append between two parts of another's line, or close the file under it."""
+def test_close_while_another_thread_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line goes where it was meant to, not into a file that has got the descriptor since."""
+    real, writer = os.write, TraceWriter(path)
+    others: list[int] = []
+
+    def late(fd: int, data: bytes) -> int:
+        writer.close()
+        others.append(os.open(path.with_name("other"), os.O_WRONLY | os.O_CREAT))
+        return real(fd, data)
+
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", late)
+    writer.write(_EVENT)
+    os.close(others[0])
+    assert (path.read_bytes(), path.with_name("other").read_bytes()) == (_LINE, b"")
+
+
+def test_record_waits_for_no_lock(path: Path) -> None:
+    """The system appends it in one; only what was cut short has to be mended alone."""
+    writer = TraceWriter(path)
+    with writer._lock:
+        writer.write(_EVENT)
+    assert (path.read_bytes(), writer.records) == (_LINE, 1)
+    writer.close()
+
+
+def test_pipe_is_written_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a part of the lines, and nobody else's may come in before the rest."""
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     writer, held, real = TraceWriter(path), [], os.write
-    lock = writer._lock
 
     def write(fd: int, data: bytes) -> int:
-        held.append(lock.locked())
-        return real(fd, data)
+        held.append(writer._lock.locked())
+        return real(fd, data[:50])
 
     monkeypatch.setattr("forwardscope.trace.writer.os.write", write)
     writer.write(_EVENT)
-    writer.write_batch([_EVENT])
+    writer.write_batch([_EVENT, _EVENT])
     monkeypatch.undo()
-    assert held == [True, True]
+    assert set(held) == {True}
+    assert (os.read(reading, 4096), writer.records) == (_LINE * 3, 3)
     writer.close()
+    os.close(reading)
 
 
 def test_pipe_is_a_trace_too(path: Path) -> None:

@@ -115,18 +115,63 @@ def test_every_place_where_the_disk_can_fill_up(
         assert skipped == torn + cut_inside
 
 
-def test_short_writes_are_completed(
-    path: Path, full_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread's may stand behind its first part by then; none of them is lost."""
+    real, turns = os.write, iter(range(10))
+
+    def half(fd: int, data: bytes) -> int:
+        if next(turns) % 2:
+            return real(fd, data)
+        written = real(fd, data[: len(data) // 2])
+        real(fd, _event(9).to_line())
+        return written
+
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", half)
+    writer = TraceWriter(path)
+    writer.write(_event(1))
+    writer.write_batch([_event(2), _event(3), _event(4)])
+    writer.close()
+    assert (writer.records, writer.write_errors) == (4, 0)
+    serials, skipped = _serials(path)
+    assert (serials, skipped) == ([9, 1, 2, 9, 3, 4], 2)
+
+
+@pytest.mark.filterwarnings("ignore:trace record not written:RuntimeWarning")
+def test_failure_of_one_thread_leaves_the_mending_of_anothers_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that took only a part is carried on; nothing failed and nothing is warned of."""
+    """A write that came too early to know that the file is torn, and took nothing, forgets none."""
+    real, writer = os.write, TraceWriter(path)
+
+    def full(fd: int, data: bytes) -> int:
+        monkeypatch.setattr("forwardscope.trace.writer.os.write", cut)
+        writer.write(_event(2))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def cut(fd: int, data: bytes) -> int:
+        return real(fd, data[:7])
+
+    monkeypatch.setattr("forwardscope.trace.writer.os.write", full)
+    writer.write(_event(1))
+    monkeypatch.undo()
+    writer.write(_event(3))
+    writer.close()
+    assert (writer.records, writer.write_errors) == (1, 2)
+    assert path.read_bytes().endswith(b"\n" + _event(3).to_line())
+
+
+def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that never takes a whole line does not hold a lookup for good."""
     real = os.write
     monkeypatch.setattr("forwardscope.trace.writer.os.write", lambda fd, data: real(fd, data[:7]))
     writer = TraceWriter(path)
-    writer.write_batch([_event(1), _event(2)])
-    writer.close()
+    with pytest.warns(RuntimeWarning, match="only a part of it was taken, twice"):
+        writer.write(_event(1))
     monkeypatch.undo()
-    assert (writer.records, writer.write_errors) == (2, 0)
-    assert _serials(path) == ([1, 2], 0)
+    writer.write(_event(2))
+    writer.close()
+    assert (writer.records, writer.write_errors) == (1, 1)
+    assert _serials(path)[0] == [2]
 
 
 @contextmanager

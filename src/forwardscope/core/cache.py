@@ -32,19 +32,17 @@ class Entry:
     Attributes:
         value: As it was put in.
         size: Bytes that it counts for, those of its key included.
-        digest: The prompt's hash, once a trace or a span has asked for it.
-        question: What its spans say of the key, once one has.
         kind: What its hits have in common with others, once there was one.
+        shown: What a trace or a span says of them, once one has.
     """
 
-    __slots__ = ("digest", "kind", "question", "size", "value")
+    __slots__ = ("kind", "shown", "size", "value")
 
     def __init__(self, value: Any, size: int) -> None:
         self.value: Final = value
         self.size: Final = size
-        self.digest: bytes | None = None
-        self.question: Any = None
         self.kind: Any = None
+        self.shown: Any = None
 
 
 class ForwardCache:

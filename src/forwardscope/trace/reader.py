@@ -18,18 +18,20 @@ __all__ = ["MAX_LINE_BYTES", "TraceReader"]
 MAX_LINE_BYTES: Final = 1 << 20
 #: What is read and decoded at a time; no more than the longest line.
 _BLOCK_BYTES: Final = 1 << 16
+#: How a record of ours begins.
+_BEGIN: Final = b'{"ts": '
 
 
 class TraceReader:
     """Streams the records of a trace file and says how many lines it skipped.
 
     Takes files written by other tools too, as long as a line has the eight
-    fixed keys. A torn, foreign or oversized line is skipped and counted; a
-    blank one is passed over.
+    fixed keys. A torn, foreign or oversized line is skipped and counted, but for
+    records of ours that stand whole behind what is torn; a blank one is passed over.
 
     Attributes:
         path: The file.
-        skipped: Lines skipped by the iteration so far.
+        skipped: Lines that the iteration skipped so far, whole or in part.
         position: Bytes read by it so far.
 
     Raises:
@@ -78,10 +80,28 @@ class TraceReader:
     def _one_by_one(self, lines: bytes) -> Iterator[TraceEvent]:
         """Read lines of which not all are just as we write them."""
         for line in filter(None, map(bytes.strip, lines.split(b"\n"))):
-            try:
-                yield TraceEvent.from_dict(json.loads(line))
-            except (ValueError, RecursionError):
-                self.skipped += 1
+            events = [_event(line)]
+            if events[0] is None:
+                events = [_event(part) for part in _parts(line)]
+                self.skipped += None in events
+            yield from filter(None, events)
+
+
+def _event(line: bytes) -> TraceEvent | None:
+    try:
+        return TraceEvent.from_dict(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parts(line: bytes) -> list[bytes]:
+    """Cut a line wherever one of our records begins: behind one that is torn there may be others.
+
+    A thread or a process that shares the file appended them before whoever left it torn
+    could end the line.
+    """
+    first, *others = line.split(_BEGIN)
+    return [*filter(None, [first]), *(_BEGIN + other for other in others)]
 
 
 _decode = msgspec.json.Decoder(TraceEvent).decode_lines

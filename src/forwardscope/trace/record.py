@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["HitLine", "TraceEvent", "ids_of_line"]
+__all__ = ["HitLine", "TraceEvent", "end_of_line", "hit_line"]
 
 _OPTIONAL = (
     *("result", "batch", "tokens", "tokens_reused", "error"),
@@ -117,9 +117,10 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class HitLine:
-    """The line of a hit, of which little is not known beforehand.
+    """The lines of hits that differ in prompt and time alone.
 
-    What `fill` gives is what `TraceEvent.to_line` would give, for a small part of its cost.
+    Joined with `hit_line`, the parts give what `TraceEvent.to_line` would, for a small
+    part of its cost.
 
     Args:
         probe: As in `TraceEvent`, and so are the others.
@@ -127,37 +128,44 @@ class HitLine:
         top_k: The same.
         op: The same.
         run_id: The same.
+
+    Attributes:
+        tail: What follows `wall_ms`, without the end of the line; see `end_of_line`.
     """
 
-    __slots__ = ("_after_hash", "_after_ts", "_end")
+    __slots__ = ("_after_hash", "_after_ts", "tail")
 
     def __init__(
         self, probe: str | None, view_id: str, top_k: int, op: str, run_id: str | None
     ) -> None:
         self._after_ts = _inside(probe=probe, view_id=view_id) + b', "prompt_hash": "'
         self._after_hash = b'"' + _inside(top_k=top_k, op=op) + b', "wall_ms": '
-        self._end = _inside(hit=True) if run_id is None else _inside(hit=True, run_id=run_id)
+        self.tail = _inside(hit=True) if run_id is None else _inside(hit=True, run_id=run_id)
 
-    def fill(self, ts: float, digest: bytes, wall_ms: float, ids: bytes) -> bytes:
-        """Return the line of one hit.
+    def middle(self, digest: bytes) -> bytes:
+        """Return what stands between `ts` and `wall_ms`, for a prompt of this hash."""
+        return b"".join((self._after_ts, digest, self._after_hash))
 
-        Args:
-            ts: As in `TraceEvent`.
-            digest: Its `prompt_hash`.
-            wall_ms: As in `TraceEvent`.
-            ids: What `ids_of_line` gave for its trace and parent.
-        """
-        wall = _FLOAT(wall_ms) if wall_ms >= _PLAIN_FROM else repr(wall_ms).encode()
-        return b"".join(
-            (b'{"ts": ', _FLOAT(ts), self._after_ts, digest, self._after_hash, wall, self._end, ids)
-        )
+
+def hit_line(time_ns: int, middle: bytes, wall_ns: int, end: bytes) -> bytes:
+    """Return the line of one hit.
+
+    Args:
+        time_ns: Its end, in nanoseconds since the epoch.
+        middle: Of its `HitLine`.
+        wall_ns: The time that it took, in nanoseconds.
+        end: The tail of its `HitLine`, and the end of the line.
+    """
+    wall_ms = wall_ns / 1e6
+    wall = _FLOAT(wall_ms) if wall_ns >= _PLAIN_FROM_NS else repr(wall_ms).encode()
+    return b"".join((b'{"ts": ', _FLOAT(time_ns / 1e9), middle, wall, end))
 
 
 def _inside(**fields: Any) -> bytes:
     return f", {_ENCODER.encode(fields)[1:-1]}".encode("ascii")
 
 
-def ids_of_line(trace_id: str | None, parent_id: str | None) -> bytes:
+def end_of_line(trace_id: str | None, parent_id: str | None) -> bytes:
     """Return the end of a line: the ids of a span's trace and parent, where there are any."""
     trace = "" if trace_id is None else f', "trace_id": "{trace_id}"'
     parent = "" if parent_id is None else f', "parent_id": "{parent_id}"'
@@ -166,8 +174,8 @@ def ids_of_line(trace_id: str | None, parent_id: str | None) -> bytes:
 
 #: A float's shortest form, seven times as fast as `repr`, and the same up to 1e16.
 _FLOAT = msgspec.json.Encoder().encode
-#: What is smaller gets an exponent, of which the two have different forms.
-_PLAIN_FROM = 1e-4
+#: What is under 1e-4 ms gets an exponent, of which the two have different forms.
+_PLAIN_FROM_NS = 100
 
 _NUMBER = (int, float)
 _FIXED_TYPES: dict[str, tuple[type, ...]] = {
