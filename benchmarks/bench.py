@@ -2,11 +2,13 @@
 
     python benchmarks/bench.py --peer PATH/TO/python [--repeats N] [--smoke] [--output FILE]
 
-Two workers, one in each environment, take turns in one run; every figure is the ratio of
-their medians. Both sides must give the same values, or nothing is written; the suite's mean
-divergences, computed in batches on one side and singly on the other, within 1e-3. `--smoke` does
-little of everything, to see that it works; its figures mean nothing. The peer is
-`dlm-sway` 0.1.0 in an environment of its own: `make bench` makes one.
+Two workers, one in each environment, take turns in one run. A repeat is many short turns of
+both, one right after the other, so that a machine that gets slower or faster is so for both;
+a ratio is of one repeat, and what stands in the table is the median over all of them. Both sides
+must give the same values, or nothing is written; the suite's mean divergences, computed in
+batches on one side and singly on the other, within 1e-3. `--smoke` does little of everything, to
+see that it works; its figures mean nothing. The peer is `dlm-sway` 0.1.0 in an environment of its
+own: `make bench` makes one.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ class Side:
 class Row:
     """Two sides, and what their ratio must not be above (below, where `at_least`).
 
-    One side alone is a plain figure, of which `unit` says what it is. What takes minutes is
-    done `repeats` times at most.
+    One side alone is a plain figure, of which `unit` says what it is. A repeat has so many
+    `turns`. What takes minutes is done `repeats` times at most.
     """
 
     what: str
@@ -71,6 +73,7 @@ class Row:
     target: float
     at_least: bool = False
     unit: str = ""
+    turns: int = 10
     repeats: int = 100
 
 
@@ -123,12 +126,20 @@ ROWS: Final = (
         _peer("fresh", 3_000),
         0.6,
     ),
-    Row("an entry beyond its value and prompt", _ours("memory", 10_000), None, 450, unit="B"),
+    Row(
+        "an entry beyond its value and prompt",
+        _ours("memory", 10_000),
+        None,
+        450,
+        unit="B",
+        turns=1,
+    ),
     Row(
         "the four-probe suite on SmolLM2-135M, float32; the peer's",
         _ours("suite", 6),
         _peer("suite", 6),
         0.25,
+        turns=1,
         repeats=3,
     ),
     Row(
@@ -137,6 +148,7 @@ ROWS: Final = (
         None,
         1,
         unit="%",
+        turns=1,
         repeats=3,
     ),
 )
@@ -184,11 +196,16 @@ def measure(
     """
     figures: tuple[list[float], list[float]] = [], []
     sides = [side for side in (row.one, row.other) if side is not None]
+    turns = max(1, round(row.turns * share))
     for _ in range(min(repeats, row.repeats)):
-        said = [workers[side.who].do(side.task, _times(side.n * share)) for side in sides]
-        _check(row, said)
-        for found, side, answer in zip(figures, sides, said, strict=False):
-            found.append(answer[side.figure])
+        said = [
+            [workers[side.who].do(side.task, _times(side.n * share / turns)) for side in sides]
+            for _ in range(turns)
+        ]
+        for answers in said:
+            _check(row, answers)
+        for found, side, answers in zip(figures, sides, zip(*said, strict=True), strict=False):
+            found.append(statistics.fmean(answer[side.figure] for answer in answers))
     return figures
 
 
@@ -212,15 +229,19 @@ def _check(row: Row, said: Sequence[dict[str, Any]]) -> None:
 def line_of(row: Row, figures: tuple[list[float], list[float]]) -> str:
     """Return a row in Markdown."""
     sign = "≥" if row.at_least else "≤"
+    one, other = figures
     if row.other is None:
-        ratio, one, other = statistics.median(figures[0]), _shown(figures[0], row.unit, 1), "–"
+        ratios, one_shown, other_shown = one, _shown(one, row.unit, 1), "–"
     else:
-        ratio = statistics.median(figures[0]) / statistics.median(figures[1])
-        one, other = (_shown(side, *_unit(figures[0])) for side in figures)
+        ratios = [mine / others for mine, others in zip(one, other, strict=True)]
+        one_shown, other_shown = (_shown(side, *_unit(one)) for side in figures)
+    ratio = statistics.median(ratios)
     met = ratio >= row.target if row.at_least else ratio <= row.target
     verdict = "met" if met else "**not met**"
-    shown = f"{ratio:.0f}" if row.unit == "B" else f"{ratio:.2f}"
-    return f"| {row.what} | {one} | {other} | {shown} | {sign} {row.target:g} | {verdict} |"
+    spread = "" if row.other is None else f" ({min(ratios):.2f}–{max(ratios):.2f})"
+    shown = f"{ratio:.0f}" if row.unit == "B" else f"{ratio:.2f}{spread}"
+    target = f"{sign} {row.target:g}"
+    return f"| {row.what} | {one_shown} | {other_shown} | {shown} | {target} | {verdict} |"
 
 
 def _unit(ns: Sequence[float]) -> tuple[str, float]:
@@ -236,10 +257,11 @@ def _shown(figures: Sequence[float], unit: str, scale: float) -> str:
 def table(lines: Sequence[str], repeats: int) -> str:
     """Return the rows in Markdown, with what they were measured on."""
     libraries = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
+    machine = f"{os.cpu_count()} cores of {platform.machine()}"
     about = (
-        f"{repeats} repeats in turns, medians (range); forwardscope {version('forwardscope')}, "
-        f"dlm-sway 0.1.0, {libraries}, Python {platform.python_version()}, {os.cpu_count()} cores "
-        f"of {platform.machine()}. Made by `make bench`."
+        f"{repeats} repeats, medians (range) of figures and of ratios; "
+        f"forwardscope {version('forwardscope')}, dlm-sway 0.1.0, {libraries}, "
+        f"Python {platform.python_version()}, {machine}. Made by `make bench`."
     )
     head = ["| what; beside what | one | the other | ratio | target | |", "| --- " * 6 + "|"]
     return "\n".join(["# Lookups and a suite", "", about, "", *head, *lines]) + "\n"
@@ -254,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table or write it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", required=True, help="the Python that has dlm-sway")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15, help="of what takes long, less")
     parser.add_argument("--smoke", action="store_true", help="one short repeat, no figures kept")
     parser.add_argument("--output", type=Path, help="a Markdown file; by default it is printed")
     given = parser.parse_args(arguments)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from forwardscope import BackendInstrumentation
+from forwardscope.core.cache import Entry, new_entry
 
 settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
 settings.load_profile("forwardscope")
@@ -58,29 +59,6 @@ def stepping_clock() -> SteppingClock:
 def clock() -> HandClock:
     """A clock to give to a backend, and to move by hand."""
     return HandClock()
-
-
-class Watchful(str):
-    """A part of a key that may be looked up only while a lock is held."""
-
-    __slots__ = ("lock",)
-    lock: threading.RLock
-
-    def __hash__(self) -> int:
-        assert self.lock._is_owned(), "looked up outside the lock"
-        return super().__hash__()
-
-
-@pytest.fixture
-def watchful() -> Callable[[threading.RLock, str], str]:
-    """Make a string that shows whether a map is looked into outside its lock."""
-
-    def make(lock: threading.RLock, text: str) -> str:
-        part = Watchful(text)
-        part.lock = lock
-        return part
-
-    return make
 
 
 @pytest.fixture
@@ -142,7 +120,21 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
 
 
 def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
-    """How many threads wait; each has given up its locks and will be woken by `land`."""
-    flight = backend._flights.under_way.get(key)
-    landed = None if flight is None else flight._landed
-    return 0 if landed is None else len(landed._cond._waiters)  # type: ignore[attr-defined]
+    """How many threads wait; each has given up its locks and will be woken by the `release`."""
+    entry = backend.cache.shelf.under_way.get(key)
+    joined = None if entry is None else entry.joined
+    return 0 if joined is None else len(joined._cond._waiters)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def before_claim(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], None]], None]:
+    """Let something happen between a lookup and its claim, each time one is made."""
+
+    def arrange(module: str, happen: Callable[[], None]) -> None:
+        def late() -> Entry:
+            happen()
+            return new_entry()
+
+        monkeypatch.setattr(f"forwardscope.{module}.new_entry", late)
+
+    return arrange

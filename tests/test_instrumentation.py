@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation, BackendStats, TraceWriter
-from forwardscope.core.flight import Flight
 from forwardscope.core.ledger import SeriesKey
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
@@ -146,17 +145,15 @@ def test_compute_may_ask_its_own_key() -> None:
     assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (1, 2, 2)
 
 
-def test_stored_while_it_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_while_it_is_claimed(
+    before_claim: Callable[[str, Callable[[], None]], None],
+) -> None:
     """What another thread stores between the look and the claim is a hit."""
     backend, key = BackendInstrumentation(), (_OP, _VIEW, "p", _TOP_K)
-
-    def late(generation: int) -> Flight:
-        backend.cache.put(key, "theirs")
-        return Flight(generation)
-
-    monkeypatch.setattr("forwardscope.instrumentation.Flight", late)
+    before_claim("instrumentation", lambda: backend.cache.put(key, "theirs"))
     assert backend.cached(*key, _never) == "theirs"
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (1, 0)
+    assert not backend.cache.shelf.under_way
 
 
 def test_full_disk_fails_no_lookup() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation
-from forwardscope.core.flight import Flight
 from forwardscope.core.keys import prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
@@ -184,19 +183,15 @@ def test_failing_batch(backend: BackendInstrumentation, error: BaseException) ->
 
 
 def test_stored_while_it_is_claimed(
-    backend: BackendInstrumentation, monkeypatch: pytest.MonkeyPatch
+    backend: BackendInstrumentation, before_claim: Callable[[str, Callable[[], None]], None]
 ) -> None:
     """What another thread stores between the look and the claim is a hit."""
-
-    def late(generation: int) -> Flight:
-        backend.cache.put(_key("a"), "theirs")
-        return Flight(generation)
-
-    monkeypatch.setattr("forwardscope.core.batch.Flight", late)
+    before_claim("core.batch", lambda: backend.cache.put(_key("a"), "theirs"))
     model = _Model("ab")
     assert _ask(backend, "ab", model) == ["theirs", "B"]
     assert model.calls == [[1]]
     assert (_counts(backend).hits, _counts(backend).forward_passes) == (1, 1)
+    assert not backend.cache.shelf.under_way
 
 
 def test_disabled_cache_computes_each_batch_anew(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope import BackendInstrumentation, ForwardCache
+from forwardscope import BackendInstrumentation
 from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.ledger import Counts, SeriesKey
 
@@ -136,24 +136,20 @@ def test_single_joins_a_batch(
     assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (1, 2)
 
 
-def _claim_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold each of two threads, once it has looked, until the other has looked too."""
+def test_overlapping_batches_in_opposite_order(
+    backend: BackendInstrumentation,
+    in_thread: InThread,
+    before_claim: Callable[[str, Callable[[], None]], None],
+) -> None:
+    """Of two batches that miss the same prompts, one claims all of them and the other waits."""
     both, seen = threading.Barrier(2), set()
 
-    def in_step(cache: ForwardCache) -> int:
+    def until_both_have_looked() -> None:
         if threading.get_ident() not in seen:
             seen.add(threading.get_ident())
             both.wait(_PATIENCE_S)
-        return int(vars(cache)["generation"])
 
-    monkeypatch.setattr(ForwardCache, "generation", property(in_step), raising=False)
-
-
-def test_overlapping_batches_in_opposite_order(
-    backend: BackendInstrumentation, in_thread: InThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two batches that miss the same prompts, one claims all of them and the other waits."""
-    _claim_together(monkeypatch)
+    before_claim("core.batch", until_both_have_looked)
     calls: dict[str, list[list[int]]] = {"abc": [], "cba": []}
 
     def ask(prompts: str) -> list[str]:

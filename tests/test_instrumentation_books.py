@@ -230,5 +230,5 @@ def test_books_balance_under_threads(tmp_path: Path, in_thread: InThread) -> Non
     assert sum(not record["hit"] for record in records) == stats.cache_misses
     assert sum("error" in record for record in records) == total.forward_errors
     assert sum(record.get("result") == "coalesced" for record in records) == total.coalesced
-    assert not backend._flights.under_way
+    assert not backend.cache.shelf.under_way
     assert len(backend.cache) <= 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation
+from forwardscope.core.cache import Shelf
 from forwardscope.core.ledger import QUEUED, Counts, SeriesKey
 
 pytestmark = pytest.mark.timeout(120)
@@ -84,7 +85,7 @@ def test_hits_wait_for_no_lock(in_thread: InThread) -> None:
 
     with backend.cache.lock:
         assert in_thread(ask).result(_PATIENCE_S) == hits
-    assert len(backend.ledger.series(None, "base", "next_token_dist").queue) == hits + 1
+    assert len(backend.ledger.series(None, "base", "next_token_dist").hits) == hits + 1
     assert (_counts(backend).hits, backend.stats.cache_misses) == (hits + 1, 1)
 
 
@@ -93,23 +94,48 @@ def test_hits_in_the_queue_are_bounded() -> None:
     backend = BackendInstrumentation()
     for _ in range(3 * QUEUED + 2):
         backend.cached(*_KEY, lambda: "value")
-    assert len(backend.ledger.series(None, "base", "next_token_dist").queue) == 1
+    assert len(backend.ledger.series(None, "base", "next_token_dist").hits) == 1
     assert _counts(backend).hits == 3 * QUEUED + 1
 
 
-def test_hit_of_what_is_evicted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undisturbed_misses_wait_for_no_lock(in_thread: InThread) -> None:
+    """They go on while another thread holds the lock, evict what they have to, and are counted."""
+    backend, misses = BackendInstrumentation(cache_maxsize=16), 2 * QUEUED + 3
+    backend.cached("next_token_dist", "base", "first", 8, lambda: 0)
+
+    def ask() -> list[int]:
+        return [
+            backend.cached("next_token_dist", "base", f"prompt {n}", 8, lambda n=n: n)
+            for n in range(misses)
+        ]
+
+    with backend.cache.lock:
+        assert in_thread(ask).result(_PATIENCE_S) == list(range(misses))
+    counts = _counts(backend)
+    assert (counts.forward_passes, counts.hits) == (misses + 1, 0)
+    assert backend.ledger.books().durations["next_token_dist"].count == misses + 1
+    assert (len(backend.cache), backend.cache.evictions) == (16, misses + 1 - 16)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_hit_of_what_is_evicted_meanwhile(monkeypatch: pytest.MonkeyPatch, batched: bool) -> None:
     """What was there when it was looked up is a hit, though another thread evicts it at once."""
     backend = BackendInstrumentation(cache_maxsize=1)
     backend.cached(*_KEY, lambda: "value")
-    refresh = backend._refresh
 
-    def late(key: tuple[str, str, str, int]) -> None:
-        backend.cache.put(_OTHER_KEY, "other")
-        refresh(key)
+    class Late(OrderedDict[Any, Any]):
+        def move_to_end(self, key: Any, last: bool = True) -> None:
+            del self[key]
+            super().move_to_end(key, last)
 
-    monkeypatch.setattr(backend, "_refresh", late)
-    assert backend.cached(*_KEY, _never) == "value"
-    assert (_counts(backend).hits, len(backend.cache)) == (1, 1)
+    entries = Late(backend.cache.shelf.entries)
+    monkeypatch.setattr(Shelf, "entries", property(lambda shelf: entries))
+    op, view, prompt, top_k = _KEY
+    if batched:
+        assert backend.cached_batch(op, view, [prompt], top_k, lambda _: [_never()]) == ["value"]
+    else:
+        assert backend.cached(*_KEY, _never) == "value"
+    assert (_counts(backend).hits, len(backend.cache)) == (1, 0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])

@@ -7,8 +7,9 @@ Every scoring method of a view is three lines of glue around one of the two:
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
 
-A hit must not pay for calls between modules: the quick ways of a hit and of a batch of hits
-stand here whole, beside the general ones. What a lookup leaves behind is in records.py.
+A lookup must not pay for calls between modules: the quick ways of a hit, of a batch of hits and
+of a miss that nobody else asks for stand here whole, beside the general ones. What a lookup
+leaves behind is in records.py.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forwardscope.core.batch import BatchCall
-from forwardscope.core.cache import MISS, DisabledCache, Entry, ForwardCache
+from forwardscope.core.cache import MISS, DisabledCache, Entry, ForwardCache, Shelf, new_entry
 from forwardscope.core.clock import Clock
-from forwardscope.core.flight import Flight, Flights, ForwardPass
+from forwardscope.core.flight import (
+    PASSES,
+    ForwardPass,
+    forget_threads_in_children,
+    passes_of_thread,
+)
 from forwardscope.core.keys import LookupKey
 from forwardscope.core.ledger import QUEUED, Ledger
-from forwardscope.records import HitKind, Records, question_of
+from forwardscope.records import Records, question_of
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, LookupSpans
 from forwardscope.trace.writer import TraceWriter
 
@@ -91,11 +98,7 @@ class BackendInstrumentation:
         self._records = Records(self.ledger, self.spans, TraceWriter(trace_path), clock)
         self._clock = clock
         self._now = clock.perf_counter_ns
-        self._lock = self.cache.lock
-        self._entries = self.cache.entries
-        self._refresh = self.cache.entries.move_to_end
-        self._flights = Flights()
-        self._under_way = self._flights.under_way
+        forget_threads_in_children()
 
     @property
     def trace(self) -> TraceWriter:
@@ -111,14 +114,12 @@ class BackendInstrumentation:
 
         It also begins a new budget of hit spans.
         """
-        with self._lock:
-            self._records.set_probe(name)
+        self._records.set_probe(name)
         self.spans.probe_began(inside=name is not None)
 
     def set_run_id(self, run_id: str | None) -> None:
         """Mark the trace records of all threads from now on with a run's id."""
-        with self._lock:
-            self._records.set_run_id(run_id)
+        self._records.set_run_id(run_id)
 
     def report_tokens(self, tokens: Sequence[int], reused: Sequence[int] = ()) -> None:
         """Tell, from inside a compute, how many tokens each of its prompts has.
@@ -131,9 +132,7 @@ class BackendInstrumentation:
             reused: How many of these need not be computed, an earlier prompt
                 having begun with the same; may be filled until the compute returns.
         """
-        forward = ForwardPass.current()
-        if forward is not None:
-            forward.tokens, forward.reused = tokens, reused
+        ForwardPass.tell(tokens, reused)
 
     def close(self) -> None:
         """End all spans and close the trace; may be called twice.
@@ -169,20 +168,21 @@ class BackendInstrumentation:
         key = (op, view_id, prompt, top_k)
         # No lock: each step is one for Python as well, and a thread that is switched off
         # between two of them keeps no other waiting.
-        entry = self._entries.get(key)
+        entries = self.cache.shelf.entries
+        entry = entries.get(key)
         if entry is None:
-            return self._miss(key, start, compute)  # type: ignore[no-any-return]
+            return self._miss(key, start, compute)
         try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
-            self._refresh(key)
+            entries.move_to_end(key)
         except KeyError:  # evicted since we looked; it is a hit all the same
             pass
         records, kind = self._records, entry.kind
         if kind is None or kind.home is not records.kinds:
-            kind = self._kind_of(entry, op, view_id, top_k)
+            kind = entry.kind = records.kind_of(op, view_id, top_k)
         end = self._now()
-        queue = kind.queue
-        queue.append(end - start)
-        if not len(queue) % QUEUED:
+        hits = kind.hits
+        hits.append(end - start)
+        if not len(hits) % QUEUED:
             self.ledger.relieve(kind.series)
         if records.traced or self.spans.active:
             records.show_hit(key, entry, kind, start, end)
@@ -221,7 +221,7 @@ class BackendInstrumentation:
                 the batch is stored then.
         """
         start = self._now()
-        self.spans.refresh_at(start)
+        self.spans.look(start)
         if not self.spans.active:
             entries = self._all_stored(op, view_id, prompts, top_k, start)
             if entries is not None:
@@ -234,7 +234,7 @@ class BackendInstrumentation:
                 return ForwardPass(self._clock, len(indices))
             return span.forward([question_of(keys[index]) for index in indices])
 
-        call = BatchCall(keys, self.cache, self._flights, self._clock, forward)
+        call = BatchCall(keys, self.cache, self._clock, forward)
         error: str | None = None
         try:
             return call.answer(compute_misses)
@@ -246,25 +246,22 @@ class BackendInstrumentation:
 
     # -- the quick ways -----------------------------------------------------------------
 
-    def _kind_of(self, entry: Entry, op: str, view_id: str, top_k: int) -> HitKind:
-        with self._lock:
-            kind = entry.kind = self._records.kind_of(op, view_id, top_k)
-        return kind
-
     def _all_stored(
         self, op: str, view_id: str, prompts: Sequence[str], top_k: int, start: int
     ) -> list[Entry] | None:
         """Look up all prompts in one step and count them, or return None where one is missing."""
-        found = []
-        entries = self._entries
-        with self._lock:
-            for prompt in prompts:
-                key = (op, view_id, prompt, top_k)
-                entry = entries.get(key)
-                if entry is None:
-                    return None
-                entries.move_to_end(key)
-                found.append(entry)
+        found, shelf = [], self.cache.shelf
+        for prompt in prompts:
+            key = (op, view_id, prompt, top_k)
+            entry = shelf.entries.get(key)
+            if entry is None:
+                return None
+            try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
+                shelf.entries.move_to_end(key)
+            except KeyError:  # evicted since we looked; it is a hit all the same
+                pass
+            found.append(entry)
+        with self.ledger.lock:
             kind = self._records.kind_of(op, view_id, top_k)
             spent = self._now() - start
             counts = kind.series.counts
@@ -274,51 +271,86 @@ class BackendInstrumentation:
             self._records.write_hits((op, view_id, "", top_k), prompts, found, kind, spent)
         return found
 
-    # -- the way of a single miss -------------------------------------------------------
+    def _miss(self, key: LookupKey, start: int, compute: Callable[[], T]) -> T:
+        """Lead a pass that nobody else asks for; any other miss goes on in `_miss_beside`."""
+        cache, now, entry, begun = self.cache, self._now, new_entry(), 0
+        shelf = cache.shelf
+        try:
+            passes = PASSES[get_ident()]
+        except KeyError:  # the first one in this thread
+            passes = passes_of_thread()
+        try:
+            alone = shelf.under_way.setdefault(key, entry) is entry and key not in shelf.entries
+            if not alone or start >= self.spans.next_look_ns:
+                shelf.release(key, entry)
+                return self._miss_beside(key, start, compute)
+            passes.append(entry)
+            begun = now()
+            value = compute()
+            done = now()
+            del passes[-1]
+            entry.value = value
+            records, (op, view_id, _, top_k) = self._records, key
+            kind = entry.kind = records.kinds.get((op, view_id, top_k))
+            if kind is None or entry.told is not None or records.traced:
+                forward, begun = ForwardPass.over(begun, done, entry.told), 0
+                records.miss(key, start, forward)
+            else:
+                paid = kind.passes
+                paid += (done - start, done - begun)
+                begun = 0
+                if not len(paid) % (2 * QUEUED):
+                    self.ledger.relieve(kind.series)
+            cache.store(shelf, key, entry)
+        except BaseException as error:
+            if passes[-1:] == [entry]:
+                del passes[-1]
+            if begun:  # it is not yet counted
+                forward = ForwardPass.over(begun, now(), entry.told, type(error).__name__)
+                self._records.miss(key, start, forward)
+            shelf.release(key, entry)
+            raise
+        # as `release` does; before the call no interrupt can come in between
+        del shelf.under_way[key]
+        if entry.joined is not None:
+            entry.joined.set()
+        return value
 
-    def _miss(self, key: LookupKey, start: int, compute: Callable[[], Any]) -> Any:
-        while True:
-            flight, other = Flight(self.cache.generation), None
+    # -- the general way of a miss ------------------------------------------------------
+
+    def _miss_beside(self, key: LookupKey, start: int, compute: Callable[[], T]) -> T:
+        """Answer where others ask for the same, inside a pass or outside, or in spans."""
+        self.spans.look(start)
+        value: Any = MISS
+        while value is MISS:
+            shelf, entry = self.cache.shelf, new_entry()
             try:
-                claimed = self._under_way.setdefault(key, flight) is flight
-                entry = self._entries.get(key)
-                if entry is None and not claimed:
-                    with self._lock:
-                        entry = self._entries.get(key)
-                        other = self._flights.join(key, flight) if entry is None else None
-                if entry is not None:  # stored between our look and our claim
-                    self.cache.get(key)
-                    self._records.answered(key, start, "hit")
-                    return entry.value
-                if other is None or ForwardPass.current() is not None:
-                    return self._lead(key, flight, start, compute)
+                other = shelf.under_way.setdefault(key, entry)
+                kept = shelf.entries.get(key)  # it may be stored between our look and our claim
+                if kept is None and (other is entry or passes_of_thread()):
+                    return self._lead(shelf, key, entry, start, compute)
             finally:
-                if flight.leads:
-                    with self._lock:
-                        self._flights.land(key, flight)
-                flight.wake()
-            value = other.wait()
-            if value is not MISS:
-                self._records.answered(key, start, "coalesced")
-                return value
+                shelf.release(key, entry)
+            if kept is not None:
+                shelf.refresh(key)
+                self._records.answered(key, start, "hit")
+                return kept.value  # type: ignore[no-any-return]
+            value = self.cache.wait(shelf, key, other)
+        self._records.answered(key, start, "coalesced")
+        return value  # type: ignore[no-any-return]
 
-    def _lead(self, key: LookupKey, flight: Flight, start: int, compute: Callable[[], Any]) -> Any:
-        self.spans.refresh_at(start)
+    def _lead(
+        self, shelf: Shelf, key: LookupKey, entry: Entry, start: int, compute: Callable[[], T]
+    ) -> T:
         if self.spans.active:
             forward: ForwardPass = self.spans.forward(question_of(key), start)
         else:
             forward = ForwardPass(self._clock)
-        entry = None
         try:
             with forward:
                 value = compute()
-                entry = self.cache.entry_of(key, value)
-            flight.value = value
+            entry.value = value
         finally:
-            with self._lock:
-                if entry is not None:
-                    self.cache.store(key, entry, flight.generation)
-                self._flights.land(key, flight)
-                probe, end = self._records.count_miss(key, start, forward)
-            self._records.show_miss(key, forward, probe, end)
+            self._records.miss(key, start, forward)
+        self.cache.store(shelf, key, entry)
         return value

@@ -12,35 +12,39 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.flight import ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import MAX_SERIES, NO_TOKENS, Batch, Counts, Ledger, Series
+from forwardscope.core.ledger import MAX_SERIES, Batch, Counts, Ledger, Series
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 from forwardscope.telemetry.spans import NOWHERE, LookupSpans, Place
 from forwardscope.trace.record import HitLine, TraceEvent, end_of_line, hit_line
 from forwardscope.trace.writer import TraceWriter
 
-__all__ = ["HitKind", "Records", "question_of"]
+__all__ = ["LookupKind", "Records", "question_of"]
 
 _ENDS_NOWHERE = end_of_line(None, None)
 
 
-class HitKind:
-    """What all hits of one op, view and top_k have in common while a probe is current.
+class LookupKind:
+    """What all lookups of one op, view and top_k have in common while a probe is current.
 
     Attributes:
         home: The map that it stands in, which says whether it still holds.
+        probe: The probe.
         series: Where they are counted.
-        queue: The queue of it.
-        line: Their line in the trace.
+        hits: The queue of it for hits.
+        passes: That for misses.
+        line: The line of a hit in the trace.
         end: How it ends where they hang under no span.
     """
 
-    __slots__ = ("end", "home", "line", "queue", "series")
+    __slots__ = ("end", "hits", "home", "line", "passes", "probe", "series")
 
-    def __init__(self, home: object, series: Series, line: HitLine) -> None:
+    def __init__(self, home: object, probe: str | None, series: Series, line: HitLine) -> None:
         self.home = home
+        self.probe = probe
         self.series = series
-        self.queue = series.queue
+        self.hits = series.hits
+        self.passes = series.passes
         self.line = line
         self.end = line.tail + _ENDS_NOWHERE
 
@@ -56,7 +60,7 @@ class Shown:
 
     __slots__ = ("kind", "middle", "question")
 
-    def __init__(self, key: LookupKey, kind: HitKind, earlier: Shown | None) -> None:
+    def __init__(self, key: LookupKey, kind: LookupKind, earlier: Shown | None) -> None:
         self.kind = kind
         self.question: Question = question_of(key) if earlier is None else earlier.question
         self.middle = kind.line.middle(self.question[2].encode("ascii"))
@@ -74,7 +78,7 @@ class Records:
     Attributes:
         ledger: The same.
         spans: The same.
-        kinds: What is the same for all hits of an (op, view id, top_k); another map once
+        kinds: What is the same for all lookups of an (op, view id, top_k); another map once
             the probe or the run is another one.
         traced: Whether lookups have lines.
     """
@@ -84,7 +88,7 @@ class Records:
     ) -> None:
         self.ledger = ledger
         self.spans = spans
-        self.kinds: dict[tuple[str, str, int], HitKind] = {}
+        self.kinds: dict[tuple[str, str, int], LookupKind] = {}
         self._now = clock.perf_counter_ns
         self._probe: str | None = None
         self._run_id: str | None = None
@@ -105,32 +109,37 @@ class Records:
         self._writes_lines = self.traced and type(writer) is TraceWriter
 
     def set_probe(self, name: str | None) -> None:
-        """Label what is recorded from now on; the ledger's lock is held."""
-        self._probe = name
-        self.kinds = {}
+        """Label what is recorded from now on."""
+        with self.ledger.lock:
+            self._probe = name
+            self.kinds = {}
 
     def set_run_id(self, run_id: str | None) -> None:
-        """Mark what is recorded from now on; the ledger's lock is held."""
-        self._run_id = run_id
-        self.kinds = {}
+        """Mark what is recorded from now on."""
+        with self.ledger.lock:
+            self._run_id = run_id
+            self.kinds = {}
 
-    # -- hits -------------------------------------------------------------------------------
-
-    def kind_of(self, op: str, view_id: str, top_k: int) -> HitKind:
-        """Return what is the same for all such hits now; the ledger's lock is held."""
+    def kind_of(self, op: str, view_id: str, top_k: int) -> LookupKind:
+        """Return what is the same for all such lookups now."""
         kind = self.kinds.get((op, view_id, top_k))
-        if kind is None:
+        return self._new_kind(op, view_id, top_k) if kind is None else kind
+
+    def _new_kind(self, op: str, view_id: str, top_k: int) -> LookupKind:
+        with self.ledger.lock:
             if len(self.kinds) >= MAX_SERIES:
                 self.kinds.clear()
-            kind = HitKind(
-                self.kinds,
-                self.ledger.series(self._probe, view_id, op),
-                HitLine(self._probe, view_id, top_k, op, self._run_id),
-            )
+            series = self.ledger.series(self._probe, view_id, op)
+            line = HitLine(self._probe, view_id, top_k, op, self._run_id)
+            kind = LookupKind(self.kinds, self._probe, series, line)
             self.kinds[op, view_id, top_k] = kind
         return kind
 
-    def show_hit(self, key: LookupKey, entry: Entry, kind: HitKind, start: int, end: int) -> None:
+    # -- hits -------------------------------------------------------------------------------
+
+    def show_hit(
+        self, key: LookupKey, entry: Entry, kind: LookupKind, start: int, end: int
+    ) -> None:
         """Give a hit that was counted its span and its line."""
         shown = entry.shown
         if shown is None or shown.kind is not kind:
@@ -152,7 +161,7 @@ class Records:
         asked: LookupKey,
         prompts: Sequence[str],
         entries: Sequence[Entry],
-        kind: HitKind,
+        kind: LookupKind,
         spent_ns: int,
     ) -> None:
         """Append the lines of a batch of hits, each with an even share of its time.
@@ -200,35 +209,27 @@ class Records:
         if self.traced:
             self._trace.write(self._event(question, Answer(result, end - start), probe, place))
 
-    def count_miss(
-        self, key: LookupKey, start: int, forward: ForwardPass
-    ) -> tuple[str | None, int]:
-        """Count a lookup that led a pass; the ledger's lock is held.
-
-        Returns:
-            The probe that asked, and the clock now.
-        """
+    def miss(self, key: LookupKey, start: int, forward: ForwardPass) -> None:
+        """Record a lookup that led a pass, whatever came of it."""
         op, view_id, _, top_k = key
         forward_ns = forward.end_ns - forward.start_ns
-        exemplar = self._exemplar(forward, forward_ns) if forward.trace_id else None
-        told = forward.token_sums() if forward.tokens else NO_TOKENS
-        counts = self.kind_of(op, view_id, top_k).series.counts
-        end = self._now()
-        self.ledger.miss(counts, op, end - start, forward_ns, forward.error, exemplar, told)
-        return self._probe, end
-
-    def show_miss(self, key: LookupKey, forward: ForwardPass, probe: str | None, end: int) -> None:
-        """Give a miss that was counted its span and its line."""
+        exemplar = self._exemplar(forward, forward_ns)
+        tokens = forward.token_sums()
+        with self.ledger.lock:
+            kind = self.kind_of(op, view_id, top_k)
+            end = self._now()
+            self.ledger.miss(kind.series, end - start, forward_ns, forward.error, exemplar, tokens)
         place = None
         if isinstance(forward, SpannedPass):
             place = Place.of(forward.parent)
             forward.end_lookups(end)
         if self.traced:
-            tokens = forward.tokens[0] if forward.tokens else None
+            tokens_of_it = forward.tokens[0] if forward.tokens else None
             reused = forward.reused[0] if forward.reused else None
-            spent = forward.end_ns - forward.start_ns
-            answer = Answer("miss", spent, tokens=tokens, reused=reused, error=forward.error)
-            event = self._event(question_of(key), answer, probe, place, forward.trace_id)
+            answer = Answer(
+                "miss", forward_ns, tokens=tokens_of_it, reused=reused, error=forward.error
+            )
+            event = self._event(question_of(key), answer, kind.probe, place, forward.trace_id)
             self._trace.write(event)
 
     def batch(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from forwardscope import MISS, ForwardCache
-from forwardscope.core.cache import DisabledCache
+from forwardscope.core.cache import DisabledCache, new_entry
 
 
 def _bytes_of(value: Any) -> int:
@@ -157,33 +158,19 @@ def test_clear_forgets_everything_but_the_counts() -> None:
     assert (cache.evictions, cache.rejections) == (1, 1)
 
 
-def test_put_from_before_clear_does_not_store() -> None:
-    """A value that was computed for a generation now cleared is dropped, uncounted."""
-    cache = _sized(max_bytes=10)
-    before = cache.generation
-    cache.clear()
-    cache.put(1, 3, generation=before)
-    cache.put(2, 11, generation=before)
-    assert (cache.get(1), len(cache), cache.nbytes, cache.rejections) == (MISS, 0, 0, 0)
-
-
-def test_put_of_this_generation_stores() -> None:
-    """A value of the current generation is stored, and an unmarked one always."""
-    cache = _sized()
-    cache.clear()
-    cache.put(1, 3, generation=cache.generation)
-    cache.put(2, 4)
-    assert (cache.get(1), cache.get(2)) == (3, 4)
-
-
-def test_put_from_before_clear_keeps_the_newer_value() -> None:
-    """A late value does not disturb what was stored since the clear."""
-    cache = _sized()
-    before = cache.generation
+@pytest.mark.parametrize("max_bytes", [None, 10])
+def test_what_comes_too_late_for_its_shelf(max_bytes: int | None) -> None:
+    """What was under way at a `clear` is stored nowhere, evicts nothing, and counts nothing."""
+    cache = ForwardCache(1, max_bytes=max_bytes, sizeof=_bytes_of)
+    before = cache.shelf
     cache.clear()
     cache.put(1, 3)
-    cache.put(1, 5, generation=before)
-    assert (cache.get(1), cache.nbytes) == (3, 3)
+    for key, value in ((1, 5), (2, 4), (3, 11)):
+        entry = new_entry()
+        entry.value = value
+        cache.store(before, key, entry)
+    assert (cache.get(1), cache.get(2), len(cache), cache.nbytes) == (3, MISS, 1, 3)
+    assert (cache.evictions, cache.rejections) == (0, 0)
 
 
 def test_repr_shows_how_full_it_is() -> None:
@@ -197,32 +184,97 @@ def test_disabled_cache_keeps_nothing() -> None:
     """It checks its bounds as the other does, and never finds anything."""
     cache = DisabledCache(4)
     cache.put("a", 1)
-    cache.put("a", 1, generation=cache.generation)
+    cache.put("a", 1)
     assert (cache.get("a"), len(cache), cache.nbytes) == (MISS, 0, 0)
     with pytest.raises(ValueError, match="maxsize must be positive; got 0"):
         DisabledCache(0)
 
 
-def test_entries_are_touched_under_the_lock_alone(
-    watchful: Callable[[threading.RLock, str], str],
+def test_bytes_are_measured_when_they_are_looked_at() -> None:
+    """Without a bound on them nobody needs a value's size before, and each is measured once."""
+    measured: list[int] = []
+
+    def sizeof(value: int) -> int:
+        measured.append(value)
+        return value
+
+    cache = ForwardCache(2, sizeof=sizeof)
+    for key, value in ((1, 10), (2, 20), (3, 30)):
+        cache.put(key, value)
+    assert measured == []
+    assert (cache.nbytes, cache.nbytes, measured) == (50, 50, [20, 30])
+    cache.put(3, 35)
+    assert (cache.nbytes, measured) == (55, [20, 30, 35])
+
+
+def test_stored_while_it_is_put() -> None:
+    """Where another entry came in first it takes the later value, and no other is evicted."""
+    cache, entry = ForwardCache(2), new_entry()
+    entry.value = "late"
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.store(cache.shelf, "a", entry)
+    cache.put("c", 3)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("late", MISS, 3)
+    assert (len(cache), cache.evictions) == (2, 1)
+
+
+def test_first_claim_leads_and_second_joins(
+    in_thread: Callable[[Callable[[], Any]], Future[Any]],
 ) -> None:
-    """Neither reading, writing nor clearing looks at an entry outside the one lock."""
-    cache = ForwardCache(1)
-    lock = cache.lock
-    key = ("op", watchful(lock, "view"), "prompt", 8)
-    assert cache.get(key) is MISS
-    cache.put(key, 1)
-    assert cache.get(key) == 1
-    cache.put("another", 2)
+    """Who waits gets the value when the key is released, and `MISS` where there is none."""
+    cache = ForwardCache()
+    shelf = cache.shelf
+    for value in ("value", None, MISS):
+        led = new_entry()
+        assert shelf.under_way.setdefault("key", led) is led
+        assert shelf.under_way.setdefault("key", new_entry()) is led
+        waiter = in_thread(lambda led=led: cache.wait(shelf, "key", led))  # type: ignore[misc]
+        led.value = value
+        while led.joined is None:
+            assert not waiter.done()
+        shelf.release("key", led)
+        assert waiter.result(timeout=60) is value
+        assert not shelf.under_way
 
-    class Value:
-        def __del__(self) -> None:
-            dropped.append(lock._is_owned())
 
-    dropped: list[bool] = []
-    cache.put("another", Value())
-    cache.clear()
-    assert dropped == [True]
+def test_wait_for_what_has_just_been_released() -> None:
+    """Nobody would wake who comes too late to be seen, so it does not wait."""
+    cache, led = ForwardCache(), new_entry()
+    cache.shelf.under_way["key"] = led
+    led.value = "value"
+    cache.shelf.release("key", led)
+    assert cache.wait(cache.shelf, "key", led) == "value"
+
+
+def test_release_of_what_never_led_changes_nothing() -> None:
+    """Another's claim stays, and so does that of a later one."""
+    shelf, led = ForwardCache().shelf, new_entry()
+    shelf.under_way["key"] = led
+    shelf.release("key", new_entry())
+    shelf.release("unknown", led)
+    assert shelf.under_way == {"key": led}
+
+
+@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
+@pytest.mark.parametrize("maxsize", [1, 3, 16])
+def test_threads_fill_a_cache_to_its_bound(maxsize: int, max_bytes: int | None) -> None:
+    """Whoever comes first, as many entries as there is room for stay, and no more are evicted."""
+    threads, puts = 8, 5
+    for _ in range(100):
+        cache, start = ForwardCache(maxsize, max_bytes=max_bytes), threading.Barrier(threads)
+
+        def work(me: int, cache: ForwardCache = cache, start: threading.Barrier = start) -> None:
+            start.wait()
+            for number in range(puts):
+                cache.put((me, number), number)
+
+        workers = [threading.Thread(target=work, args=(me,)) for me in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert (len(cache), cache.evictions) == (maxsize, threads * puts - maxsize)
 
 
 def test_threads_leave_the_books_balanced() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from forwardscope import MISS, ForwardCache
+from forwardscope.core.cache import Shelf, new_entry
 
 _KEYS = [("k" * length, number) for length in (0, 1, 3) for number in range(3)]
 
@@ -28,18 +36,19 @@ def _size(value: _Value | None) -> int:
 class CacheModel(RuleBasedStateMachine):
     """The model is a list of (key, value), from the oldest to the newest."""
 
-    @initialize(maxsize=st.integers(1, 5), max_bytes=st.integers(1, 24))
-    def make(self, maxsize: int, max_bytes: int) -> None:
+    @initialize(maxsize=st.integers(1, 5), max_bytes=st.none() | st.integers(1, 24))
+    def make(self, maxsize: int, max_bytes: int | None) -> None:
         self.cache = ForwardCache(maxsize, max_bytes=max_bytes, sizeof=_size)
         self.maxsize, self.max_bytes = maxsize, max_bytes
         self.entries: list[tuple[tuple[str, int], _Value | None]] = []
-        self.evictions = self.rejections = self.generation = self.serial = 0
+        self.shelves: list[Shelf] = []
+        self.evictions = self.rejections = self.serial = 0
 
-    @rule(key=keys, size=sizes, marked=st.booleans())
-    def put(self, key: tuple[str, int], size: int, marked: bool) -> None:
+    @rule(key=keys, size=sizes)
+    def put(self, key: tuple[str, int], size: int) -> None:
         self.serial += 1
         value = _Value(self.serial, size)
-        self.cache.put(key, value, generation=self.cache.generation if marked else None)
+        self.cache.put(key, value)
         self._store(key, value)
 
     @rule(key=keys)
@@ -47,9 +56,12 @@ class CacheModel(RuleBasedStateMachine):
         self.cache.put(key, None)
         self._store(key, None)
 
+    @precondition(lambda self: self.shelves)
     @rule(key=keys, age=st.integers(1, 3))
-    def put_from_before_a_clear(self, key: tuple[str, int], age: int) -> None:
-        self.cache.put(key, _Value(-1, 1), generation=self.cache.generation - age)
+    def store_from_before_a_clear(self, key: tuple[str, int], age: int) -> None:
+        entry = new_entry()
+        entry.value = _Value(-1, 1)
+        self.cache.store(self.shelves[-age:][0], key, entry)
 
     @rule(key=keys)
     def get(self, key: tuple[str, int]) -> None:
@@ -64,9 +76,9 @@ class CacheModel(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
+        self.shelves.append(self.cache.shelf)
         self.cache.clear()
         self.entries.clear()
-        self.generation += 1
 
     @invariant()
     def books_agree(self) -> None:
@@ -75,7 +87,6 @@ class CacheModel(RuleBasedStateMachine):
         assert cache.nbytes == sum(len(key[0]) + _size(value) for key, value in self.entries)
         assert cache.evictions == self.evictions
         assert cache.rejections == self.rejections
-        assert cache.generation == self.generation
 
     @invariant()
     def what_the_model_evicted_is_gone(self) -> None:
@@ -88,7 +99,7 @@ class CacheModel(RuleBasedStateMachine):
         if not hasattr(self, "cache"):
             return
         while self.entries:
-            self.put(("", 1_000 + self.serial), 0, False)
+            self.put(("", 1_000 + self.serial), 0)
             self.books_agree()
             self.what_the_model_evicted_is_gone()
             if all(key[1] >= 1_000 for key, _ in self.entries):
@@ -96,11 +107,12 @@ class CacheModel(RuleBasedStateMachine):
 
     def _store(self, key: tuple[str, int], value: _Value | None) -> None:
         self.entries = [entry for entry in self.entries if entry[0] != key]
-        if len(key[0]) + _size(value) > self.max_bytes:
+        most = math.inf if self.max_bytes is None else self.max_bytes
+        if len(key[0]) + _size(value) > most:
             self.rejections += 1
             return
         self.entries.append((key, value))
-        while len(self.entries) > self.maxsize or self._nbytes() > self.max_bytes:
+        while len(self.entries) > self.maxsize or self._nbytes() > most:
             self.entries.pop(0)
             self.evictions += 1
 

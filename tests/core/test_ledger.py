@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
 from dataclasses import astuple
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from forwardscope.core.histogram import Histogram
 from forwardscope.core.ledger import MAX_SERIES, OTHER, Batch, Counts, Ledger, SeriesKey
 
 series = st.builds(
@@ -29,8 +29,8 @@ few = st.integers(0, 5)
 def _miss(
     ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
 ) -> None:
-    with ledger._lock:
-        ledger.miss(ledger.series(probe, view_id, op).counts, op, *outcome, **more)
+    with ledger.lock:
+        ledger.miss(ledger.series(probe, view_id, op), *outcome, **more)
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -42,6 +42,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.live = self.ledger.live_stats()
         self.model: dict[SeriesKey, Counter[str]] = {}
         self.batches: list[int] = []
+        self.durations: defaultdict[str, list[float]] = defaultdict(list)
 
     @rule(key=series, ns=durations)
     def hit(self, key: SeriesKey, ns: int) -> None:
@@ -51,11 +52,26 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(key=series, spent=st.lists(durations, max_size=5), relieved=st.booleans())
     def queued_hits(self, key: SeriesKey, spent: list[int], relieved: bool) -> None:
         one = self.ledger.series(*key)
-        one.queue += spent
+        one.hits += spent
         if relieved:
             self.ledger.relieve(one)
-            assert not one.queue
+            assert not one.hits
         self._count(key, hits=len(spent), scoring_ns=sum(spent))
+
+    @rule(
+        key=series,
+        spent=st.lists(st.tuples(durations, durations), max_size=5),
+        relieved=st.booleans(),
+    )
+    def queued_passes(self, key: SeriesKey, spent: list[tuple[int, int]], relieved: bool) -> None:
+        one = self.ledger.series(*key)
+        one.passes += [ns for both in spent for ns in both]
+        if relieved:
+            self.ledger.relieve(one)
+            assert not one.passes
+        self._count(key, passes=len(spent), scoring_ns=sum(ns for ns, _ in spent))
+        self._count(key, forward_ns=sum(ns for _, ns in spent))
+        self.durations[key.op] += [ns / 1e9 for _, ns in spent]
 
     @rule(key=series, ns=durations)
     def coalesced(self, key: SeriesKey, ns: int) -> None:
@@ -65,6 +81,7 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(key=series, ns=durations, forward_ns=durations)
     def forward_pass(self, key: SeriesKey, ns: int, forward_ns: int) -> None:
         _miss(self.ledger, *key, ns, forward_ns)
+        self.durations[key.op].append(forward_ns / 1e9)
         self._count(key, passes=1, scoring_ns=ns, forward_ns=forward_ns)
 
     @rule(key=series, ns=durations, forward_ns=durations, error=errors)
@@ -91,6 +108,7 @@ class LedgerModel(RuleBasedStateMachine):
         self._count(key, hits=hits, coalesced=coalesced, passes=passes, **failed)
         self._count(key, scoring_ns=ns, forward_ns=forward_ns)
         self.batches += sizes
+        self.durations[key.op] += [0.0] * sum(sizes)
 
     @invariant()
     def series_agree(self) -> None:
@@ -106,6 +124,15 @@ class LedgerModel(RuleBasedStateMachine):
             )
             assert counts.scoring_ns == expected["scoring_ns"]
             assert counts.forward_ns == expected["forward_ns"]
+
+    @invariant()
+    def durations_agree(self) -> None:
+        for op, seen in self.ledger.books().durations.items():
+            one_by_one = Histogram(seen.bounds)
+            for seconds in self.durations[op]:
+                one_by_one.observe(seconds)
+            assert seen.buckets == one_by_one.buckets
+            assert seen.total == pytest.approx(one_by_one.total)
 
     @invariant()
     def totals_agree(self) -> None:
@@ -194,28 +221,6 @@ def test_counts_of_one_series() -> None:
     assert (counts.forward_errors, counts.misses, counts.lookups) == (2, 4, 8)
     assert counts.hit_rate == 0.5
     assert Counts().hit_rate == 0.0
-
-
-def test_series_are_touched_under_the_lock_alone(
-    watchful: Callable[[threading.RLock, str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each way to count, the snapshot and the totals hold the one lock while they look."""
-    ledger = Ledger()
-    lock, held = ledger._lock, []
-    view = watchful(lock, "base")
-    ledger.hit(None, view, "op", 1)
-    ledger.coalesced(None, view, "op", 1)
-    _miss(ledger, None, view, "op", 1, 1)
-    ledger.add(None, view, "op", Counts(hits=1))
-    (key,) = ledger.snapshot()
-    assert key == SeriesKey(None, "base", "op")
-
-    def watched(counts: Counts) -> int:
-        held.append(lock._is_owned())
-        return counts.forward_passes
-
-    monkeypatch.setattr(Counts, "misses", property(watched))
-    assert (ledger.totals().cache_misses, held) == (1, [True])
 
 
 def test_threads_lose_no_count() -> None:

@@ -29,8 +29,8 @@ _KEYS = [
 def _miss(
     ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
 ) -> None:
-    with ledger._lock:
-        ledger.miss(ledger.series(probe, view_id, op).counts, op, *outcome, **more)
+    with ledger.lock:
+        ledger.miss(ledger.series(probe, view_id, op), *outcome, **more)
 
 
 def test_plain_value_shows_what_it_was_built_with() -> None:

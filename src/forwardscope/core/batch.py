@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
-from forwardscope.core.cache import MISS, ForwardCache
+from forwardscope.core.cache import MISS, Entry, ForwardCache, Shelf, new_entry
 from forwardscope.core.clock import Clock
-from forwardscope.core.flight import Flight, Flights, ForwardPass
+from forwardscope.core.flight import ForwardPass, passes_of_thread
 from forwardscope.core.keys import LookupKey
 
 __all__ = ["Answer", "BatchCall"]
@@ -50,8 +50,7 @@ class BatchCall:
 
     Args:
         keys: What is asked, in order.
-        cache: Where it may be.
-        flights: What others compute.
+        cache: Where it may be, or be under way.
         clock: What times it.
         forward: Makes the forward pass of some indices of `keys`.
 
@@ -63,14 +62,12 @@ class BatchCall:
         self,
         keys: Sequence[LookupKey],
         cache: ForwardCache,
-        flights: Flights,
         clock: Clock,
         forward: Callable[[list[int]], ForwardPass],
     ) -> None:
         self.forwards: list[ForwardPass] = []
         self._keys = keys
         self._cache = cache
-        self._flights = flights
         self._clock = clock
         self._forward = forward
         self._first: dict[LookupKey, int] = {}
@@ -126,34 +123,31 @@ class BatchCall:
         self, keys: list[LookupKey], compute_misses: Callable[[list[int]], Sequence[Any]]
     ) -> list[LookupKey]:
         """Answer what can be answered now; return what others failed to compute."""
-        computing = ForwardPass.current() is not None
-        generation = self._cache.generation
-        claims = [(key, Flight(generation)) for key in keys]
-        led: list[tuple[LookupKey, Flight]] = []
-        awaited: list[tuple[LookupKey, Flight]] = []
+        computing, shelf = bool(passes_of_thread()), self._cache.shelf
+        claims = [(key, new_entry()) for key in keys]
+        led: list[tuple[LookupKey, Entry]] = []
+        awaited: list[tuple[LookupKey, Entry]] = []
         try:
-            with self._cache.lock:
-                for key, flight in claims:
+            with self._cache.lock:  # so that of two batches one claims all that both ask
+                for key, entry in claims:
+                    other = shelf.under_way.setdefault(key, entry)
                     if self._found(key):  # stored between our look and our claim
-                        continue
-                    other = self._flights.join(key, flight)
-                    if other is None or computing:
-                        led.append((key, flight))
+                        shelf.release(key, entry)
+                    elif other is entry or computing:
+                        led.append((key, entry))
                     else:
                         awaited.append((key, other))
             if led:
-                self._compute(led, compute_misses)
+                self._compute(shelf, led, compute_misses)
         finally:
-            with self._cache.lock:
-                for key, flight in claims:
-                    self._flights.land(key, flight)
-            for _, flight in claims:
-                flight.wake()
-        return [key for key, other in awaited if not self._joined(key, other)]
+            for key, entry in claims:
+                shelf.release(key, entry)
+        return [key for key, other in awaited if not self._joined(shelf, key, other)]
 
     def _compute(
         self,
-        led: list[tuple[LookupKey, Flight]],
+        shelf: Shelf,
+        led: list[tuple[LookupKey, Entry]],
         compute_misses: Callable[[list[int]], Sequence[Any]],
     ) -> None:
         indices = [self._first[key] for key, _ in led]
@@ -166,9 +160,9 @@ class BatchCall:
                     raise RuntimeError(
                         f"compute_misses returned {len(values)} values for {forward.size} prompts"
                     )
-                for (key, flight), value in zip(led, values, strict=True):
-                    self._cache.put(key, value, generation=flight.generation)
-                    self._values[key] = flight.value = value
+                for (key, entry), value in zip(led, values, strict=True):
+                    self._values[key] = entry.value = value
+                    self._cache.store(shelf, key, entry)
         finally:
             size, share = forward.size, forward.spent_ns // forward.size
             told = zip_longest(led, forward.tokens[:size], forward.reused[:size])
@@ -177,9 +171,9 @@ class BatchCall:
                     "miss", share, forward.start_ns, size, tokens, reused, forward.error
                 )
 
-    def _joined(self, key: LookupKey, other: Flight) -> bool:
+    def _joined(self, shelf: Shelf, key: LookupKey, other: Entry) -> bool:
         start = self._clock.perf_counter_ns()
-        value = other.wait()
+        value = self._cache.wait(shelf, key, other)
         if value is MISS:
             return False
         self._values[key] = value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, Literal
 
 from forwardscope.core.sizeof import size_of, size_of_strings
+from forwardscope.core.tally import new_tally, seen_of
 
-__all__ = ["MISS", "DisabledCache", "Entry", "ForwardCache", "MissType"]
+__all__ = ["MISS", "DisabledCache", "Entry", "ForwardCache", "MissType", "Shelf", "new_entry"]
 
 
 class MissType(Enum):
@@ -27,29 +29,74 @@ MISS: Final = MissType.MISS
 
 
 class Entry:
-    """What the cache keeps under a key; `put` makes a new one.
+    """A value and what goes with it: first under way, then kept. `new_entry` makes one.
 
     Attributes:
-        value: As it was put in.
-        size: Bytes that it counts for, those of its key included.
-        kind: What its hits have in common with others, once there was one.
-        shown: What a trace or a span says of them, once one has.
+        value: As it was put in; `MISS` while it is under way, or where that failed.
+        size: Bytes that it counts for, those of its key included; None until measured.
+        joined: Set when it is no longer under way; None where nobody has waited for it.
+        told: What its compute told of its tokens; see `ForwardPass`.
+        kind: What its lookups have in common with others, once there was one.
+        shown: What a trace or a span says of its hits, once one has.
     """
 
-    __slots__ = ("kind", "shown", "size", "value")
+    __slots__ = ("joined", "kind", "shown", "size", "told", "value")
 
-    def __init__(self, value: Any, size: int) -> None:
-        self.value: Final = value
-        self.size: Final = size
-        self.kind: Any = None
-        self.shown: Any = None
+    value: Any
+    size: int | None
+    joined: threading.Event | None
+    told: tuple[Sequence[int], Sequence[int]] | None
+    kind: Any
+    shown: Any
+
+
+def new_entry() -> Entry:
+    """Make an entry that is under way; each miss does, and an `__init__` takes longer."""
+    entry = Entry()
+    entry.value = MISS
+    entry.size = entry.joined = entry.told = entry.kind = entry.shown = None
+    return entry
+
+
+class Shelf:
+    """What is kept and what is under way, from one `clear` to the next.
+
+    Each method of its maps is one step for Python, so no lock is needed to look a key up, to
+    refresh it or to claim it: of two threads that set a default, one gets the other's.
+
+    Attributes:
+        entries: What is kept, by key, the least recently used first.
+        under_way: What is being computed, by key. Whoever gets its own entry in there leads
+            that pass: it looks once more whether it was stored meanwhile, and owes a `release`.
+        added: How many entries were added, those that have gone since included.
+    """
+
+    __slots__ = ("added", "entries", "under_way")
+
+    def __init__(self) -> None:
+        self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
+        self.under_way: Final[dict[Hashable, Entry]] = {}
+        self.added: Final = new_tally()
+
+    def refresh(self, key: Hashable) -> None:
+        """Make an entry the most recently used, unless it has gone since it was looked up."""
+        with suppress(KeyError):
+            self.entries.move_to_end(key)
+
+    def release(self, key: Hashable, entry: Entry) -> None:
+        """Let nobody join an entry any more, and wake who did; for one that never led, nothing."""
+        if self.under_way.get(key) is entry:
+            del self.under_way[key]
+        if entry.joined is not None:
+            entry.joined.set()
 
 
 class ForwardCache:
     """A least-recently-used map bounded by entries and, if asked, by bytes.
 
-    Safe under threads: each call holds one lock for a few dict operations, and
-    values are measured outside it. Values are handed out as they were put in.
+    Safe under threads, and exact: without a bound on bytes by steps that are each one for
+    Python, with one by a lock around each `put`. Values are measured outside it, and handed
+    out as they were put in.
 
     Args:
         maxsize: The most entries to keep.
@@ -62,11 +109,9 @@ class ForwardCache:
         ValueError: A bound is not positive.
 
     Attributes:
-        lock: Guards the entries. It is reentrant, and whoever holds it may
-            change other things together with them.
-        entries: By key, the least recently used first. Changed by whoever holds the lock;
-            `get` and `move_to_end` are one step each, and a hit needs no more.
-        generation: How often the cache has been cleared; see `put`.
+        shelf: What is kept and under way now; another one after `clear`.
+        lock: Guards the bytes, and who waits for what is under way. It is reentrant, and
+            whoever holds it may change other things together with them.
     """
 
     def __init__(
@@ -84,22 +129,21 @@ class ForwardCache:
         self.max_bytes: Final = max_bytes
         self._sizeof = size_of if sizeof is None else sizeof
         self.lock: Final = threading.RLock()
-        self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
+        self.shelf = Shelf()
         self._nbytes = 0
-        self.generation = 0
         self._evictions = 0
         self._rejections = 0
 
     def get(self, key: Hashable) -> Any | Literal[MissType.MISS]:
         """Return the value of a key and make it the most recently used, or return `MISS`."""
-        with self.lock:
-            entry = self.entries.get(key)
-            if entry is None:
-                return MISS
-            self.entries.move_to_end(key)
-            return entry.value
+        shelf = self.shelf
+        entry = shelf.entries.get(key)
+        if entry is None:
+            return MISS
+        shelf.refresh(key)
+        return entry.value
 
-    def put(self, key: Hashable, value: Any, *, generation: int | None = None) -> None:
+    def put(self, key: Hashable, value: Any) -> None:
         """Store a value as the most recently used; evict the oldest until both bounds hold.
 
         An entry larger than `max_bytes` alone is not stored but counted as a
@@ -108,64 +152,102 @@ class ForwardCache:
         Args:
             key: Any hashable.
             value: Anything, None included.
-            generation: Store only if the cache was not cleared since this
-                `generation` was read; None stores always.
         """
-        entry = self.entry_of(key, value)
-        with self.lock:
-            self.store(key, entry, self.generation if generation is None else generation)
+        entry = new_entry()
+        entry.value = value
+        self.store(self.shelf, key, entry)
 
-    def entry_of(self, key: Hashable, value: Any) -> Entry:
-        """Measure a value and its key: the part of a `put` that needs no lock."""
-        return Entry(value, self._sizeof(value) + size_of_strings(key))
-
-    def store(self, key: Hashable, entry: Entry, generation: int) -> None:
-        """Do the rest of a `put`, for whoever holds the lock."""
-        if generation != self.generation:
+    def store(self, shelf: Shelf, key: Hashable, entry: Entry) -> None:
+        """Put an entry onto a shelf, which may not be the current one any more."""
+        if self.max_bytes is not None:
+            self._store_measured(shelf, key, entry, self.max_bytes)
             return
-        entries, most, size = self.entries, self.max_bytes, entry.size
-        if key in entries:
-            self._nbytes -= entries.pop(key).size
-        if most is not None and size > most:
-            self._rejections += 1
-            return
-        entries[key] = entry
-        self._nbytes += size
-        while len(entries) > self.maxsize or (most is not None and self._nbytes > most):
-            self._nbytes -= entries.popitem(False)[1].size
-            self._evictions += 1
+        entries = shelf.entries
+        kept = entries.setdefault(key, entry)
+        if kept is not entry:
+            kept.value, kept.size = entry.value, None
+            shelf.refresh(key)
+        elif next(shelf.added) >= self.maxsize:  # one goes for each that comes
+            entries.popitem(False)
 
     def clear(self) -> None:
         """Forget all entries; a compute that is under way now will not store its value."""
         with self.lock:
-            self.entries.clear()
+            self._evictions = self.evictions
+            self.shelf = Shelf()
             self._nbytes = 0
-            self.generation += 1
+
+    def wait(self, shelf: Shelf, key: Hashable, entry: Entry) -> Any | Literal[MissType.MISS]:
+        """Wait until an entry of another thread is not under way any more.
+
+        Returns:
+            Its value, or `MISS` where there is none because the pass failed.
+        """
+        with self.lock:
+            if entry.joined is None:
+                entry.joined = threading.Event()
+        # whoever leads looks for `joined` when it has released the key, so one sees the other
+        if shelf.under_way.get(key) is entry:
+            entry.joined.wait()
+        return entry.value
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.shelf.entries)
 
     def __repr__(self) -> str:
         return f"<ForwardCache {len(self)}/{self.maxsize} entries, {self.nbytes} bytes>"
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now: values and the characters of keys."""
-        return self._nbytes
+        """Bytes held now: values and the characters of keys.
+
+        Without a bound on bytes nobody needs them before this is read, and what has come in
+        since is measured then.
+        """
+        if self.max_bytes is not None:
+            return self._nbytes
+        entries, total = self.shelf.entries, 0
+        for key in list(entries):
+            entry = entries.get(key)
+            if entry is not None:
+                if entry.size is None:
+                    entry.size = self._size(key, entry.value)
+                total += entry.size
+        return total
 
     @property
     def evictions(self) -> int:
         """Entries removed for room since the cache was made."""
-        return self._evictions
+        return self._evictions + max(0, seen_of(self.shelf.added) - self.maxsize)
 
     @property
     def rejections(self) -> int:
         """Values never stored, being larger than the whole cache."""
         return self._rejections
 
+    def _size(self, key: Hashable, value: Any) -> int:
+        return self._sizeof(value) + size_of_strings(key)
+
+    def _store_measured(self, shelf: Shelf, key: Hashable, entry: Entry, most: int) -> None:
+        entries = shelf.entries
+        size = entry.size = self._size(key, entry.value)
+        with self.lock:
+            if shelf is not self.shelf:
+                return
+            if key in entries:
+                self._nbytes -= entries.pop(key).size or 0
+            if size > most:
+                self._rejections += 1
+                return
+            entries[key] = entry
+            self._nbytes += size
+            while len(entries) > self.maxsize or self._nbytes > most:
+                self._nbytes -= entries.popitem(False)[1].size or 0
+                self._evictions += 1
+
 
 class DisabledCache(ForwardCache):
     """A cache that keeps nothing, for a run that shall pay for every question."""
 
-    def store(self, key: Hashable, entry: Entry, generation: int) -> None:
+    def store(self, shelf: Shelf, key: Hashable, entry: Entry) -> None:
         """Keep nothing."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 __all__ = ["BATCH_BOUNDS", "DURATION_BOUNDS_S", "Exemplar", "Histogram"]
@@ -68,6 +69,17 @@ class Histogram:
         self.total += value * n
         if exemplar is not None:
             self.exemplars[index] = exemplar
+
+    def buckets_with(self, values: Sequence[float], per_unit: float) -> list[int]:
+        """Return what `buckets` would be with some more values.
+
+        Args:
+            values: In ascending order.
+            per_unit: How many of theirs are one of the bounds' units.
+        """
+        below = [bisect_right(values, bound * per_unit) for bound in self.bounds]
+        new = [upto - before for before, upto in pairwise([0, *below, len(values)])]
+        return [old + more for old, more in zip(self.buckets, new, strict=True)]
 
     def copy(self) -> Histogram:
         """Return one of the same counts that later observations do not change."""

@@ -1,9 +1,9 @@
 """The one ledger behind every number that forwardscope shows.
 
 Totals, the result file, the report and the metrics all read it, so they cannot
-disagree. It is kept by series of (probe, view id, op) and changed under one lock. Hits
-are many and short, so they wait for no lock: each is put down with its series, and
-whoever holds the lock adds them up before anything is read.
+disagree. It is kept by series of (probe, view id, op) and changed under one lock. Single
+lookups are many and short, so they wait for no lock: each is put down with its series,
+and whoever holds the lock adds them up before anything is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from forwardscope.core.stats import BackendStats
 
 __all__ = [
     "MAX_SERIES",
-    "NO_TOKENS",
     "OTHER",
     "QUEUED",
     "Batch",
@@ -34,11 +33,9 @@ __all__ = [
 MAX_SERIES: Final = 4096
 #: Ops whose durations are kept apart.
 MAX_OPS: Final = 64
-#: Hits of a series that are put down before someone adds them up.
+#: Hits of a series, or passes, that are put down before someone adds them up.
 QUEUED: Final = 256
 OTHER: Final = "_other"
-#: Of a pass that told none, neither computed nor taken over.
-NO_TOKENS: Final = (0, 0)
 
 
 class SeriesKey(NamedTuple):
@@ -157,27 +154,56 @@ class Books:
 class Series:
     """One series while it is counted.
 
+    What is put down in its two queues is not in the counts yet. Any thread may append to them,
+    which is one step in Python; whoever brings one to a multiple of `QUEUED` lookups calls
+    `Ledger.relieve`.
+
+    Args:
+        durations: Of the passes of its op.
+
     Attributes:
         counts: To be changed by whoever holds the ledger's lock.
-        queue: Wall times in nanoseconds of hits that are not in the counts yet. Any thread
-            may append, which is one step in Python; whoever brings it to a multiple of
-            `QUEUED` calls `Ledger.relieve`.
+        durations: The same, likewise.
+        hits: Wall time of each hit, in nanoseconds.
+        passes: Two numbers for each miss of a single pass that succeeded: its wall time, and
+            the part of it spent in the compute, in nanoseconds.
     """
 
-    __slots__ = ("counts", "queue")
+    __slots__ = ("counts", "durations", "hits", "passes")
 
-    def __init__(self) -> None:
+    def __init__(self, durations: Histogram) -> None:
         self.counts: Final = Counts()
-        self.queue: Final[list[int]] = []
+        self.durations: Final = durations
+        self.hits: Final[list[int]] = []
+        self.passes: Final[list[int]] = []
 
-    def add_up(self, n: int) -> None:
-        """Count the first hits of the queue; the lock is held."""
-        queue, counts = self.queue, self.counts
-        spent = sum(queue[:n])
-        # an interrupt comes before all three or after: in them Python looks for none
+    def add_up(self, hits: int, passes: int) -> None:
+        """Count the first ones of both queues; the lock is held."""
+        if hits:
+            self._add_hits(self.hits, hits)
+        if passes:
+            self._add_passes(self.passes, passes)
+
+    # In both, an interrupt comes before all of the last steps or after them: Python looks for
+    # one at a call and at a loop's end alone.
+
+    def _add_hits(self, queue: list[int], n: int) -> None:
+        counts, spent = self.counts, sum(queue[:n])
         counts.hits += n
         counts.scoring_ns += spent
         del queue[:n]
+
+    def _add_passes(self, queue: list[int], n: int) -> None:
+        counts, durations, taken = self.counts, self.durations, queue[: 2 * n]
+        spent, computed = sum(taken[::2]), sorted(taken[1::2])
+        forward_ns = sum(computed)
+        buckets = durations.buckets_with(computed, 1e9)
+        counts.forward_passes += n
+        counts.scoring_ns += spent
+        counts.forward_ns += forward_ns
+        durations.buckets = buckets
+        durations.total += forward_ns / 1e9
+        del queue[: 2 * n]
 
 
 class Ledger:
@@ -186,10 +212,13 @@ class Ledger:
     Args:
         lock: Guards the counts; a backend gives that of its cache, so that a
             value is stored and its miss counted in one step. A new one by default.
+
+    Attributes:
+        lock: The same.
     """
 
     def __init__(self, lock: threading.RLock | None = None) -> None:
-        self._lock = threading.RLock() if lock is None else lock
+        self.lock = threading.RLock() if lock is None else lock
         self._series: dict[tuple[str | None, str, str], Series] = {}
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
@@ -199,67 +228,63 @@ class Ledger:
 
     def expect(self, keys: Iterable[SeriesKey]) -> None:
         """Begin series at 0, so that whoever reads the books at times sees their first counts."""
-        with self._lock:
+        with self.lock:
             for key in keys:
                 self._one(key)
-                self._duration(key.op)
 
     def series(self, probe: str | None, view_id: str, op: str) -> Series:
         """Return a series itself; it stays the same, so the way of a hit looks it up once."""
-        with self._lock:
+        with self.lock:
             return self._one((probe, view_id, op))
 
     def relieve(self, series: Series) -> None:
-        """Add up the queue of a series, unless another thread holds the lock just now."""
-        if self._lock.acquire(blocking=False):
+        """Add up the queues of a series, unless another thread holds the lock just now."""
+        if self.lock.acquire(blocking=False):
             try:
-                series.add_up(len(series.queue))
+                series.add_up(len(series.hits), len(series.passes) // 2)
             finally:
-                self._lock.release()
+                self.lock.release()
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that a stored value answered in `ns` nanoseconds."""
-        with self._lock:
+        with self.lock:
             counts = self._one((probe, view_id, op)).counts
             counts.hits += 1
             counts.scoring_ns += ns
 
     def coalesced(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that waited `ns` nanoseconds for another's pass."""
-        with self._lock:
+        with self.lock:
             counts = self._one((probe, view_id, op)).counts
             counts.coalesced += 1
             counts.scoring_ns += ns
 
     def miss(
         self,
-        counts: Counts,
-        op: str,
+        series: Series,
         ns: int,
         forward_ns: int,
         error: str | None = None,
         exemplar: Exemplar | None = None,
-        tokens: tuple[int, int] = NO_TOKENS,
+        tokens: tuple[int, int] = (0, 0),
     ) -> None:
         """Count one lookup that led a pass of its own, for whoever holds the lock.
 
         Args:
-            counts: Of its series, from `series`.
-            op: What was asked.
+            series: What it is counted in.
             ns: Wall time of the call in nanoseconds.
             forward_ns: The part of it spent in the compute.
             error: Class of the exception where the pass failed.
             exemplar: Stands for the pass in the histogram of durations.
             tokens: Tokens of the prompt that were computed, and that were taken over.
         """
+        counts = series.counts
         counts.scoring_ns += ns
         counts.forward_ns += forward_ns
         if error is None:
             counts.forward_passes += 1
-            seen = self._durations.get(op) or self._duration(op)
-            seen.observe(forward_ns / 1e9, 1, exemplar)
-            if tokens is not NO_TOKENS:
-                self._add_tokens(tokens)
+            series.durations.observe(forward_ns / 1e9, 1, exemplar)
+            self._add_tokens(tokens)
         else:
             counts.errors[error] += 1
 
@@ -280,8 +305,9 @@ class Ledger:
             counts: What the call adds to its series.
             batches: Each call of `compute_misses` that it made.
         """
-        with self._lock:
-            own = self._one((probe, view_id, op)).counts
+        with self.lock:
+            series = self._one((probe, view_id, op))
+            own = series.counts
             own.hits += counts.hits
             own.coalesced += counts.coalesced
             own.forward_passes += counts.forward_passes
@@ -293,17 +319,17 @@ class Ledger:
                 self._max_batch_size = max(self._max_batch_size, batch.size)
                 if batch.error is None:
                     seconds = batch.pass_ns / 1e9
-                    self._duration(op).observe(seconds, batch.size, batch.exemplar)
+                    series.durations.observe(seconds, batch.size, batch.exemplar)
                     self._add_tokens(batch.tokens)
 
     def snapshot(self) -> dict[SeriesKey, Counts]:
         """Return a copy of all series, as of one moment."""
-        with self._lock:
+        with self.lock:
             return self._copy()
 
     def books(self) -> Books:
         """Return a copy of everything, as of one moment."""
-        with self._lock:
+        with self.lock:
             return Books(
                 series=self._copy(),
                 durations={op: seen.copy() for op, seen in self._durations.items()},
@@ -315,7 +341,7 @@ class Ledger:
 
     def totals(self) -> BackendStats:
         """Return the sum over all series as a plain value, as of one moment."""
-        with self._lock:
+        with self.lock:
             self._add_up()
             every = [series.counts for series in self._series.values()]
             return BackendStats(
@@ -330,7 +356,7 @@ class Ledger:
 
     def tokens(self) -> tuple[int, int]:
         """Return how many prompt tokens were computed, and how many taken over; see `Books`."""
-        with self._lock:
+        with self.lock:
             return self._tokens_computed, self._tokens_reused
 
     def live_stats(self) -> BackendStats:
@@ -349,13 +375,12 @@ class Ledger:
         }
 
     def _add_up(self) -> None:
-        """Count all hits that are put down by now, as of one moment; the lock is held."""
+        """Count all that is put down by now, as of one moment; the lock is held."""
         every = list(self._series.values())
-        # one step for Python, so no hit is taken without those that its thread had before it
-        lengths = list(map(len, [series.queue for series in every]))
-        for series, n in zip(every, lengths, strict=True):
-            if n:
-                series.add_up(n)
+        # one step for Python, so nothing is taken without what its thread had put down before it
+        lengths = iter(list(map(len, [q for one in every for q in (one.hits, one.passes)])))
+        for series, hits, passes in zip(every, lengths, lengths, strict=True):
+            series.add_up(hits, passes // 2)
 
     def _duration(self, op: str) -> Histogram:
         seen = self._durations.get(op)
@@ -370,7 +395,9 @@ class Ledger:
         if series is None:
             if len(self._series) >= MAX_SERIES:
                 key = _FOLDED
-            series = self._series.setdefault(key, Series())
+            series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = Series(self._duration(key[2]))
         return series
 
 

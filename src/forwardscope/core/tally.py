@@ -1,32 +1,22 @@
-"""A count that many threads add to, and few read."""
+"""A count that many threads add to without a lock."""
 
 from __future__ import annotations
 
-import itertools
-import threading
-from typing import Final
+import sys
+from collections.abc import Iterator
+from operator import length_hint
 
-__all__ = ["Tally"]
+__all__ = ["new_tally", "seen_of"]
 
 
-class Tally:
-    """Counts one at a time, without a lock: `next(tally.one_more)` is one step in Python.
+def new_tally() -> Iterator[int]:
+    """Return a count from 0: `next(tally)` adds one, which is one step in Python.
 
-    Attributes:
-        one_more: What to call `next` with; of no use but that.
+    It returns how many there were before.
     """
+    return iter(range(sys.maxsize))
 
-    __slots__ = ("_lock", "_looks", "one_more")
 
-    def __init__(self) -> None:
-        self.one_more: Final = itertools.count()
-        self._lock = threading.Lock()
-        self._looks = 0
-
-    @property
-    def value(self) -> int:
-        """How often it was counted; looking counts as well, and is taken off again."""
-        with self._lock:
-            seen = next(self.one_more) - self._looks
-            self._looks += 1
-        return seen
+def seen_of(tally: Iterator[int]) -> int:
+    """Return how many there are, by how many could still come: looking changes nothing."""
+    return sys.maxsize - length_hint(tally)

@@ -93,6 +93,7 @@ class LookupSpans:
 
     Attributes:
         active: Whether lookups have spans now.
+        next_look_ns: The clock when `look` has something to do again; past while it is active.
         delivery: Where the program accounts for ended spans; None in library
             use, where they go to its own tracer provider and count as ended.
     """
@@ -108,7 +109,7 @@ class LookupSpans:
         self._deferred = DeferredSpans(self._maker.make_lookup, self._pace)
         self._outside = NOWHERE.context
         self._last = (self._outside, self._outside, NOWHERE)
-        self._next_look_ns = 0
+        self.next_look_ns = 0
         self._lock = threading.Lock()
         self._budget = budget
         self._left = budget
@@ -136,15 +137,17 @@ class LookupSpans:
         if not (self.active or self._closed):
             self._maker.find_tracer()
             self.active = self._maker.active
+            if self.active:
+                self.next_look_ns = 0
 
-    def refresh_at(self, now_ns: int) -> None:
-        """Look whether there is a recording tracer by now, but not at every miss: it takes a while.
+    def look(self, now_ns: int) -> None:
+        """Look whether there is a recording tracer by now, but not too often: it takes a while.
 
         Args:
             now_ns: The clock now.
         """
-        if now_ns >= self._next_look_ns and not self.active:
-            self._next_look_ns = now_ns + _LOOK_EVERY_NS
+        if now_ns >= self.next_look_ns and not self.active:
+            self.next_look_ns = now_ns + _LOOK_EVERY_NS
             self.refresh()
 
     def probe_began(self, *, inside: bool) -> None:

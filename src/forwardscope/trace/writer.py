@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
-from forwardscope.core.tally import Tally
+from forwardscope.core.tally import new_tally, seen_of
 from forwardscope.trace.record import TraceEvent
 
 __all__ = ["TraceWriter"]
@@ -44,7 +44,7 @@ class TraceWriter:
         self._lock = threading.Lock()
         self._file: _OpenFile | None = None
         self._regular = self._torn = False
-        self._quick = Tally()
+        self._quick = new_tally()
         self._records = 0
         self._write_errors = 0
         self._warned = False
@@ -63,7 +63,7 @@ class TraceWriter:
     @property
     def records(self) -> int:
         """Records that are whole in the file."""
-        return self._records + self._quick.value
+        return self._records + seen_of(self._quick)
 
     @property
     def write_errors(self) -> int:
@@ -93,7 +93,7 @@ class TraceWriter:
         except OSError as error:
             written, failure = 0, error
         if written == len(line):
-            next(self._quick.one_more)
+            next(self._quick)
         else:
             with self._lock:
                 warn = self._mend(file, line, written, failure)
