@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from forwardscope import BackendInstrumentation
-from forwardscope.core.cache import Entry, new_entry
+from forwardscope.core.cache import Entry, ForwardCache, new_entry
 
 settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
 settings.load_profile("forwardscope")
@@ -120,10 +121,11 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
 
 
 def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
-    """How many threads wait; each has given up its locks and will be woken by the `release`."""
-    entry = backend.cache.shelf.under_way.get(key)
-    joined = None if entry is None else entry.joined
-    return 0 if joined is None else len(joined._cond._waiters)  # type: ignore[attr-defined]
+    """How many threads wait; each has given up the cache's lock."""
+    frames, entry = sys._current_frames().values(), backend.cache.shelf.under_way.get(key)
+    waits = [frame for frame in frames if frame.f_code is ForwardCache.wait.__code__]
+    inside = [frame.f_locals for frame in waits]
+    return sum(mine["entry"] is entry and entry.joined is mine.get("joined") for mine in inside)
 
 
 @pytest.fixture

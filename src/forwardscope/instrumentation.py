@@ -305,15 +305,19 @@ class BackendInstrumentation:
         except BaseException as error:
             if passes[-1:] == [entry]:
                 del passes[-1]
-            if begun:  # it is not yet counted
-                forward = ForwardPass.over(begun, now(), entry.told, type(error).__name__)
-                self._records.miss(key, start, forward)
-            shelf.release(key, entry)
+            try:
+                if begun:  # it is not yet counted
+                    forward = ForwardPass.over(begun, now(), entry.told, type(error).__name__)
+                    self._records.miss(key, start, forward)
+                shelf.release(key, entry)
+            except KeyboardInterrupt:
+                shelf.release(key, entry)
+                raise
             raise
-        # as `release` does; before the call no interrupt can come in between
+        # as `release` does, but no interrupt can keep it from that: Python looks for one at calls
         del shelf.under_way[key]
         if entry.joined is not None:
-            entry.joined.set()
+            entry.joined.release()
         return value
 
     # -- the general way of a miss ------------------------------------------------------
@@ -322,15 +326,22 @@ class BackendInstrumentation:
         """Answer where others ask for the same, inside a pass or outside, or in spans."""
         self.spans.look(start)
         value: Any = MISS
+        passes = passes_of_thread()
+        depth = len(passes)
         while value is MISS:
             shelf, entry = self.cache.shelf, new_entry()
             try:
                 other = shelf.under_way.setdefault(key, entry)
                 kept = shelf.entries.get(key)  # it may be stored between our look and our claim
-                if kept is None and (other is entry or passes_of_thread()):
+                if kept is None and (other is entry or depth):
                     return self._lead(shelf, key, entry, start, compute)
             finally:
-                shelf.release(key, entry)
+                del passes[depth:]  # where an interrupt kept a pass from taking its mark away
+                try:
+                    shelf.release(key, entry)
+                except KeyboardInterrupt:
+                    shelf.release(key, entry)
+                    raise
             if kept is not None:
                 shelf.refresh(key)
                 self._records.answered(key, start, "hit")

@@ -212,7 +212,7 @@ class Records:
     def miss(self, key: LookupKey, start: int, forward: ForwardPass) -> None:
         """Record a lookup that led a pass, whatever came of it."""
         op, view_id, _, top_k = key
-        forward_ns = forward.end_ns - forward.start_ns
+        forward_ns = forward.spent_ns
         exemplar = self._exemplar(forward, forward_ns)
         tokens = forward.token_sums()
         with self.ledger.lock:

@@ -53,9 +53,6 @@ class BatchCall:
         cache: Where it may be, or be under way.
         clock: What times it.
         forward: Makes the forward pass of some indices of `keys`.
-
-    Attributes:
-        forwards: Each call of `compute_misses` so far.
     """
 
     def __init__(
@@ -65,16 +62,21 @@ class BatchCall:
         clock: Clock,
         forward: Callable[[list[int]], ForwardPass],
     ) -> None:
-        self.forwards: list[ForwardPass] = []
         self._keys = keys
         self._cache = cache
         self._clock = clock
         self._forward = forward
         self._first: dict[LookupKey, int] = {}
         self._values: dict[LookupKey, Any] = {}
-        self._answers: dict[LookupKey, Answer] = {}
+        self._led: list[tuple[ForwardPass, list[LookupKey]]] = []
+        self._coalesced: dict[LookupKey, Answer] = {}
         self._start_ns = clock.perf_counter_ns()
         self._lookup_ns = 0
+
+    @property
+    def forwards(self) -> list[ForwardPass]:
+        """Each call of `compute_misses` so far."""
+        return [forward for forward, _ in self._led]
 
     @property
     def forward_ns(self) -> int:
@@ -100,11 +102,11 @@ class BatchCall:
         the pass that answered it was paid by the first. One that was still
         waiting when the call failed is not counted.
         """
+        answers = self._coalesced | dict(self._missed())
         for index, key in enumerate(self._keys):
             begin = self._start_ns + index * self._lookup_ns
             quick = Answer("hit", self._lookup_ns, begin)
-            answer = quick if key in self._values else None
-            answer = self._answers.get(key, answer)
+            answer = answers.get(key, quick if key in self._values else None)
             if answer is None:
                 continue
             if index == self._first[key] or answer.result == "hit":
@@ -123,7 +125,8 @@ class BatchCall:
         self, keys: list[LookupKey], compute_misses: Callable[[list[int]], Sequence[Any]]
     ) -> list[LookupKey]:
         """Answer what can be answered now; return what others failed to compute."""
-        computing, shelf = bool(passes_of_thread()), self._cache.shelf
+        shelf, passes = self._cache.shelf, passes_of_thread()
+        depth = len(passes)
         claims = [(key, new_entry()) for key in keys]
         led: list[tuple[LookupKey, Entry]] = []
         awaited: list[tuple[LookupKey, Entry]] = []
@@ -133,15 +136,19 @@ class BatchCall:
                     other = shelf.under_way.setdefault(key, entry)
                     if self._found(key):  # stored between our look and our claim
                         shelf.release(key, entry)
-                    elif other is entry or computing:
+                    elif other is entry or depth:
                         led.append((key, entry))
                     else:
                         awaited.append((key, other))
             if led:
                 self._compute(shelf, led, compute_misses)
         finally:
-            for key, entry in claims:
-                shelf.release(key, entry)
+            del passes[depth:]  # where an interrupt kept a pass from taking its mark away
+            try:
+                _release(shelf, claims)
+            except KeyboardInterrupt:
+                _release(shelf, claims)
+                raise
         return [key for key, other in awaited if not self._joined(shelf, key, other)]
 
     def _compute(
@@ -152,23 +159,26 @@ class BatchCall:
     ) -> None:
         indices = [self._first[key] for key, _ in led]
         forward = self._forward(indices)
-        self.forwards.append(forward)
-        try:
-            with forward:
-                values = list(compute_misses(indices))
-                if len(values) != forward.size:
-                    raise RuntimeError(
-                        f"compute_misses returned {len(values)} values for {forward.size} prompts"
-                    )
-                for (key, entry), value in zip(led, values, strict=True):
-                    self._values[key] = entry.value = value
-                    self._cache.store(shelf, key, entry)
-        finally:
+        with forward:
+            self._led.append((forward, [key for key, _ in led]))
+            values = list(compute_misses(indices))
+            if len(values) != forward.size:
+                raise RuntimeError(
+                    f"compute_misses returned {len(values)} values for {forward.size} prompts"
+                )
+            for (key, entry), value in zip(led, values, strict=True):
+                self._values[key] = entry.value = value
+                self._cache.store(shelf, key, entry)
+
+    def _missed(self) -> Iterator[tuple[LookupKey, Answer]]:
+        """Yield each prompt that was led, in the order of the passes."""
+        for forward, keys in self._led:
             size, share = forward.size, forward.spent_ns // forward.size
-            told = zip_longest(led, forward.tokens[:size], forward.reused[:size])
-            for (key, _), tokens, reused in told:
-                self._answers[key] = Answer(
-                    "miss", share, forward.start_ns, size, tokens, reused, forward.error
+            told = zip_longest(keys, forward.tokens[:size], forward.reused[:size])
+            for key, tokens, reused in told:
+                yield (
+                    key,
+                    Answer("miss", share, forward.start_ns, size, tokens, reused, forward.error),
                 )
 
     def _joined(self, shelf: Shelf, key: LookupKey, other: Entry) -> bool:
@@ -177,5 +187,10 @@ class BatchCall:
         if value is MISS:
             return False
         self._values[key] = value
-        self._answers[key] = Answer("coalesced", self._clock.perf_counter_ns() - start, start)
+        self._coalesced[key] = Answer("coalesced", self._clock.perf_counter_ns() - start, start)
         return True
+
+
+def _release(shelf: Shelf, claims: list[tuple[LookupKey, Entry]]) -> None:
+    for key, entry in claims:
+        shelf.release(key, entry)

@@ -34,7 +34,7 @@ class Entry:
     Attributes:
         value: As it was put in; `MISS` while it is under way, or where that failed.
         size: Bytes that it counts for, those of its key included; None until measured.
-        joined: Set when it is no longer under way; None where nobody has waited for it.
+        joined: Held until it is no longer under way; None where nobody waits for it.
         told: What its compute told of its tokens; see `ForwardPass`.
         kind: What its lookups have in common with others, once there was one.
         shown: What a trace or a span says of its hits, once one has.
@@ -44,7 +44,7 @@ class Entry:
 
     value: Any
     size: int | None
-    joined: threading.Event | None
+    joined: threading.Lock | None
     told: tuple[Sequence[int], Sequence[int]] | None
     kind: Any
     shown: Any
@@ -84,11 +84,15 @@ class Shelf:
             self.entries.move_to_end(key)
 
     def release(self, key: Hashable, entry: Entry) -> None:
-        """Let nobody join an entry any more, and wake who did; for one that never led, nothing."""
-        if self.under_way.get(key) is entry:
+        """Let nobody join an entry any more, and wake who did; for one that never led, nothing.
+
+        It may be called again, as one has to that an interrupt kept from the first step.
+        """
+        if key in self.under_way and self.under_way[key] is entry:
             del self.under_way[key]
-        if entry.joined is not None:
-            entry.joined.set()
+        joined, entry.joined = entry.joined, None
+        if joined is not None:
+            joined.release()
 
 
 class ForwardCache:
@@ -184,11 +188,15 @@ class ForwardCache:
             Its value, or `MISS` where there is none because the pass failed.
         """
         with self.lock:
-            if entry.joined is None:
-                entry.joined = threading.Event()
+            joined = entry.joined
+            if joined is None:
+                joined = threading.Lock()
+                joined.acquire()
+                entry.joined = joined
         # whoever leads looks for `joined` when it has released the key, so one sees the other
         if shelf.under_way.get(key) is entry:
-            entry.joined.wait()
+            with joined:  # held by no one in particular, and passed on by each who waits
+                pass
         return entry.value
 
     def __len__(self) -> int:

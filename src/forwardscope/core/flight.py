@@ -81,7 +81,7 @@ class ForwardPass:
     @property
     def spent_ns(self) -> int:
         """Wall time of the call in nanoseconds."""
-        return self.end_ns - self.start_ns
+        return max(0, self.end_ns - self.start_ns)
 
     def token_sums(self) -> tuple[int, int]:
         """Return how many tokens of its prompts were computed, and how many taken over.
@@ -106,6 +106,7 @@ class ForwardPass:
 
     def __enter__(self) -> ForwardPass:
         self._passes = passes_of_thread()
+        self.error = KeyboardInterrupt.__name__  # nothing else can keep the end from being reached
         self.start_ns = self._now()
         self._passes += (self,)  # last, and no call: an interrupt leaves no mark
         return self
@@ -118,8 +119,7 @@ class ForwardPass:
     ) -> None:
         del self._passes[-1]
         self.end_ns = self._now()
-        if exc_type is not None:
-            self.error = exc_type.__name__
+        self.error = None if exc_type is None else exc_type.__name__
 
 
 #: What each thread computes, the innermost last, by the thread's id. Each reads and changes its

@@ -62,9 +62,13 @@ class Histogram:
         """How many were observed."""
         return sum(self.buckets)
 
+    def bucket_of(self, value: float) -> int:
+        """Return the index of the bucket that a value belongs to."""
+        return bisect_left(self.bounds, value)
+
     def observe(self, value: float, n: int = 1, exemplar: Exemplar | None = None) -> None:
         """Count one value `n` times; the bound of a bucket belongs to it."""
-        index = bisect_left(self.bounds, value)
+        index = self.bucket_of(value)
         self.buckets[index] += n
         self.total += value * n
         if exemplar is not None:

@@ -278,15 +278,24 @@ class Ledger:
             exemplar: Stands for the pass in the histogram of durations.
             tokens: Tokens of the prompt that were computed, and that were taken over.
         """
-        counts = series.counts
+        counts, durations = series.counts, series.durations
+        seconds = forward_ns / 1e9
+        bucket = durations.bucket_of(seconds)
+        failed = 0 if error is None else counts.errors.get(error, 0) + 1
+        computed, reused = tokens
+        # no call from here on, so an interrupt comes before all of it or after
         counts.scoring_ns += ns
         counts.forward_ns += forward_ns
-        if error is None:
-            counts.forward_passes += 1
-            series.durations.observe(forward_ns / 1e9, 1, exemplar)
-            self._add_tokens(tokens)
-        else:
-            counts.errors[error] += 1
+        if error is not None:
+            counts.errors[error] = failed
+            return
+        counts.forward_passes += 1
+        durations.buckets[bucket] += 1
+        durations.total += seconds
+        if exemplar is not None:
+            durations.exemplars[bucket] = exemplar
+        self._tokens_computed += computed
+        self._tokens_reused += reused
 
     def add(
         self,
@@ -307,20 +316,30 @@ class Ledger:
         """
         with self.lock:
             series = self._one((probe, view_id, op))
-            own = series.counts
+            own, durations = series.counts, series.durations
+            errors = own.errors + counts.errors
+            seen, prompts = durations.copy(), self._batch_prompts.copy()
+            largest, computed, reused = self._max_batch_size, 0, 0
+            for batch in batches:
+                prompts.observe(batch.size)
+                largest = max(largest, batch.size)
+                if batch.error is None:
+                    seen.observe(batch.pass_ns / 1e9, batch.size, batch.exemplar)
+                    computed, reused = computed + batch.tokens[0], reused + batch.tokens[1]
+            # no call from here on, so an interrupt comes before all of it or after
             own.hits += counts.hits
             own.coalesced += counts.coalesced
             own.forward_passes += counts.forward_passes
-            own.errors.update(counts.errors)
+            own.errors = errors
             own.scoring_ns += counts.scoring_ns
             own.forward_ns += counts.forward_ns
-            for batch in batches:
-                self._batch_prompts.observe(batch.size)
-                self._max_batch_size = max(self._max_batch_size, batch.size)
-                if batch.error is None:
-                    seconds = batch.pass_ns / 1e9
-                    series.durations.observe(seconds, batch.size, batch.exemplar)
-                    self._add_tokens(batch.tokens)
+            durations.buckets = seen.buckets
+            durations.exemplars = seen.exemplars
+            durations.total = seen.total
+            self._batch_prompts = prompts
+            self._max_batch_size = largest
+            self._tokens_computed += computed
+            self._tokens_reused += reused
 
     def snapshot(self) -> dict[SeriesKey, Counts]:
         """Return a copy of all series, as of one moment."""
@@ -362,10 +381,6 @@ class Ledger:
     def live_stats(self) -> BackendStats:
         """Return one object that shows the totals of the moment it is read."""
         return _LiveStats(self)
-
-    def _add_tokens(self, tokens: tuple[int, int]) -> None:
-        self._tokens_computed += tokens[0]
-        self._tokens_reused += tokens[1]
 
     def _copy(self) -> dict[SeriesKey, Counts]:
         self._add_up()
