@@ -73,7 +73,7 @@ class Row:
     target: float
     at_least: bool = False
     unit: str = ""
-    turns: int = 10
+    turns: int = 4
     repeats: int = 100
 
 
@@ -86,17 +86,17 @@ def _peer(task: str, n: int) -> Side:
 
 
 ROWS: Final = (
-    Row("a hit, no sinks; the peer's", _ours("hit", 50_000), _peer("hit", 50_000), 0.30),
+    Row("a hit, no sinks; the peer's", _ours("hit", 100_000), _peer("hit", 100_000), 0.30),
     Row(
         "a hit with the trace on; the peer's with its own",
-        _ours("traced", 10_000),
-        _peer("traced", 10_000),
+        _ours("traced", 20_000),
+        _peer("traced", 20_000),
         0.25,
     ),
     Row(
         "a hit with trace, spans and collector, CPU time of its thread; the peer's with its trace",
-        _ours("watched", 8_000),
-        _peer("traced-cpu", 8_000),
+        _ours("watched", 16_000),
+        _peer("traced-cpu", 16_000),
         0.40,
     ),
     Row(
@@ -107,12 +107,12 @@ ROWS: Final = (
     ),
     Row(
         "hits a second from 8 threads; from one",
-        _ours("thread", 100_000),
-        _ours("threads", 100_000),
+        _ours("thread", 200_000),
+        _ours("threads", 200_000),
         0.9,
         at_least=True,
     ),
-    Row("a miss's own cost; the peer's", _ours("miss", 10_000), _peer("miss", 10_000), 0.5),
+    Row("a miss's own cost; the peer's", _ours("miss", 20_000), _peer("miss", 20_000), 0.5),
     Row("a hit in a batch of 64; a single hit", _ours("batch", 50_000), _ours("hit", 50_000), 0.6),
     Row(
         "a scrape of 1,000 series; `generate_latest` on as many native counters",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from forwardscope import BackendInstrumentation
-from forwardscope.core.cache import Entry, ForwardCache, new_entry
+from forwardscope.core.cache import Entry, ForwardCache
 
 settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
 settings.load_profile("forwardscope")
@@ -129,14 +129,21 @@ def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) ->
 
 
 @pytest.fixture
-def before_claim(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], None]], None]:
+def before_claim(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Let something happen between a lookup and its claim, each time one is made."""
 
-    def arrange(module: str, happen: Callable[[], None]) -> None:
-        def late() -> Entry:
-            happen()
-            return new_entry()
+    def arrange(happen: Callable[[], None]) -> None:
+        busy: set[int] = set()
 
-        monkeypatch.setattr(f"forwardscope.{module}.new_entry", late)
+        def late() -> Entry:
+            me = threading.get_ident()
+            if me not in busy:
+                busy.add(me)
+                happen()
+                busy.remove(me)
+            return Entry()
+
+        monkeypatch.setattr("forwardscope.instrumentation.Entry", late)
+        monkeypatch.setattr("forwardscope.core.cache.Entry", late)
 
     return arrange

@@ -146,11 +146,11 @@ def test_compute_may_ask_its_own_key() -> None:
 
 
 def test_stored_while_it_is_claimed(
-    before_claim: Callable[[str, Callable[[], None]], None],
+    before_claim: Callable[[Callable[[], None]], None],
 ) -> None:
     """What another thread stores between the look and the claim is a hit."""
     backend, key = BackendInstrumentation(), (_OP, _VIEW, "p", _TOP_K)
-    before_claim("instrumentation", lambda: backend.cache.put(key, "theirs"))
+    before_claim(lambda: backend.cache.put(key, "theirs"))
     assert backend.cached(*key, _never) == "theirs"
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (1, 0)
     assert not backend.cache.shelf.under_way

@@ -183,10 +183,10 @@ def test_failing_batch(backend: BackendInstrumentation, error: BaseException) ->
 
 
 def test_stored_while_it_is_claimed(
-    backend: BackendInstrumentation, before_claim: Callable[[str, Callable[[], None]], None]
+    backend: BackendInstrumentation, before_claim: Callable[[Callable[[], None]], None]
 ) -> None:
     """What another thread stores between the look and the claim is a hit."""
-    before_claim("core.batch", lambda: backend.cache.put(_key("a"), "theirs"))
+    before_claim(lambda: backend.cache.put(_key("a"), "theirs"))
     model = _Model("ab")
     assert _ask(backend, "ab", model) == ["theirs", "B"]
     assert model.calls == [[1]]

@@ -139,7 +139,7 @@ def test_single_joins_a_batch(
 def test_overlapping_batches_in_opposite_order(
     backend: BackendInstrumentation,
     in_thread: InThread,
-    before_claim: Callable[[str, Callable[[], None]], None],
+    before_claim: Callable[[Callable[[], None]], None],
 ) -> None:
     """Of two batches that miss the same prompts, one claims all of them and the other waits."""
     both, seen = threading.Barrier(2), set()
@@ -149,7 +149,7 @@ def test_overlapping_batches_in_opposite_order(
             seen.add(threading.get_ident())
             both.wait(_PATIENCE_S)
 
-    before_claim("core.batch", until_both_have_looked)
+    before_claim(until_both_have_looked)
     calls: dict[str, list[list[int]]] = {"abc": [], "cba": []}
 
     def ask(prompts: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation, TraceReader
-from forwardscope.core.flight import passes_of_thread
+from forwardscope.core.flight import PASSES
 from forwardscope.core.ledger import Counts
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
@@ -96,7 +97,7 @@ def test_interrupt_at_any_moment(
         came = interrupt.came
         moment += 1
 
-        assert passes_of_thread() == []
+        assert PASSES[threading.get_ident()] == []
         assert not backend.cache.shelf.under_way
         assert before <= backend.stats.total_lookups <= before + 3
         assert ask(backend, "p") == "P"

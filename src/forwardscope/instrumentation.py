@@ -27,7 +27,6 @@ from forwardscope.core.flight import (
     PASSES,
     ForwardPass,
     forget_threads_in_children,
-    passes_of_thread,
 )
 from forwardscope.core.keys import LookupKey
 from forwardscope.core.ledger import QUEUED, Ledger
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["BackendInstrumentation"]
 
 T = TypeVar("T")
+
+_QUEUED_PASSES = 2 * QUEUED  # each is two numbers
 
 
 class BackendInstrumentation:
@@ -271,16 +272,16 @@ class BackendInstrumentation:
             self._records.write_hits((op, view_id, "", top_k), prompts, found, kind, spent)
         return found
 
-    def _miss(self, key: LookupKey, start: int, compute: Callable[[], T]) -> T:
+    def _miss(  # noqa: C901 - whole on purpose, as the module's docstring says
+        self, key: LookupKey, start: int, compute: Callable[[], T]
+    ) -> T:
         """Lead a pass that nobody else asks for; any other miss goes on in `_miss_beside`."""
-        cache, now, entry, begun = self.cache, self._now, new_entry(), 0
-        shelf = cache.shelf
+        cache, now, entry, begun = self.cache, self._now, Entry(), 0
+        entry.value, shelf = MISS, cache.shelf  # as `new_entry` makes one
+        entry.size = entry.joined = entry.told = entry.kind = entry.shown = None
+        under_way, passes = shelf.under_way, PASSES[get_ident()]
         try:
-            passes = PASSES[get_ident()]
-        except KeyError:  # the first one in this thread
-            passes = passes_of_thread()
-        try:
-            alone = shelf.under_way.setdefault(key, entry) is entry and key not in shelf.entries
+            alone = under_way.setdefault(key, entry) is entry and key not in shelf.entries
             if not alone or start >= self.spans.next_look_ns:
                 shelf.release(key, entry)
                 return self._miss_beside(key, start, compute)
@@ -299,26 +300,34 @@ class BackendInstrumentation:
                 paid = kind.passes
                 paid += (done - start, done - begun)
                 begun = 0
-                if not len(paid) % (2 * QUEUED):
+                if not len(paid) % _QUEUED_PASSES:
                     self.ledger.relieve(kind.series)
-            cache.store(shelf, key, entry)
+            if cache.plain and shelf.entries.setdefault(key, entry) is entry:
+                if next(shelf.added) >= cache.maxsize:  # as `store` does
+                    shelf.entries.popitem(False)
+            else:
+                cache.store(shelf, key, entry)
         except BaseException as error:
+            # no call before which an interrupt could come; what follows is as `release` does
             if passes[-1:] == [entry]:
                 del passes[-1]
-            try:
-                if begun:  # it is not yet counted
-                    forward = ForwardPass.over(begun, now(), entry.told, type(error).__name__)
-                    self._records.miss(key, start, forward)
-                shelf.release(key, entry)
-            except KeyboardInterrupt:
-                shelf.release(key, entry)
-                raise
+            if key in under_way and under_way[key] is entry:
+                del under_way[key]
+            if entry.joined is not None:
+                entry.joined.release()
+            self._failed(key, entry, start, begun, error)
             raise
-        # as `release` does, but no interrupt can keep it from that: Python looks for one at calls
-        del shelf.under_way[key]
+        del under_way[key]  # likewise
         if entry.joined is not None:
             entry.joined.release()
         return value
+
+    def _failed(
+        self, key: LookupKey, entry: Entry, start: int, begun: int, error: BaseException
+    ) -> None:
+        if begun:  # it has not been counted
+            forward = ForwardPass.over(begun, self._now(), entry.told, type(error).__name__)
+            self._records.miss(key, start, forward)
 
     # -- the general way of a miss ------------------------------------------------------
 
@@ -326,7 +335,7 @@ class BackendInstrumentation:
         """Answer where others ask for the same, inside a pass or outside, or in spans."""
         self.spans.look(start)
         value: Any = MISS
-        passes = passes_of_thread()
+        passes = PASSES[get_ident()]
         depth = len(passes)
         while value is MISS:
             shelf, entry = self.cache.shelf, new_entry()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -11,31 +12,34 @@ from forwardscope.core.flight import (
     PASSES,
     ForwardPass,
     forget_threads_in_children,
-    passes_of_thread,
 )
 
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
 
 
+def _mine() -> list[Any]:
+    return PASSES[threading.get_ident()]  # type: ignore[return-value]
+
+
 def test_passes_nest() -> None:
     """The innermost is the last, and the marks are gone after the outermost, on errors too."""
-    assert passes_of_thread() == []
+    assert _mine() == []
     try:
         with ForwardPass() as outer:
-            assert passes_of_thread() == [outer]
+            assert _mine() == [outer]
             with ForwardPass() as inner:
-                assert passes_of_thread() == [outer, inner]
-            assert passes_of_thread() == [outer]
+                assert _mine() == [outer, inner]
+            assert _mine() == [outer]
             raise ValueError
     except ValueError:
         pass
-    assert passes_of_thread() == []
+    assert _mine() == []
 
 
 def test_mark_of_a_pass_is_its_threads_own(in_thread: InThread) -> None:
     """Another thread is not computing because this one is."""
     with ForwardPass():
-        assert in_thread(passes_of_thread).result(timeout=60) == []
+        assert in_thread(_mine).result(timeout=60) == []
 
 
 def test_what_is_told_goes_to_the_innermost_pass() -> None:
@@ -55,7 +59,7 @@ def test_child_knows_no_thread_but_its_own() -> None:
         with ForwardPass():
             child = os.fork()
             if not child:
-                os._exit(0 if 1 not in PASSES and len(passes_of_thread()) == 1 else 1)
+                os._exit(0 if 1 not in PASSES and len(_mine()) == 1 else 1)
             assert os.waitpid(child, 0)[1] == 0
     finally:
         del PASSES[1]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from threading import get_ident
 from typing import Any, Literal
 
 from forwardscope.core.cache import MISS, Entry, ForwardCache, Shelf, new_entry
 from forwardscope.core.clock import Clock
-from forwardscope.core.flight import ForwardPass, passes_of_thread
+from forwardscope.core.flight import PASSES, ForwardPass
 from forwardscope.core.keys import LookupKey
 
 __all__ = ["Answer", "BatchCall"]
@@ -125,7 +126,7 @@ class BatchCall:
         self, keys: list[LookupKey], compute_misses: Callable[[list[int]], Sequence[Any]]
     ) -> list[LookupKey]:
         """Answer what can be answered now; return what others failed to compute."""
-        shelf, passes = self._cache.shelf, passes_of_thread()
+        shelf, passes = self._cache.shelf, PASSES[get_ident()]
         depth = len(passes)
         claims = [(key, new_entry()) for key in keys]
         led: list[tuple[LookupKey, Entry]] = []

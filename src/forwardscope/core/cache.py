@@ -44,7 +44,7 @@ class Entry:
 
     value: Any
     size: int | None
-    joined: threading.Lock | None
+    joined: Any  # a lock; were it typed so, mypy would not believe that other threads set it
     told: tuple[Sequence[int], Sequence[int]] | None
     kind: Any
     shown: Any
@@ -114,6 +114,7 @@ class ForwardCache:
 
     Attributes:
         shelf: What is kept and under way now; another one after `clear`.
+        plain: Whether what is stored has no bound but that on entries.
         lock: Guards the bytes, and who waits for what is under way. It is reentrant, and
             whoever holds it may change other things together with them.
     """
@@ -134,6 +135,7 @@ class ForwardCache:
         self._sizeof = size_of if sizeof is None else sizeof
         self.lock: Final = threading.RLock()
         self.shelf = Shelf()
+        self.plain: Final = max_bytes is None and type(self) is ForwardCache
         self._nbytes = 0
         self._evictions = 0
         self._rejections = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from threading import get_ident
 from types import TracebackType
@@ -17,7 +18,6 @@ __all__ = [
     "ForwardPass",
     "Told",
     "forget_threads_in_children",
-    "passes_of_thread",
 ]
 
 #: Tokens of each prompt of a pass, and of these how many were taken over from an earlier one.
@@ -100,12 +100,12 @@ class ForwardPass:
     @staticmethod
     def tell(tokens: Sequence[int], reused: Sequence[int]) -> None:
         """Tell this thread's innermost pass of its tokens; outside any, nothing happens."""
-        passes = passes_of_thread()
+        passes = PASSES[get_ident()]
         if passes:
             passes[-1].told = tokens, reused
 
     def __enter__(self) -> ForwardPass:
-        self._passes = passes_of_thread()
+        self._passes = PASSES[get_ident()]
         self.error = KeyboardInterrupt.__name__  # nothing else can keep the end from being reached
         self.start_ns = self._now()
         self._passes += (self,)  # last, and no call: an interrupt leaves no mark
@@ -124,12 +124,7 @@ class ForwardPass:
 
 #: What each thread computes, the innermost last, by the thread's id. Each reads and changes its
 #: own alone, which takes half the time of a `threading.local`.
-PASSES: Final[dict[int, list[Computing]]] = {}
-
-
-def passes_of_thread() -> list[Computing]:
-    """Return what this thread computes, the innermost last."""
-    return PASSES.setdefault(get_ident(), [])
+PASSES: Final[defaultdict[int, list[Computing]]] = defaultdict(list)
 
 
 class _OtherThreads:
@@ -137,7 +132,7 @@ class _OtherThreads:
 
     def after_fork(self) -> None:
         """Forget what they computed: a new thread may get the id of one of them."""
-        mine = passes_of_thread()
+        mine = PASSES[get_ident()]
         PASSES.clear()
         PASSES[get_ident()] = mine
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 __all__ = ["BATCH_BOUNDS", "DURATION_BOUNDS_S", "Exemplar", "Histogram"]
@@ -74,16 +73,20 @@ class Histogram:
         if exemplar is not None:
             self.exemplars[index] = exemplar
 
-    def buckets_with(self, values: Sequence[float], per_unit: float) -> list[int]:
+    def buckets_with(self, values: Sequence[int], per_unit: float) -> list[int]:
         """Return what `buckets` would be with some more values.
 
         Args:
-            values: In ascending order.
+            values: At least one.
             per_unit: How many of theirs are one of the bounds' units.
         """
-        below = [bisect_right(values, bound * per_unit) for bound in self.bounds]
-        new = [upto - before for before, upto in pairwise([0, *below, len(values)])]
-        return [old + more for old, more in zip(self.buckets, new, strict=True)]
+        buckets, last = self.buckets.copy(), self.bucket_of(max(values) / per_unit)
+        if self.bucket_of(min(values) / per_unit) == last:  # as it is of passes that are alike
+            buckets[last] += len(values)
+        else:
+            for value in values:
+                buckets[self.bucket_of(value / per_unit)] += 1
+        return buckets
 
     def copy(self) -> Histogram:
         """Return one of the same counts that later observations do not change."""
