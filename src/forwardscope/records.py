@@ -8,7 +8,7 @@ from typing import Literal
 
 from forwardscope.core.batch import Answer, BatchCall
 from forwardscope.core.cache import Entry
-from forwardscope.core.clock import Clock
+from forwardscope.core.clock import Clock, TimeOfDay
 from forwardscope.core.flight import ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
@@ -93,6 +93,7 @@ class Records:
         self._probe: str | None = None
         self._run_id: str | None = None
         self._time_ns = clock.time_ns
+        self._day = TimeOfDay(clock)
         self._last_end: tuple[Place, bytes] = (NOWHERE, _ENDS_NOWHERE)
         self.trace = trace
 
@@ -150,7 +151,7 @@ class Records:
             spans.answered(shown.question, "hit", start, end, place.context)
         if self._writes_lines:
             end_of_it = kind.end if place is None else kind.line.tail + self._end_at(place)
-            line = hit_line(self._time_ns(), shown.middle, end - start, end_of_it)
+            line = hit_line(self._day.at(end), shown.middle, end - start, end_of_it)
             self._trace.append(line)
         elif self.traced:
             answer = Answer("hit", end - start)
@@ -181,7 +182,7 @@ class Records:
                 shown = entry.shown = Shown((op, view_id, prompt, top_k), kind, shown)
             every.append(shown)
         if self._writes_lines:
-            now, end = self._time_ns(), kind.end
+            now, end = self._day.at(self._now()), kind.end
             lines = b"".join([hit_line(now, shown.middle, share, end) for shown in every])
             self._trace.write_lines(lines, len(every))
             return
