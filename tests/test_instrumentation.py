@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forwardscope import MISS, BackendInstrumentation, BackendStats, TraceWriter
-from forwardscope.core.ledger import SeriesKey
+from forwardscope.core.series import SeriesKey
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 

@@ -12,7 +12,7 @@ import pytest
 
 from forwardscope import MISS, BackendInstrumentation
 from forwardscope.core.keys import prompt_hash
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 
 _OP, _VIEW, _TOP_K = "rolling_logprob", "ft", 0
 

@@ -16,7 +16,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 
 pytestmark = pytest.mark.timeout(120)
 

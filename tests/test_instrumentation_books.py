@@ -20,7 +20,7 @@ from hypothesis import given, settings
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.keys import prompt_hash
-from forwardscope.core.ledger import Counts
+from forwardscope.core.series import Counts
 
 pytestmark = pytest.mark.timeout(300)
 

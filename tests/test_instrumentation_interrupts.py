@@ -13,7 +13,7 @@ import pytest
 
 from forwardscope import MISS, BackendInstrumentation, TraceReader
 from forwardscope.core.flight import PASSES
-from forwardscope.core.ledger import Counts
+from forwardscope.core.series import Counts
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 

@@ -11,7 +11,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation, records
 from forwardscope.core.keys import prompt_hash
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 
 _OP, _VIEW, _TOP_K = "rolling_logprob", "ft", 8
 

@@ -14,7 +14,7 @@ import pytest
 
 from forwardscope import MISS, BackendInstrumentation
 from forwardscope.core.cache import Shelf
-from forwardscope.core.ledger import QUEUED, Counts, SeriesKey
+from forwardscope.core.series import QUEUED, Counts, SeriesKey
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -29,7 +29,8 @@ from forwardscope.core.flight import (
     forget_threads_in_children,
 )
 from forwardscope.core.keys import LookupKey
-from forwardscope.core.ledger import QUEUED, Ledger
+from forwardscope.core.ledger import Ledger
+from forwardscope.core.series import QUEUED
 from forwardscope.records import Records, question_of
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, LookupSpans
 from forwardscope.trace.writer import TraceWriter

@@ -12,7 +12,8 @@ from forwardscope.core.clock import Clock, TimeOfDay
 from forwardscope.core.flight import ForwardPass
 from forwardscope.core.histogram import Exemplar
 from forwardscope.core.keys import LookupKey, prompt_hash
-from forwardscope.core.ledger import MAX_SERIES, Batch, Counts, Ledger, Series
+from forwardscope.core.ledger import MAX_SERIES, Batch, Ledger
+from forwardscope.core.series import Counts, Series
 from forwardscope.telemetry.maker import Question
 from forwardscope.telemetry.passes import BatchSpan, SpannedPass
 from forwardscope.telemetry.spans import NOWHERE, LookupSpans, Place

@@ -13,7 +13,7 @@ from hypothesis import given
 from forwardscope.analysis.gate import Limits, as_junit, compare, comparison_table
 from forwardscope.analysis.recorded import Recorded, recorded_result, recorded_trace
 from forwardscope.analysis.tables import as_dicts
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
 from forwardscope.probes import DeltaKL, Verdict
 from forwardscope.suite import SuiteSpec, run_suite

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
 from forwardscope.analysis.summary import summarize
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 
 from .conftest import MakeEvent
 

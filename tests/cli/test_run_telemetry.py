@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from forwardscope import BackendInstrumentation
 from forwardscope.cli.options import RunOptions
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite import SuiteSpec, load_suite
 from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend

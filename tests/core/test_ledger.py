@@ -13,7 +13,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from forwardscope.core.histogram import Histogram
-from forwardscope.core.ledger import MAX_SERIES, OTHER, Batch, Counts, Ledger, SeriesKey
+from forwardscope.core.ledger import MAX_SERIES, OTHER, Batch, Ledger
+from forwardscope.core.series import Counts, SeriesKey
 
 series = st.builds(
     SeriesKey,

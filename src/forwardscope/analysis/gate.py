@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from forwardscope.analysis.recorded import Recorded
 from forwardscope.analysis.shown import OUTSIDE, count, percent, seconds
 from forwardscope.analysis.tables import Column, Table
-from forwardscope.core.ledger import Counts
+from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
 

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from forwardscope.analysis.summary import summarize
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import SeriesResult, SuiteResult

@@ -12,7 +12,7 @@ from rich.console import Console
 from forwardscope.analysis.shown import OUTSIDE, count, percent
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
 from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.core.ledger import Counts
+from forwardscope.core.series import Counts
 from forwardscope.errors import ProbeError, UserError
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.plan import Plan, enough_entries, plan_suite, shared_work

@@ -13,7 +13,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from forwardscope.core.keys import printable
-from forwardscope.core.ledger import Counts
+from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 from forwardscope.telemetry.passes import MAX_LINKS
 from forwardscope.trace import TraceEvent

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from forwardscope.core.cache import DisabledCache
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.result import CacheUse, PromptTokens, Reconciliation, SeriesResult, Tally

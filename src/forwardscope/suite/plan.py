@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from forwardscope.backends.base import Backend
 from forwardscope.backends.counting import CountingBackend, counting_backend
 from forwardscope.core.cache import DisabledCache
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import ProbeError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Verdict

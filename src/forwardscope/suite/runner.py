@@ -11,7 +11,7 @@ from platform import python_version
 
 from forwardscope.backends.base import Backend
 from forwardscope.core.keys import printable
-from forwardscope.core.ledger import Counts, SeriesKey
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted

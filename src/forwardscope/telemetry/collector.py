@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from forwardscope.core.cache import ForwardCache
 from forwardscope.core.keys import printable, view_family
-from forwardscope.core.ledger import OTHER, Books, Counts, Ledger
+from forwardscope.core.ledger import OTHER, Books, Ledger
+from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
 from forwardscope.telemetry.names import Metric
