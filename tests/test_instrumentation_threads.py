@@ -83,7 +83,7 @@ def test_hits_wait_for_no_lock(in_thread: InThread) -> None:
     def ask() -> int:
         return sum(backend.cached(*_KEY, _never) == "value" for _ in range(hits))
 
-    with backend.cache.lock:
+    with backend.cache.lock, backend.ledger.lock:
         assert in_thread(ask).result(_PATIENCE_S) == hits
     assert len(backend.ledger.series(None, "base", "next_token_dist").hits) == hits + 1
     assert (_counts(backend).hits, backend.stats.cache_misses) == (hits + 1, 1)
@@ -109,7 +109,7 @@ def test_undisturbed_misses_wait_for_no_lock(in_thread: InThread) -> None:
             for n in range(misses)
         ]
 
-    with backend.cache.lock:
+    with backend.cache.lock, backend.ledger.lock:
         assert in_thread(ask).result(_PATIENCE_S) == list(range(misses))
     counts = _counts(backend)
     assert (counts.forward_passes, counts.hits) == (misses + 1, 0)

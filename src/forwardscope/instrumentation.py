@@ -94,7 +94,7 @@ class BackendInstrumentation:
         make_cache = ForwardCache if cache_enabled else DisabledCache
         self.name = name
         self.cache = make_cache(cache_maxsize, max_bytes=cache_max_bytes)
-        self.ledger = Ledger(self.cache.lock)
+        self.ledger = Ledger()
         self.stats = self.ledger.live_stats()
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self._records = Records(self.ledger, self.spans, TraceWriter(trace_path), clock)
@@ -251,7 +251,7 @@ class BackendInstrumentation:
     def _all_stored(
         self, op: str, view_id: str, prompts: Sequence[str], top_k: int, start: int
     ) -> list[Entry] | None:
-        """Look up all prompts in one step and count them, or return None where one is missing."""
+        """Look up all prompts and count them in one step, or return None where one is missing."""
         found, shelf = [], self.cache.shelf
         for prompt in prompts:
             key = (op, view_id, prompt, top_k)

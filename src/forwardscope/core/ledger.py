@@ -79,16 +79,12 @@ class Books:
 class Ledger:
     """Counts of every lookup, by series. Safe under threads.
 
-    Args:
-        lock: Guards the counts; a backend gives that of its cache, so that a
-            value is stored and its miss counted in one step. A new one by default.
-
     Attributes:
-        lock: The same.
+        lock: Guards the counts; whoever changes several things at once may hold it.
     """
 
-    def __init__(self, lock: threading.RLock | None = None) -> None:
-        self.lock = threading.RLock() if lock is None else lock
+    def __init__(self) -> None:
+        self.lock: Final = threading.RLock()
         self._series: dict[tuple[str | None, str, str], Series] = {}
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
