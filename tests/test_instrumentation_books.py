@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -187,10 +188,26 @@ def test_backend_agrees_with_a_plain_model(
     assert (len(backend.cache), backend.cache.evictions) == (len(model.entries), model.evictions)
 
 
-def test_books_balance_under_threads(tmp_path: Path, in_thread: InThread) -> None:
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Let Python switch between threads wherever it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
+@pytest.mark.parametrize("maxsize", [1, 4, 100])
+def test_books_balance_under_threads(
+    tmp_path: Path, in_thread: InThread, maxsize: int, max_bytes: int | None
+) -> None:
     """Single calls and batches in eight threads, some of them failing: every number adds up."""
     path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(cache_maxsize=4, trace_path=path)
+    backend = BackendInstrumentation(
+        cache_maxsize=maxsize, cache_max_bytes=max_bytes, trace_path=path
+    )
     start, tally, lock = threading.Barrier(8), Counter[str](), threading.Lock()
 
     def forward(prompts: list[str], fails: bool) -> list[str]:
@@ -231,4 +248,6 @@ def test_books_balance_under_threads(tmp_path: Path, in_thread: InThread) -> Non
     assert sum("error" in record for record in records) == total.forward_errors
     assert sum(record.get("result") == "coalesced" for record in records) == total.coalesced
     assert not backend.cache.shelf.under_way
-    assert len(backend.cache) <= 4
+    assert len(backend.cache) <= maxsize
+    assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
+    assert sum(seen.count for seen in backend.ledger.books().durations.values()) == tally["passes"]
