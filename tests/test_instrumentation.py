@@ -145,6 +145,38 @@ def test_compute_may_ask_its_own_key() -> None:
     assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (1, 2, 2)
 
 
+def test_failed_pass_inside_one_of_the_same_key() -> None:
+    """It ends itself alone: the outer one still has its claim, and stores its value."""
+    backend = BackendInstrumentation()
+
+    def failing() -> str:
+        raise ValueError
+
+    def outer() -> str:
+        with pytest.raises(ValueError):
+            _ask(backend, "p", failing)
+        assert len(backend.cache.shelf.under_way) == 1
+        return "outer"
+
+    assert _ask(backend, "p", outer) == "outer"
+    assert _ask(backend, "p", _never) == "outer"
+    assert not backend.cache.shelf.under_way
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_tokens_of_a_single_pass_are_counted(tmp_path: Path, traced: bool) -> None:
+    """What a compute tells is in the books, whether there is a trace or not."""
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl" if traced else None)
+
+    def compute() -> int:
+        backend.report_tokens([5], [2])
+        return 0
+
+    _ask(backend, "first of its kind", lambda: 0)
+    _ask(backend, "p", compute)
+    assert backend.ledger.tokens() == (3, 2)
+
+
 def test_stored_while_it_is_claimed(
     before_claim: Callable[[Callable[[], None]], None],
 ) -> None:

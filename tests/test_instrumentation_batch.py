@@ -187,9 +187,14 @@ def test_stored_while_it_is_claimed(
 ) -> None:
     """What another thread stores between the look and the claim is a hit."""
     before_claim(lambda: backend.cache.put(_key("a"), "theirs"))
-    model = _Model("ab")
-    assert _ask(backend, "ab", model) == ["theirs", "B"]
-    assert model.calls == [[1]]
+    model, under_way = _Model("ab"), []
+
+    def compute(indices: list[int]) -> list[str]:
+        under_way.extend(backend.cache.shelf.under_way)
+        return model(indices)
+
+    assert _ask(backend, "ab", compute) == ["theirs", "B"]
+    assert (model.calls, under_way) == ([[1]], [_key("b")])
     assert (_counts(backend).hits, _counts(backend).forward_passes) == (1, 1)
     assert not backend.cache.shelf.under_way
 

@@ -265,3 +265,15 @@ def test_what_is_expected_begins_at_zero() -> None:
     _miss(ledger, *key, 5, 3)
     ledger.expect([key])
     assert ledger.snapshot()[key].forward_passes == 1
+
+
+def test_what_is_put_down_while_others_are_added_up() -> None:
+    """Of both queues as many are counted as were there, and the rest is left for later."""
+    ledger = Ledger()
+    series = ledger.series(None, "base", "op")
+    series.hits += [1, 2, 3]
+    series.passes += [40, 30, 60, 50]
+    series.add_up(2, 1)
+    assert (series.hits, series.passes) == ([3], [60, 50])
+    assert series.counts == Counts(hits=2, forward_passes=1, scoring_ns=43, forward_ns=30)
+    assert series.durations.count == 1
