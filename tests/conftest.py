@@ -122,10 +122,12 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
 
 def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
     """How many threads wait; each has given up the cache's lock."""
-    frames, entry = sys._current_frames().values(), backend.cache.shelf.under_way.get(key)
-    waits = [frame for frame in frames if frame.f_code is ForwardCache.wait.__code__]
-    inside = [frame.f_locals for frame in waits]
-    return sum(mine["entry"] is entry and entry.joined is mine.get("joined") for mine in inside)
+    entry = backend.cache.shelf.under_way.get(key)
+    if entry is None or entry.joined is None:
+        return 0
+    frames = sys._current_frames().values()
+    inside = [frame.f_locals for frame in frames if frame.f_code is ForwardCache.wait.__code__]
+    return sum(mine["entry"] is entry and mine.get("joined") is entry.joined for mine in inside)
 
 
 @pytest.fixture

@@ -296,6 +296,7 @@ class BackendInstrumentation:
             kind = entry.kind = records.kinds.get((op, view_id, top_k))
             if kind is None or entry.told is not None or records.traced:
                 forward, begun = ForwardPass.over(begun, done, entry.told), 0
+                entry.told = None
                 records.miss(key, start, forward)
             else:
                 paid = kind.passes
@@ -316,7 +317,7 @@ class BackendInstrumentation:
                 del under_way[key]
             if entry.joined is not None:
                 entry.joined.release()
-            self._failed(key, entry, start, begun, error)
+            self._failed(shelf, key, entry, start, begun, error)
             raise
         del under_way[key]  # likewise
         if entry.joined is not None:
@@ -324,11 +325,19 @@ class BackendInstrumentation:
         return value
 
     def _failed(
-        self, key: LookupKey, entry: Entry, start: int, begun: int, error: BaseException
+        self,
+        shelf: Shelf,
+        key: LookupKey,
+        entry: Entry,
+        start: int,
+        begun: int,
+        error: BaseException,
     ) -> None:
         if begun:  # it has not been counted
             forward = ForwardPass.over(begun, self._now(), entry.told, type(error).__name__)
             self._records.miss(key, start, forward)
+        if isinstance(error, KeyboardInterrupt):
+            self.cache.mend(shelf)
 
     # -- the general way of a miss ------------------------------------------------------
 

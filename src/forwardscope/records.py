@@ -156,7 +156,7 @@ class Records:
             self._trace.append(line)
         elif self.traced:
             answer = Answer("hit", end - start)
-            self._trace.write(self._event(shown.question, answer, self._probe, place))
+            self._trace.write(self._event(shown.question, answer, kind.probe, place))
 
     def write_hits(
         self,
@@ -187,8 +187,8 @@ class Records:
             lines = b"".join([hit_line(now, shown.middle, share, end) for shown in every])
             self._trace.write_lines(lines, len(every))
             return
-        answer, probe = Answer("hit", share), self._probe
-        events = [self._event(shown.question, answer, probe, None) for shown in every]
+        answer = Answer("hit", share)
+        events = [self._event(shown.question, answer, kind.probe, None) for shown in every]
         self._trace.write_batch(events)
 
     # -- all else ---------------------------------------------------------------------------

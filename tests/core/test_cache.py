@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -184,7 +186,6 @@ def test_disabled_cache_keeps_nothing() -> None:
     """It checks its bounds as the other does, and never finds anything."""
     cache = DisabledCache(4)
     cache.put("a", 1)
-    cache.put("a", 1)
     assert (cache.get("a"), len(cache), cache.nbytes) == (MISS, 0, 0)
     with pytest.raises(ValueError, match="maxsize must be positive; got 0"):
         DisabledCache(0)
@@ -217,6 +218,65 @@ def test_stored_while_it_is_put() -> None:
     cache.put("c", 3)
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("late", MISS, 3)
     assert (len(cache), cache.evictions) == (2, 1)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key whose hash and equality are functions in Python, in which threads can switch."""
+
+    number: int
+
+
+def test_threads_with_keys_of_their_own_kind() -> None:
+    """Any hashable is a key, also where looking it up is not one step for Python."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            cache, start = ForwardCache(4, sizeof=_bytes_of), threading.Barrier(4)
+
+            def work(cache: ForwardCache = cache, start: threading.Barrier = start) -> None:
+                start.wait()
+                for number in range(100):
+                    cache.put(_Key(number % 9), number)
+                    cache.get(_Key(number % 7))
+                    assert cache.nbytes >= 0
+
+            workers = [threading.Thread(target=work) for _ in range(4)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            assert len(cache) == 4
+            assert len(set(cache.shelf.entries)) == 4
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_value_that_is_replaced_while_it_is_measured() -> None:
+    """The size of the old one is not taken for that of the new one."""
+
+    def sizeof(value: int) -> int:
+        if value == 11:
+            cache.put("key", 100)
+        return value
+
+    cache = ForwardCache(sizeof=sizeof)
+    cache.put("key", 11)
+    assert cache.nbytes == 11 + len("key")
+    assert cache.nbytes == 100 + len("key")
+
+
+def test_evictions_do_not_go_back_at_a_clear() -> None:
+    """They are those of all shelves, as of one moment."""
+    cache = ForwardCache(1)
+    for number in range(3):
+        cache.put(number, number)
+    cache.clear()
+    assert cache.evictions == 2
+    for number in range(3):
+        cache.put(number, number)
+    assert cache.evictions == 4
 
 
 def test_first_claim_leads_and_second_joins(

@@ -88,7 +88,9 @@ class BatchCall:
         """Return the values in the order of the keys; see `BackendInstrumentation.cached_batch`."""
         for index, key in enumerate(self._keys):
             self._first.setdefault(key, index)
-            self._found(key)  # a repeated prompt is a lookup as well, and refreshes its entry
+            self._found(
+                self._cache.shelf, key
+            )  # a repeated prompt is a lookup as well, and refreshes its entry
         unanswered = [key for key in self._first if key not in self._values]
         looked_up_ns = self._clock.perf_counter_ns() - self._start_ns
         self._lookup_ns = looked_up_ns // max(1, len(self._keys))
@@ -115,11 +117,11 @@ class BatchCall:
             elif answer.error is None:
                 yield key, replace(quick, result="coalesced")
 
-    def _found(self, key: LookupKey) -> bool:
-        value = self._cache.get(key)
-        if value is MISS:
+    def _found(self, shelf: Shelf, key: LookupKey) -> bool:
+        entry = shelf.find(key)
+        if entry is None:
             return False
-        self._values[key] = value
+        self._values[key] = entry.value
         return True
 
     def _round(
@@ -135,7 +137,7 @@ class BatchCall:
             with self._cache.lock:  # so that of two batches one claims all that both ask
                 for key, entry in claims:
                     other = shelf.under_way.setdefault(key, entry)
-                    if self._found(key):  # stored between our look and our claim
+                    if self._found(shelf, key):  # stored between our look and our claim
                         shelf.release(key, entry)
                     elif other is entry or depth:
                         led.append((key, entry))
@@ -167,9 +169,9 @@ class BatchCall:
                 raise RuntimeError(
                     f"compute_misses returned {len(values)} values for {forward.size} prompts"
                 )
-            for (key, entry), value in zip(led, values, strict=True):
-                self._values[key] = entry.value = value
-                self._cache.store(shelf, key, entry)
+        for (key, entry), value in zip(led, values, strict=True):
+            self._values[key] = entry.value = value
+            self._cache.store(shelf, key, entry)
 
     def _missed(self) -> Iterator[tuple[LookupKey, Answer]]:
         """Yield each prompt that was led, in the order of the passes."""

@@ -34,7 +34,7 @@ class Entry:
     Attributes:
         value: As it was put in; `MISS` while it is under way, or where that failed.
         size: Bytes that it counts for, those of its key included; None until measured.
-        joined: Held until it is no longer under way; None where nobody waits for it.
+        joined: Held until it is no longer under way; None where nobody has waited for it.
         told: What its compute told of its tokens; see `ForwardPass`.
         kind: What its lookups have in common with others, once there was one.
         shown: What a trace or a span says of its hits, once one has.
@@ -64,22 +64,35 @@ def new_entry() -> Entry:
 class Shelf:
     """What is kept and what is under way, from one `clear` to the next.
 
-    Each method of its maps is one step for Python, so no lock is needed to look a key up, to
-    refresh it or to claim it: of two threads that set a default, one gets the other's.
+    Each method of its maps is one step for Python where a key is made of its own types, so no
+    lock is needed to look it up, to refresh or to claim it: of two threads that set a default,
+    one gets the other's.
 
     Attributes:
         entries: What is kept, by key, the least recently used first.
         under_way: What is being computed, by key. Whoever gets its own entry in there leads
             that pass: it looks once more whether it was stored meanwhile, and owes a `release`.
         added: How many entries were added, those that have gone since included.
+        evicted: How many have gone from earlier shelves, and for their bytes.
+
+    Args:
+        evicted: The same.
     """
 
-    __slots__ = ("added", "entries", "under_way")
+    __slots__ = ("added", "entries", "evicted", "under_way")
 
-    def __init__(self) -> None:
+    def __init__(self, evicted: int = 0) -> None:
         self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
         self.under_way: Final[dict[Hashable, Entry]] = {}
         self.added: Final = new_tally()
+        self.evicted = evicted
+
+    def find(self, key: Hashable) -> Entry | None:
+        """Return the entry of a key, and make it the most recently used."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            self.refresh(key)
+        return entry
 
     def refresh(self, key: Hashable) -> None:
         """Make an entry the most recently used, unless it has gone since it was looked up."""
@@ -101,9 +114,9 @@ class Shelf:
 class ForwardCache:
     """A least-recently-used map bounded by entries and, if asked, by bytes.
 
-    Safe under threads, and exact: without a bound on bytes by steps that are each one for
-    Python, with one by a lock around each `put`. Values are measured outside it, and handed
-    out as they were put in.
+    Safe under threads: `get` and `put` hold one lock for a few dict operations, and values are
+    measured outside it. Values are handed out as they were put in. A backend, whose keys are
+    strings and numbers, looks into the shelf without the lock.
 
     Args:
         maxsize: The most entries to keep.
@@ -139,17 +152,13 @@ class ForwardCache:
         self.shelf = Shelf()
         self.plain: Final = max_bytes is None and type(self) is ForwardCache
         self._nbytes = 0
-        self._evictions = 0
         self._rejections = 0
 
     def get(self, key: Hashable) -> Any | Literal[MissType.MISS]:
         """Return the value of a key and make it the most recently used, or return `MISS`."""
-        shelf = self.shelf
-        entry = shelf.entries.get(key)
-        if entry is None:
-            return MISS
-        shelf.refresh(key)
-        return entry.value
+        with self.lock:
+            entry = self.shelf.find(key)
+        return MISS if entry is None else entry.value
 
     def put(self, key: Hashable, value: Any) -> None:
         """Store a value as the most recently used; evict the oldest until both bounds hold.
@@ -163,7 +172,11 @@ class ForwardCache:
         """
         entry = new_entry()
         entry.value = value
-        self.store(self.shelf, key, entry)
+        if self.max_bytes is None:
+            with self.lock:
+                self.store(self.shelf, key, entry)
+        else:  # which measures it first, without the lock
+            self.store(self.shelf, key, entry)
 
     def store(self, shelf: Shelf, key: Hashable, entry: Entry) -> None:
         """Put an entry onto a shelf, which may not be the current one any more."""
@@ -171,18 +184,29 @@ class ForwardCache:
             self._store_measured(shelf, key, entry, self.max_bytes)
             return
         entries = shelf.entries
-        kept = entries.setdefault(key, entry)
-        if kept is not entry:
-            kept.value, kept.size = entry.value, None
-            shelf.refresh(key)
-        elif next(shelf.added) >= self.maxsize:  # one goes for each that comes
-            entries.popitem(False)
+        try:
+            kept = entries.setdefault(key, entry)
+            if kept is not entry:
+                kept.value, kept.size = entry.value, None
+                shelf.refresh(key)
+            elif next(shelf.added) >= self.maxsize:  # one goes for each that comes
+                entries.popitem(False)
+        except KeyboardInterrupt:
+            self.mend(shelf)
+            raise
+
+    def mend(self, shelf: Shelf) -> None:
+        """See to the bound on entries where an interrupt came in the middle of a `store`."""
+        with self.lock:
+            while seen_of(shelf.added) < len(shelf.entries):
+                next(shelf.added)
+            while len(shelf.entries) > self.maxsize:
+                shelf.entries.popitem(False)
 
     def clear(self) -> None:
         """Forget all entries; a compute that is under way now will not store its value."""
         with self.lock:
-            self._evictions = self.evictions
-            self.shelf = Shelf()
+            self.shelf = Shelf(self.evictions)
             self._nbytes = 0
 
     def wait(self, shelf: Shelf, key: Hashable, entry: Entry) -> Any | Literal[MissType.MISS]:
@@ -218,19 +242,25 @@ class ForwardCache:
         """
         if self.max_bytes is not None:
             return self._nbytes
-        entries, total = self.shelf.entries, 0
-        for key in list(entries):
-            entry = entries.get(key)
-            if entry is not None:
-                if entry.size is None:
-                    entry.size = self._size(key, entry.value)
-                total += entry.size
+        with self.lock:
+            entries, total = self.shelf.entries, 0
+            kept = [(key, entries.get(key)) for key in list(entries)]
+        for key, entry in kept:
+            if entry is None:  # evicted since
+                continue
+            value, size = entry.value, entry.size
+            if size is None:
+                size = entry.size = self._size(key, value)
+                if entry.value is not value:  # replaced meanwhile
+                    entry.size = None
+            total += size
         return total
 
     @property
     def evictions(self) -> int:
         """Entries removed for room since the cache was made."""
-        return self._evictions + max(0, seen_of(self.shelf.added) - self.maxsize)
+        shelf = self.shelf  # one read: both counts are of one shelf
+        return shelf.evicted + max(0, seen_of(shelf.added) - self.maxsize)
 
     @property
     def rejections(self) -> int:
@@ -255,7 +285,7 @@ class ForwardCache:
             self._nbytes += size
             while len(entries) > self.maxsize or self._nbytes > most:
                 self._nbytes -= entries.popitem(False)[1].size or 0
-                self._evictions += 1
+                shelf.evicted += 1
 
 
 class DisabledCache(ForwardCache):

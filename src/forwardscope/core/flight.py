@@ -52,11 +52,12 @@ class ForwardPass:
     told: Told | None = None
     start_ns = 0
     end_ns = 0
-    error: str | None = None
+    error: str | None
     trace_id: str | None = None
 
     def __init__(self, clock: Clock = time, size: int = 1) -> None:
         self.size = size
+        self.error = KeyboardInterrupt.__name__  # nothing else can keep its end from being reached
         self._now = clock.perf_counter_ns
 
     @classmethod
@@ -106,7 +107,6 @@ class ForwardPass:
 
     def __enter__(self) -> ForwardPass:
         self._passes = PASSES[get_ident()]
-        self.error = KeyboardInterrupt.__name__  # nothing else can keep the end from being reached
         self.start_ns = self._now()
         self._passes += (self,)  # last, and no call: an interrupt leaves no mark
         return self

@@ -105,11 +105,15 @@ class Ledger:
 
     def relieve(self, series: Series) -> None:
         """Add up the queues of a series, unless another thread holds the lock just now."""
-        if self.lock.acquire(blocking=False):
-            try:
+        lock, had, got = self.lock, _owned(self.lock), False
+        try:
+            got = lock.acquire(blocking=False)
+            if got:
                 series.add_up(len(series.hits), len(series.passes) // 2)
-            finally:
-                self.lock.release()
+        finally:
+            # an interrupt may come when the lock is held and `got` does not say so yet
+            if got or (not had and _owned(lock)):
+                lock.release()
 
     def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
         """Count one lookup that a stored value answered in `ns` nanoseconds."""
@@ -280,6 +284,11 @@ class Ledger:
         if series is None:
             series = self._series[key] = Series(self._duration(key[2]))
         return series
+
+
+def _owned(lock: threading.RLock) -> bool:
+    """Whether this thread holds a lock; `threading.Condition` asks it the same."""
+    return bool(lock._is_owned())  # type: ignore[attr-defined]
 
 
 class _LiveStats(BackendStats):
