@@ -88,9 +88,8 @@ class BatchCall:
         """Return the values in the order of the keys; see `BackendInstrumentation.cached_batch`."""
         for index, key in enumerate(self._keys):
             self._first.setdefault(key, index)
-            self._found(
-                self._cache.shelf, key
-            )  # a repeated prompt is a lookup as well, and refreshes its entry
+            # a repeated prompt is a lookup as well, and refreshes its entry
+            self._found(self._cache.shelf, key)
         unanswered = [key for key in self._first if key not in self._values]
         looked_up_ns = self._clock.perf_counter_ns() - self._start_ns
         self._lookup_ns = looked_up_ns // max(1, len(self._keys))
@@ -179,10 +178,8 @@ class BatchCall:
             size, share = forward.size, forward.spent_ns // forward.size
             told = zip_longest(keys, forward.tokens[:size], forward.reused[:size])
             for key, tokens, reused in told:
-                yield (
-                    key,
-                    Answer("miss", share, forward.start_ns, size, tokens, reused, forward.error),
-                )
+                start, error = forward.start_ns, forward.error
+                yield key, Answer("miss", share, start, size, tokens, reused, error)
 
     def _joined(self, shelf: Shelf, key: LookupKey, other: Entry) -> bool:
         start = self._clock.perf_counter_ns()
