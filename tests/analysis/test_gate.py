@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from forwardscope.analysis.gate import Limits, as_junit, compare, comparison_table
-from forwardscope.analysis.recorded import Recorded, recorded_result, recorded_trace
+from forwardscope.analysis.run_data import RunData, run_data_of_result, run_data_of_trace
 from forwardscope.analysis.tables import as_dicts
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
@@ -25,14 +25,14 @@ from .conftest import MakeEvent
 _KEY = SeriesKey("p", "base", "op")
 
 
-def recorded(series: dict[SeriesKey, Counts] | None = None, **more: object) -> Recorded:
+def recorded(series: dict[SeriesKey, Counts] | None = None, **more: object) -> RunData:
     """A run of the suite `s`, whose probe paid 3 passes of 1 s and hit twice."""
     usual = {_KEY: Counts(hits=1, coalesced=1, forward_passes=3, forward_ns=3_000_000_000)}
-    one = Recorded(Path("r.json"), "s", series or usual, {"p": Verdict.PASS}, None)
+    one = RunData(Path("r.json"), "s", series or usual, {"p": Verdict.PASS}, None)
     return replace(one, **more)  # type: ignore[arg-type]
 
 
-def worse(baseline: Recorded, current: Recorded, **limits: float) -> list[str]:
+def worse(baseline: RunData, current: RunData, **limits: float) -> list[str]:
     """What is worse, as it is told."""
     checks = compare(baseline, current, Limits(**limits))  # type: ignore[arg-type]
     return [check.says for check in checks if not check.ok]
@@ -136,7 +136,7 @@ def test_new_questions_are_told_from_traces(event: MakeEvent) -> None:
     before = [event("a"), event("b"), event("a", hit=True)]
     asks = [event("a"), event("b"), event("c"), event("d"), event("c", hit=True)]
     pays = [event("a"), event("b"), event("a")]
-    one, two, three = (recorded_trace(Path("t"), events) for events in (before, asks, pays))
+    one, two, three = (run_data_of_trace(Path("t"), events) for events in (before, asks, pays))
     assert worse(one, two, hit_rate_drop=1)[0].endswith(
         "it asked 2 questions that it did not ask before"
     )
@@ -149,18 +149,18 @@ def test_two_suites_are_not_compared(event: MakeEvent) -> None:
     """Results tell it by name, traces by their probes."""
     with pytest.raises(UserError, match=r"of the suite 's' and .* of 'other'; compare two"):
         compare(recorded(), recorded(suite="other"), Limits())
-    one = recorded_trace(Path("one"), [event(probe="p"), event(probe=None)])
-    two = recorded_trace(Path("two"), [event(probe="q"), event(probe=None)])
+    one = run_data_of_trace(Path("one"), [event(probe="p"), event(probe=None)])
+    two = run_data_of_trace(Path("two"), [event(probe="q"), event(probe=None)])
     with pytest.raises(UserError, match=r"^one and two have no probe in common"):
         compare(one, two, Limits())
-    outside = recorded_trace(Path("three"), [event(probe=None)])
+    outside = run_data_of_trace(Path("three"), [event(probe=None)])
     assert compare(outside, one, Limits())
 
 
 def test_a_trace_of_several_runs_is_refused(event: MakeEvent) -> None:
     """They would be summed, and compared with one."""
     with pytest.raises(UserError, match=r"^t has records of 2 runs"):
-        recorded_trace(Path("t"), [event(run_id="1"), event(run_id="2")])
+        run_data_of_trace(Path("t"), [event(run_id="1"), event(run_id="2")])
 
 
 def test_a_result_and_its_trace_say_the_same(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_result_and_its_trace_say_the_same(tmp_path: Path) -> None:
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=trace))
     run_suite(spec, backend).write(path)
     backend.close()
-    result, traced = recorded_result(path), recorded_trace(trace, TraceReader(trace))
+    result, traced = run_data_of_result(path), run_data_of_trace(trace, TraceReader(trace))
     assert compare(result, traced, Limits()) != []
     assert worse(result, traced) == worse(traced, result) == []
     for row, other in zip(

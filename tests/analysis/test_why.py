@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
-from forwardscope.analysis.reasons import miss_line, reason_line
-from forwardscope.analysis.why import Miss, Reason, explain
+from forwardscope.analysis.why import Miss, Reason, explain, miss_line, reason_line
 
 from .conftest import MakeEvent
 

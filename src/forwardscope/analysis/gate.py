@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from forwardscope.analysis.recorded import Recorded
-from forwardscope.analysis.shown import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.run_data import RunData
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
@@ -51,7 +51,7 @@ class Check:
     says: str
 
 
-def compare(baseline: Recorded, current: Recorded, limits: Limits) -> list[Check]:
+def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
     """Compare two runs of one suite.
 
     Passes are compared probe by probe and view by view, verdicts where both have
@@ -69,7 +69,7 @@ def compare(baseline: Recorded, current: Recorded, limits: Limits) -> list[Check
     ]
 
 
-def comparison_table(baseline: Recorded, current: Recorded) -> Table:
+def comparison_table(baseline: RunData, current: RunData) -> Table:
     """Return what each probe asked and paid on each view, before and now, and in all."""
     columns = (
         Column("probe", "probe"),
@@ -105,7 +105,7 @@ def as_junit(checks: Sequence[Check]) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _refuse_two_suites(baseline: Recorded, current: Recorded) -> None:
+def _refuse_two_suites(baseline: RunData, current: RunData) -> None:
     if baseline.suite is not None and current.suite is not None:
         if baseline.suite != current.suite:
             raise UserError(
@@ -121,7 +121,7 @@ def _refuse_two_suites(baseline: Recorded, current: Recorded) -> None:
         )
 
 
-def _passes(baseline: Recorded, current: Recorded, allowed: int) -> Iterator[Check]:
+def _passes(baseline: RunData, current: RunData, allowed: int) -> Iterator[Check]:
     before = baseline.by_probe_and_view()
     for (probe, view), counts in current.by_probe_and_view().items():
         own = before.get((probe, view), Counts())
@@ -133,7 +133,7 @@ def _passes(baseline: Recorded, current: Recorded, allowed: int) -> Iterator[Che
         yield Check(name, paid - paid_before <= allowed, says)
 
 
-def _why(baseline: Recorded, current: Recorded, probe: str | None, view: str) -> str:
+def _why(baseline: RunData, current: RunData, probe: str | None, view: str) -> str:
     """Say what the records know of why more was paid: new questions, or known ones again."""
     before = baseline.by_probe_and_view().get((probe, view))
     now = current.by_probe_and_view()[probe, view]
@@ -141,7 +141,7 @@ def _why(baseline: Recorded, current: Recorded, probe: str | None, view: str) ->
         return f"it asked {_of(now.lookups, 'question')} there, and none before"
     if baseline.questions is not None and current.questions is not None:
         known = baseline.questions.get(probe, frozenset())
-        new = sum(one[0] == view for one in current.questions[probe] - known)
+        new = sum(one.view_id == view for one in current.questions[probe] - known)
         if new:
             return f"it asked {_of(new, 'question')} that it did not ask before"
     if now.lookups > before.lookups:

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from forwardscope.analysis.curve import SHARES, At, Curve, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.formatting import summary_tables as tables_of
 from forwardscope.analysis.page import chart, html_table, page, paragraph, section
-from forwardscope.analysis.shown import OUTSIDE, count, percent, seconds
-from forwardscope.analysis.shown import summary_tables as tables_of
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.suite.result import SuiteResult

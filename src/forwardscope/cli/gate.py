@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
-from forwardscope.analysis.recorded import Recorded, is_result, recorded_result, recorded_trace
+from forwardscope.analysis.run_data import RunData, is_result, run_data_of_result, run_data_of_trace
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich, plain
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.reading import Traces, must_be_a_file
@@ -61,7 +61,7 @@ def gate(
     """
     with mistakes_exit_with_two():
         limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
-        before, now = _recorded(baseline), _recorded(current)
+        before, now = _run_data(baseline), _run_data(current)
         checks = compare(before, now, limits)
         if junit is not None:
             _write(junit, as_junit(checks))
@@ -77,11 +77,11 @@ def gate(
     raise typer.Exit(1 if failed else 0)
 
 
-def _recorded(path: Path) -> Recorded:
+def _run_data(path: Path) -> RunData:
     must_be_a_file(path)
     if is_result(path):
-        return recorded_result(path)
-    return recorded_trace(path, Traces([path]))
+        return run_data_of_result(path)
+    return run_data_of_trace(path, Traces([path]))
 
 
 def _write(path: Path, text: str) -> None:

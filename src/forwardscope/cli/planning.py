@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from forwardscope.analysis.shown import OUTSIDE, count, percent
+from forwardscope.analysis.formatting import OUTSIDE, count, percent
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.core.series import Counts

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from forwardscope.analysis.recorded import read_result
 from forwardscope.analysis.report import report as report_of
+from forwardscope.analysis.run_data import read_result
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.reading import Traces
 from forwardscope.errors import OutputError, UserError

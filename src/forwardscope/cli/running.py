@@ -16,11 +16,11 @@ from forwardscope.cli.progress import RunProgress
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series
 from forwardscope.suite.report import print_report
 from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.spec import SuiteSpec
 
@@ -63,14 +63,14 @@ def _run(
     options: RunOptions,
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
-    accounts = _KeepAccounts()
+    counters = _KeepCounters()
     with progress:
         if telemetry.endpoint_url is not None:
             progress.tell(f"metrics: {telemetry.endpoint_url}")
             expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:
-            observer = Observers(progress, accounts, telemetry.observer)
+            observer = Observers(progress, counters, telemetry.observer)
             result = run_suite(spec, backend, observer=observer)
             if telemetry.wanted:
                 progress.say(_delivering(spec, telemetry))
@@ -83,7 +83,7 @@ def _run(
             raise
         finally:
             backend.close()
-    settled = accounts.of_run.reconciliation()
+    settled = counters.of_run.reconciliation()
     return result.model_copy(update={"delivery": delivery, "reconciliation": settled})
 
 
@@ -94,13 +94,13 @@ def _delivering(spec: SuiteSpec, telemetry: Telemetry) -> str:
     return "delivering telemetry"
 
 
-class _KeepAccounts(Observer):
-    """Keeps the accounts of a run, to read them again when its spans are delivered."""
+class _KeepCounters(Observer):
+    """Keeps the counters of a run, to read them again when its spans are delivered."""
 
-    of_run: Accounts
+    of_run: RunCounters
 
     def run_started(self, run: RunStarted) -> None:
-        self.of_run = run.accounts
+        self.of_run = run.counters
 
 
 def _print(result: SuiteResult) -> None:

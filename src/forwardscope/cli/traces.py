@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 
 from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, sizes_to_show
-from forwardscope.analysis.reasons import miss_line, reason_line
-from forwardscope.analysis.shown import (
+from forwardscope.analysis.formatting import (
     count,
     counts_table,
     curve_table,
@@ -23,7 +22,7 @@ from forwardscope.analysis.shown import (
 )
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
-from forwardscope.analysis.why import explain
+from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.exits import mistakes_exit_with_two
 from forwardscope.cli.reading import Traces, must_be_a_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
-__all__ = ["LookupKey", "fold_strings", "printable", "prompt_hash", "view_family"]
+__all__ = ["LookupKey", "Question", "fold_strings", "printable", "prompt_hash", "view_family"]
 
 #: (op, view id, prompt, top_k). The prompt is kept whole, so two never collide.
 LookupKey = tuple[str, str, str, int]
+
+
+class Question(NamedTuple):
+    """What traces and spans say of a key: the prompt's hash stands for the prompt."""
+
+    op: str
+    view_id: str
+    prompt_hash: str
+    top_k: int
 
 
 def prompt_hash(prompt: str) -> str:

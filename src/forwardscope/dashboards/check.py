@@ -133,7 +133,7 @@ class _Catalogue:
         """Return the labels of a metric; those of a recorded one are its rule's answer's."""
         if name not in self._labels and name in self._rules:
             self._labels[name] = None  # while it is looked for, should it be of itself
-            self._labels[name] = self._recorded(self._rules[name])
+            self._labels[name] = self._run_data(self._rules[name])
         return self._labels.get(name)
 
     def misses(self, name: str) -> bool:
@@ -146,7 +146,7 @@ class _Catalogue:
         """Return whether a metric is somebody else's."""
         return name not in self.known and not self.misses(name)
 
-    def _recorded(self, rules: Iterable[Query]) -> Labels:
+    def _run_data(self, rules: Iterable[Query]) -> Labels:
         found: frozenset[str] = frozenset()
         for rule in rules:
             try:

@@ -9,14 +9,14 @@ from forwardscope.backends.base import Backend
 from forwardscope.core.keys import printable
 from forwardscope.errors import ForwardscopeError
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
-from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.observer import Observer
 from forwardscope.suite.result import ProbeResult
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_probe_end, at_probe_start
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
 
-__all__ = ["FINITE_CHECK", "run_probes", "told"]
+__all__ = ["FINITE_CHECK", "format_error", "run_probes"]
 
 #: The name that a failed check of the views has among the probes of a result.
 FINITE_CHECK: Final = "finite_check"
@@ -26,21 +26,21 @@ _LONGEST_MESSAGE = 300
 
 
 def run_probes(
-    spec: SuiteSpec, backend: Backend, accounts: Accounts, observer: Observer
+    spec: SuiteSpec, backend: Backend, counters: RunCounters, observer: Observer
 ) -> list[ProbeResult]:
     """Check both views for finite logits, then run the probes, in order.
 
     Args:
         spec: What to run.
         backend: What to ask.
-        accounts: Of that backend.
+        counters: Of that backend.
         observer: Told of each probe.
 
     Returns:
         What each found; what a probe raised is its ERROR. Where the check
         fails, its ERROR alone.
     """
-    broken = _finite_check(backend, accounts)
+    broken = _finite_check(backend, counters)
     if broken is not None:
         return [broken]
     results: list[ProbeResult] = []
@@ -54,14 +54,14 @@ def run_probes(
             baseline=baseline,
             later=spec.probes[index + 1 :],
         )
-        outcome, result = _run_probe(probe, context, accounts)
+        outcome, result = _run_probe(probe, context, counters)
         baseline = outcome.baseline or baseline
         results.append(result)
         observer.probe_finished(result)
     return results
 
 
-def _finite_check(backend: Backend, accounts: Accounts) -> ProbeResult | None:
+def _finite_check(backend: Backend, counters: RunCounters) -> ProbeResult | None:
     """Ask both views one question; return an ERROR where that fails."""
     start = time.perf_counter()
     try:
@@ -73,29 +73,29 @@ def _finite_check(backend: Backend, accounts: Accounts) -> ProbeResult | None:
             name=FINITE_CHECK,
             kind=FINITE_CHECK,
             verdict=Verdict.ERROR,
-            message=told(error),
+            message=format_error(error),
             duration_s=time.perf_counter() - start,
-            stats=accounts.tally(None),
+            stats=counters.tally(None),
         )
     return None
 
 
 def _run_probe(
-    probe: Probe, context: ProbeContext, accounts: Accounts
+    probe: Probe, context: ProbeContext, counters: RunCounters
 ) -> tuple[Outcome, ProbeResult]:
     instrumentation = context.backend.instrumentation
-    start, elided = time.perf_counter(), accounts.elided
+    start, elided = time.perf_counter(), counters.elided
     error: str | None = None
     with instrumentation.spans.around(names.PROBE_RUN, at_probe_start(probe)) as span:
         instrumentation.set_current_probe(probe.name)
         try:
             outcome = probe.run(context)
         except Exception as raised:  # noqa: BLE001 - the suite goes on whatever a probe raises
-            outcome, error = Outcome(Verdict.ERROR, told(raised)), type(raised).__name__
+            outcome, error = Outcome(Verdict.ERROR, format_error(raised)), type(raised).__name__
         finally:
             instrumentation.set_current_probe(None)
-        tally = accounts.tally(probe.name)
-        at_probe_end(span, outcome.verdict, error, tally, accounts.elided - elided)
+        tally = counters.tally(probe.name)
+        at_probe_end(span, outcome.verdict, error, tally, counters.elided - elided)
     return outcome, ProbeResult(
         name=probe.name,
         kind=probe.kind,
@@ -111,7 +111,7 @@ def _run_probe(
     )
 
 
-def told(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Return our own errors as they are, and of others the class and the first line."""
     if isinstance(error, ForwardscopeError):
         return printable(str(error))

@@ -9,8 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from forwardscope.errors import SpecError
-from forwardscope.suite.complaints import first_mistake
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.validation_errors import first_mistake
 from forwardscope.suite.yaml_source import MAX_BYTES, read_yaml
 
 __all__ = ["load_suite", "parse_suite"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forwardscope.probes import Probe
-from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["Observer", "Observers", "RunStarted"]
@@ -21,7 +21,7 @@ class RunStarted:
         run_id: Its id.
         trace_id: Of its OpenTelemetry trace, or None.
         started_s: When it began, in seconds since the epoch.
-        accounts: Reads what it has asked so far; safe from any thread.
+        counters: Reads what it has asked so far; safe from any thread.
         expected_forward_passes: What it should cost when nothing is evicted or
             rejected; None where that could not be planned.
     """
@@ -30,7 +30,7 @@ class RunStarted:
     run_id: str
     trace_id: str | None
     started_s: float
-    accounts: Accounts
+    counters: RunCounters
     expected_forward_passes: int | None = None
 
 

@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from forwardscope.backends.base import Backend
-from forwardscope.backends.counting import CountingBackend, counting_backend
+from forwardscope.backends.dry_run import DryRunBackend, dry_run_backend
 from forwardscope.core.cache import DisabledCache
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import ProbeError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Verdict
-from forwardscope.suite.accounts import Accounts
-from forwardscope.suite.execution import run_probes, told
+from forwardscope.suite.execution import format_error, run_probes
 from forwardscope.suite.observer import Observers
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.trace import TraceEvent, TraceWriter
 
@@ -78,14 +78,14 @@ def plan_suite(
         backend: What would be asked. Its abilities, aliases, vocabulary and
             whether its cache is on are looked at; it is asked nothing. Without
             one the suite says whether there is a cache, and the rest is
-            assumed as `counting_backend` does.
+            assumed as `dry_run_backend` does.
         max_entries: Bound of the cache; the bytes of real answers are not known here.
 
     Raises:
         ProbeError: A probe cannot be planned, as it raises without a model.
     """
     caches = _caches(spec, backend)
-    counting = counting_backend(backend, cache_enabled=caches, max_entries=max_entries)
+    counting = dry_run_backend(backend, cache_enabled=caches, max_entries=max_entries)
     try:
         _ask(spec, counting)
         instrumentation = counting.instrumentation
@@ -130,7 +130,7 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    counting = counting_backend(None, cache_enabled=spec.cache.enabled)
+    counting = dry_run_backend(None, cache_enabled=spec.cache.enabled)
     counting.instrumentation.trace = notes = _Notes()
     try:
         _ask(spec, counting)
@@ -154,7 +154,7 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
     except Exception as error:  # noqa: BLE001 - a probe or a backend may raise anything
         with suppress(RuntimeWarning):  # where warnings are errors the run goes on all the same
             warnings.warn(
-                f"what the run should cost is not known: {told(error)}",
+                f"what the run should cost is not known: {format_error(error)}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -172,7 +172,7 @@ def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> N
         spec: What will be run.
         instrumentation: Of its backend, which need not be there yet.
     """
-    counting = counting_backend(None, cache_enabled=spec.cache.enabled)
+    counting = dry_run_backend(None, cache_enabled=spec.cache.enabled)
     try:
         _ask(spec, counting)
     except Exception:  # noqa: BLE001 - `plan_run` tells it, when the backend is there
@@ -206,7 +206,7 @@ def _caches(spec: SuiteSpec, backend: Backend | None) -> bool:
     return not isinstance(backend.instrumentation.cache, DisabledCache)
 
 
-def _ask(spec: SuiteSpec, counting: CountingBackend) -> None:
-    for result in run_probes(spec, counting, Accounts(counting.instrumentation), Observers()):
+def _ask(spec: SuiteSpec, counting: DryRunBackend) -> None:
+    for result in run_probes(spec, counting, RunCounters(counting.instrumentation), Observers()):
         if result.verdict is Verdict.ERROR:
             raise ProbeError(f"probe {result.name!r} cannot be planned: {result.message}")

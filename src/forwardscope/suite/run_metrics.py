@@ -94,7 +94,7 @@ class RunMetrics(Observer):
         yield from (family for family in families.values() if family.samples)
 
     def _values(self, run: RunStarted) -> dict[Metric, float | None]:
-        tally = run.accounts.total()
+        tally = run.counters.total()
         now = time.time()
         if self._ended_s is None and tally.lookups != self._lookups_seen:
             self._progress_s = now
@@ -115,10 +115,10 @@ class RunMetrics(Observer):
             names.RUN_FORWARD_PASSES: tally.forward_passes,
             names.RUN_EXPECTED: _or_nan(run.expected_forward_passes),
             names.RUN_FORWARD_SECONDS: tally.forward_s,
-            names.RUN_ERRORS: tally.forward_errors - run.accounts.interrupted,
-            names.RUN_EVICTIONS: run.accounts.evictions,
-            names.RUN_SPANS_DROPPED: run.accounts.spans_dropped,
-            names.RUN_TRACE_WRITE_ERRORS: run.accounts.trace_write_errors,
+            names.RUN_ERRORS: tally.forward_errors - run.counters.interrupted,
+            names.RUN_EVICTIONS: run.counters.evictions,
+            names.RUN_SPANS_DROPPED: run.counters.spans_dropped,
+            names.RUN_TRACE_WRITE_ERRORS: run.counters.trace_write_errors,
         }
 
 

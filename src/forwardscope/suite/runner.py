@@ -12,11 +12,11 @@ from platform import python_version
 from forwardscope.backends.base import Backend
 from forwardscope.core.keys import printable
 from forwardscope.core.series import Counts, SeriesKey
-from forwardscope.suite.accounts import Accounts
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
@@ -51,19 +51,19 @@ def run_suite(
     instrumentation = backend.instrumentation
     started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
-    accounts = Accounts(instrumentation)
+    counters = RunCounters(instrumentation)
     telling = Observers() if observer is None else observer
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
     instrumentation.spans.model = spec.model.label
     try:
         with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
-            run = RunStarted(spec, run_id, trace_id_of(span), started_s, accounts, expected)
+            run = RunStarted(spec, run_id, trace_id_of(span), started_s, counters, expected)
             telling.run_started(run)
             try:
-                probes = run_probes(spec, backend, accounts, telling)
+                probes = run_probes(spec, backend, counters, telling)
             finally:
-                at_run_end(span, probes, accounts.total(), accounts.elided)
+                at_run_end(span, probes, counters.total(), counters.elided)
     except BaseException:
         telling.run_finished(None)
         raise
@@ -83,7 +83,7 @@ def _result(
     probes: list[ProbeResult],
     planned: Mapping[SeriesKey, Counts],
 ) -> SuiteResult:
-    spec, accounts = run.spec, run.accounts
+    spec, counters = run.spec, run.counters
     return SuiteResult(
         run_id=run.run_id,
         trace_id=run.trace_id,
@@ -101,11 +101,11 @@ def _result(
         wall_s=wall_s,
         probes=probes,
         expected_forward_passes=run.expected_forward_passes,
-        backend_stats=accounts.backend_stats().to_dict(),
-        series=accounts.series_results(planned),
-        cache=accounts.cache_use(),
-        prompt_tokens=accounts.prompt_tokens(),
-        reconciliation=accounts.reconciliation(),
+        backend_stats=counters.backend_stats().to_dict(),
+        series=counters.series_results(planned),
+        cache=counters.cache_use(),
+        prompt_tokens=counters.prompt_tokens(),
+        reconciliation=counters.reconciliation(),
     )
 
 

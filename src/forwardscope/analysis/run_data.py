@@ -11,24 +11,22 @@ from typing import Final
 from pydantic import ValidationError
 
 from forwardscope.analysis.summary import summarize
+from forwardscope.core.keys import Question
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import SeriesResult, SuiteResult
 from forwardscope.trace import TraceEvent
 
-__all__ = ["Question", "Recorded", "is_result", "read_result", "recorded_result", "recorded_trace"]
+__all__ = ["RunData", "is_result", "read_result", "run_data_of_result", "run_data_of_trace"]
 
 #: A larger file is no result.
 _MAX_BYTES: Final = 256 << 20
 _HEAD_BYTES: Final = 1 << 16
 
-#: View, op, prompt hash and top_k.
-Question = tuple[str, str, str, int]
-
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RunData:
     """One run.
 
     Attributes:
@@ -92,15 +90,15 @@ def read_result(path: Path) -> SuiteResult:
         ) from error
 
 
-def recorded_result(path: Path) -> Recorded:
+def run_data_of_result(path: Path) -> RunData:
     """Read a result; for errors see `read_result`."""
     result = read_result(path)
     series = {SeriesKey(one.probe, one.view_id, one.op): _counts(one) for one in result.series}
     verdicts = {probe.name: probe.verdict for probe in result.probes}
-    return Recorded(path, result.suite, series, verdicts, None)
+    return RunData(path, result.suite, series, verdicts, None)
 
 
-def recorded_trace(path: Path, events: Iterable[TraceEvent]) -> Recorded:
+def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
     """Take the records of a trace for those of one run.
 
     Raises:
@@ -112,7 +110,7 @@ def recorded_trace(path: Path, events: Iterable[TraceEvent]) -> Recorded:
     def noted() -> Iterator[TraceEvent]:
         for event in events:
             runs.add(event.run_id)
-            question = (event.view_id, event.op, event.prompt_hash, event.top_k)
+            question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
             questions[event.probe].add(question)
             yield event
 
@@ -123,7 +121,7 @@ def recorded_trace(path: Path, events: Iterable[TraceEvent]) -> Recorded:
             "give each run a trace of its own, or use results"
         )
     asked = {probe: frozenset(own) for probe, own in questions.items()}
-    return Recorded(path, None, series, None, asked)
+    return RunData(path, None, series, None, asked)
 
 
 def _counts(one: SeriesResult) -> Counts:

@@ -25,7 +25,7 @@ from forwardscope.backends.views import (
 )
 from forwardscope.instrumentation import BackendInstrumentation
 
-__all__ = ["CountingBackend", "counting_backend"]
+__all__ = ["DryRunBackend", "dry_run_backend"]
 
 #: Tokens that the absent model knows: few, as each costs time and none is looked at.
 _TOKENS: Final = 8
@@ -33,7 +33,7 @@ _TOKENS: Final = 8
 _FILLER: Final = "\ufdd0{}\ufdd1"
 
 
-class CountingBackend:
+class DryRunBackend:
     """A backend whose every answer is made up, and whose counts are those of a real one.
 
     Its answers are finite and not uniform, differ from view to view and are
@@ -85,16 +85,16 @@ class CountingBackend:
         self.instrumentation.close()
 
     def _view(self, view_id: str) -> AbstractContextManager[CachedView]:
-        scorer = _CountingScorer(view_id, self.vocab_size)
+        scorer = _DryRunScorer(view_id, self.vocab_size)
         return nullcontext(CachedView(view_id, scorer, self.instrumentation))
 
 
-class _Scalable(CountingBackend):
+class _Scalable(DryRunBackend):
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
         return self._view(self.scaled_aliases.get(lam, scaled_view_id(lam)))
 
 
-class _Null(CountingBackend):
+class _Null(DryRunBackend):
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
     ) -> AbstractContextManager[CachedView]:
@@ -106,16 +106,16 @@ class _ScalableNull(_Scalable, _Null):
 
 
 _KINDS: Final = {
-    (False, False): CountingBackend,
+    (False, False): DryRunBackend,
     (False, True): _Null,
     (True, False): _Scalable,
     (True, True): _ScalableNull,
 }
 
 
-def counting_backend(
+def dry_run_backend(
     like: Backend | None, *, cache_enabled: bool = True, max_entries: int = sys.maxsize
-) -> CountingBackend:
+) -> DryRunBackend:
     """Return a counting backend that shares and refuses what another one does.
 
     A backend that does not say is taken to have no aliases and to clip no
@@ -142,7 +142,7 @@ def counting_backend(
     )
 
 
-class _CountingScorer:
+class _DryRunScorer:
     """Gives one made-up answer to all questions of a kind."""
 
     def __init__(self, view_id: str, vocab_size: int) -> None:

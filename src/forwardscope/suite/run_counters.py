@@ -14,13 +14,13 @@ from forwardscope.suite.result import CacheUse, PromptTokens, Reconciliation, Se
 from forwardscope.telemetry import names
 from forwardscope.telemetry.maker import Outcome
 
-__all__ = ["Accounts"]
+__all__ = ["RunCounters"]
 
 _FLUSH_S: Final = 1.0
 _INTERRUPT: Final = KeyboardInterrupt.__name__
 
 
-class Accounts:
+class RunCounters:
     """Reads a backend's counters as the difference to when this object was made.
 
     Args:

@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given
 
 from forwardscope.backends import Backend, NullBackend, ScalableBackend, ScoringView
-from forwardscope.backends.counting import CountingBackend, counting_backend
+from forwardscope.backends.dry_run import DryRunBackend, dry_run_backend
 from forwardscope.probes.divergence import divergence
 from forwardscope.testing import ScriptedBackend
 
 
 @pytest.fixture
-def backend() -> CountingBackend:
-    return counting_backend(None)
+def backend() -> DryRunBackend:
+    return dry_run_backend(None)
 
 
-def test_it_has_the_abilities_that_are_asked_for(backend: CountingBackend) -> None:
+def test_it_has_the_abilities_that_are_asked_for(backend: DryRunBackend) -> None:
     """Without a model to be like it can do everything; a plain one only what all can."""
     assert isinstance(backend, Backend)
     assert isinstance(backend, ScalableBackend)
     assert isinstance(backend, NullBackend)
-    plain = counting_backend(CountingBackend())
+    plain = dry_run_backend(DryRunBackend())
     assert isinstance(plain, Backend)
     assert not isinstance(plain, ScalableBackend)
     assert not isinstance(plain, NullBackend)
@@ -33,34 +33,32 @@ def test_it_has_the_abilities_that_are_asked_for(backend: CountingBackend) -> No
 
 def test_it_is_like_another_of_its_kind() -> None:
     """Aliases and vocabulary are the other's."""
-    like = counting_backend(ScriptedBackend(vocab_size=7))
+    like = dry_run_backend(ScriptedBackend(vocab_size=7))
     assert isinstance(like, ScalableBackend)
     assert [like.as_scaled_adapter(lam).__enter__().id for lam in (0, 0.5, 1)] == [
         "base",
         "scaled_0.5",
         "ft",
     ]
-    assert (like.vocab_size, counting_backend(None).vocab_size) == (7, sys.maxsize)
+    assert (like.vocab_size, dry_run_backend(None).vocab_size) == (7, sys.maxsize)
 
 
 @given(st.integers(1, 10**12), st.integers(1, 10**12))
 def test_filler_is_short_and_differs(one: int, other: int) -> None:
     """It costs a string whatever its length, and two lengths never read the same."""
-    backend = counting_backend(None)
+    backend = dry_run_backend(None)
     assert (backend.filler(one) == backend.filler(other)) == (one == other)
     assert 0 < len(backend.filler(one)) < 32
 
 
-def test_no_filler_is_empty(backend: CountingBackend) -> None:
+def test_no_filler_is_empty(backend: DryRunBackend) -> None:
     """A prompt after no filler is the prompt."""
     assert backend.filler(0) == ""
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 8, 9, 50_000])
 @pytest.mark.parametrize("kind", ["js", "kl"])
-def test_no_probe_rejects_its_distributions(
-    backend: CountingBackend, top_k: int, kind: str
-) -> None:
+def test_no_probe_rejects_its_distributions(backend: DryRunBackend, top_k: int, kind: str) -> None:
     """They are normalised and not uniform, and two views' have a divergence."""
     assert isinstance(backend, NullBackend)
     assert isinstance(backend, ScalableBackend)
@@ -80,7 +78,7 @@ def test_no_probe_rejects_its_distributions(
         assert dist.logprobs[0] != dists[0].logprobs[0]
 
 
-def test_every_op_is_answered_and_counted(backend: CountingBackend) -> None:
+def test_every_op_is_answered_and_counted(backend: DryRunBackend) -> None:
     """Single and batched forms of all three ops share what they know, as with a model."""
     with backend.as_base() as view:
         view.next_token_dist("a")
@@ -97,7 +95,7 @@ def test_every_op_is_answered_and_counted(backend: CountingBackend) -> None:
 def test_nothing_is_evicted_or_kept_where_it_is_off() -> None:
     """The cache has room for everything, or there is none."""
     for cache_enabled, passes in ((True, 1000), (False, 2000)):
-        backend = CountingBackend(cache_enabled=cache_enabled)
+        backend = DryRunBackend(cache_enabled=cache_enabled)
         with backend.as_base() as view:
             for _ in range(2):
                 view.next_token_dist_batch([f"{i}" for i in range(1000)])
