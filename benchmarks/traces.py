@@ -1,11 +1,11 @@
-"""Reading traces: forwardscope beside dlm-sway, on one file in one run.
+"""Compare how forwardscope and dlm-sway read the same trace file.
 
     python benchmarks/traces.py --peer PATH/TO/sway [--lines N] [--repeats N] [--output FILE]
 
-The two commands take turns; times are wall times of whole processes, medians of all
-repeats, and memory is the most that a process held. Both must count the same lookups
-and hits, or nothing is written. The peer is `dlm-sway` 0.1.0 in an environment of its
-own: `make bench-traces` makes one.
+The two commands take turns. Times are wall times of whole processes, as medians of all
+repeats; memory is the peak of a process. Both must count the same lookups and hits, or
+nothing is written. The peer is `dlm-sway` 0.1.0 in an environment of its own, which
+`make bench-traces` creates.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROMPTS: Final = 4000
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One process: its wall time in seconds, the most memory it held in MiB, and its output."""
+    """Wall time in seconds, peak memory in MiB and output of one process."""
 
     seconds: float
     mib: float
@@ -48,7 +48,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a ratio and the most that it may be."""
+    """One line of the table: two figures, their ratio and the target for it."""
 
     what: str
     ours: str
@@ -57,13 +57,13 @@ class Row:
     target: float | None
 
     def text(self) -> str:
-        """Return it in Markdown."""
+        """Return the row in Markdown."""
         target = "–" if self.target is None else f"≤ {self.target:g}"
         return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.2f} | {target} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print the table or write it."""
+    """Measure all rows, and print the table or write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer", type=Path, required=True, help="the peer's program `sway`")
     parser.add_argument("--lines", type=int, default=1_000_000)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder, "small.jsonl"), Path(folder, "large.jsonl")
         write_trace(small, given.lines)
-        for _ in range(10):  # no question that the small one does not ask
+        for _ in range(10):  # repeats lookups, so that only the length grows
             with small.open("rb") as one, large.open("ab") as ten:
                 shutil.copyfileobj(one, ten)
         rows = [
@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_trace(path: Path, lines: int) -> None:
-    """Write lookups of a few thousand prompts, some asked far more often than others."""
-    rng = random.Random(7)  # noqa: S311 - no secret
+    """Write lookups of a few thousand prompts, some far more frequent than others."""
+    rng = random.Random(7)  # noqa: S311 - not for security
     hashes = [f"{rng.getrandbits(48):012x}" for _ in range(_PROMPTS)]
     often = rng.choices(hashes, [1 / (1 + place) for place in range(_PROMPTS)], k=lines)
     seen: set[tuple[str, str]] = set()
@@ -113,7 +113,7 @@ def write_trace(path: Path, lines: int) -> None:
 
 
 def beside_the_peer(trace: Path, peer: list[str], repeats: int) -> list[Row]:
-    """Compare the summary with the peer's, in turns."""
+    """Compare time and memory of the summary with the peer's; the commands take turns."""
     commands = {
         "ours": [*_OURS, "summary", str(trace), "--format", "json"],
         "peer": [*peer, str(trace), "--format", "json"],
@@ -140,14 +140,14 @@ def beside_the_peer(trace: Path, peer: list[str], repeats: int) -> list[Row]:
 
 
 def in_memory(small: Path, large: Path) -> list[Row]:
-    """Compare what the summary holds for one file and for one of ten times as many lines."""
+    """Compare the memory of the summary for a file and for one with ten times the lines."""
     one, ten = (run([*_OURS, "summary", str(path)]).mib for path in (large, small))
     what = "`trace summary`, memory at ten times the lines; at one"
     return [Row(what, f"{one:.0f} MiB", f"{ten:.0f} MiB", one / ten, 1.1)]
 
 
 def of_the_curve(trace: Path, repeats: int) -> list[Row]:
-    """Compare the curve with the summary, in this process; then the command with its optimum."""
+    """Compare the time of the curve, and of the whole command, with that of the summary."""
     summaries, curves, commands = [], [], []
     for _ in range(repeats):
         summaries.append(timed(lambda: summarize(TraceReader(trace))))
@@ -169,11 +169,11 @@ def run(command: list[str]) -> Ran:
     """Run a program to its end.
 
     Raises:
-        CalledProcessError: It failed.
+        CalledProcessError: The program failed.
     """
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output)  # noqa: S603 - our own words
+        process = subprocess.Popen(command, stdout=output)  # noqa: S603 - fixed arguments
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -184,14 +184,14 @@ def run(command: list[str]) -> Ran:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Return how many seconds a call takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def table(rows: Sequence[Row], lines: int, repeats: int) -> str:
-    """Return the rows in Markdown, with what they were measured on."""
+    """Return the rows in Markdown, with the versions and the machine."""
     about = (
         f"{lines:,} lines, {repeats} repeats in turns, medians (range); forwardscope "
         f"{version('forwardscope')}, dlm-sway 0.1.0, Python {platform.python_version()}, "

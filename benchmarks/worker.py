@@ -1,11 +1,11 @@
-"""One side of a comparison: does what it is told, a line of JSON at a time.
+"""Run the benchmark tasks of one side, one line of JSON at a time.
 
     python benchmarks/worker.py ours|peer MODEL ADAPTER
 
-Each line of standard input names a task and how often: {"task": "hit", "n": 20000}.
-Each line of standard output is what came of it: nanoseconds a time (`ns`), and what the
-other side must have got as well (`same`). The peer's API is ours, so most tasks are the
-same code for both; what the peer has not got is in `observed.py`.
+Each line of standard input has a task and its size: {"task": "hit", "n": 20000}. Each line
+of standard output is an answer, such as nanoseconds per lookup (`ns`) and the values that
+the other side must return too (`same`). The peer has the same API, so both sides share the
+code of most tasks; tasks that the peer lacks are in `observed.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import suite  # beside this file
+import suite  # in this folder
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "ft", 256
 _PROMPTS = [f"What is the answer to question {number}, and why is that so?" for number in range(64)]
@@ -32,7 +32,7 @@ _FOLDER = tempfile.TemporaryDirectory()
 
 @cache
 def backend_class() -> Callable[..., Any]:
-    """Return the class that this side is about."""
+    """Return the `BackendInstrumentation` of this side."""
     if sys.argv[1] == "peer":
         from dlm_sway.backends._instrumentation import (  # noqa: PLC0415 - not in our environment
             BackendInstrumentation,
@@ -43,7 +43,7 @@ def backend_class() -> Callable[..., Any]:
 
 
 def filled(**settings: Any) -> Any:
-    """Return a backend that has answered each prompt once, its value being the prompt's length."""
+    """Return a backend whose cache has each prompt, with the prompt's length as the value."""
     backend = backend_class()(**settings)
     backend.set_current_probe("delta_kl")
     for prompt in _PROMPTS:
@@ -59,12 +59,12 @@ def plain() -> Any:
 
 @cache
 def traced() -> Any:
-    """Return the backend that writes each lookup."""
+    """Return the backend that writes a trace."""
     return filled(trace_path=Path(_FOLDER.name, "trace.jsonl"))
 
 
 def ask(backend: Any, n: int, clock: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:
-    """Ask what is known, `n` times."""
+    """Measure `n` hits."""
     cached, prompts = backend.cached, _PROMPTS
     total, start = 0.0, clock()
     for number in range(n):
@@ -73,17 +73,17 @@ def ask(backend: Any, n: int, clock: Callable[[], int] = time.perf_counter_ns) -
 
 
 def ask_traced(n: int, clock: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:
-    """Ask with the trace on; each line must be in the file at once."""
+    """Measure hits with the trace on; count the lines that are in the file right after them."""
     backend, path = traced(), Path(_FOLDER.name, "trace.jsonl")
     before = path.stat().st_size
-    said = ask(backend, n, clock)
+    answer = ask(backend, n, clock)
     with path.open("rb") as file:
         file.seek(before)
-        return said | {"lines": file.read().count(b"\n"), "n": n}
+        return answer | {"lines": file.read().count(b"\n"), "n": n}
 
 
 def ask_fresh(n: int) -> dict[str, Any]:
-    """Ask for one prompt of 8 KB, each time as a new string whose hash nobody has made yet."""
+    """Measure hits of one prompt of 8 KB, each with a new string that has no cached hash."""
     backend = plain()
     backend.cached(_OP, _VIEW, _LONG, _TOP_K, lambda: 1.0)
     prompts = [_LONG[:-1] + "x" for _ in range(n)]
@@ -94,7 +94,7 @@ def ask_fresh(n: int) -> dict[str, Any]:
 
 
 def miss(n: int) -> dict[str, Any]:
-    """Ask what is not known, of a compute that returns at once; the cache is full."""
+    """Measure misses in a full cache, with a compute that returns at once."""
     backend = backend_class()(cache_maxsize=256)
     prompts = [f"A question that nobody has asked before: {number}" for number in range(n + 256)]
     for prompt in prompts[n:]:
@@ -107,7 +107,7 @@ def miss(n: int) -> dict[str, Any]:
 
 
 def ask_in_batches(n: int) -> dict[str, Any]:
-    """Ask for all prompts in one call, over and over, about `n` in all."""
+    """Measure about `n` hits, in batches of all prompts."""
     backend, total, calls = plain(), 0.0, -(-n // len(_PROMPTS))
     start = time.perf_counter_ns()
     for _ in range(calls):
@@ -119,7 +119,7 @@ def ask_in_batches(n: int) -> dict[str, Any]:
 
 
 def ask_in_threads(n: int, threads: int = 8) -> dict[str, Any]:
-    """Ask about `n` times in all, from several threads that begin together."""
+    """Measure about `n` hits from several threads that start together."""
     backend, begin, each = plain(), threading.Barrier(threads + 1), -(-n // threads)
 
     def work() -> None:
@@ -137,7 +137,7 @@ def ask_in_threads(n: int, threads: int = 8) -> dict[str, Any]:
 
 
 def memory(n: int) -> dict[str, Any]:
-    """Fill a cache with values and prompts that are there already; bytes an entry beside them."""
+    """Measure the bytes of a cache entry beyond its value and prompt, which exist already."""
     prompts = [f"A question that takes some room: {number}" for number in range(n)]
     values = [float(number) for number in range(n)]
     backend = backend_class()(cache_maxsize=n)
@@ -168,17 +168,17 @@ TASKS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Answer until there is no more to do."""
+    """Run tasks until standard input ends."""
     tasks = dict(TASKS)
     if sys.argv[1] == "ours":
-        import observed  # noqa: PLC0415 - not for the peer
+        import observed  # noqa: PLC0415 - not in the peer's
 
         tasks |= observed.TASKS
     with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)  # what a library prints is no answer
+        os.dup2(2, 1)  # what libraries print must not mix with the answers
         for line in sys.stdin:
-            told = json.loads(line)
-            answers.write(json.dumps(tasks[told["task"]](told["n"])) + "\n")
+            request = json.loads(line)
+            answers.write(json.dumps(tasks[request["task"]](request["n"])) + "\n")
             answers.flush()
 
 

@@ -1,24 +1,29 @@
-"""What several test modules share: a clock, threads that report, and a look at who waits."""
+"""Fixtures that several test modules share: clocks, threads, forked children, interrupts."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from opentelemetry import context
 
+import forwardscope
 from forwardscope import BackendInstrumentation
-from forwardscope.core.cache import Entry, ForwardCache
 
 settings.register_profile("forwardscope", deadline=None)  # timings are never asserted
 settings.load_profile("forwardscope")
 
+_SOURCES = tuple(path + os.sep for path in (*forwardscope.__path__, *context.__path__))
 _PATIENCE_S = 60.0
 
 
@@ -41,7 +46,7 @@ class HandClock:
 
 
 class SteppingClock(HandClock):
-    """A clock that moves at each reading of durations, by as much as it was told."""
+    """A clock that moves by `step_ms` at each reading of durations."""
 
     step_ms = 0
 
@@ -50,21 +55,53 @@ class SteppingClock(HandClock):
         return super().perf_counter_ns()
 
 
-@pytest.fixture
-def stepping_clock() -> SteppingClock:
-    """A clock under which whatever lies between two readings takes `step_ms`."""
-    return SteppingClock()
+class HookedClock(HandClock):
+    """A clock that runs a hook at the n-th reading of durations in each thread.
+
+    In a batch the first reading is its start, the second one is between its lookup
+    in memory and its claim, and where it computes nothing the third one is the
+    beginning of its first wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local = threading.local()
+        self._reading = 0
+        self._hook: Callable[[], object] = int
+
+    def run_at(self, reading: int, hook: Callable[[], object]) -> None:
+        """Run a hook at one reading, counted from 1 in each thread from now on."""
+        self._local, self._reading, self._hook = threading.local(), reading, hook
+
+    def perf_counter_ns(self) -> int:
+        now = super().perf_counter_ns()
+        self._local.read = getattr(self._local, "read", 0) + 1
+        if self._local.read == self._reading:
+            self._hook()
+        return now
 
 
 @pytest.fixture
 def clock() -> HandClock:
-    """A clock to give to a backend, and to move by hand."""
+    """Return a clock to give to a backend, and to move by hand."""
     return HandClock()
 
 
 @pytest.fixture
+def stepping_clock() -> SteppingClock:
+    """Return a clock under which whatever lies between two readings takes `step_ms`."""
+    return SteppingClock()
+
+
+@pytest.fixture
+def hooked_clock() -> HookedClock:
+    """Return a clock that runs a hook at a reading of the test's choice."""
+    return HookedClock()
+
+
+@pytest.fixture
 def in_thread() -> Callable[[Callable[[], Any]], Future[Any]]:
-    """Start a function in a thread of its own; its future tells what it gave or raised."""
+    """Start a function in a thread of its own; its future has the result or the exception."""
 
     def start(function: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -82,16 +119,78 @@ def in_thread() -> Callable[[Callable[[], Any]], Future[Any]]:
 
 
 @pytest.fixture
+def together(
+    in_thread: Callable[[Callable[[], Any]], Future[Any]],
+) -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """Call a function in n threads that start at once; return the results in order."""
+
+    def run(n: int, work: Callable[[int], Any]) -> list[Any]:
+        start = threading.Barrier(n)
+
+        def one(me: int) -> Any:
+            start.wait(_PATIENCE_S)
+            return work(me)
+
+        futures = [in_thread(lambda me=me: one(me)) for me in range(n)]  # type: ignore[misc]
+        return [future.result(_PATIENCE_S) for future in futures]
+
+    return run
+
+
+@pytest.fixture
+def fast_switching() -> Iterator[None]:
+    """Let threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
 def until_waiting() -> Callable[..., None]:
-    """Return once a number of threads wait for the forward pass of a key."""
+    """Return once a number of lookups wait for the flight of a key."""
 
     def until(backend: BackendInstrumentation, key: tuple[str, str, str, int], n: int = 1) -> None:
         deadline = time.monotonic() + _PATIENCE_S
-        while (waiting := _waiting(backend, key)) != n:
-            assert time.monotonic() < deadline, f"{waiting} threads wait for {key}, not {n}"
+        while (waiting := backend.flights.waiters(key)) != n:
+            assert time.monotonic() < deadline, f"{waiting} lookups wait for {key}, not {n}"
             time.sleep(0.0005)
 
     return until
+
+
+@pytest.fixture
+def at_moment() -> Callable[[int, Callable[[], None], Callable[[], Any]], bool]:
+    """Call a function and act at its n-th moment; return whether there was one.
+
+    A moment is where a function of forwardscope begins, or one of C that it called
+    has returned: there CPython runs signal handlers. (It also does so at the end of
+    a loop's body, which comes down to the last call in it.) The functions that attach
+    a span to a thread, and detach it, have moments as well. A KeyboardInterrupt that
+    comes out is suppressed.
+    """
+
+    def run(moment: int, act: Callable[[], None], function: Callable[[], Any]) -> bool:
+        left = moment
+
+        def profile(frame: FrameType, event: str, _: object) -> None:
+            nonlocal left
+            if event in ("call", "c_return") and frame.f_code.co_filename.startswith(_SOURCES):
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    act()
+
+        sys.setprofile(profile)
+        try:
+            function()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        return left < 0
+
+    return run
 
 
 @pytest.fixture
@@ -120,32 +219,52 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
     signal.signal(signal.SIGINT, before)
 
 
-def _waiting(backend: BackendInstrumentation, key: tuple[str, str, str, int]) -> int:
-    """How many threads wait; each has given up the cache's lock."""
-    entry = backend.cache.shelf.under_way.get(key)
-    if entry is None or entry.joined is None:
-        return 0
-    frames = sys._current_frames().values()
-    inside = [frame.f_locals for frame in frames if frame.f_code is ForwardCache.wait.__code__]
-    return sum(mine["entry"] is entry and mine.get("joined") is entry.joined for mine in inside)
+@pytest.fixture
+def on_timer() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Call a function from a signal handler, as often as the system's timer allows.
+
+    The timer runs on the processor time of this process: pytest-timeout has the other one.
+    """
+    before = signal.getsignal(signal.SIGPROF)
+
+    def start(function: Callable[[], None]) -> None:
+        signal.signal(signal.SIGPROF, lambda *_: function())
+        signal.setitimer(signal.ITIMER_PROF, 1e-4, 1e-4)
+
+    yield start
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 @pytest.fixture
-def before_claim(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Let something happen between a lookup and its claim, each time one is made."""
+def in_child() -> Callable[[Callable[[], object]], None]:
+    """Call a function in a forked child; fail where it raises there or does not return."""
 
-    def arrange(happen: Callable[[], None]) -> None:
-        busy: set[int] = set()
+    def run(function: Callable[[], object]) -> None:
+        child = os.fork()
+        if not child:
+            _run_and_exit(function)
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                assert status == 0, f"the child ended with wait status {status}"
+                return
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail("the child did not end")
+            time.sleep(0.001)
 
-        def late() -> Entry:
-            me = threading.get_ident()
-            if me not in busy:
-                busy.add(me)
-                happen()
-                busy.remove(me)
-            return Entry()
+    return run
 
-        monkeypatch.setattr("forwardscope.instrumentation.Entry", late)
-        monkeypatch.setattr("forwardscope.core.cache.Entry", late)
 
-    return arrange
+def _run_and_exit(function: Callable[[], object]) -> None:
+    status = 1
+    try:
+        function()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the child must not return into pytest
+        traceback.print_exc()
+    finally:
+        os._exit(status)

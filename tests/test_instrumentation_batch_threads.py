@@ -1,4 +1,4 @@
-"""`cached_batch` under threads: what is under way is shared, and no circle can close."""
+"""`cached_batch` under threads: forward passes are shared, and no deadlock is possible."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forwardscope import BackendInstrumentation
+from forwardscope import MISS, BackendInstrumentation
 from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.series import Counts, SeriesKey
 
@@ -23,6 +22,7 @@ pytestmark = pytest.mark.timeout(120)
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
 UntilWaiting = Callable[..., None]
 Interrupt = Callable[[threading.Event], None]
+Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 _PATIENCE_S = 60
@@ -32,14 +32,14 @@ def _key(prompt: str) -> LookupKey:
     return (_OP, _VIEW, prompt, _TOP_K)
 
 
-def _ask(
+def _look_up(
     backend: BackendInstrumentation, prompts: str, compute: Callable[[list[int]], Any]
 ) -> list[Any]:
     return backend.cached_batch(_OP, _VIEW, list(prompts), _TOP_K, compute)
 
 
 def _counts(backend: BackendInstrumentation) -> Counts:
-    return backend.ledger.snapshot()[SeriesKey(None, _VIEW, _OP)]
+    return backend.ledger.snapshot().series[SeriesKey(None, _VIEW, _OP)]
 
 
 def _batches(backend: BackendInstrumentation) -> tuple[int, int, int]:
@@ -54,17 +54,18 @@ def _records(backend: BackendInstrumentation) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def backend(tmp_path: Path) -> BackendInstrumentation:
+    """Return a backend that traces."""
     return BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
 
 
-def test_batch_joins_what_is_under_way(
+def test_batch_joins_a_pass_in_flight(
     backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
 ) -> None:
-    """It computes what nobody does, then waits for the rest, and records all in order."""
-    calls, under_way = [], threading.Event()
+    """It computes what is not in flight, then waits for the rest; records are in order."""
+    calls, in_flight = [], threading.Event()
 
     def slow() -> str:
-        under_way.set()
+        in_flight.set()
         until_waiting(backend, _key("b"))
         return "B"
 
@@ -73,15 +74,15 @@ def test_batch_joins_what_is_under_way(
         return ["A", "C"]
 
     single = in_thread(lambda: backend.cached(*_key("b"), slow))
-    assert under_way.wait(_PATIENCE_S)
-    assert _ask(backend, "abcb", compute) == list("ABCB")
+    assert in_flight.wait(_PATIENCE_S)
+    assert _look_up(backend, "abcb", compute) == list("ABCB")
     assert single.result(_PATIENCE_S) == "B"
     assert calls == [[0, 2]]
     counts = _counts(backend)
     assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 2, 3)
     assert _batches(backend) == (1, 2, 2)
-    asked = [(record["prompt_hash"], record.get("result")) for record in _records(backend)[1:]]
-    assert asked == [
+    traced = [(record["prompt_hash"], record.get("result")) for record in _records(backend)[1:]]
+    assert traced == [
         (prompt_hash("a"), None),
         (prompt_hash("b"), "coalesced"),
         (prompt_hash("c"), None),
@@ -91,27 +92,25 @@ def test_batch_joins_what_is_under_way(
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["cache on", "cache off"])
 def test_batch_that_only_waits_sends_nothing(
-    tmp_path: Path, in_thread: InThread, until_waiting: UntilWaiting, clock: Any, enabled: bool
+    tmp_path: Path, in_thread: InThread, hooked_clock: Any, enabled: bool
 ) -> None:
-    """Where all is under way elsewhere nothing is computed; the wait is its wall time."""
+    """Where all is in flight elsewhere, compute is not called; the wait is the wall time."""
     backend = BackendInstrumentation(
-        cache_enabled=enabled,
-        trace_path=tmp_path / "trace.jsonl",
-        cache_maxsize=9,
-        clock=clock,
+        cache_enabled=enabled, trace_path=tmp_path / "trace.jsonl", clock=hooked_clock
     )
     calls: list[list[int]] = []
-    under_way = threading.Event()
+    in_flight, waiting = threading.Event(), threading.Event()
 
     def slow(indices: list[int]) -> list[str]:
-        under_way.set()
-        until_waiting(backend, _key("a"))
-        clock.advance_ms(5)
+        in_flight.set()
+        assert waiting.wait(_PATIENCE_S)
+        hooked_clock.advance_ms(5)
         return ["A", "B"]
 
-    other = in_thread(lambda: _ask(backend, "ab", slow))
-    assert under_way.wait(_PATIENCE_S)
-    assert _ask(backend, "aba", calls.append) == list("ABA")
+    other = in_thread(lambda: _look_up(backend, "ab", slow))
+    assert in_flight.wait(_PATIENCE_S)
+    hooked_clock.run_at(3, waiting.set)
+    assert _look_up(backend, "aba", calls.append) == list("ABA")
     assert other.result(_PATIENCE_S) == ["A", "B"]
     assert calls == []
     assert _batches(backend) == (1, 2, 2)
@@ -123,7 +122,7 @@ def test_batch_that_only_waits_sends_nothing(
 def test_single_joins_a_batch(
     backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
 ) -> None:
-    """A prompt that a batch is computing is not computed again by a single call."""
+    """A single lookup waits for a prompt that a batch computes."""
 
     def compute(indices: list[int]) -> list[str]:
         singles.append(in_thread(lambda: backend.cached(*_key("b"), lambda: "again")))
@@ -131,61 +130,63 @@ def test_single_joins_a_batch(
         return ["A", "B"]
 
     singles: list[Future[str]] = []
-    assert _ask(backend, "ab", compute) == ["A", "B"]
+    assert _look_up(backend, "ab", compute) == ["A", "B"]
     assert singles[0].result(_PATIENCE_S) == "B"
     assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (1, 2)
 
 
+@pytest.mark.usefixtures("fast_switching")
 def test_overlapping_batches_in_opposite_order(
-    backend: BackendInstrumentation,
-    in_thread: InThread,
-    before_claim: Callable[[Callable[[], None]], None],
+    tmp_path: Path, in_thread: InThread, hooked_clock: Any
 ) -> None:
-    """Of two batches that miss the same prompts, one claims all of them and the other waits."""
-    both, seen = threading.Barrier(2), set()
+    """Two batches that miss the same prompts at once compute each of them once between them.
 
-    def until_both_have_looked() -> None:
-        if threading.get_ident() not in seen:
-            seen.add(threading.get_ident())
-            both.wait(_PATIENCE_S)
+    Each claims some of them while the other does, so each waits for the other in the end.
+    """
+    backend = BackendInstrumentation(
+        cache_maxsize=1000, trace_path=tmp_path / "trace.jsonl", clock=hooked_clock
+    )
+    prompts = [chr(0x4E00 + number) for number in range(1000)]
+    both, computed, lock = threading.Barrier(2), Counter[str](), threading.Lock()
+    hooked_clock.run_at(2, lambda: both.wait(_PATIENCE_S))  # both have missed, neither has claimed
 
-    before_claim(until_both_have_looked)
-    calls: dict[str, list[list[int]]] = {"abc": [], "cba": []}
-
-    def ask(prompts: str) -> list[str]:
+    def look_up(mine: list[str]) -> None:
         def compute(indices: list[int]) -> list[str]:
-            calls[prompts].append(indices)
-            return [prompts[index].upper() for index in indices]
+            with lock:
+                computed.update(mine[index] for index in indices)
+            return [mine[index] * 2 for index in indices]
 
-        return _ask(backend, prompts, compute)
+        assert _look_up(backend, "".join(mine), compute) == [prompt * 2 for prompt in mine]
 
-    futures = [in_thread(lambda: ask("abc")), in_thread(lambda: ask("cba"))]
-    assert [future.result(_PATIENCE_S) for future in futures] == [list("ABC"), list("CBA")]
-    assert sorted(calls.values()) == [[], [[0, 1, 2]]]
+    futures = [in_thread(lambda: look_up(prompts)), in_thread(lambda: look_up(prompts[::-1]))]
+    for future in futures:
+        future.result(_PATIENCE_S)
+    assert computed == Counter(prompts)
     counts = _counts(backend)
-    assert (counts.forward_passes, counts.hits + counts.coalesced) == (3, 3)
-    assert _batches(backend) == (1, 3, 3)
+    assert (counts.forward_passes, counts.hits + counts.coalesced) == (1000, 1000)
+    assert backend.stats.batched_prompts == 1000
+    assert len(_records(backend)) == 2000
 
 
 def test_what_others_failed_is_computed_in_one_more_call(
     backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
 ) -> None:
-    """The waiting batch takes all of it over at once, after what it led itself."""
+    """The waiting batch computes all of it at once, after what it led itself."""
     calls: list[list[int]] = []
 
     def failing(indices: list[int]) -> list[str]:
-        under_way.set()
-        until_waiting(backend, _key("x"))
+        in_flight.set()
+        until_waiting(backend, _key("x"), 2)
         raise error
 
     def compute(indices: list[int]) -> list[str]:
         calls.append(indices)
         return ["xayb"[index].upper() for index in indices]
 
-    error, under_way = ValueError("no"), threading.Event()
-    other = in_thread(lambda: _ask(backend, "xy", failing))
-    assert under_way.wait(_PATIENCE_S)
-    assert _ask(backend, "xayb", compute) == list("XAYB")
+    error, in_flight = ValueError("no"), threading.Event()
+    other = in_thread(lambda: _look_up(backend, "xy", failing))
+    assert in_flight.wait(_PATIENCE_S)
+    assert _look_up(backend, "xayb", compute) == list("XAYB")
     assert other.exception(_PATIENCE_S) is error
     assert calls == [[1, 3], [0, 2]]
     counts = _counts(backend)
@@ -199,10 +200,10 @@ def test_what_others_failed_is_computed_in_one_more_call(
 def test_failure_after_the_first_call_counts_what_was_answered(
     backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
 ) -> None:
-    """Where the take-over fails too, the prompts of the first call were passes and stay stored."""
+    """Where a second call fails, the prompts of the first one count as passes and stay stored."""
 
     def failing(indices: list[int]) -> list[str]:
-        under_way.set()
+        in_flight.set()
         until_waiting(backend, _key("x"))
         raise ValueError("no")
 
@@ -211,11 +212,11 @@ def test_failure_after_the_first_call_counts_what_was_answered(
             return ["A"]
         raise OSError("no")
 
-    under_way = threading.Event()
-    other = in_thread(lambda: _ask(backend, "x", failing))
-    assert under_way.wait(_PATIENCE_S)
+    in_flight = threading.Event()
+    other = in_thread(lambda: _look_up(backend, "x", failing))
+    assert in_flight.wait(_PATIENCE_S)
     with pytest.raises(OSError, match="no"):
-        _ask(backend, "xa", compute)
+        _look_up(backend, "xa", compute)
     assert isinstance(other.exception(_PATIENCE_S), ValueError)
     counts = _counts(backend)
     assert (counts.forward_passes, counts.errors) == (1, Counter(ValueError=1, OSError=1))
@@ -226,99 +227,121 @@ def test_failure_after_the_first_call_counts_what_was_answered(
 def test_failed_batch_does_not_count_what_it_waits_for(
     backend: BackendInstrumentation, in_thread: InThread
 ) -> None:
-    """What another computes when this batch fails was not answered, and nobody is stuck."""
+    """A prompt that another thread computes when the batch fails is not counted for it."""
 
     def slow() -> str:
-        under_way.set()
+        in_flight.set()
         assert failed.wait(_PATIENCE_S)
         return "X"
 
     def failing(indices: list[int]) -> list[str]:
         raise ValueError("no")
 
-    under_way, failed = threading.Event(), threading.Event()
+    in_flight, failed = threading.Event(), threading.Event()
     single = in_thread(lambda: backend.cached(*_key("x"), slow))
-    assert under_way.wait(_PATIENCE_S)
+    assert in_flight.wait(_PATIENCE_S)
     with pytest.raises(ValueError, match="no"):
-        _ask(backend, "axb", failing)
+        _look_up(backend, "axb", failing)
     failed.set()
     assert single.result(_PATIENCE_S) == "X"
     counts = _counts(backend)
     assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 0, 1)
     assert counts.errors == Counter(ValueError=2)
-    assert _ask(backend, "axb", lambda indices: ["A", "B"]) == ["A", "X", "B"]
+    assert _look_up(backend, "axb", lambda indices: ["A", "B"]) == ["A", "X", "B"]
 
 
 def test_batch_inside_a_compute_never_waits(
     backend: BackendInstrumentation, in_thread: InThread
 ) -> None:
-    """It computes what another thread has under way; that one ends only after it."""
+    """It computes what another thread has in flight, which may end only after it."""
 
     def slow() -> str:
-        under_way.set()
+        in_flight.set()
         assert ended.wait(_PATIENCE_S)
         return "slow"
 
-    under_way, ended = threading.Event(), threading.Event()
+    in_flight, ended = threading.Event(), threading.Event()
     single = in_thread(lambda: backend.cached(*_key("x"), slow))
-    assert under_way.wait(_PATIENCE_S)
-    inner = backend.cached(*_key("outer"), lambda: _ask(backend, "ax", lambda indices: indices))
+    assert in_flight.wait(_PATIENCE_S)
+    inner = backend.cached(*_key("outer"), lambda: _look_up(backend, "ax", lambda indices: indices))
     ended.set()
     assert (inner, single.result(_PATIENCE_S)) == ([0, 1], "slow")
     assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (0, 4)
 
 
 def test_interrupted_batch(
-    backend: BackendInstrumentation,
-    in_thread: InThread,
-    until_waiting: UntilWaiting,
-    interrupt: Interrupt,
+    tmp_path: Path, in_thread: InThread, hooked_clock: Any, interrupt: Interrupt
 ) -> None:
-    """What it computed before it waited is counted and kept; what it waited for is not."""
-    under_way, came_out = threading.Event(), threading.Event()
+    """What it computed before it waited is counted and stored; what it waited for is not."""
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", clock=hooked_clock)
+    in_flight, waiting, came_out = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> str:
-        under_way.set()
-        until_waiting(backend, _key("x"))
+        in_flight.set()
+        assert waiting.wait(_PATIENCE_S)
         interrupt(came_out)
         return "X"
 
     single = in_thread(lambda: backend.cached(*_key("x"), slow))
-    assert under_way.wait(_PATIENCE_S)
+    assert in_flight.wait(_PATIENCE_S)
+    hooked_clock.run_at(5, waiting.set)  # start, lookup in memory, compute's two, then the wait
     with pytest.raises(KeyboardInterrupt):
-        _ask(backend, "axa", lambda indices: ["A"])
+        _look_up(backend, "axa", lambda indices: ["A"])
     came_out.set()
     assert single.result(_PATIENCE_S) == "X"
     counts = _counts(backend)
     assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 1, 2)
     assert backend.stats.total_lookups == len(_records(backend)) == 3
-    assert _ask(backend, "ax", lambda indices: []) == ["A", "X"]
+    assert _look_up(backend, "ax", lambda indices: []) == ["A", "X"]
 
 
+@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.parametrize("threads", [8, 32])
 def test_many_batches_compute_each_prompt_once(
-    backend: BackendInstrumentation, in_thread: InThread
+    backend: BackendInstrumentation, together: Together, threads: int
 ) -> None:
-    """Eight threads that ask the same prompts in eight orders pay each of them once."""
+    """Threads that look up the same prompts in different orders pay for each of them once."""
     prompts = [chr(code) for code in range(0x4E00, 0x4E00 + 60)]
-    start, computed, lock = threading.Barrier(8), Counter[str](), threading.Lock()
+    computed, lock = Counter[str](), threading.Lock()
 
-    def ask_chunk(chunk: list[str]) -> None:
+    def look_up_chunk(chunk: list[str]) -> None:
         def compute(indices: list[int]) -> list[str]:
             with lock:
                 computed.update(chunk[index] for index in indices)
             return [chunk[index] * 2 for index in indices]
 
-        assert _ask(backend, "".join(chunk), compute) == [prompt * 2 for prompt in chunk]
+        assert _look_up(backend, "".join(chunk), compute) == [prompt * 2 for prompt in chunk]
 
-    def ask(seed: int) -> None:
-        mine = random.Random(seed).sample(prompts, 60)  # noqa: S311 - an order, no secret
-        start.wait(_PATIENCE_S)
+    def work(me: int) -> None:
+        mine = random.Random(me).sample(prompts, 60)  # noqa: S311 - an order, no secret
         for size in (7, 20, 60):
             for at in range(0, 60, size):
-                ask_chunk(mine[at : at + size])
+                look_up_chunk(mine[at : at + size])
 
-    for future in [in_thread(partial(ask, seed)) for seed in range(8)]:
-        future.result(_PATIENCE_S)
+    together(threads, work)
     assert computed == Counter(prompts)
     assert backend.stats.forward_passes == backend.stats.batched_prompts == 60
-    assert backend.stats.total_lookups == 8 * 3 * 60 == len(_records(backend))
+    assert backend.stats.total_lookups == threads * 3 * 60 == len(_records(backend))
+
+
+def test_batch_in_flight_at_a_clear(in_thread: InThread, until_waiting: UntilWaiting) -> None:
+    """A batch that begins after the clear computes anew, and its values stay."""
+    backend, in_flight, cleared = BackendInstrumentation(), threading.Event(), threading.Event()
+
+    def old(indices: list[int]) -> list[str]:
+        in_flight.set()
+        assert cleared.wait(_PATIENCE_S)
+        return ["old a", "old b"]
+
+    leader = in_thread(lambda: _look_up(backend, "ab", old))
+    assert in_flight.wait(_PATIENCE_S)
+    waiter = in_thread(lambda: _look_up(backend, "a", lambda indices: ["again"]))
+    until_waiting(backend, _key("a"))
+    backend.cache.clear()
+    assert _look_up(backend, "bc", lambda indices: ["new b", "new c"]) == ["new b", "new c"]
+    cleared.set()
+    assert leader.result(_PATIENCE_S) == ["old a", "old b"]
+    assert waiter.result(_PATIENCE_S) == ["old a"]
+    assert [backend.cache.get(_key(prompt)) for prompt in "abc"] == [MISS, "new b", "new c"]
+    counts = _counts(backend)
+    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 1, 4)

@@ -1,164 +1,397 @@
-"""Ctrl-C at any moment of a lookup: no one is stuck, and the books balance."""
+"""KeyboardInterrupt at any moment of a lookup: no lock held, no stuck waiter, bounds kept."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from forwardscope import MISS, BackendInstrumentation, TraceReader
-from forwardscope.core.flight import PASSES
+from forwardscope.core.cache import size_of, size_of_strings
+from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.series import Counts
+from forwardscope.telemetry import names
+
+pytestmark = pytest.mark.timeout(300)
+
+InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+UntilWaiting = Callable[..., None]
+AtMoment = Callable[[int, Callable[[], None], Callable[[], Any]], bool]
+
+#: What is interrupted may be a finaliser, whose exceptions Python ignores with a warning.
+_ignored_in_finalisers = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
+_PATIENCE_S = 60
+_MAXSIZE = 4
+#: Of three entries of this module, each a prompt and its value of one or two letters.
+_MAX_BYTES = 250
 
 
-class _InterruptAt:
-    """Raises KeyboardInterrupt at one of the moments when Python may look for one.
-
-    These are, in what runs inside the block: when a function begins, and when one of Python's own
-    has returned. (At a loop's end as well, which comes down to the last call in it.)
-    """
-
-    def __init__(self, moment: int) -> None:
-        self._left = moment
-        self.came = False
-
-    def __enter__(self) -> _InterruptAt:
-        sys.setprofile(self._look)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _look(self, frame: FrameType, event: str, _: Any) -> None:
-        ours = "forwardscope" in frame.f_code.co_filename
-        if event not in ("call", "c_return") or not ours or self.came:
-            return
-        self._left -= 1
-        if self._left < 0:
-            self.came = True
-            raise KeyboardInterrupt
+def _key(prompt: str) -> LookupKey:
+    return (_OP, _VIEW, prompt, _TOP_K)
 
 
-def _single(backend: BackendInstrumentation, prompt: str) -> Any:
-    return backend.cached(_OP, _VIEW, prompt, _TOP_K, lambda: prompt.upper())
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
-def _batch(backend: BackendInstrumentation, prompt: str) -> Any:
-    asked = [prompt, prompt + "2"]
-    values = backend.cached_batch(
-        _OP, _VIEW, asked, _TOP_K, lambda indices: [asked[index].upper() for index in indices]
-    )
-    return values[0]
+class _Lookups:
+    """What a main thread looks up, while another one waits for each pass of `p` that it leads."""
+
+    def __init__(
+        self, backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
+    ) -> None:
+        self.backend = backend
+        self.waiters: list[Future[str]] = []
+        self._in_thread = in_thread
+        self._until_waiting = until_waiting
+
+    def single(self, prompt: str = "p") -> str:
+        return self.backend.cached(*_key(prompt), lambda: self._compute([prompt])[0])
+
+    def batch(self) -> list[str]:
+        prompts = ["p", "a", "p2", "p"]
+
+        def compute(indices: list[int]) -> list[str]:
+            return self._compute([prompts[index] for index in indices])
+
+        return self.backend.cached_batch(_OP, _VIEW, prompts, _TOP_K, compute)
+
+    def nested(self) -> str:
+        def compute() -> str:
+            self._wait_for_a_waiter()
+            return self.backend.cached(*_key("p"), lambda: "P")
+
+        return self.backend.cached(*_key("p"), compute)
+
+    def failing(self) -> None:
+        def compute() -> None:
+            self._wait_for_a_waiter()
+            raise ZeroDivisionError
+
+        with contextlib.suppress(ZeroDivisionError):
+            self.backend.cached(*_key("p"), compute)
+
+    def failing_batch(self) -> None:
+        def compute(indices: list[int]) -> list[str]:
+            self._wait_for_a_waiter()
+            raise ZeroDivisionError
+
+        with contextlib.suppress(ZeroDivisionError):
+            self.backend.cached_batch(_OP, _VIEW, ["p", "a"], _TOP_K, compute)
+
+    def _compute(self, prompts: list[str]) -> list[str]:
+        if "p" in prompts:
+            self._wait_for_a_waiter()
+        return [prompt.upper() for prompt in prompts]
+
+    def _wait_for_a_waiter(self) -> None:
+        profile = sys.getprofile()
+        sys.setprofile(None)  # no interrupt in here: the moments should be those of the lookup
+        self.waiters.append(self._in_thread(lambda: self.backend.cached(*_key("p"), lambda: "P")))
+        self._until_waiting(self.backend, _key("p"))
+        sys.setprofile(profile)
 
 
-def _nested(backend: BackendInstrumentation, prompt: str) -> Any:
-    return backend.cached(_OP, _VIEW, prompt, _TOP_K, lambda: _single(backend, prompt))
+class _Case(NamedTuple):
+    """What is interrupted, whether it is stored, and how many lookups it makes."""
+
+    look_up: Callable[[_Lookups], object]
+    stored: bool
+    lookups: int
 
 
-def _failing(backend: BackendInstrumentation, prompt: str) -> Any:
-    with contextlib.suppress(ZeroDivisionError):
-        backend.cached(_OP, _VIEW, prompt, _TOP_K, lambda: 1 // 0)
-    return _single(backend, prompt)
+CASES = {
+    "hit": _Case(_Lookups.single, True, 1),
+    "miss": _Case(_Lookups.single, False, 1),
+    "batch of hits": _Case(_Lookups.batch, True, 4),
+    "batch with misses": _Case(_Lookups.batch, False, 4),
+    "nested": _Case(_Lookups.nested, False, 2),
+    "failing": _Case(_Lookups.failing, False, 1),
+    "failing batch": _Case(_Lookups.failing_batch, False, 2),
+}
 
 
-def _failing_batch(backend: BackendInstrumentation, prompt: str) -> Any:
-    with contextlib.suppress(ZeroDivisionError):
-        backend.cached_batch(_OP, _VIEW, [prompt, "x"], _TOP_K, lambda _: [1 // 0])
-    return _single(backend, prompt)
+class _Made(NamedTuple):
+    """A way to make backends, and where the spans of all of them go."""
+
+    make: Callable[[], BackendInstrumentation]
+    spans: InMemorySpanExporter
 
 
-@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
-@pytest.mark.parametrize("ask", [_single, _batch, _nested, _failing, _failing_batch])
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.fixture(params=["plain", "bytes", "trace", "spans", "bytes, trace and spans"])
+def backends(request: pytest.FixtureRequest, tmp_path: Path) -> _Made:
+    """Return a way to make backends, each with a trace of its own where there is one."""
+    spans, number = InMemorySpanExporter(), iter(range(10_000))
+    settings: dict[str, Any] = {"cache_maxsize": _MAXSIZE, "span_budget": None}
+    if "bytes" in request.param:
+        settings["cache_max_bytes"] = _MAX_BYTES
+    if "spans" in request.param:
+        settings["tracer_provider"] = TracerProvider(shutdown_on_exit=False)
+        settings["tracer_provider"].add_span_processor(SimpleSpanProcessor(spans))
+
+    def make() -> BackendInstrumentation:
+        if "trace" in request.param:
+            settings["trace_path"] = tmp_path / f"{next(number)}.jsonl"
+        return BackendInstrumentation(**settings)
+
+    return _Made(make, spans)
+
+
+@_ignored_in_finalisers
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_interrupt_at_any_moment(
-    tmp_path: Path, ask: Any, stored: bool, max_bytes: int | None
+    backends: _Made,
+    case: _Case,
+    at_moment: AtMoment,
+    in_thread: InThread,
+    until_waiting: UntilWaiting,
 ) -> None:
-    """What is counted adds up, nothing stays under way, and the next lookup is answered."""
-    moment, came = 0, True
-    while came:
-        path = tmp_path / f"{moment}.jsonl"
-        backend = BackendInstrumentation(
-            cache_maxsize=4, cache_max_bytes=max_bytes, trace_path=path
-        )
-        for prompt in "abcd":
-            _single(backend, prompt)
-        if stored:
-            ask(backend, "p")
-        before = backend.stats.total_lookups
-        with contextlib.suppress(KeyboardInterrupt), _InterruptAt(moment) as interrupt:
-            ask(backend, "p")
-        came = interrupt.came
-        moment += 1
+    """Whenever it comes, all other lookups are answered and counted, and bounds are kept."""
 
-        assert PASSES[threading.get_ident()] == []
-        assert not backend.cache.shelf.under_way
-        assert before <= backend.stats.total_lookups <= before + 3
-        assert ask(backend, "p") == "P"
-        assert backend.cache.get((_OP, _VIEW, "p", _TOP_K)) == "P"
-        assert backend.cache.get((_OP, _VIEW, "unknown", _TOP_K)) is MISS
-        _single(backend, "one more")  # where bytes are bounded it is the next one who tidies up
-        assert len(backend.cache) <= 4
-        stats = backend.stats
-        total = sum(backend.ledger.snapshot().values(), Counts())
-        assert stats.cache_misses == total.forward_passes + total.forward_errors
-        assert backend.ledger.books().durations[_OP].count == total.forward_passes
+    def interrupt_at(moment: int) -> bool:
+        backends.spans.clear()
+        backend = backends.make()
+        lookups = _Lookups(backend, in_thread, until_waiting)
+        for prompt in "abcd":
+            lookups.single(prompt)
+        if case.stored:
+            case.look_up(lookups)
+            assert [waiter.result(_PATIENCE_S) for waiter in lookups.waiters] == ["P"]
+            lookups.waiters.clear()
+        counted, evictions = backend.stats.total_lookups, backend.cache.evictions
+
+        came = at_moment(moment, _interrupt, lambda: case.look_up(lookups))
+
+        _check_cache(backend)
+        assert backend.cache.evictions >= evictions
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        others = [
+            *lookups.waiters,
+            in_thread(lambda: backend.cached(*_key("p"), lambda: "P")),
+            in_thread(lambda: backend.cached(*_key("other"), lambda: "P")),
+        ]
+        assert [other.result(_PATIENCE_S) for other in others] == ["P"] * len(others)
+        later = [backend.cached(*_key("later"), lambda: "L") for _ in range(2)]
+        later += backend.cached_batch(_OP, _VIEW, ["later 2"], _TOP_K, lambda _: ["L"])
+        assert later == ["L", "L", "L"]
+        _check_cache(backend)
         backend.close()
-        reader = TraceReader(path)
-        assert abs(len(list(reader)) - stats.total_lookups) <= 3
-        assert reader.skipped == 0
+        counted += len(others) + len(later)
+        least = counted if came else counted + case.lookups
+        _check_counts(backend, least, counted + case.lookups)
+        if backend.spans.used:
+            _check_spans(backends.spans, least, counted + case.lookups)
+        return came
+
+    moment = 0
+    while interrupt_at(moment):
+        moment += 1
     assert moment > 10
 
 
-@pytest.mark.parametrize("hits", [0, 255])
-@pytest.mark.parametrize("passes", [5, 255])
-def test_interrupt_at_any_moment_without_a_trace(hits: int, passes: int) -> None:
-    """Where nothing is written and no lock is taken, a lookup is counted once or not at all.
-
-    With 255 before it in a queue, it is also the one that adds them up.
-    """
-    asks: list[Callable[[BackendInstrumentation], Any]] = [
-        lambda backend: _single(backend, "new"),
-        lambda backend: _single(backend, "last"),
-    ]
-    for ask in asks:
-        moment, came = 0, True
-        while came:
-            backend = BackendInstrumentation(cache_maxsize=4)
-            backend.spans.next_look_ns = sys.maxsize
-            for number in range(passes - 1):
-                _single(backend, str(number))
-            _single(backend, "last")
-            for _ in range(hits):
-                _single(backend, "last")
-            with contextlib.suppress(KeyboardInterrupt), _InterruptAt(moment) as interrupt:
-                ask(backend)
-            came, moment = interrupt.came, moment + 1
-
-            assert PASSES[threading.get_ident()] == []
-            assert not backend.cache.shelf.under_way
-            before = hits + passes
-            assert before <= backend.stats.total_lookups <= before + 1
-            assert _single(backend, "new") == "NEW"
-            assert len(backend.cache) == 4
-            assert _in_another_thread(lambda backend=backend: backend.stats.total_lookups)  # type: ignore[misc]
-            stats, books = backend.stats, backend.ledger.books()
-            assert books.durations[_OP].count == stats.forward_passes
-        assert moment > 5
+def _check_cache(backend: BackendInstrumentation) -> None:
+    """Check that both bounds hold and that the bytes are those of the entries."""
+    cache = backend.cache
+    with cache.lock:  # a waiter may store at any moment
+        prompts = ["a", "b", "c", "d", "p", "p2", "other", "later", "later 2"]
+        values = {key: cache.get(key) for key in map(_key, prompts)}
+        kept = {key: value for key, value in values.items() if value is not MISS}
+        assert len(kept) == len(cache) <= _MAXSIZE
+        assert cache.nbytes == sum(size_of(kept[key]) + size_of_strings(key) for key in kept)
+        assert cache.max_bytes is None or cache.nbytes <= cache.max_bytes
 
 
-def _in_another_thread(function: Callable[[], Any]) -> Any:
-    """Give what it gives there, and fail where it has to wait for what this thread holds."""
-    given: list[Any] = []
-    thread = threading.Thread(target=lambda: given.append(function()), daemon=True)
-    thread.start()
-    thread.join(30)
-    assert given, "the other thread waits"
-    return given[0]
+def _check_counts(backend: BackendInstrumentation, least: int, most: int) -> None:
+    """Check that counts and records have all lookups but, at most, those that were interrupted."""
+    stats, snapshot = backend.stats, backend.ledger.snapshot()
+    total = sum(snapshot.series.values(), Counts())
+    assert least <= stats.total_lookups <= most
+    assert stats.cache_misses == total.forward_passes + total.forward_errors
+    assert 0 <= total.forward_passes - snapshot.durations[_OP].count <= most - least
+    if backend.trace.path is not None:
+        reader = TraceReader(backend.trace.path)
+        assert least <= len(list(reader)) <= most
+        assert reader.skipped == 0
+
+
+def _check_spans(spans: InMemorySpanExporter, least: int, most: int) -> None:
+    """Check that only interrupted lookups lack their spans, and that later ones are roots."""
+    ended = spans.get_finished_spans()
+    lookups = [span for span in ended if span.name == names.LOOKUP.name]
+    assert least <= len(lookups) <= most
+    batches = {one.context.span_id: one for one in ended if one.name == names.LOOKUP_BATCH.name}
+    later = Counter[str]()
+    for span in lookups:
+        digest = span.attributes[names.PROMPT_HASH.name]
+        if digest in (prompt_hash("later"), prompt_hash("later 2")):
+            later[digest] += 1
+            top = span if span.parent is None else batches[span.parent.span_id]
+            assert top.parent is None
+    assert later == {prompt_hash("later"): 2, prompt_hash("later 2"): 1}
+
+
+@pytest.fixture
+def interrupted() -> Iterator[Callable[[Callable[[], object]], bool]]:
+    """Call a function under a hail of SIGINT; return whether it was interrupted."""
+    armed, ended, main = [False], threading.Event(), threading.get_ident()
+
+    def handler(*_: object) -> None:
+        if armed[0]:
+            armed[0] = False
+            raise KeyboardInterrupt
+
+    def hail() -> None:
+        while not ended.wait(0.0003):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def call(function: Callable[[], object]) -> bool:
+        try:
+            try:
+                armed[0] = True
+                function()
+            finally:
+                armed[0] = False
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    before = signal.signal(signal.SIGINT, handler)
+    sender = threading.Thread(target=hail)
+    sender.start()
+    yield call
+    ended.set()
+    sender.join()
+    signal.signal(signal.SIGINT, before)
+
+
+@_ignored_in_finalisers
+@pytest.mark.usefixtures("fast_switching")
+def test_signals_among_lookups_of_many_threads(
+    backends: _Made, interrupted: Callable[[Callable[[], object]], bool], in_thread: InThread
+) -> None:
+    """Real signals in one thread cost no lookup of another, no bound and no span's parent."""
+    backend, stop, came, tried = backends.make(), threading.Event(), 0, 0
+
+    def work(me: int) -> int:
+        made = 0
+        while not stop.is_set():
+            prompts = [str(made % 7), str((made + me) % 11)]
+            values = backend.cached_batch(
+                _OP, _VIEW, prompts, _TOP_K, partial(map, prompts.__getitem__)
+            )
+            assert values == prompts
+            made += 2
+        return made
+
+    workers = [in_thread(lambda me=me: work(me)) for me in range(4)]  # type: ignore[misc]
+    while came < 100 and tried < 100_000:
+        tried += 1
+        key = _key(str(tried % 13))
+        came += interrupted(lambda key=key: backend.cached(*key, lambda: key[2]))  # type: ignore[misc]
+        assert len(backend.cache) <= _MAXSIZE
+        assert backend.cache.max_bytes is None or backend.cache.nbytes <= _MAX_BYTES
+        assert trace.get_current_span() is trace.INVALID_SPAN
+    stop.set()
+    made = sum(worker.result(_PATIENCE_S) for worker in workers)
+    backend.close()
+    assert came == 100
+    assert made + tried - came <= backend.stats.total_lookups <= made + tried
+    if backend.trace.path is not None:
+        reader = TraceReader(backend.trace.path)
+        assert made + tried - came <= len(list(reader)) <= made + tried
+        assert reader.skipped == 0
+
+
+@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.parametrize("max_bytes", [None, _MAX_BYTES])
+def test_interrupted_computes_while_others_store(
+    in_thread: InThread, max_bytes: int | None
+) -> None:
+    """They change neither the bound nor the bytes; each pass is kept or evicted."""
+    backend = BackendInstrumentation(cache_maxsize=_MAXSIZE, cache_max_bytes=max_bytes)
+    stop = threading.Event()
+
+    def store(me: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            backend.cached(*_key(f"{me} {number}"), lambda: "P")
+
+    workers = [in_thread(lambda me=me: store(me)) for me in range(3)]  # type: ignore[misc]
+    for _ in range(300):
+        with pytest.raises(KeyboardInterrupt):
+            backend.cached(*_key("p"), lambda: signal.raise_signal(signal.SIGINT))
+        assert len(backend.cache) <= _MAXSIZE
+    stop.set()
+    for worker in workers:
+        worker.result(_PATIENCE_S)
+    for prompt in "abcdabcd":
+        backend.cached(*_key(prompt), lambda: "P")
+    kept = [prompt for prompt in "abcd" if backend.cache.get(_key(prompt)) is not MISS]
+    assert len(kept) == len(backend.cache) == (_MAXSIZE if max_bytes is None else 3)
+    size = size_of("P") + size_of_strings(_key("a"))
+    assert backend.cache.nbytes == len(kept) * size
+    stats = backend.stats
+    assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
+    assert stats.cache_misses == stats.forward_passes + 300
+
+
+def test_interrupted_evictions_of_large_values(at_moment: AtMoment) -> None:
+    """After an interrupt at any moment of an eviction by bytes, values are stored and found."""
+    moment, came = 0, True
+    backend = BackendInstrumentation(cache_max_bytes=2000)
+    while came:
+        key = _key(f"large {moment}")
+        came = at_moment(
+            moment, _interrupt, lambda key=key: backend.cached(*key, lambda: "x" * 900)
+        )  # type: ignore[misc]
+        assert len(backend.cache) <= 2
+        moment += 1
+    assert moment > 10
+    for prompt in ("one", "two"):
+        assert backend.cached(*_key(prompt), lambda: "x" * 800) == "x" * 800
+        assert backend.cache.get(_key(prompt)) == "x" * 800
+    assert len(backend.cache) == 2
+    assert backend.cache.nbytes == sum(
+        size_of("x" * 800) + size_of_strings(_key(prompt)) for prompt in ("one", "two")
+    )
+
+
+def test_interrupted_leader(
+    in_thread: InThread, until_waiting: UntilWaiting, interrupt: Callable[[threading.Event], None]
+) -> None:
+    """Its interrupt is counted as an error, and one of its waiters takes over."""
+    backend, came_out = BackendInstrumentation(), threading.Event()
+
+    def compute() -> str:
+        waiters.extend(in_thread(lambda: backend.cached(*_key("p"), lambda: "P")) for _ in range(3))
+        until_waiting(backend, _key("p"), 3)
+        in_thread(lambda: interrupt(came_out))
+        assert not came_out.wait(_PATIENCE_S)
+        return "not reached"
+
+    waiters: list[Future[str]] = []
+    with pytest.raises(KeyboardInterrupt):
+        backend.cached(*_key("p"), compute)
+    came_out.set()
+    assert [waiter.result(_PATIENCE_S) for waiter in waiters] == ["P"] * 3
+    stats, total = backend.stats, sum(backend.ledger.snapshot().series.values(), Counts())
+    assert (stats.total_lookups, stats.forward_passes) == (4, 1)
+    assert total.errors == {"KeyboardInterrupt": 1}

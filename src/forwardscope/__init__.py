@@ -1,4 +1,4 @@
-"""forwardscope: one forward pass should be paid for once, and every one of them seen."""
+"""forwardscope: a cache of forward passes, with a trace, spans and metrics of all lookups."""
 
 from forwardscope.core.cache import MISS, ForwardCache
 from forwardscope.core.stats import BackendStats

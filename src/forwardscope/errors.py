@@ -1,9 +1,9 @@
 """Every error that forwardscope raises on purpose, in one tree.
 
 Two branches matter to a caller. A `UserError` is a mistake that the user can
-mend; the command line prints its one sentence and exits with 2. A
-`ScoringError` is a question that the model could not answer; inside a suite it
-makes that probe an ERROR and the suite goes on.
+correct; the command line prints its one sentence and exits with 2. A
+`ScoringError` is an input that the model cannot score; inside a suite it gives
+that probe the verdict ERROR and the suite continues.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ForwardscopeError(Exception):
 
 
 class UserError(ForwardscopeError):
-    """A mistake that the user can mend; the message says how, in one sentence."""
+    """A mistake that the user can correct; the message says how, in one sentence."""
 
 
 class SpecError(UserError):
-    """A suite file that is missing, malformed or asks for something unknown."""
+    """A suite file that is missing, malformed or contains something unknown."""
 
 
 class ModelError(UserError):
@@ -46,7 +46,7 @@ class AdapterError(UserError):
 
 
 class OutputError(UserError):
-    """A file that forwardscope was asked to write and cannot."""
+    """An output file that cannot be written."""
 
 
 class MissingExtraError(UserError):
@@ -59,7 +59,7 @@ class MissingExtraError(UserError):
 
 
 class ScoringError(ForwardscopeError):
-    """A question that the model cannot answer."""
+    """An input that the model cannot score."""
 
 
 class PromptError(ScoringError, ValueError):
@@ -70,8 +70,8 @@ class NonFiniteError(ScoringError, ArithmeticError):
     """The model gave NaN or infinite logits for a prompt.
 
     Attributes:
-        view_id: The view that was asked.
-        prompt_hash: The prompt's hash as traces have it; never its text.
+        view_id: Id of the view that computed the logits.
+        prompt_hash: Hash of the prompt, as in trace records; never its text.
     """
 
     def __init__(self, view_id: str, prompt_hash: str) -> None:
@@ -88,7 +88,7 @@ class ProbeError(ForwardscopeError):
 
 
 class DivergenceError(ProbeError):
-    """Two distributions between which no divergence is defined."""
+    """Two distributions whose divergence is not defined."""
 
 
 class ViewError(ForwardscopeError, RuntimeError):

@@ -1,38 +1,32 @@
-"""The one door for a backend: cache, ledger, trace and spans behind `cached` and `cached_batch`.
+"""A backend's lookups: cached, counted, traced and shown as spans, behind two methods.
 
-Every scoring method of a view is three lines of glue around one of the two:
+A scoring method of a view is three lines around one of them:
 
     def next_token_dist(self, prompt, *, top_k=256):
         return self._instrumentation.cached(
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
 
-A lookup must not pay for calls between modules: the quick ways of a hit, of a batch of hits and
-of a miss that nobody else asks for stand here whole, beside the general ones. What a lookup
-leaves behind is in records.py.
+A lookup goes through memory, claim, compute, store and record, in this order.
+What it leaves behind is in recorder.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from os import PathLike
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from forwardscope.core.batch import BatchCall
-from forwardscope.core.cache import MISS, DisabledCache, Entry, ForwardCache, Shelf, new_entry
+from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
-from forwardscope.core.flight import (
-    PASSES,
-    ForwardPass,
-    forget_threads_in_children,
-)
-from forwardscope.core.keys import LookupKey
+from forwardscope.core.keys import LookupKey, question_of
 from forwardscope.core.ledger import Ledger
-from forwardscope.core.series import QUEUED
-from forwardscope.records import Records, question_of
-from forwardscope.telemetry.spans import DEFAULT_BUDGET, LookupSpans
+from forwardscope.core.single_flight import Flight, SingleFlight
+from forwardscope.core.stats import LiveStats
+from forwardscope.recorder import Outcome, Recorder, misses_of
+from forwardscope.telemetry.spans import DEFAULT_BUDGET, CallSpans, LookupSpans
 from forwardscope.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -42,24 +36,22 @@ __all__ = ["BackendInstrumentation"]
 
 T = TypeVar("T")
 
-_QUEUED_PASSES = 2 * QUEUED  # each is two numbers
-
 
 class BackendInstrumentation:
-    """What a backend owns to have its lookups cached, counted, traced and seen as spans.
+    """What a backend owns to have its lookups cached, counted, traced and shown as spans.
 
-    Safe under threads. Computes run outside every lock; two threads that miss
-    the same key pay one forward pass between them.
+    Safe under threads. Computes run outside every lock; threads that miss the
+    same key pay one forward pass between them.
 
     Args:
         cache_maxsize: The most entries to keep.
         trace_path: JSONL file to append one record a lookup to, or None.
         cache_max_bytes: The most bytes to keep, or None for no bound.
-        name: Which backend this is, where several are looked at together.
+        name: Which backend this is, where several are shown together.
         tracer_provider: Where spans go; None means the global provider, and
             where none is set there are no spans.
         span_budget: Hit spans from one `set_current_probe` to the next; None
-            for no limit. Misses and forward passes are always spans.
+            for no limit. Misses and forward calls always have spans.
         cache_enabled: False keeps nothing between calls; lookups are counted
             and traced all the same.
         clock: Where times come from; a test may bring its own.
@@ -70,13 +62,13 @@ class BackendInstrumentation:
 
     Attributes:
         cache: The forward cache.
+        flights: The forward calls in flight.
         ledger: The counts behind everything, by series.
-        stats: One live object with the totals of the moment it is read.
-        trace: The trace writer. Another can be assigned; the one that it
-            replaces is its maker's to close.
-        spans: The spans of lookups and what became of them. Lookups hang under
-            the span that is current where they are made; in a thread without
-            one, under what was current at `set_current_probe`.
+        stats: One live object with the totals of the moment at which it is read.
+        stopping: Whether a stop was requested.
+        spans: The spans of lookups and what became of them. Their parent is the
+            span that is current where the lookup is made; in a thread without
+            one, the span that was current at `set_current_probe`.
     """
 
     def __init__(
@@ -95,46 +87,58 @@ class BackendInstrumentation:
         self.name = name
         self.cache = make_cache(cache_maxsize, max_bytes=cache_max_bytes)
         self.ledger = Ledger()
-        self.stats = self.ledger.live_stats()
+        self.stats = LiveStats(self.ledger.totals)
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
-        self._records = Records(self.ledger, self.spans, TraceWriter(trace_path), clock)
-        self._clock = clock
+        self.flights = SingleFlight(self.cache)
+        self._recorder = Recorder(self.ledger, self.spans, TraceWriter(trace_path), clock)
         self._now = clock.perf_counter_ns
-        forget_threads_in_children()
+        self.stopping = False
 
     @property
     def trace(self) -> TraceWriter:
-        """The trace writer; see the class."""
-        return self._records.trace
+        """The trace writer. Another can be assigned; its maker closes the one that it replaces."""
+        return self._recorder.trace
 
     @trace.setter
     def trace(self, writer: TraceWriter) -> None:
-        self._records.trace = writer
+        self._recorder.trace = writer
 
     def set_current_probe(self, name: str | None) -> None:
         """Label the lookups of all threads from now on; None means outside any probe.
 
         It also begins a new budget of hit spans.
         """
-        self._records.set_probe(name)
-        self.spans.probe_began(inside=name is not None)
+        self.spans.probe_began()
+        self._recorder.set_probe(name)
 
     def set_run_id(self, run_id: str | None) -> None:
         """Mark the trace records of all threads from now on with a run's id."""
-        self._records.set_run_id(run_id)
+        self._recorder.run_id = run_id
 
-    def report_tokens(self, tokens: Sequence[int], reused: Sequence[int] = ()) -> None:
-        """Tell, from inside a compute, how many tokens each of its prompts has.
+    def report_tokens(self, tokens: Iterable[Any], reused: Iterable[Any] | None = None) -> None:
+        """Report, from inside a compute, how many tokens each of its prompts has.
 
-        The counts go to the records of this thread's innermost forward pass,
-        in the order of its prompts. Outside any pass nothing happens.
+        The counts belong to this thread's innermost forward call, in the order of
+        its prompts. Outside any call nothing happens. What cannot be read as
+        counts is ignored.
 
         Args:
-            tokens: Of each prompt.
+            tokens: Of each prompt: a sequence, an array or a tensor of integers.
             reused: How many of these need not be computed, an earlier prompt
-                having begun with the same; may be filled until the compute returns.
+                having begun with the same; read when the compute has returned.
         """
-        ForwardPass.tell(tokens, reused)
+        flight = Flight.current()
+        if flight is not None:
+            flight.tokens, flight.reused = tokens, reused
+
+    def request_stop(self) -> None:
+        """Stop before the next forward call, in whatever thread that would be.
+
+        A lookup that would compute raises KeyboardInterrupt instead, and is not
+        counted; hits are still answered. For programs that turn a signal into an
+        orderly stop.
+        """
+        self.stopping = True
 
     def close(self) -> None:
         """End all spans and close the trace; may be called twice.
@@ -146,21 +150,24 @@ class BackendInstrumentation:
         self.trace.close()
 
     def cached(self, op: str, view_id: str, prompt: str, top_k: int, compute: Callable[[], T]) -> T:
-        """Answer one question from the cache, or with one forward pass.
+        """Answer one lookup from the cache, or with one forward pass.
 
         A thread that misses a key which another is computing waits for it. If
         that pass fails, its error goes to its own caller and one waiter takes
-        over. A thread that is itself inside a compute never waits.
+        over. A thread that is itself inside a compute never waits. A compute
+        that hands work to another thread and waits for that thread must not
+        look up its own key there.
 
         Args:
-            op: What is asked.
-            view_id: The view that is asked.
+            op: What is computed.
+            view_id: The view that computes it.
             prompt: The whole prompt; part of the key.
             top_k: Part of the key; 0 where an op has none.
-            compute: Runs the forward pass.
+            compute: Runs the forward pass, in a copy of the caller's context
+                (contextvars).
 
         Returns:
-            The stored value, or what `compute` gave.
+            The stored value, or what `compute` returned.
 
         Raises:
             BaseException: Whatever `compute` raised, unchanged; nothing is
@@ -168,27 +175,28 @@ class BackendInstrumentation:
         """
         start = self._now()
         key = (op, view_id, prompt, top_k)
-        # No lock: each step is one for Python as well, and a thread that is switched off
-        # between two of them keeps no other waiting.
-        entries = self.cache.shelf.entries
-        entry = entries.get(key)
-        if entry is None:
-            return self._miss(key, start, compute)
-        try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
-            entries.move_to_end(key)
-        except KeyError:  # evicted since we looked; it is a hit all the same
-            pass
-        records, kind = self._records, entry.kind
-        if kind is None or kind.home is not records.kinds:
-            kind = entry.kind = records.kind_of(op, view_id, top_k)
-        end = self._now()
-        hits = kind.hits
-        hits.append(end - start)
-        if not len(hits) % QUEUED:
-            self.ledger.relieve(kind.series)
-        if records.traced or self.spans.active:
-            records.show_hit(key, entry, kind, start, end)
-        return entry.value  # type: ignore[no-any-return]
+        entry = self.cache.find(key)
+        if entry is not None:
+            wall = self._now() - start
+            self._recorder.record((Outcome(key, entry.origin, "hit", start, wall),), wall)
+            return entry.value  # type: ignore[no-any-return]
+        spans = self._call_spans(start)
+        while True:
+            flight = Flight(self.cache.generation)
+            with flight.lock:  # in flight until this block ends, however it ends
+                found = self.flights.claim(key, flight)
+                if found is None:
+                    try:
+                        self._lead(flight, (key,), spans, lambda: (compute(),))
+                    finally:
+                        self._record(misses_of(flight), start, spans, flight.error)
+                    return flight.entries[key].value  # type: ignore[no-any-return]
+            entry = found if isinstance(found, Entry) else found.wait(key)
+            if entry is not None:
+                result: Literal["hit", "coalesced"] = "hit" if entry is found else "coalesced"
+                wall = self._now() - start
+                self._recorder.record((Outcome(key, entry.origin, result, start, wall),), wall)
+                return entry.value  # type: ignore[no-any-return]
 
     def cached_batch(
         self,
@@ -198,14 +206,14 @@ class BackendInstrumentation:
         top_k: int,
         compute_misses: Callable[[list[int]], Sequence[T]],
     ) -> list[T]:
-        """Answer several questions of one view, with one forward batch for the misses.
+        """Answer several lookups of one view, with one forward batch for the misses.
 
         Hits never enter the batch, and equal prompts are computed once. What
         this call leads is computed before it waits for other threads.
 
         Args:
-            op: What is asked.
-            view_id: The view that is asked.
+            op: What is computed.
+            view_id: The view that computes it.
             prompts: The whole prompts.
             top_k: Part of each key; 0 where an op has none.
             compute_misses: Gets the indices of the prompts to compute, in
@@ -218,169 +226,134 @@ class BackendInstrumentation:
 
         Raises:
             RuntimeError: `compute_misses` returned another number of values
-                than it was asked for.
+                than it was called for.
             BaseException: Whatever `compute_misses` raised, unchanged. None of
                 the batch is stored then.
         """
         start = self._now()
-        self.spans.look(start)
-        if not self.spans.active:
-            entries = self._all_stored(op, view_id, prompts, top_k, start)
-            if entries is not None:
-                return [entry.value for entry in entries]
         keys = [(op, view_id, prompt, top_k) for prompt in prompts]
-        span = self.spans.batch(op, view_id, top_k, start) if self.spans.active else None
-
-        def forward(indices: list[int]) -> ForwardPass:
-            if span is None:
-                return ForwardPass(self._clock, len(indices))
-            return span.forward([question_of(keys[index]) for index in indices])
-
-        call = BatchCall(keys, self.cache, self._clock, forward)
+        first = {key: index for index, key in reversed([*enumerate(keys)])}
+        entries = self.cache.find_all(keys)
+        share = (self._now() - start) // max(1, len(keys))
+        spans = self._call_spans(start, (op, view_id, top_k))
+        flights: list[Flight] = []
+        own: dict[LookupKey, Outcome] = {}  # of the prompts that were computed or waited for
         error: str | None = None
         try:
-            return call.answer(compute_misses)
+            while missing := sorted(first.keys() - entries.keys(), key=first.__getitem__):
+                flight = Flight(self.cache.generation)
+                with flight.lock:  # in flight until this block ends, however it ends
+                    found = {key: self.flights.claim(key, flight) for key in missing}
+                    if led := [key for key in missing if found[key] is None]:
+                        flights.append(flight)
+                        compute = partial(_values, compute_misses, [first[key] for key in led])
+                        self._lead(flight, led, spans, compute)
+                        entries |= flight.entries
+                for key, one in found.items():
+                    if isinstance(one, Flight):
+                        began, entry = self._now(), one.wait(key)
+                        if entry is not None:
+                            entries[key], wall = entry, self._now() - began
+                            own[key] = Outcome(key, entry.origin, "coalesced", began, wall)
+                    elif one is not None:
+                        entries[key] = one
+            return [entries[key].value for key in keys]
         except BaseException as raised:
             error = type(raised).__name__
             raise
         finally:
-            self._records.batch((op, view_id), call, start, span, error)
-
-    # -- the quick ways -----------------------------------------------------------------
-
-    def _all_stored(
-        self, op: str, view_id: str, prompts: Sequence[str], top_k: int, start: int
-    ) -> list[Entry] | None:
-        """Look up all prompts and count them in one step, or return None where one is missing."""
-        found, shelf = [], self.cache.shelf
-        for prompt in prompts:
-            key = (op, view_id, prompt, top_k)
-            entry = shelf.entries.get(key)
-            if entry is None:
-                return None
-            try:  # noqa: SIM105 - where nothing is raised, this alone costs nothing
-                shelf.entries.move_to_end(key)
-            except KeyError:  # evicted since we looked; it is a hit all the same
-                pass
-            found.append(entry)
-        with self.ledger.lock:
-            kind = self._records.kind_of(op, view_id, top_k)
-            spent = self._now() - start
-            counts = kind.series.counts
-            counts.hits += len(found)
-            counts.scoring_ns += spent
-        if self._records.traced and found:
-            self._records.write_hits((op, view_id, "", top_k), prompts, found, kind, spent)
-        return found
-
-    def _miss(  # noqa: C901 - whole on purpose, as the module's docstring says
-        self, key: LookupKey, start: int, compute: Callable[[], T]
-    ) -> T:
-        """Lead a pass that nobody else asks for; any other miss goes on in `_miss_beside`."""
-        cache, now, entry, begun = self.cache, self._now, Entry(), 0
-        entry.value, shelf = MISS, cache.shelf  # as `new_entry` makes one
-        entry.size = entry.joined = entry.told = entry.kind = entry.shown = None
-        under_way, passes = shelf.under_way, PASSES[get_ident()]
-        try:
-            alone = under_way.setdefault(key, entry) is entry and key not in shelf.entries
-            if not alone or start >= self.spans.next_look_ns:
-                shelf.release(key, entry)
-                return self._miss_beside(key, start, compute)
-            passes.append(entry)
-            begun = now()
-            value = compute()
-            done = now()
-            del passes[-1]
-            entry.value = value
-            records, (op, view_id, _, top_k) = self._records, key
-            kind = entry.kind = records.kinds.get((op, view_id, top_k))
-            if kind is None or entry.told is not None or records.traced:
-                forward, begun = ForwardPass.over(begun, done, entry.told), 0
-                entry.told = None
-                records.miss(key, start, forward)
-            else:
-                paid = kind.passes
-                paid += (done - start, done - begun)
-                begun = 0
-                if not len(paid) % _QUEUED_PASSES:
-                    self.ledger.relieve(kind.series)
-            if cache.plain and shelf.entries.setdefault(key, entry) is entry:
-                if next(shelf.added) >= cache.maxsize:  # as `store` does
-                    shelf.entries.popitem(False)
-            else:
-                cache.store(shelf, key, entry)
-        except BaseException as error:
-            # no call before which an interrupt could come; what follows is as `release` does
-            if passes[-1:] == [entry]:
-                del passes[-1]
-            if key in under_way and under_way[key] is entry:
-                del under_way[key]
-            if entry.joined is not None:
-                entry.joined.release()
-            self._failed(shelf, key, entry, start, begun, error)
-            raise
-        del under_way[key]  # likewise
-        if entry.joined is not None:
-            entry.joined.release()
-        return value
-
-    def _failed(
-        self,
-        shelf: Shelf,
-        key: LookupKey,
-        entry: Entry,
-        start: int,
-        begun: int,
-        error: BaseException,
-    ) -> None:
-        if begun:  # it has not been counted
-            forward = ForwardPass.over(begun, self._now(), entry.told, type(error).__name__)
-            self._records.miss(key, start, forward)
-        if isinstance(error, KeyboardInterrupt):
-            self.cache.mend(shelf)
-
-    # -- the general way of a miss ------------------------------------------------------
-
-    def _miss_beside(self, key: LookupKey, start: int, compute: Callable[[], T]) -> T:
-        """Answer where others ask for the same, inside a pass or outside, or in spans."""
-        self.spans.look(start)
-        value: Any = MISS
-        passes = PASSES[get_ident()]
-        depth = len(passes)
-        while value is MISS:
-            shelf, entry = self.cache.shelf, new_entry()
-            try:
-                other = shelf.under_way.setdefault(key, entry)
-                kept = shelf.entries.get(key)  # it may be stored between our look and our claim
-                if kept is None and (other is entry or depth):
-                    return self._lead(shelf, key, entry, start, compute)
-            finally:
-                del passes[depth:]  # where an interrupt kept a pass from taking its mark away
-                try:
-                    shelf.release(key, entry)
-                except KeyboardInterrupt:
-                    shelf.release(key, entry)
-                    raise
-            if kept is not None:
-                shelf.refresh(key)
-                self._records.answered(key, start, "hit")
-                return kept.value  # type: ignore[no-any-return]
-            value = self.cache.wait(shelf, key, other)
-        self._records.answered(key, start, "coalesced")
-        return value  # type: ignore[no-any-return]
+            for flight in flights:
+                own |= {one.key: one for one in misses_of(flight, batch=True)}
+            sizes = [len(flight.keys) for flight in flights if flight.start_ns]
+            outcomes = list(_in_order(keys, entries, own, start, share))
+            self._record(outcomes, start, spans, error, sizes)
 
     def _lead(
-        self, shelf: Shelf, key: LookupKey, entry: Entry, start: int, compute: Callable[[], T]
-    ) -> T:
-        if self.spans.active:
-            forward: ForwardPass = self.spans.forward(question_of(key), start)
-        else:
-            forward = ForwardPass(self._clock)
+        self,
+        flight: Flight,
+        keys: Sequence[LookupKey],
+        spans: CallSpans | None,
+        compute: Callable[[], Sequence[Any]],
+    ) -> None:
+        """Make one forward call for the keys that this thread has claimed; store the values."""
+        flight.keys, span = keys, None
         try:
-            with forward:
-                value = compute()
-            entry.value = value
+            if self.stopping:
+                raise KeyboardInterrupt
+            if self._recorder.shows:
+                flight.origins = [question_of(key) for key in keys]
+            else:
+                flight.origins = [None] * len(keys)
+            if spans is not None:
+                span = spans.forward(flight)
+                compute = span.wrap(compute)
+            flight.start_ns = self._now()
+            try:
+                values = flight.run(compute)
+            finally:
+                flight.end_ns = self._now()
+            if len(values) != len(keys):
+                raise RuntimeError(
+                    f"compute_misses returned {len(values)} values for {len(keys)} prompts"
+                )
+            for key, value, origin in zip(keys, values, flight.origins, strict=True):
+                self.flights.land(key, flight, value, origin)
+        except BaseException as raised:
+            flight.error = type(raised).__name__
+            self.flights.release(flight)
+            raise
         finally:
-            self._records.miss(key, start, forward)
-        self.cache.store(shelf, key, entry)
-        return value
+            if span is not None:
+                span.end(flight)
+
+    def _call_spans(
+        self, start: int, batch: tuple[str, str, int] | None = None
+    ) -> CallSpans | None:
+        """Return the live spans of a call that began at `start`; None without a tracer."""
+        self.spans.look(start)
+        if not self.spans.active:
+            return None
+        return self.spans.call(self._recorder.parent(), start, batch)
+
+    def _record(
+        self,
+        outcomes: Sequence[Outcome],
+        start: int,
+        spans: CallSpans | None,
+        error: str | None,
+        batches: Sequence[int] = (),
+    ) -> None:
+        """Record the outcomes of a call that made a forward call, or tried to."""
+        end = self._now()
+        if outcomes:
+            self._recorder.record(outcomes, end - start, batches, spans)
+        if spans is not None:
+            spans.end(outcomes, error, end)
+
+
+def _values(compute_misses: Callable[[list[int]], Iterable[T]], indices: list[int]) -> list[T]:
+    """Return the computed values; a generator does its work in here, as part of the call."""
+    return list(compute_misses(indices))
+
+
+def _in_order(
+    keys: Sequence[LookupKey],
+    entries: Mapping[LookupKey, Entry],
+    own: dict[LookupKey, Outcome],
+    start: int,
+    share: int,
+) -> Iterator[Outcome]:
+    """Yield the outcome of each lookup of a batch, in order; also after a failure.
+
+    A repeated prompt is a hit where the first was one, and else coalesced: the
+    first paid for its forward pass. A lookup that was still waiting when the call
+    failed has none.
+    """
+    yielded: set[LookupKey] = set()
+    for index, key in enumerate(keys):
+        if key in own and key not in yielded:
+            yielded.add(key)
+            yield own[key]
+        elif key in entries:
+            result: Literal["hit", "coalesced"] = "coalesced" if key in own else "hit"
+            yield Outcome(key, entries[key].origin, result, start + index * share, share)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from forwardscope import TraceEvent
+from forwardscope.trace.writer import line_of
 
 MakeEvent = Callable[..., TraceEvent]
 
@@ -39,7 +40,7 @@ def trace_file(tmp_path: Path) -> Callable[..., Path]:
 
     def write(*events: TraceEvent, name: str = "trace.jsonl") -> Path:
         path = tmp_path / name
-        path.write_bytes(b"".join(one.to_line() for one in events))
+        path.write_bytes(b"".join(line_of(one) for one in events))
         return path
 
     return write

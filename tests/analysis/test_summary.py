@@ -71,7 +71,7 @@ def test_it_is_what_the_ledger_counted(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         backend.cached("op", "base", "c", 8, lambda: 1 // 0)
     backend.close()
-    counted = backend.ledger.snapshot()
+    counted = backend.ledger.snapshot().series
     summed = summarize(TraceReader(path)).series
     assert list(summed) == list(counted)
     for key, counts in summed.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,9 @@ probes:
 """
 
 
+_PATIENCE_S = 60.0
+
+
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call a command; whatever it raises beyond an exit status is raised on."""
@@ -53,7 +58,23 @@ def suite_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
+def terminate() -> Callable[[BackendInstrumentation], None]:
+    """Send SIGTERM to this process and return when a stop has been requested."""
+
+    def terminate(instrumentation: BackendInstrumentation) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not instrumentation.stopping:
+            assert time.monotonic() < deadline, "no stop was requested"
+            time.sleep(0.001)
+
+    return terminate
+
+
+@pytest.fixture
+def loaded(
+    monkeypatch: pytest.MonkeyPatch, terminate: Callable[[BackendInstrumentation], None]
+) -> list[ScriptedBackend]:
     """Load scripted models from now on; the list has each that was loaded."""
     backends: list[ScriptedBackend] = []
 
@@ -63,7 +84,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
         if prompt == "interrupt":
             raise KeyboardInterrupt
         if prompt == "terminate":
-            signal.raise_signal(signal.SIGTERM)
+            terminate(backends[-1].instrumentation)
         return pseudo_random_logits(view, prompt)
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:

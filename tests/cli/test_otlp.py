@@ -1,194 +1,208 @@
-"""The pipeline that exports spans: each of them is exported or counted as dropped."""
+"""Exporters to OTLP receivers: where they send, and why they fail."""
 
 from __future__ import annotations
 
 import logging
+import ssl
+import subprocess
+import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
+from itertools import pairwise
+from socket import socket
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.trace import SpanContext, TraceFlags
 
-from forwardscope.cli import otlp
-from forwardscope.cli.otlp import SpanPipeline, make_exporter, make_provider
+from forwardscope.cli.otlp import connection_error, make_exporter, make_provider, root_cause
 from forwardscope.cli.targets import OtlpTarget
 
-_PATIENCE_S = 60.0
+pytestmark = pytest.mark.timeout(120)
+
+_SPAN = ReadableSpan(
+    "span",
+    context=SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(1)),
+    start_time=1,
+    end_time=2,
+)
 
 
-class Receiver(SpanExporter):
-    """Keeps what is exported; `answer` decides what comes of each batch."""
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an exporter give up within a second, and go through no proxy."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("no_proxy", "*")
 
-    def __init__(self, answer: Callable[[], SpanExportResult]) -> None:
-        self.names: list[str] = []
-        self.largest = 0
-        self.shut_down = 0
-        self._answer = answer
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.largest = max(self.largest, len(spans))
-        result = self._answer()
-        self.names += [span.name for span in spans]
-        return result
+@contextmanager
+def answering(*statuses: int) -> Iterator[tuple[str, list[str]]]:
+    """Serve HTTP with one status after the other; give the address and the paths of requests."""
+    rest, paths = iter(statuses), list[str]()
 
-    def shutdown(self) -> None:
-        self.shut_down += 1
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            paths.append(self.path)
+            self.send_response(next(rest))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", paths
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
-def make(request: pytest.FixtureRequest) -> Iterator[Callable[[Receiver], SpanPipeline]]:
-    """Make pipelines that are closed at the end."""
-    made: list[SpanPipeline] = []
-
-    def pipeline(receiver: Receiver) -> SpanPipeline:
-        made.append(SpanPipeline(receiver))
-        return made[-1]
-
-    yield pipeline
-    for one in made:
-        one.close(0.0)
+def refused() -> Iterator[str]:
+    """An address where nothing listens."""
+    with socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
-def end_spans(pipeline: SpanPipeline, *names: str) -> None:
-    """Start and end spans through a provider of the program's."""
-    tracer = make_provider(pipeline).get_tracer("test")
-    for name in names:
-        tracer.start_span(name).end()
+def send_to(url: str, protocol: str = "http/protobuf") -> str | None:
+    """Send a span; return why it was not delivered."""
+    exporter = make_exporter(OtlpTarget(url, protocol, asked=True))
+    try:
+        return exporter.send([_SPAN])
+    finally:
+        exporter.shutdown()
 
 
-def test_all_are_exported_in_order(make: Callable[[Receiver], SpanPipeline]) -> None:
-    """After close each span is with the receiver once, and counted by its name."""
-    receiver = Receiver(lambda: SpanExportResult.SUCCESS)
-    pipeline = make(receiver)
-    asked = [f"span {number % 3}" for number in range(1500)]
-    end_spans(pipeline, *asked)
-    pipeline.close(_PATIENCE_S)
-    assert receiver.names == asked
-    assert receiver.largest <= 512
-    assert pipeline.outcomes() == Counter({(name, "exported"): 500 for name in set(asked)})
-    assert receiver.shut_down == 1
+@pytest.mark.parametrize("suffix", ["", "/", "/v1/traces"])
+def test_http_gets_the_path_of_traces(suffix: str) -> None:
+    """Whether the user wrote it or not, it is there once."""
+    with answering(200) as (url, paths):
+        assert send_to(url + suffix) is None
+    assert paths == ["/v1/traces"]
 
 
-def test_refused_batches_are_dropped(make: Callable[[Receiver], SpanPipeline]) -> None:
-    """A batch that the receiver does not take is counted, and the next one is tried."""
-    answers = iter([SpanExportResult.FAILURE, SpanExportResult.SUCCESS])
-    pipeline = make(Receiver(lambda: next(answers)))
-    end_spans(pipeline, *["first"] * 512, *["second"] * 10)
-    pipeline.close(_PATIENCE_S)
-    assert pipeline.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 10}
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_refusal_is_named_by_its_status(status: int) -> None:
+    """The reason is the receiver's status and phrase."""
+    with answering(status) as (url, _):
+        reason = send_to(url)
+    assert reason is not None
+    assert reason.startswith(f"HTTP {status}: ")
+    assert len(reason) > len("HTTP 400: ")
 
 
-def test_an_exporter_that_raises_loses_its_batch_alone(
-    make: Callable[[Receiver], SpanPipeline],
+def test_a_success_after_a_failure_is_a_success() -> None:
+    """A later batch that arrives has no reason, and neither has its exporter."""
+    with answering(400, 200) as (url, _):
+        exporter = make_exporter(OtlpTarget(url, "http/protobuf", asked=True))
+        assert exporter.send([_SPAN]) == "HTTP 400: Bad Request"
+        assert exporter.send([_SPAN]) is None
+        assert exporter.last_error() is None
+        exporter.shutdown()
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_refused_connection_is_named(refused: str, protocol: str) -> None:
+    """The reason is the system's, without addresses and object names around it."""
+    assert send_to(f"http://{refused}", protocol) == "Connection refused"
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_an_unknown_host_is_named(protocol: str) -> None:
+    """The reason is that of the lookup of its name."""
+    reason = send_to("http://no-such-host.invalid:4317", protocol)
+    assert reason is not None
+    assert "name" in reason.lower()
+
+
+def test_a_receiver_without_tls_is_named() -> None:
+    """The reason is the TLS error."""
+    with answering() as (url, _):
+        reason = send_to(url.replace("http://", "https://"))
+    assert reason is not None
+    assert reason.startswith("[SSL")
+
+
+def test_a_grpc_failure_without_a_known_reason_is_plain() -> None:
+    """Where a connection is taken and the call fails, the reason says no more than that."""
+    with answering() as (url, _):
+        assert send_to(url, "grpc") == "not delivered"
+
+
+@pytest.mark.skipif(
+    version("opentelemetry-sdk").startswith("1.30."), reason="SDK 1.30 has no such variable"
+)
+def test_a_credential_provider_keeps_its_session(
+    monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
-    """The error is counted and kept for the report; the thread goes on."""
-    answers = iter([RuntimeError("gone"), None])
-
-    def answer() -> SpanExportResult:
-        error = next(answers)
-        if error is not None:
-            raise error
-        return SpanExportResult.SUCCESS
-
-    pipeline = make(Receiver(answer))
-    end_spans(pipeline, *["first"] * 512, "second")
-    pipeline.close(_PATIENCE_S)
-    assert pipeline.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 1}
-    assert pipeline.failure == "RuntimeError: gone"
+    """The SDK loads it, here without success, and its session is not replaced."""
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "unknown")
+    with pytest.raises(RuntimeError, match="'unknown' not found in entry point"):
+        send_to(f"http://{refused}")
 
 
-def test_a_receiver_that_hangs_costs_no_more_than_the_time_given(
-    make: Callable[[Receiver], SpanPipeline],
+@pytest.mark.parametrize("url", ["unix:///run/otel.sock", "localhost:4317", "http://host"])
+def test_an_address_without_host_or_port_is_not_tried(url: str) -> None:
+    """There is nothing to connect to, and so no reason."""
+    assert connection_error(url) is None
+
+
+def _chained(*errors: Exception) -> Exception:
+    for outer, inner in pairwise(errors):
+        outer.__cause__ = inner
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("gone"), "RuntimeError: gone"),
+        (_chained(ValueError("outer"), OSError(111, "Connection refused")), "Connection refused"),
+        (TimeoutError("timed out"), "timed out"),
+        (ConnectionError(), "ConnectionError"),
+        (ssl.SSLError(1, "two\nlines"), "two lines"),
+        (RuntimeError("x" * 1000), f"RuntimeError: {'x' * 146}"),
+    ],
+)
+def test_the_cause_is_the_innermost_error(error: Exception, reason: str) -> None:
+    """It is one line of bounded length; the class is named where the text alone says little."""
+    assert root_cause(error) == reason
+
+
+_PROGRAM = """
+import sys
+from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.span_delivery import SpanDelivery
+from forwardscope.cli.targets import OtlpTarget
+
+delivery = SpanDelivery(make_exporter(OtlpTarget(sys.argv[1], sys.argv[2], asked=True)))
+make_provider(delivery).get_tracer("test").start_span("span").end()
+delivery.close(10.0)
+print(delivery.failure)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_terminal_has_no_line_of_the_sdk(refused: str, protocol: str) -> None:
+    """What the SDK logs of a failure stays off stderr in a program that configures no logging."""
+    command = [sys.executable, "-c", _PROGRAM, f"http://{refused}", protocol]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert (ran.stdout, ran.stderr) == ("Connection refused\n", "")
+
+
+def test_logging_that_is_configured_gets_the_lines(
+    refused: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is under way or queued is dropped; an answer that comes later changes nothing."""
-    asked, go_on = threading.Event(), threading.Event()
-
-    def hang() -> SpanExportResult:
-        asked.set()
-        assert go_on.wait(_PATIENCE_S)
-        return SpanExportResult.SUCCESS
-
-    pipeline = make(Receiver(hang))
-    end_spans(pipeline, *["span"] * 600)
-    assert asked.wait(_PATIENCE_S)
-    pipeline.close(0.0)
-    expected = {("span", "dropped"): 600}
-    assert pipeline.outcomes() == expected
-    go_on.set()
-    pipeline._thread.join(_PATIENCE_S)
-    assert pipeline.outcomes() == expected
-
-
-def test_a_full_queue_drops_and_never_waits(
-    make: Callable[[Receiver], SpanPipeline], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With nobody taking spans, the queue holds its bound and the rest is counted."""
-    monkeypatch.setattr(otlp, "_CAPACITY", 100)
-    asked, go_on = threading.Event(), threading.Event()
-
-    def hang() -> SpanExportResult:
-        asked.set()
-        assert go_on.wait(_PATIENCE_S)
-        return SpanExportResult.SUCCESS
-
-    pipeline = make(Receiver(hang))
-    end_spans(pipeline, "first")
-    assert asked.wait(_PATIENCE_S)
-    end_spans(pipeline, *["span"] * 130)
-    assert pipeline.outcomes()["span", "dropped"] == 30
-    assert pipeline.outcomes()["span", "pending"] == 100
-    go_on.set()
-    pipeline.close(_PATIENCE_S)
-    assert pipeline.outcomes() == {
-        ("first", "exported"): 1,
-        ("span", "exported"): 100,
-        ("span", "dropped"): 30,
-    }
-
-
-def test_a_span_that_ends_after_close_is_dropped(
-    make: Callable[[Receiver], SpanPipeline],
-) -> None:
-    """Nobody will export it."""
-    pipeline = make(Receiver(lambda: SpanExportResult.SUCCESS))
-    pipeline.close(_PATIENCE_S)
-    end_spans(pipeline, "late")
-    assert pipeline.outcomes() == {("late", "dropped"): 1}
-    pipeline.wait_for_room()
-
-
-def test_what_the_exporter_logs_is_kept_off_the_terminal(
-    make: Callable[[Receiver], SpanPipeline], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A known reason is cut out of the sentence; logging is as before afterwards."""
-    logger = logging.getLogger("opentelemetry.exporter")
-
-    def refuse() -> SpanExportResult:
-        logger.error("Failed: NewConnection('[Errno 111] Connection refused') at http://x")
-        return SpanExportResult.FAILURE
-
-    pipeline = make(Receiver(refuse))
-    end_spans(pipeline, "span")
-    pipeline.close(_PATIENCE_S)
-    pipeline._thread.join(_PATIENCE_S)
-    assert pipeline.failure == "Connection refused"
-    assert capsys.readouterr() == ("", "")
-    assert logging.getLogger("opentelemetry").propagate is True
-    assert logging.getLogger("opentelemetry").handlers == []
-
-
-def test_pipelines_that_overlap_leave_logging_as_it_was(
-    make: Callable[[Receiver], SpanPipeline],
-) -> None:
-    """The one that began first may end first: what stood before both stands after both."""
-    first, second = (make(Receiver(lambda: SpanExportResult.SUCCESS)) for _ in range(2))
-    for pipeline in (first, second):
-        assert logging.getLogger("opentelemetry").propagate is False
-        pipeline.close(_PATIENCE_S)
-        pipeline._thread.join(_PATIENCE_S)
-    assert logging.getLogger("opentelemetry").propagate is True
+    """Handlers of the program receive what the SDK logs, as before."""
+    send_to(f"http://{refused}")
+    caplog.clear()
+    logging.getLogger("opentelemetry.exporter").error("refused")
+    assert caplog.messages == ["refused"]
 
 
 @pytest.mark.parametrize(
@@ -198,28 +212,9 @@ def test_pipelines_that_overlap_leave_logging_as_it_was(
 def test_service_name_is_ours_unless_the_variable_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str
 ) -> None:
-    """Standard variables go before what the program is called."""
+    """Standard variables take precedence over the program's own name."""
     for key, value in environ.items():
         monkeypatch.setenv(key, value)
-    pipeline = SpanPipeline(Receiver(lambda: SpanExportResult.SUCCESS))
-    provider = make_provider(pipeline)
-    pipeline.close(0.0)
+    provider = make_provider(SpanProcessor())
     assert isinstance(provider, TracerProvider)
     assert provider.resource.attributes["service.name"] == name
-
-
-@pytest.mark.parametrize(
-    ("url", "protocol", "endpoint"),
-    [
-        ("http://host:4318", "http/protobuf", "http://host:4318/v1/traces"),
-        ("http://host:4318/", "http/protobuf", "http://host:4318/v1/traces"),
-        ("http://host/v1/traces", "http/protobuf", "http://host/v1/traces"),
-        ("grpc://host:4317", "grpc", "host:4317"),
-        ("http://host:4317", "grpc", "host:4317"),
-    ],
-)
-def test_exporter_speaks_to_the_url(url: str, protocol: str, endpoint: str) -> None:
-    """HTTP gets the path of the signal, gRPC the bare address."""
-    exporter = make_exporter(OtlpTarget(url, protocol, asked=True))
-    assert vars(exporter)["_endpoint"] == endpoint
-    exporter.shutdown()

@@ -15,12 +15,14 @@ from typer.testing import Result
 
 import forwardscope.cli
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope.cli.otlp import OtlpExporter
 from forwardscope.cli.replay import Replay
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.testing import ScriptedBackend
+from forwardscope.trace.writer import line_of
 
 Invoke = Callable[..., Result]
 
@@ -166,7 +168,7 @@ class _Taking(SpanExporter):
 
     def export(self, spans: Iterable[ReadableSpan]) -> SpanExportResult:  # type: ignore[override]
         if not self.takes:
-            raise ConnectionError("[Errno 111] Connection refused")
+            raise ConnectionRefusedError(111, "Connection refused")
         self.spans += spans
         return SpanExportResult.SUCCESS
 
@@ -175,7 +177,7 @@ class _Taking(SpanExporter):
 def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., _Taking]:
     def make(*, takes: bool) -> _Taking:
         exporter = _Taking(takes=takes)
-        monkeypatch.setattr("forwardscope.cli.otlp.make_exporter", lambda _: exporter)
+        monkeypatch.setattr("forwardscope.cli.otlp.make_exporter", lambda _: OtlpExporter(exporter))
         return exporter
 
     return make
@@ -195,7 +197,7 @@ def test_export_to_nobody(invoke: Invoke, taking: Callable[..., _Taking], tmp_pa
     """What did not arrive is told with its reason, exit 1; it is not tried for each record."""
     taking(takes=False)
     path = tmp_path / "t.jsonl"
-    path.write_bytes(event().to_line() * 20_000)
+    path.write_bytes(line_of(event()) * 20_000)
     told = invoke("trace", "export", path, "--otlp", "http://127.0.0.1:4318")
     assert told.exit_code == 1
     assert "0 spans exported, " in told.stdout

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from forwardscope import TraceReader
-from forwardscope.suite import SuiteResult
+from forwardscope import BackendInstrumentation, TraceReader
+from forwardscope.suite import SuiteResult, SuiteSpec
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
@@ -130,15 +133,70 @@ def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: L
     assert not result_file.exists()
 
 
-def test_a_request_to_end_is_an_interrupt(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """SIGTERM exits with 143, with the same line, and is nobody's concern after the command."""
+def test_sigterm_stops_before_the_next_forward_pass(
+    invoke: Invoke, suite_file: Path, loaded: Loaded
+) -> None:
+    """The pass in flight is answered and traced, no other is made, and the exit status is 143."""
     before = signal.getsignal(signal.SIGTERM)
     rewrite(suite_file, "[b, c]", "[terminate]")
+    trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
+    ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
+    assert ran.exit_code == 143
+    assert ran.stderr.splitlines()[-2:] == [
+        f"{trace}: has what was answered so far",
+        "interrupted; no result was written",
+    ]
+    events = list(TraceReader(trace))
+    assert len(events) == loaded[0].instrumentation.stats.total_lookups == 7
+    assert (events[-1].view_id, events[-1].hit, events[-1].error) == ("base", False, None)
+    assert loaded[0].forward_batches[-1] == ("base", ["terminate"])
+    assert loaded[0].closed
+    assert not result_file.exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_while_the_model_loads(
+    invoke: Invoke,
+    suite_file: Path,
+    terminate: Callable[[BackendInstrumentation], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run stops once the model is loaded; it is not called, and it is closed again."""
+    backends: Loaded = []
+
+    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        backends.append(ScriptedBackend(instrumentation=instrumentation))
+        terminate(instrumentation)
+        return backends[-1]
+
+    monkeypatch.setattr("forwardscope.cli.running._load", load)
     ran = invoke("run", suite_file)
     assert ran.exit_code == 143
-    assert ran.stderr.startswith("interrupted; ")
-    assert loaded[0].closed
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert ran.stderr.splitlines()[-1] == "interrupted; no result was written"
+    assert (backends[0].forward_batches, backends[0].closed) == ([], True)
+
+
+def test_a_signal_after_the_suite(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, in_thread: Callable[..., Any]
+) -> None:
+    """It ends the wait for a last scrape; result, report and exit status are the run's own."""
+    metrics, result_file = suite_file.with_name("m.prom"), suite_file.with_name("r.json")
+
+    def interrupt_after_the_suite() -> None:
+        deadline = time.monotonic() + 60
+        while not (metrics.exists() and "forwardscope_run_end_" in metrics.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupted = in_thread(interrupt_after_the_suite)
+    files = ("--metrics-file", metrics, "--json", result_file)
+    ran = invoke("run", suite_file, *files, "--metrics-port", 0, "--metrics-linger", 600)
+    interrupted.result(60)
+    assert ran.exit_code == 0
+    assert "interrupted" not in ran.stderr
+    assert "scraped 0 times, not after the end: the wait was interrupted" in ran.stdout
+    assert SuiteResult.model_validate_json(result_file.read_text()).passed
 
 
 def test_the_report_is_not_lost_with_the_result(

@@ -164,7 +164,7 @@ def test_an_aborted_run_is_published_as_over(
     assert found["forwardscope_run_active"] == 0
     assert found["forwardscope_run_complete"] == 0
     assert found["forwardscope_run_errors"] == 0
-    counted = sum(loaded[0].instrumentation.ledger.snapshot().values(), Counts())
+    counted = sum(loaded[0].instrumentation.ledger.snapshot().series.values(), Counts())
     assert counted.errors == {"KeyboardInterrupt": 1}
     assert f"{path}: metrics written" in ran.stderr
     assert found["forwardscope_run_end_timestamp_seconds"] > 0
@@ -217,7 +217,7 @@ def test_series_begin_while_the_model_loads(
     begun: dict[SeriesKey, Counts] = {}
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
-        begun.update(instrumentation.ledger.snapshot())
+        begun.update(instrumentation.ledger.snapshot().series)
         return ScriptedBackend(instrumentation=instrumentation)
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)

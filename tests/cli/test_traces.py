@@ -15,6 +15,7 @@ from typer.testing import Result
 
 from forwardscope import TraceEvent
 from forwardscope.trace.reader import MAX_LINE_BYTES
+from forwardscope.trace.writer import line_of
 
 Invoke = Callable[..., Result]
 
@@ -26,7 +27,7 @@ _HIT = TraceEvent(2.0, "p", "base", "aaf4c61ddcc5", 8, "next_token_dist", 0.1, T
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "trace.jsonl"
-    file.write_bytes(_PASS.to_line() + _HIT.to_line())
+    file.write_bytes(line_of(_PASS) + line_of(_HIT))
     return file
 
 
@@ -87,7 +88,7 @@ def test_summary_as_csv(invoke: Invoke) -> None:
 def test_summary_as_markdown(invoke: Invoke, tmp_path: Path) -> None:
     """Tables that a pull request shows; a name cannot become markup."""
     hostile = tmp_path / "t.jsonl"
-    hostile.write_bytes(TraceEvent(1, "<b>|*x*\n", "base", "a", 8, "op", 1, False).to_line())
+    hostile.write_bytes(line_of(TraceEvent(1, "<b>|*x*\n", "base", "a", 8, "op", 1, False)))
     text = invoke("trace", "summary", hostile, "--format", "markdown").stdout
     assert "### by probe\n\n| probe | lookups |" in text
     assert "| \\<b\\>\\|\\*x\\*� | 1 |" in text
@@ -119,7 +120,7 @@ def test_a_pipe_is_a_stream(invoke: Invoke, path: Path, command: str) -> None:
 
 def test_torn_lines_are_told(invoke: Invoke, path: Path) -> None:
     """On stderr, with their number; the others count."""
-    path.write_bytes(path.read_bytes() + b"{torn\n" + _HIT.to_line()[:40])
+    path.write_bytes(path.read_bytes() + b"{torn\n" + line_of(_HIT)[:40])
     told = invoke("trace", "summary", path, "--format", "json")
     assert told.exit_code == 0
     assert json.loads(told.stdout)["skipped_lines"] == 2
@@ -163,7 +164,7 @@ def test_a_huge_line_is_skipped_in_little_memory(invoke: Invoke, path: Path) -> 
     """It is never held whole, and what is around it counts."""
     with path.open("r+b") as file:
         file.seek(100 << 20, os.SEEK_END)  # zeros, which take no room on the disk
-        file.write(b"\n" + _HIT.to_line())
+        file.write(b"\n" + line_of(_HIT))
     told = invoke("trace", "summary", path, "--format", "json")
     assert json.loads(told.stdout)["total"][0]["lookups"] == 3
     assert told.stderr.startswith("1 line is torn")
@@ -195,7 +196,7 @@ def test_curve_for_programs(invoke: Invoke) -> None:
 
 def test_curve_without_a_repeated_question(invoke: Invoke, path: Path) -> None:
     """There is nothing that a cache could answer, and that is said."""
-    path.write_bytes(_PASS.to_line())
+    path.write_bytes(line_of(_PASS))
     told = invoke("trace", "curve", path)
     assert told.exit_code == 0
     assert told.stdout == "1 lookups, and no question twice: no cache answers any\n"
@@ -243,7 +244,7 @@ def test_why_of_nothing(invoke: Invoke, options: list[object], says: str) -> Non
 def test_names_do_not_steer_the_terminal(invoke: Invoke, path: Path) -> None:
     """What a file holds is shown without what is not printable."""
     hostile = TraceEvent(1, "\x1b[31m", "\x07", "a", 8, "op\n", 1, False)
-    path.write_bytes(hostile.to_line() + hostile.to_line())
+    path.write_bytes(line_of(hostile) + line_of(hostile))
     for command in (["summary"], ["curve"], ["why", "--miss", 2]):
         told = invoke("trace", command[0], path, *command[1:])
         assert told.exit_code == 0

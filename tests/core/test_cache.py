@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from forwardscope import MISS, ForwardCache
-from forwardscope.core.cache import DisabledCache, new_entry
+from forwardscope.core.cache import DisabledCache, Entry
+
+InThread = Callable[[Callable[[], Any]], "Future[Any]"]
 
 
-def _bytes_of(value: Any) -> int:
-    """Let a value be its own size, so that a test can count on its fingers."""
-    return int(value)
-
-
-def _sized(maxsize: int = 100, max_bytes: int = 10) -> ForwardCache:
-    return ForwardCache(maxsize, max_bytes=max_bytes, sizeof=_bytes_of)
+def _sized(maxsize: int = 100, max_bytes: int | None = 10) -> ForwardCache:
+    """Return a cache in which an integer is its own size."""
+    return ForwardCache(maxsize, max_bytes=max_bytes, sizeof=int)
 
 
 @pytest.mark.parametrize("maxsize", [0, -1])
@@ -52,7 +47,7 @@ def test_default_bounds() -> None:
 
 
 def test_unknown_key_is_a_miss() -> None:
-    """What was never stored is `MISS`, which says so."""
+    """The result for an unknown key is `MISS`, and it prints as that."""
     assert ForwardCache().get("unknown") is MISS
     assert repr(MISS) == "MISS"
 
@@ -66,14 +61,14 @@ def test_falsy_value_is_a_value(value: object) -> None:
 
 
 def test_value_comes_back_as_it_was_put_in() -> None:
-    """The very object is handed out, not a copy."""
+    """The same object is returned, not a copy."""
     cache, value = ForwardCache(), [1, 2]
     cache.put("key", value)
     assert cache.get("key") is value
 
 
 def test_get_refreshes() -> None:
-    """What was read last is evicted last."""
+    """The entry that was read last is evicted last."""
     cache = ForwardCache(2)
     cache.put("a", 1)
     cache.put("b", 2)
@@ -84,7 +79,7 @@ def test_get_refreshes() -> None:
 
 
 def test_put_refreshes() -> None:
-    """What was written last is evicted last, also where it replaced a value."""
+    """The entry that was put last is evicted last, also where it replaced a value."""
     cache = ForwardCache(2)
     cache.put("a", 1)
     cache.put("b", 2)
@@ -94,16 +89,17 @@ def test_put_refreshes() -> None:
 
 
 def test_replacement_is_no_eviction() -> None:
-    """A new value under an old key takes its place and its bytes."""
-    cache = _sized()
+    """A new value under an old key takes its place and its bytes, also in a full cache."""
+    cache = _sized(maxsize=1)
     cache.put("a", 4)
     cache.put("a", 6)
     assert (len(cache), cache.nbytes, cache.evictions) == (1, 7, 0)
 
 
-def test_bytes_count_values_and_the_strings_of_keys() -> None:
-    """An entry's size is what `sizeof` says and the characters of its key."""
-    cache = _sized(max_bytes=100)
+@pytest.mark.parametrize("max_bytes", [None, 100])
+def test_bytes_count_values_and_the_strings_of_keys(max_bytes: int | None) -> None:
+    """An entry's size is that of its value and of the characters of its key."""
+    cache = _sized(max_bytes=max_bytes)
     cache.put(("op", "view", "prompt", 8), 5)
     assert cache.nbytes == len("opviewprompt") + 5
     cache.put("plain", 1)
@@ -112,8 +108,8 @@ def test_bytes_count_values_and_the_strings_of_keys() -> None:
     assert cache.nbytes == len("opviewprompt") + 5 + len("plain") + 1 + 2
 
 
-def test_eviction_by_bytes_takes_as_many_as_needed() -> None:
-    """The oldest go until the bytes fit, and no more than that."""
+def test_eviction_by_bytes_removes_as_many_as_needed() -> None:
+    """The oldest entries are evicted until the bytes fit, and no more than that."""
     cache = _sized(max_bytes=10)
     for key in (1, 2, 3):
         cache.put(key, 3)
@@ -132,7 +128,7 @@ def test_value_that_fills_the_cache_is_stored() -> None:
 
 
 def test_value_larger_than_the_cache_is_rejected() -> None:
-    """It is counted, and costs no other entry its place."""
+    """It is counted, and no other entry is evicted for it."""
     cache = _sized(max_bytes=10)
     cache.put(1, 3)
     cache.put(2, 11)
@@ -140,8 +136,16 @@ def test_value_larger_than_the_cache_is_rejected() -> None:
     assert (cache.evictions, cache.rejections, cache.nbytes) == (0, 1, 3)
 
 
+def test_characters_of_the_key_count_for_a_rejection() -> None:
+    """A value that fits alone is rejected where its key does not fit beside it."""
+    cache = _sized(max_bytes=10)
+    cache.put("four", 6)
+    cache.put("fives", 6)
+    assert (cache.get("four"), cache.get("fives"), cache.rejections) == (6, MISS, 1)
+
+
 def test_rejected_value_leaves_no_older_one_behind() -> None:
-    """What the key held before is gone when its new value does not fit."""
+    """The earlier value of a key is removed where its new value does not fit."""
     cache = _sized(max_bytes=10)
     cache.put(1, 3)
     cache.put(1, 11)
@@ -149,34 +153,21 @@ def test_rejected_value_leaves_no_older_one_behind() -> None:
     assert (len(cache), cache.nbytes, cache.evictions, cache.rejections) == (0, 0, 0, 1)
 
 
-def test_clear_forgets_everything_but_the_counts() -> None:
-    """Entries and bytes go; evictions and rejections were real and stay."""
+def test_clear_removes_everything_but_the_counts() -> None:
+    """Entries and bytes are gone; evictions and rejections stay and count on."""
     cache = _sized(maxsize=1, max_bytes=10)
-    cache.put(1, 3)
-    cache.put(2, 4)
-    cache.put(3, 11)
+    for key, value in ((1, 3), (2, 4), (3, 11)):
+        cache.put(key, value)
     cache.clear()
     assert (len(cache), cache.nbytes, cache.get(2)) == (0, 0, MISS)
     assert (cache.evictions, cache.rejections) == (1, 1)
-
-
-@pytest.mark.parametrize("max_bytes", [None, 10])
-def test_what_comes_too_late_for_its_shelf(max_bytes: int | None) -> None:
-    """What was under way at a `clear` is stored nowhere, evicts nothing, and counts nothing."""
-    cache = ForwardCache(1, max_bytes=max_bytes, sizeof=_bytes_of)
-    before = cache.shelf
-    cache.clear()
-    cache.put(1, 3)
-    for key, value in ((1, 5), (2, 4), (3, 11)):
-        entry = new_entry()
-        entry.value = value
-        cache.store(before, key, entry)
-    assert (cache.get(1), cache.get(2), len(cache), cache.nbytes) == (3, MISS, 1, 3)
-    assert (cache.evictions, cache.rejections) == (0, 0)
+    for key, value in ((1, 3), (2, 4), (3, 11)):
+        cache.put(key, value)
+    assert (cache.evictions, cache.rejections) == (2, 2)
 
 
 def test_repr_shows_how_full_it_is() -> None:
-    """The entries, their bound and the bytes stand in the text."""
+    """The text has the entries, their bound and the bytes."""
     cache = _sized(maxsize=7)
     cache.put(1, 3)
     assert repr(cache) == "<ForwardCache 1/7 entries, 3 bytes>"
@@ -191,8 +182,8 @@ def test_disabled_cache_keeps_nothing() -> None:
         DisabledCache(0)
 
 
-def test_bytes_are_measured_when_they_are_looked_at() -> None:
-    """Without a bound on them nobody needs a value's size before, and each is measured once."""
+def test_value_is_measured_once_when_it_is_put() -> None:
+    """Neither reading the bytes nor evicting the entry measures it again."""
     measured: list[int] = []
 
     def sizeof(value: int) -> int:
@@ -202,59 +193,68 @@ def test_bytes_are_measured_when_they_are_looked_at() -> None:
     cache = ForwardCache(2, sizeof=sizeof)
     for key, value in ((1, 10), (2, 20), (3, 30)):
         cache.put(key, value)
-    assert measured == []
-    assert (cache.nbytes, cache.nbytes, measured) == (50, 50, [20, 30])
-    cache.put(3, 35)
-    assert (cache.nbytes, measured) == (55, [20, 30, 35])
+    assert (cache.nbytes, cache.nbytes) == (50, 50)
+    assert measured == [10, 20, 30]
 
 
-def test_stored_while_it_is_put() -> None:
-    """Where another entry came in first it takes the later value, and no other is evicted."""
-    cache, entry = ForwardCache(2), new_entry()
-    entry.value = "late"
-    cache.put("a", 1)
-    cache.put("b", 2)
-    cache.store(cache.shelf, "a", entry)
-    cache.put("c", 3)
-    assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("late", MISS, 3)
-    assert (len(cache), cache.evictions) == (2, 1)
+def test_value_that_cannot_be_measured_changes_nothing() -> None:
+    """An exception in `sizeof` comes out, and the earlier value stays."""
+    cache = _sized()
+    cache.put(1, 3)
+    with pytest.raises(ValueError, match="invalid literal"):
+        cache.put(1, "no number")
+    assert (cache.get(1), len(cache), cache.nbytes) == (3, 1, 3)
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A key whose hash and equality are functions in Python, in which threads can switch."""
+def test_key_that_is_not_hashable() -> None:
+    """It is a TypeError, as with a dict, and the cache counts on."""
+    cache = _sized()
+    cache.put(1, 3)
+    with pytest.raises(TypeError, match="unhashable"):
+        cache.put([], 4)
+    with pytest.raises(TypeError, match="unhashable"):
+        cache.get([])
+    assert (len(cache), cache.nbytes) == (1, 3)
+    cache.put(2, 4)
+    assert (len(cache), cache.nbytes) == (2, 7)
 
-    number: int
+
+def test_entry_keeps_origin_and_size() -> None:
+    """What the caller knows of the forward pass comes back with the value."""
+    cache, origin = _sized(), object()
+    with cache.lock:
+        cache.store("key", cache.new_entry("key", 4, origin))
+    entry = cache.find("key")
+    assert isinstance(entry, Entry)
+    assert (entry.value, entry.size, entry.origin) == (4, 7, origin)
+    assert cache.find("unknown") is None
 
 
-def test_threads_with_keys_of_their_own_kind() -> None:
-    """Any hashable is a key, also where looking it up is not one step for Python."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(30):
-            cache, start = ForwardCache(4, sizeof=_bytes_of), threading.Barrier(4)
+def test_several_keys_at_once() -> None:
+    """Those that are stored are found and refreshed, in the order of the call."""
+    cache = ForwardCache(3)
+    for key in ("a", "b", "c"):
+        cache.put(key, key.upper())
+    found = cache.find_all(["b", "unknown", "a", "b"])
+    assert {key: entry.value for key, entry in found.items()} == {"a": "A", "b": "B"}
+    for key in ("d", "e"):
+        cache.put(key, key)
+    assert (cache.get("b"), cache.get("a"), cache.get("c")) == ("B", MISS, MISS)
 
-            def work(cache: ForwardCache = cache, start: threading.Barrier = start) -> None:
-                start.wait()
-                for number in range(100):
-                    cache.put(_Key(number % 9), number)
-                    cache.get(_Key(number % 7))
-                    assert cache.nbytes >= 0
 
-            workers = [threading.Thread(target=work) for _ in range(4)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-            assert len(cache) == 4
-            assert len(set(cache.shelf.entries)) == 4
-    finally:
-        sys.setswitchinterval(before)
+def test_values_are_measured_without_the_lock(in_thread: InThread) -> None:
+    """Another thread uses the cache while `sizeof` runs."""
+
+    def sizeof(_: object) -> int:
+        return in_thread(lambda: len(cache) + cache.nbytes).result(timeout=30) + 1  # type: ignore[no-any-return]
+
+    cache = ForwardCache(sizeof=sizeof)
+    cache.put(1, "value")
+    assert cache.nbytes == 1
 
 
 def test_value_that_is_replaced_while_it_is_measured() -> None:
-    """The size of the old one is not taken for that of the new one."""
+    """The value that is measured last is stored last, with its own size."""
 
     def sizeof(value: int) -> int:
         if value == 11:
@@ -263,103 +263,65 @@ def test_value_that_is_replaced_while_it_is_measured() -> None:
 
     cache = ForwardCache(sizeof=sizeof)
     cache.put("key", 11)
-    assert cache.nbytes == 11 + len("key")
-    assert cache.nbytes == 100 + len("key")
+    assert (cache.get("key"), len(cache), cache.nbytes) == (11, 1, 11 + len("key"))
 
 
-def test_evictions_do_not_go_back_at_a_clear() -> None:
-    """They are those of all shelves, as of one moment."""
-    cache = ForwardCache(1)
-    for number in range(3):
-        cache.put(number, number)
-    cache.clear()
-    assert cache.evictions == 2
-    for number in range(3):
-        cache.put(number, number)
-    assert cache.evictions == 4
+class _Final:
+    """A value of size 1 that calls a function when it is released."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def __del__(self) -> None:
+        self._function()
+
+    def __int__(self) -> int:
+        return 1
 
 
-def test_first_claim_leads_and_second_joins(
-    in_thread: Callable[[Callable[[], Any]], Future[Any]],
+def _evict_for_entries(cache: ForwardCache) -> None:
+    cache.put(1, 1)
+    cache.put(2, 1)
+
+
+REMOVALS: dict[str, Callable[[ForwardCache], None]] = {
+    "evicted for entries": _evict_for_entries,
+    "evicted for bytes": lambda cache: cache.put(1, 10),
+    "replaced": lambda cache: cache.put(0, 2),
+    "replaced by a rejected value": lambda cache: cache.put(0, 99),
+    "cleared": lambda cache: cache.clear(),
+}
+each_removal = pytest.mark.parametrize("remove", REMOVALS.values(), ids=REMOVALS)
+
+
+@each_removal
+def test_finaliser_uses_the_cache(remove: Callable[[ForwardCache], None]) -> None:
+    """A value that looks up and stores when it is removed leaves bounds and bytes right."""
+    cache, seen = _sized(maxsize=2, max_bytes=10), []
+
+    def final() -> None:
+        seen.append((cache.get("unknown"), len(cache) <= 2, cache.nbytes <= 10))
+        cache.put(3, 3)
+        cache.put(4, 4)
+
+    cache.put(0, _Final(final))
+    remove(cache)
+    assert seen == [(MISS, True, True)]
+    kept = [value for value in map(cache.get, range(5)) if value is not MISS]
+    assert kept == [3, 4]
+    assert (len(cache), cache.nbytes) == (2, 7)
+
+
+@each_removal
+def test_finaliser_runs_without_the_lock(
+    remove: Callable[[ForwardCache], None], in_thread: InThread
 ) -> None:
-    """Who waits gets the value when the key is released, and `MISS` where there is none."""
-    cache = ForwardCache()
-    shelf = cache.shelf
-    for value in ("value", None, MISS):
-        led = new_entry()
-        assert shelf.under_way.setdefault("key", led) is led
-        assert shelf.under_way.setdefault("key", new_entry()) is led
-        waiter = in_thread(lambda led=led: cache.wait(shelf, "key", led))  # type: ignore[misc]
-        led.value = value
-        while led.joined is None:
-            assert not waiter.done()
-        shelf.release("key", led)
-        assert waiter.result(timeout=60) is value
-        assert not shelf.under_way
+    """Another thread uses the cache while a value is released."""
+    cache, seen = _sized(maxsize=2, max_bytes=10), []
 
+    def final() -> None:
+        seen.append(in_thread(lambda: cache.get("unknown")).result(timeout=30))
 
-def test_wait_for_what_has_just_been_released() -> None:
-    """Nobody would wake who comes too late to be seen, so it does not wait."""
-    cache, led = ForwardCache(), new_entry()
-    cache.shelf.under_way["key"] = led
-    led.value = "value"
-    cache.shelf.release("key", led)
-    assert cache.wait(cache.shelf, "key", led) == "value"
-
-
-def test_release_of_what_never_led_changes_nothing() -> None:
-    """Another's claim stays, and so does that of a later one."""
-    shelf, led = ForwardCache().shelf, new_entry()
-    shelf.under_way["key"] = led
-    shelf.release("key", new_entry())
-    shelf.release("unknown", led)
-    assert shelf.under_way == {"key": led}
-
-
-@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
-@pytest.mark.parametrize("maxsize", [1, 3, 16])
-def test_threads_fill_a_cache_to_its_bound(maxsize: int, max_bytes: int | None) -> None:
-    """Whoever comes first, as many entries as there is room for stay, and no more are evicted."""
-    threads, puts = 8, 5
-    for _ in range(100):
-        cache, start = ForwardCache(maxsize, max_bytes=max_bytes), threading.Barrier(threads)
-
-        def work(me: int, cache: ForwardCache = cache, start: threading.Barrier = start) -> None:
-            start.wait()
-            for number in range(puts):
-                cache.put((me, number), number)
-
-        workers = [threading.Thread(target=work, args=(me,)) for me in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert (len(cache), cache.evictions) == (maxsize, threads * puts - maxsize)
-
-
-def test_threads_leave_the_books_balanced() -> None:
-    """After eight threads wrote at once, size, bytes and evictions still add up."""
-    threads, puts, maxsize = 8, 2_000, 16
-    cache = ForwardCache(maxsize, sizeof=_bytes_of)
-    start = threading.Barrier(threads)
-
-    def work(me: int) -> None:
-        start.wait()
-        for number in range(puts):
-            cache.put((me, number), number)
-            cache.get((me, number - 1))
-
-    workers = [threading.Thread(target=work, args=(me,)) for me in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    kept = [
-        number
-        for me in range(threads)
-        for number in range(puts)
-        if cache.get((me, number)) is not MISS
-    ]
-    assert len(kept) == len(cache) == maxsize
-    assert cache.nbytes == sum(kept)
-    assert cache.evictions == threads * puts - maxsize
+    cache.put(0, _Final(final))
+    remove(cache)
+    assert seen == [MISS]

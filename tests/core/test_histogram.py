@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwardscope.core.histogram import BATCH_BOUNDS, DURATION_BOUNDS_S, Exemplar, Histogram
+from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S, Exemplar, Histogram
 
 BOUNDS = (1.0, 2.5, 10.0)
 
@@ -18,14 +18,14 @@ values = st.sampled_from(BOUNDS) | st.integers(0, 30).map(lambda half: half / 2)
 exemplars = st.none() | st.builds(
     Exemplar, trace_id=st.sampled_from(["a" * 32, "b" * 32]), value=values, ts=st.floats(0, 9)
 )
-observations = st.tuples(values, st.integers(0, 5), exemplars)
-Observation = tuple[float, int, Exemplar | None]
+observations = st.tuples(values, exemplars)
+Observation = tuple[float, Exemplar | None]
 
 
 def _observed(seen: Sequence[Observation]) -> Histogram:
     histogram = Histogram(BOUNDS)
-    for value, n, exemplar in seen:
-        histogram.observe(value, n, exemplar)
+    for value, exemplar in seen:
+        histogram.observe(value, exemplar)
     return histogram
 
 
@@ -49,11 +49,11 @@ def test_it_counts_as_a_list_does(seen: list[Observation]) -> None:
     histogram = _observed(seen)
     edges = (float("-inf"), *BOUNDS, float("inf"))
     own = [_within(seen, low, high) for low, high in pairwise(edges)]
-    assert histogram.buckets == [sum(n for _, n, _ in bucket) for bucket in own]
-    assert histogram.count == sum(n for _, n, _ in seen)
-    assert histogram.total == sum(value * n for value, n, _ in seen)
+    assert histogram.buckets == [len(bucket) for bucket in own]
+    assert histogram.count == len(seen)
+    assert histogram.total == sum(value for value, _ in seen)
     assert histogram.exemplars == [
-        next((exemplar for _, _, exemplar in reversed(bucket) if exemplar is not None), None)
+        next((exemplar for _, exemplar in reversed(bucket) if exemplar is not None), None)
         for bucket in own
     ]
 
@@ -76,40 +76,32 @@ def test_bounds_ascend(bounds: tuple[float, ...]) -> None:
 
 
 def test_a_new_one_is_empty() -> None:
-    """It has one bucket more than bounds, none of them with a count or an exemplar."""
+    """It has one bucket more than bounds, without counts and exemplars."""
     assert _state(Histogram(BOUNDS)) == (BOUNDS, [0] * 4, [None] * 4, 0.0, 0)
-
-
-def test_several_at_once_count_each() -> None:
-    """One value observed n times is n observations, and one exemplar stands for them."""
-    exemplar = Exemplar("a" * 32, 2.0, 1.0)
-    histogram = Histogram(BOUNDS)
-    histogram.observe(2.0, 3, exemplar)
-    assert _state(histogram) == (BOUNDS, [0, 3, 0, 0], [None, exemplar, None, None], 6.0, 3)
 
 
 def test_an_observation_without_exemplar_keeps_the_one_before() -> None:
     """The exemplar of a bucket is the latest that was given, not the latest value's."""
     exemplar = Exemplar("a" * 32, 2.0, 1.0)
     histogram = Histogram(BOUNDS)
-    histogram.observe(2.0, 1, exemplar)
+    histogram.observe(2.0, exemplar)
     histogram.observe(2.5)
     assert histogram.exemplars[1] is exemplar
 
 
 @given(before=st.lists(observations, max_size=10), after=st.lists(observations, max_size=10))
 def test_a_copy_is_independent(before: list[Observation], after: list[Observation]) -> None:
-    """What is observed later in one of the two, the other does not see."""
+    """A later observation in one of the two does not change the other."""
     original = _observed(before)
     copy, again = original.copy(), original.copy()
     at_copy = _state(original)
     assert _state(copy) == at_copy
-    for value, n, exemplar in after:
-        original.observe(value, n, exemplar)
+    for value, exemplar in after:
+        original.observe(value, exemplar)
     assert _state(copy) == at_copy
     assert _state(original) == _state(_observed([*before, *after]))
     later = _state(original)
-    for value, n, exemplar in after:
-        copy.observe(value, n, exemplar)
+    for value, exemplar in after:
+        copy.observe(value, exemplar)
     assert _state(copy) == later
     assert _state(again) == at_copy

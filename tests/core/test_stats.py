@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, astuple, replace
-from typing import Any
 
 import pytest
 
 from forwardscope import BackendInstrumentation, BackendStats
 from forwardscope.core.ledger import Ledger
+from forwardscope.core.stats import LiveStats
+from forwardscope.recorder import Outcome
 
 _PLAIN = BackendStats(6, 2, 1, 0.5, 2, 5, 4)
 _KEYS = [
@@ -26,34 +29,27 @@ _KEYS = [
 ]
 
 
-def _miss(
-    ledger: Ledger, probe: str | None, view_id: str, op: str, *outcome: Any, **more: Any
-) -> None:
-    with ledger.lock:
-        ledger.miss(ledger.series(probe, view_id, op), *outcome, **more)
-
-
 def test_plain_value_shows_what_it_was_built_with() -> None:
     """Seven numbers go in, and three more follow from them."""
     assert astuple(_PLAIN) == (6, 2, 1, 0.5, 2, 5, 4)
     assert (_PLAIN.total_lookups, _PLAIN.hit_rate, _PLAIN.avg_batch_size) == (8, 0.75, 2.5)
 
 
-def test_nothing_asked_is_no_division_by_zero() -> None:
-    """Before anything was asked or sent, both ratios are 0.0."""
+def test_ratios_of_nothing_are_zero() -> None:
+    """Without lookups and batches both ratios are 0.0."""
     stats = BackendStats()
     assert astuple(stats) == (0, 0, 0, 0.0, 0, 0, 0)
     assert (stats.total_lookups, stats.hit_rate, stats.avg_batch_size) == (0, 0.0, 0.0)
 
 
 def test_to_dict_has_nine_keys() -> None:
-    """The snapshot has the seven fields and the two ratios, in this order."""
+    """They are the seven fields and the two ratios, in this order."""
     assert list(_PLAIN.to_dict()) == _KEYS
     assert list(_PLAIN.to_dict().values()) == [6, 2, 1, 0.5, 2, 5, 4, 0.75, 2.5]
 
 
 def test_plain_value_can_be_changed() -> None:
-    """Built by hand, it counts nothing by itself and may be set."""
+    """Built by hand, it counts nothing by itself and can be set."""
     stats = BackendStats()
     stats.cache_hits = 3
     assert stats == BackendStats(cache_hits=3)
@@ -71,7 +67,7 @@ def test_equality_is_by_counts() -> None:
 
 
 def test_stats_have_no_hash() -> None:
-    """What changes while it is counted cannot be a key."""
+    """A value that changes cannot be a key."""
     with pytest.raises(TypeError, match="unhashable"):
         hash(_PLAIN)
     with pytest.raises(TypeError, match="unhashable"):
@@ -96,62 +92,94 @@ def test_live_object_shows_counts_after_it_was_taken() -> None:
     assert stats.scoring_wall_s > 0
 
 
+_SERIES = (None, "base", "op")
+
+
+def _outcome(result: str, wall_ns: int, error: str | None = None) -> Outcome:
+    return Outcome(("op", "base", "prompt", 1), None, result, 0, wall_ns, error=error)  # type: ignore[arg-type]
+
+
 def _ledger_with_one_of_each() -> Ledger:
     ledger = Ledger()
-    ledger.hit(None, "base", "op", 1)
-    _miss(ledger, None, "base", "op", 2, 2)
-    _miss(ledger, None, "base", "op", 3, 3, "ValueError")
+    each = [_outcome("hit", 1), _outcome("miss", 2), _outcome("miss", 3, "ValueError")]
+    ledger.add(_SERIES, each, 6)
     return ledger
+
+
+def _add_hit(ledger: Ledger) -> None:
+    ledger.add(_SERIES, [_outcome("hit", 0)], 0)
 
 
 def test_live_object_equals_what_it_shows_now() -> None:
     """It compares with plain values and other live ones, by the counts of the moment."""
     ledger = _ledger_with_one_of_each()
-    live = ledger.live_stats()
+    live = LiveStats(ledger.totals)
     plain = BackendStats(1, 2, 1, 6e-9)
     assert live == plain
     assert plain == live
-    assert live == ledger.live_stats()
-    ledger.hit(None, "base", "op", 0)
+    assert live == LiveStats(ledger.totals)
+    _add_hit(ledger)
     assert live != plain
+    assert plain != live
 
 
-@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy])
+TAKEN: dict[str, Callable[[BackendStats], BackendStats]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda stats: pickle.loads(pickle.dumps(stats)),  # noqa: S301 - its own
+}
+each_way = pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
+
+
+@each_way
 def test_copy_of_a_live_object_is_plain(take: Callable[[BackendStats], BackendStats]) -> None:
     """A copy keeps the counts of its moment and holds no ledger."""
     ledger = _ledger_with_one_of_each()
-    live = ledger.live_stats()
+    live = LiveStats(ledger.totals)
     copied = take(live)
-    ledger.hit(None, "base", "op", 0)
+    _add_hit(ledger)
     assert type(copied) is BackendStats
     assert copied == BackendStats(1, 2, 1, 6e-9)
     assert live.cache_hits == 2
 
 
-def test_copy_of_a_live_object_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lookup that is counted between two fields cannot come between them in the copy."""
-    ledger = Ledger()
-    totals = ledger.totals
+def _busy() -> BackendStats:
+    """Return totals that are others at each call, as those of a busy backend are."""
+    n = next(_NUMBERS)
+    return BackendStats(n, n, n, float(n), n, n, n)
 
-    def busy() -> BackendStats:
-        _miss(ledger, None, "base", "op", 0, 0)
-        return totals()
 
-    monkeypatch.setattr(ledger, "totals", busy)
-    copied = copy.copy(ledger.live_stats())
-    assert copied.cache_misses == copied.forward_passes
+_NUMBERS = itertools.count(1)
+
+
+@each_way
+def test_copy_of_a_live_object_is_of_one_moment(
+    take: Callable[[BackendStats], BackendStats],
+) -> None:
+    """All fields of a copy are those of one moment, also while lookups are counted."""
+    assert len(set(astuple(take(LiveStats(_busy))))) == 1
+
+
+def test_each_method_of_a_live_object_is_of_one_moment() -> None:
+    """What follows from several fields follows from those of one moment."""
+    live = LiveStats(_busy)
+    assert live.total_lookups % 2 == 0
+    assert (live.hit_rate, live.avg_batch_size) == (0.5, 1.0)
+    numbers = list(live.to_dict().values())
+    assert len(set(numbers[:7])) == 1
+    assert numbers[7:] == [0.5, 1.0]
 
 
 def test_repr_of_a_live_object_is_that_of_its_counts() -> None:
     """It prints as the plain value that it shows now."""
-    live = _ledger_with_one_of_each().live_stats()
+    live = LiveStats(_ledger_with_one_of_each().totals)
     assert repr(live) == repr(BackendStats(1, 2, 1, 6e-9))
 
 
 @pytest.mark.parametrize("name", ["cache_hits", "scoring_wall_s", "hit_rate", "new_name"])
 def test_live_object_cannot_be_set(name: str) -> None:
-    """Only the ledger counts; an assignment says so and changes nothing."""
-    live = _ledger_with_one_of_each().live_stats()
+    """An assignment raises an error that says who counts, and changes nothing."""
+    live = LiveStats(_ledger_with_one_of_each().totals)
     before = live.to_dict()
     with pytest.raises(AttributeError, match=f"{name} is counted by the backend"):
         setattr(live, name, 99)

@@ -54,7 +54,7 @@ def _ask(view: ScoringView, prompts: Sequence[str]) -> list[np.ndarray]:
 
 
 def _tokens(backend: HFBackend) -> tuple[int, int]:
-    books = backend.instrumentation.ledger.books()
+    books = backend.instrumentation.ledger.snapshot()
     return books.tokens_computed, books.tokens_reused
 
 

@@ -429,7 +429,7 @@ def test_series_of_a_run_begin_before_it(make_spec: MakeSpec) -> None:
     )
     inst = BackendInstrumentation()
     expect_series(spec, inst)
-    begun = {(key.probe, view_family(key.view_id), key.op) for key in inst.ledger.snapshot()}
+    begun = {(key.probe, view_family(key.view_id), key.op) for key in inst.ledger.snapshot().series}
     assert inst.stats.total_lookups == 0
     result = run_suite(spec, ScriptedBackend(instrumentation=inst))
     counted = {(one.probe, view_family(one.view_id), one.op) for one in result.series}
@@ -441,4 +441,4 @@ def test_a_probe_that_cannot_be_planned_expects_nothing(make_spec: MakeSpec) -> 
     """It is no reason to fail before the model is there."""
     inst = BackendInstrumentation()
     expect_series(make_spec(Unplannable(name="expert", prompts=["a"])), inst)
-    assert inst.ledger.snapshot() == {}
+    assert inst.ledger.snapshot().series == {}

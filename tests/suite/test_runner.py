@@ -17,6 +17,7 @@ from forwardscope.errors import NonFiniteError
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import Observer, ProbeResult, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.execution import FINITE_CHECK
+from forwardscope.suite.observer import Observers
 from forwardscope.suite.spec import Defaults
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
@@ -35,6 +36,19 @@ def failing_on(
     def script(view: ScriptedView, asked: str) -> FloatArray:
         if asked == prompt:
             raise error
+        return pseudo_random_logits(view, asked)
+
+    return script
+
+
+def stopping_on(
+    prompt: str, instrumentation: Callable[[], BackendInstrumentation]
+) -> Callable[[ScriptedView, str], npt.NDArray[np.float64]]:
+    """Make a script that requests a stop at one prompt."""
+
+    def script(view: ScriptedView, asked: str) -> FloatArray:
+        if asked == prompt:
+            instrumentation().request_stop()
         return pseudo_random_logits(view, asked)
 
     return script
@@ -263,6 +277,43 @@ def test_an_interrupt_is_raised_and_labels_are_reset(
     *_, later = TraceReader(path)
     assert (later.probe, later.run_id) == (None, None)
     assert during[-1].run_id is not None
+
+
+def test_a_requested_stop_is_met_before_the_next_forward_call(make_spec: MakeSpec) -> None:
+    """The forward call in flight ends and counts; the lookup that is stopped does not."""
+    backend = ScriptedBackend(stopping_on("b", lambda: backend.instrumentation))
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(make_spec(ONE, TWO), backend)
+    assert backend.forward_batches[-1] == ("base", ["a", "b"])
+    stats = backend.instrumentation.stats
+    assert (stats.total_lookups, stats.forward_passes) == (4, 4)
+
+
+def test_a_requested_stop_is_met_before_the_next_probe(make_spec: MakeSpec) -> None:
+    """A probe whose lookups would all be hits does not begin either."""
+    backend, watcher = ScriptedBackend(), Watcher()
+    again = ONE.model_copy(update={"name": "again"})
+
+    class StopAfterOne(Observer):
+        def probe_finished(self, result: ProbeResult) -> None:
+            backend.instrumentation.request_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(make_spec(ONE, again), backend, observer=Observers(watcher, StopAfterOne()))
+    assert [note[:2] for note in watcher.notes] == [("started", 0), ("finished", "one")]
+
+
+def test_a_stop_requested_in_the_last_probe_loses_no_result(make_spec: MakeSpec) -> None:
+    """Where no forward call is left to stop before, the suite is whole."""
+    backend = ScriptedBackend()
+
+    class StopAtOnce(Observer):
+        def probe_started(self, index: int, probe: Probe) -> None:
+            if index == 1:
+                backend.instrumentation.request_stop()
+
+    again = ONE.model_copy(update={"name": "again"})
+    assert run_suite(make_spec(ONE, again), backend, observer=StopAtOnce()).passed
 
 
 def test_labels_are_reset_after_a_run(make_spec: MakeSpec, tmp_path: Path) -> None:

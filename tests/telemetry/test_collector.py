@@ -87,7 +87,7 @@ def test_the_numbers_are_the_ledgers(registry: CollectorRegistry, tmp_path: Path
     assert sizes == [0, 0, 1, 1, 1]
     assert (read("batch_prompts_count"), read("batch_prompts_sum")) == (1, 3)
     assert read("batch_prompts_max") == 3
-    books, cache = backend.ledger.books(), backend.cache
+    books, cache = backend.ledger.snapshot(), backend.cache
     seconds = _of(registry, "forwardscope_scoring_seconds_total", "op")
     spent = {(key.op,): counts.scoring_ns / 1e9 for key, counts in books.series.items()}
     assert seconds == spent

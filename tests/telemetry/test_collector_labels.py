@@ -168,7 +168,9 @@ def test_exemplars_are_the_traces_of_the_latest_passes() -> None:
     ]
     exemplar = samples[0].exemplar
     assert exemplar is not None
-    (seen,) = [one for one in backend.ledger.books().durations["op"].exemplars if one is not None]
+    (seen,) = [
+        one for one in backend.ledger.snapshot().durations["op"].exemplars if one is not None
+    ]
     assert exemplar.labels == {"trace_id": seen.trace_id}
     assert len(seen.trace_id) == 32
     assert (exemplar.value, float(exemplar.timestamp)) == (0.001, telemetry.clock.time_ns() / 1e9)
@@ -187,7 +189,7 @@ def test_exemplars_name_the_trace_that_the_pass_is_in() -> None:
             ids.append(f"{span.get_span_context().trace_id:032x}")
             prompts = [f"{number} a", f"{number} b"]
             backend.cached_batch("op", "base", prompts, 0, lambda indices: indices)
-    found = [one for one in backend.ledger.books().durations["op"].exemplars if one is not None]
+    found = [one for one in backend.ledger.snapshot().durations["op"].exemplars if one is not None]
     assert [one.trace_id for one in found] == [ids[1]]
     assert found[0].value == 0.0005
 

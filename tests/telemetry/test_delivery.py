@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -104,6 +105,18 @@ def test_linger_waits_for_a_scrape_that_begins_later(endpoint: MetricsEndpoint) 
     scraper.start()
     assert endpoint.linger(_PATIENCE_S) is True
     scraper.join()
+
+
+def test_the_wait_for_a_scrape_can_be_ended(
+    endpoint: MetricsEndpoint, in_thread: Callable[..., Any]
+) -> None:
+    """One that waits returns, and one that begins later does not wait."""
+    waiting = in_thread(lambda: endpoint.linger(600))
+    endpoint.end_linger()
+    assert waiting.result(_PATIENCE_S) is False
+    assert endpoint.linger(600) is False
+    scrape(endpoint.url)
+    assert endpoint.scrapes == 1
 
 
 def test_a_taken_port_is_an_os_error(

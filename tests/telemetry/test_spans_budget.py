@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import names
-from forwardscope.telemetry.deferred import CAPACITY
-from forwardscope.telemetry.maker import Outcome
+from forwardscope.telemetry.hit_span_queue import CAPACITY
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 from forwardscope.testing import InMemoryTelemetry, SeenSpan
 
@@ -187,32 +186,38 @@ def test_a_global_provider_is_noticed_later(
     assert _results(telemetry.spans()) == expected[notice]
 
 
-class _Blocked:
-    """A delivery that has no room until it is told, and exports what is made then."""
+class _Blocking(SpanProcessor):
+    """A processor that holds the thread that ends a span."""
 
     def __init__(self) -> None:
-        self.room = threading.Event()
+        self.reached, self.go_on = threading.Event(), threading.Event()
 
-    def wait_for_room(self) -> None:
-        assert self.room.wait(_PATIENCE_S)
-
-    def outcomes(self) -> Mapping[tuple[str, Outcome], int]:
-        return {}
+    def on_end(self, span: ReadableSpan) -> None:
+        self.reached.set()
+        assert self.go_on.wait(_PATIENCE_S)
 
 
-def test_what_has_no_place_in_the_queue_is_dropped(telemetry: InMemoryTelemetry) -> None:
-    """A lookup never waits for an exporter: the queue is filled, the rest counted as dropped."""
-    backend, delivery = telemetry.instrumentation(span_budget=None), _Blocked()
+def test_what_does_not_fit_the_queue_is_dropped(telemetry: InMemoryTelemetry) -> None:
+    """A lookup never waits for a processor: the queue is filled, the rest counted as dropped."""
+    backend, blocking = telemetry.instrumentation(span_budget=None), _Blocking()
     _ask(backend)
-    backend.spans.delivery = delivery
+    telemetry.tracer_provider.add_span_processor(blocking)
+    _ask(backend)
+    backend.spans.flush(0.0)
+    assert blocking.reached.wait(_PATIENCE_S)
     _ask(backend, CAPACITY + 10)
-    assert backend.spans.outcomes() == {
-        ("cache.lookup", "dropped"): 10,
-        ("cache.lookup", "pending"): CAPACITY,
-    }
+    counts = backend.spans.outcomes()
+    assert counts["cache.lookup", "dropped"] == 10
+    assert counts["cache.lookup", "pending"] == CAPACITY + 1
     backend.spans.close(timeout_s=0.05)
-    assert backend.spans.outcomes() == {("cache.lookup", "dropped"): CAPACITY + 10}
-    delivery.room.set()
+    assert backend.spans.outcomes()["cache.lookup", "dropped"] == CAPACITY + 10
+    blocking.go_on.set()
+    assert backend.spans.flush(_PATIENCE_S)
+    assert backend.spans.outcomes() == {
+        ("cache.lookup", "dropped"): CAPACITY + 10,
+        ("cache.lookup", "ended"): 2,
+        ("forward", "ended"): 1,
+    }
 
 
 def test_close_ends_all_spans(telemetry: InMemoryTelemetry) -> None:

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from forwardscope import TraceEvent, TraceReader
 from forwardscope.trace.reader import MAX_LINE_BYTES
+from forwardscope.trace.writer import line_of
 
 _DATA = Path(__file__).parents[1] / "data"
 _EVENT = TraceEvent(1.0, "probe", "base", "aaf4c61ddcc5", 8, "next_token_dist", 2.0, False)
-_LINE = _EVENT.to_line()
+_LINE = line_of(_EVENT)
 
 
 def _read(path: Path, *lines: bytes) -> tuple[list[TraceEvent], int]:
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 def test_records_come_in_the_order_of_the_file(path: Path) -> None:
     """Each line is one event."""
     events = [replace(_EVENT, ts=float(number)) for number in range(5)]
-    assert _read(path, *(event.to_line() for event in events)) == (events, 0)
+    assert _read(path, *(line_of(event) for event in events)) == (events, 0)
 
 
 def test_empty_file_has_no_records(path: Path) -> None:
@@ -178,4 +179,4 @@ def test_trace_of_another_tool_is_read_whole() -> None:
         hit=False,
     )
     lines = (_DATA / "dlm_sway_trace.jsonl").read_bytes().splitlines(keepends=True)
-    assert [event.to_line() for event in events] == lines
+    assert [line_of(event) for event in events] == lines

@@ -14,9 +14,10 @@ import pytest
 from msgspec.structs import replace
 
 from forwardscope import TraceEvent, TraceReader, TraceWriter
+from forwardscope.trace.writer import line_of
 
 _EVENT = TraceEvent(1.0, "probe", "base", "aaf4c61ddcc5", 8, "next_token_dist", 2.0, False)
-_SIZE = len(_EVENT.to_line())
+_SIZE = len(line_of(_EVENT))
 _WARNING = "^trace record not written to .*; the run goes on$"
 
 
@@ -123,7 +124,7 @@ def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.M
         if next(turns) % 2:
             return real(fd, data)
         written = real(fd, data[: len(data) // 2])
-        real(fd, _event(9).to_line())
+        real(fd, line_of(_event(9)))
         return written
 
     monkeypatch.setattr("forwardscope.trace.writer.os.write", half)
@@ -137,29 +138,6 @@ def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.filterwarnings("ignore:trace record not written:RuntimeWarning")
-def test_failure_of_one_thread_leaves_the_mending_of_anothers_line(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A write that came too early to know that the file is torn, and took nothing, forgets none."""
-    real, writer = os.write, TraceWriter(path)
-
-    def full(fd: int, data: bytes) -> int:
-        monkeypatch.setattr("forwardscope.trace.writer.os.write", cut)
-        writer.write(_event(2))
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def cut(fd: int, data: bytes) -> int:
-        return real(fd, data[:7])
-
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", full)
-    writer.write(_event(1))
-    monkeypatch.undo()
-    writer.write(_event(3))
-    writer.close()
-    assert (writer.records, writer.write_errors) == (1, 2)
-    assert path.read_bytes().endswith(b"\n" + _event(3).to_line())
-
-
 def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that never takes a whole line does not hold a lookup for good."""
     real = os.write

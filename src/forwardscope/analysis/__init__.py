@@ -1,1 +1,1 @@
-"""Reads what was recorded: traces and results, from files alone."""
+"""Analysis of recorded traces and results, from files only."""

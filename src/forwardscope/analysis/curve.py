@@ -1,4 +1,4 @@
-"""The hit rate of a trace at every cache size, from one reading of it."""
+"""The hit rate of a trace at every cache size, computed from one read of the trace."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["SHARES", "At", "Curve", "curve_of", "optimum_at", "sizes_to_show"]
 
-#: Parts of what an endless cache would answer.
+#: Shares of the hits of an unbounded cache.
 SHARES: Final = (0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """What a cache of one size would have done.
+    """Hits of a cache of one size, and the time that they save.
 
     Attributes:
-        size: In entries.
-        hits: Lookups that it would have answered.
-        saved_s: What they would have cost, each the mean duration of a forward pass of
-            its op and view, in seconds.
+        size: Cache size in entries.
+        hits: Lookups that the cache answers.
+        saved_s: Time that the hits save, in seconds. Each hit saves the mean duration of
+            a forward pass of its op and view.
     """
 
     size: int
@@ -44,13 +44,13 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What a least-recently-used cache of each size would have done with a trace.
+    """Hits and time saved of a least-recently-used cache of each size, for one trace.
 
     Attributes:
         lookups: The trace's lookups that did not fail.
-        hits: By size, from 0 to the smallest that answers all that any can, shape
+        hits: Hits by cache size, from 0 to the smallest size with the most hits, shape
             (largest + 1,).
-        saved_s: The same in seconds, as `At` has it.
+        saved_s: Time saved by cache size, in seconds, shape (largest + 1,); see `At`.
     """
 
     lookups: Lookups
@@ -59,29 +59,29 @@ class Curve:
 
     @property
     def total(self) -> int:
-        """How many lookups there were."""
+        """Number of lookups."""
         return int(self.lookups.questions.size)
 
     @property
     def largest(self) -> int:
-        """The smallest size that answers all that an endless cache would."""
+        """Smallest size with as many hits as an unbounded cache."""
         return self.hits.size - 1
 
     def at(self, size: int) -> At:
-        """Return what a cache of a size would have done."""
+        """Return the hits and the time saved at one cache size."""
         place = min(size, self.largest)
         return At(size, int(self.hits[place]), float(self.saved_s[place]))
 
     def worth(self, share: float) -> int:
-        """Return the smallest size that gives a share of what an endless cache would."""
+        """Return the smallest size that reaches a share of an unbounded cache's hits."""
         wanted = math.ceil(share * int(self.hits[-1]))
         return int(np.searchsorted(self.hits, wanted))
 
 
 def curve_of(events: Iterable[TraceEvent]) -> Curve:
-    """Work out the curve of a trace; the order of its lookups is the file's.
+    """Compute the curve of a trace from its lookups in file order.
 
-    Lookups that failed do not count. Each run begins with an empty cache.
+    Failed lookups do not count. Each run starts with an empty cache.
     """
     lookups = lookups_of(events)
     distances = reuse_distances(lookups.questions)
@@ -96,10 +96,10 @@ def curve_of(events: Iterable[TraceEvent]) -> Curve:
 
 
 def optimum_at(curve: Curve, sizes: Sequence[int]) -> Iterator[At]:
-    """Yield, for each size, what no policy can beat; see `optimal_hits`.
+    """Yield the result of an optimal policy at each size; see `optimal_hits`.
 
-    Its hits are the most that there can be. Its seconds are those of one choice of so
-    many hits, and not the most that could be saved.
+    `hits` is the most that any policy reaches. `saved_s` is the time saved by one choice
+    of that many hits; another choice may save more.
     """
     before = previous(curve.lookups.questions)
     for size in sizes:
@@ -111,7 +111,7 @@ def optimum_at(curve: Curve, sizes: Sequence[int]) -> Iterator[At]:
 
 
 def sizes_to_show(curve: Curve, most: int = 12) -> list[int]:
-    """Return at most so many sizes, evenly spread by ratio; those of `SHARES` among them."""
+    """Return at most `most` sizes, evenly spaced by ratio, with those of `SHARES` included."""
     if curve.largest == 0:
         return []
     worth = {curve.worth(share) for share in SHARES}

@@ -21,32 +21,32 @@ __all__ = [
     "with_bars",
 ]
 
-#: What lookups outside any probe are listed under.
+#: Row name of lookups outside any probe.
 OUTSIDE: Final = "(outside)"
-#: Shorter durations are shown to the hundredth.
+#: Durations below this many seconds have two decimals.
 _PRECISE_S: Final = 10.0
-#: Characters of a bar that stands for one.
+#: Length of the bar of a rate of 1, in characters.
 _BAR: Final = 32
 _DRAWN: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
 
 
 def count(value: int) -> str:
-    """Write a number of things."""
+    """Format a count."""
     return _spaced(f"{value:,}")
 
 
 def percent(value: float) -> str:
-    """Write a share."""
+    """Format a share as a percentage."""
     return f"{100 * value:.1f} %"
 
 
 def seconds(value: float) -> str:
-    """Write a duration."""
+    """Format a duration given in seconds."""
     return _spaced(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
 
 
 def milliseconds(value: float) -> str:
-    """Write the duration of a pass."""
+    """Format a duration given in milliseconds."""
     return _spaced(f"{value:,.1f} ms")
 
 
@@ -67,7 +67,7 @@ _COUNTS: Final = (
 
 
 def summary_tables(summary: Summary) -> dict[str, Table]:
-    """Return everything that a summary says, by names for programs."""
+    """Return all tables of a summary, by their names in the JSON output."""
     return {
         "total": _grouped("all lookups", {"": summary.total}, Column("trace", "")),
         "by_probe": _grouped("by probe", summary.by_probe(), Column("probe", "probe")),
@@ -79,7 +79,7 @@ def summary_tables(summary: Summary) -> dict[str, Table]:
 
 
 def counts_table(summary: Summary) -> Table:
-    """Return all counts as one table, each row with what it counts."""
+    """Return all counts as one table; the first two columns name the group of each row."""
     groups: dict[str, Mapping[str | None, Line]] = {
         "total": {"": summary.total},
         "probe": summary.by_probe(),
@@ -98,7 +98,7 @@ def counts_table(summary: Summary) -> Table:
 
 
 def curve_table(curve: Curve, optimum: Sequence[At]) -> Table:
-    """Return a curve at some sizes, beside what no policy can beat there."""
+    """Return a curve at the sizes of an optimum, with the optimum beside it."""
     columns = (
         Column("size", "entries", count),
         Column("hits", "hits", count),
@@ -124,7 +124,10 @@ def curve_table(curve: Curve, optimum: Sequence[At]) -> Table:
 
 
 def with_bars(table: Table) -> Table:
-    """Return what of a curve fits a terminal: its rates, drawn, and lightly the best ones."""
+    """Return the columns of a curve table that fit a terminal, and a bar for each rate.
+
+    The dark part of a bar is the hit rate. The light part extends it to the best rate.
+    """
     columns = [column for column in table.columns if column.key in _DRAWN]
     rows = []
     for row in as_dicts(table):

@@ -1,4 +1,4 @@
-"""Whether a run costs more, or finds less, than the run before a change."""
+"""Comparison of a run with a baseline: forward passes, hit rate, verdicts and time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from forwardscope.probes import Verdict
 
 __all__ = ["Check", "Limits", "as_junit", "compare", "comparison_table"]
 
-#: From best to worst.
+#: Verdicts from best to worst.
 _VERDICTS: Final = (Verdict.PASS, Verdict.SKIP, Verdict.FAIL, Verdict.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much worse a run may be.
+    """How much worse a run may be than its baseline.
 
     Attributes:
-        more_passes: Forward passes that each probe may pay more on each view.
-        hit_rate_drop: By how much the hit rate may fall, 0.01 being one point.
-        slowdown: How many times as long a forward pass may take, on average over the
-            run; None does not look at time.
+        more_passes: Additional forward passes allowed for each probe on each view.
+        hit_rate_drop: Allowed drop of the hit rate; 0.01 is one percentage point.
+        slowdown: Allowed ratio of the mean duration of a forward pass to that of the
+            baseline; None does not compare time.
     """
 
     more_passes: int = 0
@@ -38,12 +38,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was compared.
+    """The result of one comparison.
 
     Attributes:
-        name: What.
+        name: What is compared.
         ok: Whether it is within its limit.
-        says: What was found, in one sentence.
+        says: The finding, in one sentence.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Check:
 def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
     """Compare two runs of one suite.
 
-    Passes are compared probe by probe and view by view, verdicts where both have
-    them. Time is compared only where there is a limit for it.
+    Forward passes are compared by probe and view. Verdicts are compared only if both
+    runs have them, and time only if there is a limit for it.
 
     Raises:
-        UserError: The runs are of two suites.
+        UserError: The runs belong to different suites.
     """
     _refuse_two_suites(baseline, current)
     return [
@@ -70,7 +70,7 @@ def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
 
 
 def comparison_table(baseline: RunData, current: RunData) -> Table:
-    """Return what each probe asked and paid on each view, before and now, and in all."""
+    """Return lookups, forward passes and time of both runs, by probe and view and in total."""
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
@@ -91,7 +91,7 @@ def comparison_table(baseline: RunData, current: RunData) -> Table:
 
 
 def as_junit(checks: Sequence[Check]) -> str:
-    """Return the checks as JUnit's XML, in which each is a test case."""
+    """Return the checks as JUnit XML, one test case for each check."""
     failed = sum(not check.ok for check in checks)
     numbers = {"name": "forwardscope gate", "tests": str(len(checks)), "failures": str(failed)}
     suite = ET.Element("testsuite", numbers)
@@ -134,7 +134,7 @@ def _passes(baseline: RunData, current: RunData, allowed: int) -> Iterator[Check
 
 
 def _why(baseline: RunData, current: RunData, probe: str | None, view: str) -> str:
-    """Say what the records know of why more was paid: new questions, or known ones again."""
+    """Return the reason for additional forward passes: new questions or repeated ones."""
     before = baseline.by_probe_and_view().get((probe, view))
     now = current.by_probe_and_view()[probe, view]
     if before is None:
@@ -152,7 +152,7 @@ def _why(baseline: RunData, current: RunData, probe: str | None, view: str) -> s
 def _hit_rate(before: Counts, now: Counts, allowed: float) -> Check:
     return Check(
         "hit rate",
-        # not the difference of two rounded rates: equal counts are equal
+        # rounded rates can differ where the shares are equal, so the counts decide as well
         now.hit_rate >= before.hit_rate - allowed or _same_share(before, now),
         f"the hit rate is {percent(now.hit_rate)}, {percent(before.hit_rate)} before",
     )

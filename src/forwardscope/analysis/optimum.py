@@ -1,4 +1,4 @@
-"""What the best of all caches would have answered, had it known what would be asked."""
+"""The hits of an optimal cache, which knows all later lookups."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["optimal_hits"]
 
 
 def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
-    """Say which lookups the best policy answers; no cache of that size answers more of them.
+    """Return which lookups an optimal policy answers; no policy answers more at this size.
 
-    This is MIN (Bélády, 1966) with the choice not to admit: what is asked again
-    later than all that is kept, or never, is passed by. An entry is held from one
-    lookup of its question to the next; of these intervals at most `size` may
-    overlap, and dropping the one that ends last whenever there are too many keeps
-    the most of them. It is optimal by count: another choice of as many hits may
-    save more time.
+    The policy is MIN (Bélády, 1966) with bypass: a question without a later lookup is not
+    stored, and neither is one whose next lookup is later than those of all entries in a
+    full cache. An entry occupies the cache from one lookup of its question to the next.
+    At most `size` of these intervals may overlap. Dropping the interval that ends last
+    whenever there are too many keeps the most of them. The result is optimal by count:
+    another choice of as many hits may save more time.
 
     Args:
-        before: Place of the last lookup of the same question, or `NEVER`, shape (n,).
-        size: Entries of the cache, 1 at least.
+        before: Index of the previous lookup of the same question, or `NEVER`, shape (n,).
+        size: Cache size in entries, >= 1.
 
     Returns:
         Which lookups are hits, shape (n,).
@@ -33,7 +33,7 @@ def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
     after = np.full(before.size, NEVER, dtype=np.int64)
     after[before[again]] = again
     kept = (before != NEVER).tolist()
-    ends: list[int] = []  # when what is held is asked again, negative: the last of them first
+    ends: list[int] = []  # index of each entry's next lookup, negated so that the latest pops first
     held = 0
     for place, end in enumerate(after.tolist()):
         held -= kept[place]
@@ -44,7 +44,7 @@ def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
         if held > size:
             kept[-heapq.heappop(ends)] = False
             held -= 1
-        if len(ends) > 2 * size + 64:  # what was asked meanwhile stays in the heap until now
+        if len(ends) > 2 * size + 64:  # bounds the heap, which keeps intervals that have ended
             ends = [one for one in ends if -one > place]
             heapq.heapify(ends)
     return np.asarray(kept, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""One page that opens from a disk: tables as HTML, charts as data, its script inside."""
+"""One HTML file that opens without a server: tables, chart data, styles and scripts."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _FOLDER: Final = files("forwardscope.analysis") / "page"
 
 
 def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Args:
         title: Plain text.
-        body: Parts that the functions below made.
-        charts: What report.js draws, by the id of the place.
+        body: HTML from the functions below.
+        charts: The data that report.js draws, by the id of the chart's element.
     """
     return Template(_read("report.html")).substitute(
         title=escape(title),
         styles=_read("uPlot.min.css") + _read("report.css"),
         body="\n".join(body),
-        # no text in it can end the script that holds it
+        # an escaped "<" cannot close the script element that contains the data
         data=json.dumps(charts).replace("<", "\\u003c"),
         scripts=_read("uPlot.iife.min.js") + _read("report.js"),
     )
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a heading with what stands under it."""
+    """Return a heading, followed by its parts."""
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
@@ -45,12 +45,12 @@ def paragraph(text: str, *, quiet: bool = False) -> str:
 
 
 def chart(name: str, label: str) -> str:
-    """Return the place of a chart, and what it shows for who cannot see it."""
+    """Return the empty element of a chart, with a label for screen readers."""
     return f'<div class="chart" id="{escape(name)}" role="img" aria-label="{escape(label)}"></div>'
 
 
 def html_table(table: Table) -> str:
-    """Return a table; shares have a bar behind them, and verdicts their colour."""
+    """Return a table with a bar behind each hit rate and a colour for each verdict."""
     columns, rows = table.shown()
     kept = [table.columns.index(column) for column in columns]
     head = "".join(f"<th{_class(column)}>{escape(column.title)}</th>" for column in columns)

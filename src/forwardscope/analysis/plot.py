@@ -1,4 +1,4 @@
-"""The picture of a cache curve. Needs the extra `plot`: pip install 'forwardscope[plot]'."""
+"""The plot of a cache curve. Needs the extra `plot`: pip install 'forwardscope[plot]'."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _INCHES: Final = (8.0, 4.5)
 
 
 def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
-    """Draw hit rate over cache size; the file's ending says in which format, svg for one.
+    """Plot hit rate over cache size; the file's suffix selects the format, such as svg.
 
     Raises:
-        OutputError: It cannot be written, or matplotlib does not know such an ending.
+        OutputError: The file cannot be written, or matplotlib does not support its suffix.
     """
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
@@ -61,7 +61,7 @@ def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
     axes.grid(visible=True, alpha=0.25)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     try:
-        # equal data give equal files, and text stays text
+        # a fixed salt makes equal data give equal files, and "none" keeps text selectable
         with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The report of a run: a result, and what its trace adds, as one page."""
+"""The report of a run as one page, from its result and its trace, if it has one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["report"]
 
-#: Dots and steps beyond which a chart shows no more than these.
+#: The most dots of each timeline series, and the most sizes of the curve.
 _MOST_DOTS, _MOST_SIZES = 5000, 600
-#: Bars a factor of ten.
+#: Histogram bars for each factor of ten.
 _BARS: Final = 4
 
 
 def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Args:
-        result: Of the run.
-        events: The run's records, in order; None without a trace, and then the page says
-            what it lacks.
+        result: The run's result.
+        events: The run's records, in order. None if there is no trace; the page then
+            names the parts that it lacks.
     """
     body = [_head(result), section("Verdicts", html_table(_verdicts(result)))]
     charts: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def _series(result: SuiteResult) -> Table:
 
 
 def _of_trace(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Iterable[str]:
-    """Yield the sections that need a trace, and add their charts."""
+    """Yield the sections that need a trace, and add their charts to `charts`."""
     yield section(
         "Timeline",
         chart("timeline", "Forward passes and hits of each probe over the time of the run"),
@@ -149,7 +149,7 @@ def _of_trace(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Iterable[
 
 
 def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
-    """Return when each lookup ended and of which probe it was, forward passes and hits apart."""
+    """Return the end and the probe of each lookup, with forward passes and hits separate."""
     begun = min(event.ts - event.wall_ms / 1e3 for event in events)
     rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
     passes, hits = ([one for one in events if one.hit is hit] for hit in (False, True))
@@ -164,7 +164,7 @@ def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
 
 
 def _evenly(events: Sequence[TraceEvent]) -> Sequence[TraceEvent]:
-    """Return so many of them that their dots can be told apart."""
+    """Return an even sample of the records, small enough for their dots to be distinct."""
     return events[:: math.ceil(len(events) / _MOST_DOTS) or 1]
 
 
@@ -174,7 +174,7 @@ def _thinned(timeline: dict[str, Any]) -> Iterable[str]:
 
 
 def _durations(events: Sequence[TraceEvent]) -> dict[str, Any]:
-    """Return how many passes that succeeded took how long, in bars of equal ratio."""
+    """Return a histogram of the durations of successful passes, in bars of equal ratio."""
     paid = (event for event in events if not event.hit and event.error is None)
     logs = np.log10([max(event.wall_ms, 1e-3) for event in paid])
     if not logs.size:

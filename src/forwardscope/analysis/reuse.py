@@ -1,4 +1,4 @@
-"""How long ago each question of a trace was asked before, counted in other questions."""
+"""Reuse distances: the number of other questions between two lookups of the same one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["NEVER", "Lookups", "lookups_of", "previous", "reuse_distances"]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-#: Stands for the place of a lookup that is not there.
+#: The index of a lookup that does not exist.
 NEVER: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """The lookups of a trace that did not fail, run after run, each in the file's order.
+    """The lookups of a trace that did not fail, run after run, each run in file order.
 
     Attributes:
-        questions: Which question each asked, as a number from 0 on, shape (n,). Runs
-            share none: a cache is empty when a run begins.
-        pass_s: Mean duration of a forward pass of its op and view, in seconds, shape
-            (n,); 0 where the trace has no such pass.
-        hits: How many of them the recorded cache answered.
+        questions: Number of each lookup's question, from 0, shape (n,). Runs share no
+            questions, because each run starts with an empty cache.
+        pass_s: Mean duration of a forward pass of the lookup's op and view, in seconds,
+            shape (n,); 0 if the trace has no such pass.
+        hits: Number of these lookups that the recorded cache answered.
     """
 
     questions: IntArray
@@ -39,9 +39,9 @@ class Lookups:
 
 
 def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
-    """Collect the lookups of a trace; a coalesced one is a lookup like any other.
+    """Collect the lookups of a trace; a coalesced lookup counts like any other.
 
-    It holds 24 bytes a record, and each distinct question.
+    Memory use is 24 bytes for each record, plus the distinct questions.
     """
     runs: dict[str | None, int] = {}
     questions: dict[tuple[int, str, str, str, int], int] = {}
@@ -77,13 +77,13 @@ def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
 
 
 def previous(questions: IntArray) -> IntArray:
-    """Return, for each lookup, the place of the last one before it that asked the same.
+    """Return the index of the previous lookup of the same question, for each lookup.
 
     Args:
         questions: Numbers of questions, shape (n,).
 
     Returns:
-        Places, shape (n,); `NEVER` for what was not asked before.
+        Indices, shape (n,); `NEVER` for the first lookup of a question.
     """
     order = np.argsort(questions, kind="stable")
     again = questions[order[1:]] == questions[order[:-1]]
@@ -93,20 +93,20 @@ def previous(questions: IntArray) -> IntArray:
 
 
 def reuse_distances(questions: IntArray) -> IntArray:
-    """Return how many other questions were asked since each was asked last.
+    """Return the number of other questions since the previous lookup of the same question.
 
     A least-recently-used cache of C entries answers a lookup if and only if its
     distance is smaller than C (Mattson, Gecsei, Slutz and Traiger, 1970).
 
-    Between a lookup i and the one before it at p there are i - p - 1 lookups. Those
-    that repeat a question of the same stretch are just those whose own predecessor
-    lies behind p; what is left are distinct questions.
+    Between a lookup at i and its previous one at p there are i - p - 1 lookups. One of
+    them repeats a question of this interval if and only if its own previous lookup is
+    after p. The others are distinct questions, and their number is the distance.
 
     Args:
         questions: Numbers of questions, shape (n,).
 
     Returns:
-        Distances, shape (n,); `NEVER` for what was not asked before.
+        Distances, shape (n,); `NEVER` for the first lookup of a question.
     """
     before = previous(questions)
     distances = np.full(questions.size, NEVER, dtype=np.int64)
@@ -120,13 +120,14 @@ def reuse_distances(questions: IntArray) -> IntArray:
 def _larger_before(ranks: IntArray) -> IntArray:
     """Count, for each number of a permutation of 0 … n - 1, the larger ones before it.
 
-    A wavelet tree, built from its highest bit down: at each level the numbers stand in
-    groups that agree in all higher bits, in each group in their first order, and a 0 of
-    the bit finds the 1s that stand before it in its group. As all numbers below n are
-    there, the group of a number begins where its higher bits say.
+    Uses a wavelet tree, built from the highest bit down. At each level, the numbers that
+    agree in all higher bits form a group and keep their original order within it. A
+    number whose bit is 0 adds the count of numbers before it in its group whose bit is 1.
+    Because every number below n occurs, the higher bits of a number are the index at
+    which its group starts.
     """
     larger = np.zeros(ranks.size, dtype=np.int64)
-    standing = ranks  # in the order of the level; where each is in the first order is `whose`
+    standing = ranks  # the numbers in this level's order; `whose` has their original indices
     whose = np.arange(ranks.size)
     for bit in reversed(range(int(ranks.size - 1).bit_length() if ranks.size else 0)):
         ones = (standing >> bit) & 1

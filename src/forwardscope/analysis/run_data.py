@@ -1,4 +1,4 @@
-"""What one run left behind, be it a result or a trace."""
+"""The data of one run, read from its result or its trace."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["RunData", "is_result", "read_result", "run_data_of_result", "run_data_of_trace"]
 
-#: A larger file is no result.
+#: At most this much of a result is read; a truncated result is not valid JSON.
 _MAX_BYTES: Final = 256 << 20
 _HEAD_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """One run.
+    """The data of one run.
 
     Attributes:
         source: The file.
-        suite: Its name; None in a trace.
+        suite: Name of the suite; None for a trace.
         series: Counts by probe, view and op.
-        verdicts: By probe; None in a trace.
-        questions: Distinct ones by probe; None in a result, which has no prompts.
+        verdicts: Verdicts by probe; None for a trace.
+        questions: Distinct questions by probe; None for a result, which has no prompts.
     """
 
     source: Path
@@ -45,11 +45,11 @@ class RunData:
 
     @property
     def total(self) -> Counts:
-        """The whole run."""
+        """Counts of the whole run."""
         return sum(self.series.values(), Counts())
 
     def by_probe_and_view(self) -> dict[tuple[str | None, str], Counts]:
-        """Return the counts of all ops together, in the order in which each was first asked."""
+        """Return the counts of all ops together, in the order of their first lookups."""
         found: dict[tuple[str | None, str], Counts] = defaultdict(Counts)
         for key, counts in self.series.items():
             found[key.probe, key.view_id] += counts
@@ -57,10 +57,10 @@ class RunData:
 
 
 def is_result(path: Path) -> bool:
-    """Tell a result from a trace by how it begins.
+    """Return whether a file is a result, not a trace, by its first bytes.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -73,7 +73,7 @@ def read_result(path: Path) -> SuiteResult:
     """Read a result that `forwardscope run --json` wrote.
 
     Raises:
-        UserError: It cannot be read, or is none that this version knows.
+        UserError: The file cannot be read, or is not a result that this version supports.
     """
     try:
         with path.open("rb") as file:
@@ -91,7 +91,7 @@ def read_result(path: Path) -> SuiteResult:
 
 
 def run_data_of_result(path: Path) -> RunData:
-    """Read a result; for errors see `read_result`."""
+    """Return the data of a run from its result; for errors see `read_result`."""
     result = read_result(path)
     series = {SeriesKey(one.probe, one.view_id, one.op): _counts(one) for one in result.series}
     verdicts = {probe.name: probe.verdict for probe in result.probes}
@@ -99,10 +99,10 @@ def run_data_of_result(path: Path) -> RunData:
 
 
 def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
-    """Take the records of a trace for those of one run.
+    """Return the data of a run from its trace.
 
     Raises:
-        UserError: It has records of several.
+        UserError: The trace has records of several runs.
     """
     questions: dict[str | None, set[Question]] = defaultdict(set)
     runs: set[str | None] = set()

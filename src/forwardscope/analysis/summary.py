@@ -1,4 +1,4 @@
-"""What a trace says in sum: who asked what, what was answered from the cache, what was paid."""
+"""The summary of a trace: lookups, hits and forward passes by probe, view and op."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["Asked", "Line", "Summary", "summarize"]
 
-#: How many passes and prompts are named.
+#: Length of the lists of slowest passes and most repeated prompts.
 _TOP: Final = 10
 
 
 class Asked(NamedTuple):
-    """How often one prompt was asked, over all probes, views and ops."""
+    """Lookups and forward passes of one prompt, over all probes, views and ops."""
 
     prompt_hash: str
     lookups: int
@@ -31,10 +31,9 @@ class Line:
     """The counts of a whole trace, or of one probe, view or op in it.
 
     Attributes:
-        counts: As the ledger has them; `scoring_ns` is not known to a trace and stays 0.
-        saved_s: What its hits would have cost, each the mean duration of a forward pass
-            of its op and view, in seconds. Hits of an op and view of which the trace has
-            no pass add nothing.
+        counts: The ledger's counts; `scoring_ns` is 0, because traces do not record it.
+        saved_s: Time that the hits saved, in seconds. Each hit saves the mean duration of
+            a forward pass of its op and view, or 0 if the trace has no such pass.
     """
 
     counts: Counts
@@ -42,20 +41,20 @@ class Line:
 
     @property
     def forward_s(self) -> float:
-        """Wall time of its forward passes, failed ones included, in seconds."""
+        """Wall time of the forward passes, failed ones included, in seconds."""
         return self.counts.forward_ns / 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A trace in sum.
+    """The summary of a trace.
 
     Attributes:
-        series: Counts by probe, view and op, in the order in which each was first asked.
-        pass_s: Mean duration of a forward pass that succeeded, by view and op, in seconds.
-        questions: Distinct ones: of a view, an op, a prompt and a `top_k`.
-        slowest: The longest forward passes that succeeded, longest first.
-        most_asked: The prompts asked most often, most often first.
+        series: Counts by probe, view and op, in the order of their first lookups.
+        pass_s: Mean duration of a successful forward pass, by view and op, in seconds.
+        questions: Number of distinct questions: view, op, prompt and `top_k`.
+        slowest: The longest successful forward passes, longest first.
+        most_asked: The prompts with the most lookups, in descending order.
     """
 
     series: Mapping[SeriesKey, Counts]
@@ -66,11 +65,11 @@ class Summary:
 
     @property
     def total(self) -> Line:
-        """The whole trace."""
+        """Counts of the whole trace."""
         return self._line(self.series)
 
     def by_probe(self) -> dict[str | None, Line]:
-        """Return the counts of each probe; None is outside any."""
+        """Return the counts of each probe; None is for lookups outside any probe."""
         return self._by(lambda key: key.probe)
 
     def by_view(self) -> dict[str | None, Line]:
@@ -97,7 +96,7 @@ class Summary:
 
 
 class _Kind(NamedTuple):
-    """What a question is but for its prompt, and who asks."""
+    """The probe of a lookup, and its question without the prompt."""
 
     probe: str | None
     view_id: str
@@ -107,15 +106,15 @@ class _Kind(NamedTuple):
 
 @dataclass(slots=True)
 class _Cell:
-    """What became of the lookups of one kind.
+    """Counts of the lookups of one `_Kind`.
 
     Attributes:
         asked: Lookups by prompt.
-        paid: Forward passes that succeeded, by prompt.
-        coalesced: Hits on a pass that was under way.
-        errors: Failed passes, by class of the exception.
-        pass_ms: Time of the forward passes that succeeded, in milliseconds.
-        error_ms: Time of those that failed.
+        paid: Successful forward passes by prompt.
+        coalesced: Lookups answered by a forward pass in flight.
+        errors: Failed forward passes, by class of the exception.
+        pass_ms: Total duration of the successful forward passes, in milliseconds.
+        error_ms: Total duration of the failed ones, in milliseconds.
     """
 
     asked: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -130,7 +129,7 @@ class _Cell:
         return sum(self.paid.values())
 
     def counts(self) -> Counts:
-        """Return the counts; a plain hit is what is nothing else, and costs the loop nothing."""
+        """Return the counts; plain hits are the remainder, which keeps the loop short."""
         passes = self.passes
         others = self.coalesced + passes + self.errors.total()
         return Counts(
@@ -143,10 +142,10 @@ class _Cell:
 
 
 def summarize(events: Iterable[TraceEvent]) -> Summary:
-    """Sum up records, of which there may be any number, in any order.
+    """Summarize any number of records, in any order.
 
-    What is held grows with the number of distinct questions of each probe, not
-    with that of records.
+    Memory use grows with the number of distinct questions of each probe, not with the
+    number of records.
     """
     cells: dict[tuple[str | None, str, str, int], _Cell] = {}
     slowest: list[tuple[float, int, TraceEvent]] = []
@@ -199,7 +198,7 @@ def _mean_pass_s(cells: Mapping[_Kind, _Cell]) -> dict[tuple[str, str], float]:
 
 
 def _distinct(cells: Mapping[_Kind, _Cell]) -> int:
-    """Return how many questions there are, whoever asks."""
+    """Return the number of distinct questions over all probes."""
     prompts: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for kind, cell in cells.items():
         prompts[kind[1:]].update(cell.asked)

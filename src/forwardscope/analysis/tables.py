@@ -1,4 +1,4 @@
-"""Tables as plain data, and as a terminal, Markdown, CSV and JSON have them."""
+"""Tables as plain data, and their output for a terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 __all__ = ["THIN", "Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
 
-#: Parts thousands; no reader takes it for a decimal point.
+#: Separates thousands; unlike a comma it cannot be read as a decimal sign.
 THIN: Final = "\u202f"
 
 
@@ -23,10 +23,10 @@ class Column:
     """One column.
 
     Attributes:
-        key: Its name for programs.
-        title: Its name for people.
-        form: Makes a value of it what people read; None stays as text.
-        spare: Whether people are not shown it where all of its values are 0.
+        key: Name in CSV and JSON.
+        title: Heading.
+        form: Formats a value as text; None uses `str`.
+        spare: Whether to omit the column if all its values are 0 or None.
     """
 
     key: str
@@ -37,14 +37,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Values in rows, each of which has one for each column."""
+    """Rows of values, each row with one value for each column."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
 
     def shown(self) -> tuple[list[Column], list[list[str]]]:
-        """Return columns and rows as people read them; what is not there is a dash."""
+        """Return the columns and the rows as formatted text; a dash replaces None."""
         values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         kept = [
             (column, own)
@@ -56,7 +56,7 @@ class Table:
 
 
 def as_rich(table: Table) -> RichTable:
-    """Return it for a terminal."""
+    """Return the table for a terminal."""
     drawn = RichTable(
         title=Text(table.title),
         title_justify="left",
@@ -78,7 +78,7 @@ def as_rich(table: Table) -> RichTable:
 
 
 def as_markdown(table: Table) -> str:
-    """Return it with a heading, in the Markdown of GitHub."""
+    """Return the table as GitHub Markdown, with a heading."""
     columns, rows = table.shown()
     lines = [
         f"### {_escaped(table.title)}",
@@ -91,7 +91,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Return its values under the keys of its columns."""
+    """Return the unformatted values as CSV, with the column keys as header."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(column.key for column in table.columns)
@@ -100,13 +100,13 @@ def as_csv(table: Table) -> str:
 
 
 def as_dicts(table: Table) -> list[dict[str, Any]]:
-    """Return its values by the keys of its columns, row by row."""
+    """Return the unformatted values of each row by column key."""
     keys = [column.key for column in table.columns]
     return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
 def plain(text: str) -> str:
-    """Keep what a file holds from steering a terminal."""
+    """Replace unprintable characters, which could be control sequences for a terminal."""
     return "".join(one if one.isprintable() or one == THIN else "�" for one in text)
 
 
@@ -121,5 +121,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep a text from being Markdown or HTML."""
+    """Escape the characters that Markdown or HTML would interpret."""
     return "".join(f"\\{one}" if one in "\\`*_{}[]<>()#+!|&~" else one for one in text)

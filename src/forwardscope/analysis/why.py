@@ -1,4 +1,4 @@
-"""Why a lookup paid for a forward pass: the reason, and the sentence that states it."""
+"""Why a lookup was a miss: the reason, and the sentence that states it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Miss", "Reason", "explain", "miss_line", "reason_line"]
 
 
 class Reason(StrEnum):
-    """Why there was no answer in the cache.
+    """Why the cache had no value for a lookup.
 
-    first: nobody had asked about the prompt before, in its run.
-    elsewhere: it was asked before, but of another view or op, or with another top_k.
-    failed: it was asked before, and that forward pass failed.
-    evicted: it was asked before, longer ago than any question that was still there.
-    gone: it was asked before, no longer ago than others that were still there.
+    first: the lookup was the first of its prompt in its run.
+    elsewhere: earlier lookups of its prompt had another view, op or top_k.
+    failed: the previous forward pass for its question failed.
+    evicted: its reuse distance is larger than that of every hit in its run.
+    gone: its reuse distance is at most the largest of a hit in its run.
     """
 
     FIRST = "first"
@@ -36,19 +36,19 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A lookup that paid, and what its trace tells of why.
+    """A lookup that was a miss, and what its trace shows about the reason.
 
     Attributes:
-        number: Which miss of the trace, from 1 on.
-        event: Its record.
-        reason: Why, in a word.
-        elsewhere: Other questions about its prompt that were asked before, each once.
-        distance: How many other questions were asked since it was asked last; None
-            where it was not.
-        farthest: The largest such number of a hit in its run: so many entries, and one
-            more, the cache had. None where nothing hit.
-        failure: Class of the exception of the last time, where it failed.
-        runs_before: How many other runs of the trace had asked about the prompt.
+        number: Number of the miss in the trace, from 1.
+        event: The record of the lookup.
+        reason: Why it was a miss.
+        elsewhere: Other questions of earlier lookups of the prompt, each once.
+        distance: Reuse distance: the number of other questions since the previous lookup
+            of the same question. None if there was none.
+        farthest: Largest reuse distance of a hit in the run; the cache had at least one
+            entry more than that. None if the run had no hit.
+        failure: Class of the exception of the previous forward pass, if it failed.
+        runs_before: Number of other runs in the trace with earlier lookups of the prompt.
     """
 
     number: int
@@ -63,12 +63,12 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """A record about a prompt that matters.
+    """A record of a prompt whose misses are explained.
 
     Attributes:
-        place: How many lookups of its run stand before it.
-        number: Which miss of the trace; None for a hit.
-        runs: How many other runs had asked about its prompt.
+        place: Number of lookups of its run before it.
+        number: Number of the miss in the trace; None for a hit.
+        runs: Number of other runs with earlier lookups of its prompt.
     """
 
     place: int
@@ -80,12 +80,12 @@ class _Noted:
 def explain(
     events: Iterable[TraceEvent], *, number: int | None = None, prompt_hash: str | None = None
 ) -> Iterator[Miss]:
-    """Yield misses with what is known of why: the one of a number, or all of a prompt.
+    """Yield misses with their reasons: the one with a number, or all of a prompt.
 
     Args:
-        events: The records, in the file's order; read more than once.
-        number: Which miss of the trace, from 1 on.
-        prompt_hash: Which prompt; the beginning of its hash is enough.
+        events: The records in file order; iterated more than once.
+        number: Number of the miss in the trace, from 1.
+        prompt_hash: Hash of the prompt, or the beginning of it.
     """
     wanted = {
         own: event
@@ -115,7 +115,7 @@ def _of_run(
             number = None if event.hit else misses
             if event.prompt_hash in prompts:
                 noted.append(_Noted(len(hits), number, len(runs[event.prompt_hash]), event))
-            if number in wanted:  # one that failed has its place among the others too
+            if number in wanted:  # a failed miss needs a reuse distance too
                 event = msgspec.structs.replace(event, error=None)
             if event.error is None:
                 hits.append(event.hit)
@@ -169,7 +169,7 @@ def _question(event: TraceEvent) -> Question:
 
 
 def miss_line(miss: Miss) -> str:
-    """Return which lookup it was."""
+    """Return the line that identifies the lookup."""
     event = miss.event
     probe = OUTSIDE if event.probe is None else event.probe
     asked = f"{probe} asked {event.view_id} for {event.prompt_hash}"
@@ -178,7 +178,7 @@ def miss_line(miss: Miss) -> str:
 
 
 def reason_line(miss: Miss) -> str:
-    """Return why it paid, with what the trace knows."""
+    """Return the line that states the reason, with details from the trace."""
     said = _reason(miss)
     if miss.runs_before:
         runs = "run" if miss.runs_before == 1 else "runs"
@@ -218,7 +218,7 @@ def _ago(miss: Miss) -> str:
 
 
 def _elsewhere(miss: Miss) -> str:
-    """Name other questions by what differs: mostly that is the view alone."""
+    """Name the other questions by what differs, which is usually the view alone."""
     own = (miss.event.op, miss.event.top_k)
     views = [one.view_id for one in miss.elsewhere if (one.op, one.top_k) == own]
     kinds = [_view_and_kind(one) for one in miss.elsewhere if (one.op, one.top_k) != own]

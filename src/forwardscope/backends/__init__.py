@@ -1,4 +1,4 @@
-"""What probes ask: scoring views of one set of weights, and the backends that open them."""
+"""Scoring views of one set of weights, and the backends that open them."""
 
 from forwardscope.backends.base import (
     Backend,

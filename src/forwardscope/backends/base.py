@@ -1,8 +1,8 @@
 """The protocols between probes and backends.
 
-A backend holds one set of weights and an adapter on it, and opens *views* of
-them, one at a time. Any class with these methods will do; the quick way to one
-is `forwardscope.backends.views`.
+A backend holds one set of weights and an adapter on it. It opens *views* of
+them, one at a time. Any class with these methods is a backend;
+`forwardscope.backends.views` has the parts that all backends share.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ __all__ = ["Backend", "NullBackend", "ScalableBackend", "ScoringView"]
 
 @runtime_checkable
 class ScoringView(Protocol):
-    """One state of the weights, open for questions.
+    """One open state of the weights, which scores prompts.
 
     All methods raise `PromptError` for an empty prompt or one longer than the
-    model's context (prompts are never cut), `NonFiniteError` where the model
-    gives NaN or infinite logits, and `ViewError` where a closed view would
-    have to compute (what is in the cache it still answers). The `_batch` forms
-    answer in the order asked; a backend may compute them together.
+    model's context (prompts are never truncated), `NonFiniteError` where the
+    model gives NaN or infinite logits, and `ViewError` where a closed view
+    would have to compute (a closed view still returns cached results). The
+    `_batch` forms return results in the order of their arguments; a backend
+    may compute them together.
     """
 
     @property
@@ -36,8 +37,8 @@ class ScoringView(Protocol):
     def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
         """Return the distribution of the token after a prompt.
 
-        A `top_k` beyond the vocabulary means the vocabulary; below 1 it is a
-        ValueError.
+        A `top_k` larger than the vocabulary means the whole vocabulary; a
+        `top_k` below 1 is a ValueError.
         """
         ...
 
@@ -56,9 +57,9 @@ class ScoringView(Protocol):
     def logprob_of(self, prompt: str, completion: str) -> float:
         """Return the summed log-probability of a completion, in nats.
 
-        What is given is the longest token prefix that `prompt` and
-        `prompt + completion` share. A completion that adds no token to it is
-        a `PromptError`.
+        The condition is the longest token prefix that `prompt` and
+        `prompt + completion` share. A completion that adds no token to this
+        prefix is a `PromptError`.
         """
         ...
 
@@ -72,13 +73,12 @@ class Backend(Protocol):
     """One set of weights with an adapter on it.
 
     One view is open at a time; opening a second raises a `ViewError` that
-    names both. Whatever a view changes is undone when it closes, also on
-    exceptions.
+    names both. Closing a view undoes its changes, also after an exception.
 
-    What a run should cost is planned from two more attributes, which a backend
-    may have: `scaled_aliases`, a mapping from a scale of the adapter to the id
-    of the view that stands for it, as its entries are the same (none assumed
-    without it); and `vocab_size`, where its views clip `top_k` (nowhere).
+    The planner reads two more attributes, both optional. `scaled_aliases` maps
+    a scale of the adapter to the id of the view that has the same entries; the
+    default is no aliases. `vocab_size` is the number to which views clip
+    `top_k`; the default is no limit.
     """
 
     @property
@@ -95,11 +95,11 @@ class Backend(Protocol):
         ...
 
     def filler(self, tokens: int) -> str:
-        """Return neutral text of so many tokens, to put before a prompt; empty for 0."""
+        """Return neutral text of `tokens` tokens, to precede a prompt; empty for 0."""
         ...
 
     def identity(self) -> str:
-        """Return a hash over all that shapes this backend's values."""
+        """Return a hash of everything that determines this backend's values."""
         ...
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class ScalableBackend(Backend, Protocol):
 
 @runtime_checkable
 class NullBackend(Backend, Protocol):
-    """A backend that can stand random weights in for its adapter's."""
+    """A backend that can replace its adapter's weights with random ones."""
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0

@@ -1,4 +1,4 @@
-"""A backend without a model, to count what would be asked of one."""
+"""A backend without a model, for counting lookups and forward passes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["DryRunBackend", "dry_run_backend"]
 
-#: Tokens that the absent model knows: few, as each costs time and none is looked at.
+#: Size of the made-up vocabulary; small, because only the counts matter.
 _TOKENS: Final = 8
-#: Characters that Unicode keeps out of text, so that no prompt reads like filler.
+#: Unicode noncharacters, which do not occur in text, so that no prompt equals filler.
 _FILLER: Final = "\ufdd0{}\ufdd1"
 
 
 class DryRunBackend:
-    """A backend whose every answer is made up, and whose counts are those of a real one.
+    """A backend with made-up results and the counts of a real backend.
 
-    Its answers are finite and not uniform, differ from view to view and are
-    the same for all prompts of one view. An answer costs the same however long
-    the prompt. It has no trace and no spans.
+    The results are finite and not uniform, differ from view to view and are
+    the same for all prompts of one view. The time of a result does not depend
+    on the prompt's length. There is no trace and there are no spans.
 
     Args:
-        cache_enabled: False keeps nothing between calls.
-        max_entries: Bound of the cache; by default it never evicts.
-        scaled_aliases: As `Backend` has it.
-        vocab_size: Where `top_k` is clipped; None clips nowhere.
+        cache_enabled: False stores nothing between calls.
+        max_entries: Maximum number of cache entries; by default none is evicted.
+        scaled_aliases: As described in `Backend`.
+        vocab_size: Number to which `top_k` is clipped; None for no limit.
     """
 
     def __init__(
@@ -116,18 +116,19 @@ _KINDS: Final = {
 def dry_run_backend(
     like: Backend | None, *, cache_enabled: bool = True, max_entries: int = sys.maxsize
 ) -> DryRunBackend:
-    """Return a counting backend that shares and refuses what another one does.
+    """Return a dry-run backend with the abilities of another backend.
 
-    A backend that does not say is taken to have no aliases and to clip no
-    `top_k`, so that it is expected to pay too much rather than too little. Its
-    views are taken to ask the cache as `CachedView` does.
+    A missing `scaled_aliases` means no aliases and a missing `vocab_size` means
+    no limit of `top_k`, so that a plan overestimates the cost instead of
+    underestimating it. The other backend's views are assumed to use the cache
+    as `CachedView` does.
 
     Args:
-        like: Which abilities, `scaled_aliases` and `vocab_size` to have; asked
-            nothing else. None stands for one with all abilities and a plain LoRA
-            adapter, as most have.
-        cache_enabled: False keeps nothing between calls.
-        max_entries: Bound of the cache; by default it never evicts.
+        like: Backend whose abilities, `scaled_aliases` and `vocab_size` are
+            copied; nothing else of it is used. None means all abilities and a
+            plain LoRA adapter, which is the most common case.
+        cache_enabled: False stores nothing between calls.
+        max_entries: Maximum number of cache entries; by default none is evicted.
     """
     kind = _KINDS[
         like is None or isinstance(like, ScalableBackend),
@@ -143,7 +144,7 @@ def dry_run_backend(
 
 
 class _DryRunScorer:
-    """Gives one made-up answer to all questions of a kind."""
+    """A scorer with one made-up result for each op, the same for all prompts."""
 
     def __init__(self, view_id: str, vocab_size: int) -> None:
         self.vocab_size: Final = vocab_size

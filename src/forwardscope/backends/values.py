@@ -1,7 +1,7 @@
-"""What the scoring ops return.
+"""Result types of the scoring ops.
 
-The arrays own their memory and are read-only, so a value can be kept in the
-cache and handed to many callers without one poisoning it for the others.
+The arrays own their memory and are read-only. A cached value can therefore be
+returned to many callers, and none of them can change it for the others.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["RollingLogprob", "TokenDist"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenDist:
-    """A next-token distribution, cut to its `k` most probable tokens.
+    """A next-token distribution, truncated to its `k` most probable tokens.
 
     Attributes:
-        token_ids: int64, shape (k,), by falling probability.
+        token_ids: int64, shape (k,), in order of decreasing probability.
         logprobs: float32, shape (k,), in nats.
-        vocab_size: Tokens in the whole distribution.
-        tail_logprob: Log of the probability outside the k tokens; None where
-            they are the whole vocabulary, -inf where it underflows.
+        vocab_size: Number of tokens in the whole distribution.
+        tail_logprob: Log of the probability outside the k tokens, in nats; None
+            where k is the whole vocabulary, -inf where it underflows.
 
     Raises:
-        ValueError: The two arrays are not one-dimensional and of one length.
+        ValueError: The two arrays are not one-dimensional and of equal length.
     """
 
     token_ids: npt.NDArray[np.int64]
@@ -52,12 +52,12 @@ class RollingLogprob:
 
     Attributes:
         token_ids: int64, shape (N,).
-        logprobs: float32, shape (N-1,), of tokens 1 to N-1, in nats.
-        num_tokens: N.
+        logprobs: float32, shape (N-1,), for tokens 1 to N-1, in nats.
+        num_tokens: Number of tokens, N.
         total_logprob: Sum of `logprobs`, in nats.
 
     Raises:
-        ValueError: The arrays' lengths do not fit `num_tokens`.
+        ValueError: The arrays' shapes do not match `num_tokens`.
     """
 
     token_ids: npt.NDArray[np.int64]
@@ -77,12 +77,12 @@ class RollingLogprob:
 
     @property
     def mean_logprob(self) -> float:
-        """Mean of `logprobs` in nats; 0.0 where there is none."""
+        """Mean of `logprobs` in nats; 0.0 where it is empty."""
         return self.total_logprob / self.logprobs.size if self.logprobs.size else 0.0
 
     @property
     def perplexity(self) -> float:
-        """exp(-mean_logprob); 1.0 where there is no log-probability, inf where it overflows."""
+        """exp(-mean_logprob); 1.0 where `logprobs` is empty, inf where it overflows."""
         try:
             return math.exp(-self.mean_logprob)
         except OverflowError:
@@ -90,7 +90,7 @@ class RollingLogprob:
 
 
 def _own(value: object, name: str, dtype: type[np.generic]) -> None:
-    """Replace an array field by a read-only one that owns its memory; copy only if it must."""
+    """Replace an array field with a read-only array that owns its memory; copy only if needed."""
     array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
     if array.base is not None or array.flags.writeable:
         array = array.copy()

@@ -1,4 +1,4 @@
-"""The parts of a backend that are the same for all: view ids, the glue, one view at a time."""
+"""Parts that all backends share: view ids, the cached view, and one open view at a time."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = [
 BASE: Final = "base"
 FINETUNED: Final = "ft"
 DEFAULT_INIT_SCALE: Final = 0.02
-#: Scales of a plain LoRA adapter whose view is another one, the same weights.
+#: Scales at which a plain LoRA adapter gives the same weights as another view.
 LORA_ALIASES: Final = MappingProxyType({0.0: BASE, 1.0: FINETUNED})
 
 
 def scaled_view_id(lam: float) -> str:
-    """Return the id of the view scaled by `lam`: exact, so two values never share one.
+    """Return the id of the view scaled by `lam`; different values have different ids.
 
     Raises:
         ValueError: `lam` is not finite.
@@ -43,11 +43,11 @@ def scaled_view_id(lam: float) -> str:
     lam = float(lam)
     if not math.isfinite(lam):
         raise ValueError(f"the adapter's scale must be finite; got {lam}")
-    return f"scaled_{lam + 0.0!r}"  # -0.0 + 0.0 is 0.0
+    return f"scaled_{lam + 0.0!r}"  # + 0.0 gives -0.0 the id of 0.0
 
 
 def null_view_id(seed: int, init_scale: float, rank_scale: float) -> str:
-    """Return the id of a null view; scales stand in it where they are not the defaults.
+    """Return the id of a null view; it contains a scale only where that is not the default.
 
     Raises:
         ValueError: A scale is not positive and finite.
@@ -65,11 +65,11 @@ def null_view_id(seed: int, init_scale: float, rank_scale: float) -> str:
 
 
 class Scorer(Protocol):
-    """What a backend computes for one view; each method is one forward batch."""
+    """What a backend computes for one view; each method call is one forward call."""
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in a whole distribution."""
+        """Number of tokens in a whole distribution."""
         ...
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
@@ -86,7 +86,7 @@ class Scorer(Protocol):
 
 
 class CachedView:
-    """A `ScoringView` that asks the cache first and its scorer for the rest."""
+    """A `ScoringView` that reads the cache and computes misses with its scorer."""
 
     def __init__(
         self, view_id: str, scorer: Scorer, instrumentation: BackendInstrumentation
@@ -158,14 +158,14 @@ class CachedView:
         )
 
     def _clip(self, top_k: int) -> int:
-        k = operator.index(top_k)  # numpy's integers have no place in a JSON record
+        k = operator.index(top_k)  # a JSON record cannot hold numpy integers
         if k < 1:
             raise ValueError(f"top_k must be at least 1; got {k}")
         return min(k, self._scorer.vocab_size)
 
 
 class ViewSlot:
-    """Sees to it that one view is open at a time, and knows which. Safe under threads."""
+    """Limits a backend to one open view and records its id. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -173,12 +173,12 @@ class ViewSlot:
 
     @property
     def current(self) -> str | None:
-        """The id of the view that is open, or None."""
+        """The id of the open view, or None."""
         return self._open
 
     @contextmanager
     def hold(self, view_id: str) -> Iterator[None]:
-        """Keep the slot for one view.
+        """Occupy the slot with one view for the duration of the context.
 
         Raises:
             ViewError: Another view is open.

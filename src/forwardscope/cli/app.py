@@ -70,7 +70,8 @@ def run(
 
     Exits with 0 when every probe passes or is skipped, 1 when one fails or
     errs, 2 for a mistake in the suite or the options, 130 when it is interrupted
-    and 143 when it is terminated; what it found so far is then in its trace.
+    and 143 when it is terminated; what it found so far is then in its trace. It
+    stops before the next forward pass; a second signal ends it at once.
     """
     with mistakes_exit_with_two():
         spec = options.over(load_suite(suite))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from forwardscope.cli.stopping import Stopped
 from forwardscope.errors import UserError
 
 __all__ = ["mistakes_exit_with_two"]
@@ -22,11 +23,11 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @contextmanager
 def mistakes_exit_with_two() -> Iterator[None]:
-    """Tell a user's mistake in one sentence on stderr and exit with 2.
+    """Print a user's mistake in one sentence on stderr and exit with 2.
 
-    An interrupt exits with 130. SIGTERM, by which schedulers and containers end a
-    program, is taken for one and exits with 143: what is told at the end of a run
-    is told then too.
+    A run that was stopped exits with 130 after SIGINT and with 143 after SIGTERM.
+    So does whatever else is interrupted, which is in the main thread: SIGTERM
+    raises KeyboardInterrupt there, as SIGINT does.
     """
     console = Console(stderr=True)
     with _terminate_as_interrupt() as terminated:
@@ -36,8 +37,11 @@ def mistakes_exit_with_two() -> Iterator[None]:
             sentence = " ".join(str(error).split())
             console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
             raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
+        except Stopped as error:
             console.print("interrupted; no result was written")
+            raise typer.Exit(error.status) from error
+        except KeyboardInterrupt as error:
+            console.print("interrupted")
             raise typer.Exit(_TERMINATED if terminated.is_set() else _INTERRUPTED) from error
 
 

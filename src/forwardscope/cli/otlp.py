@@ -1,190 +1,165 @@
-"""Spans to an OTLP receiver, every one of them accounted for.
-
-The SDK's batch processor drops silently when it is full, and its flush waits
-as long as the exporter likes; this one counts, and keeps to its time.
-"""
+"""OTLP exporters of the SDK, the reasons of their failures, and the CLI's tracer provider."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-import threading
-from collections import Counter, deque
+import socket
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from forwardscope.cli.targets import OtlpTarget
-from forwardscope.telemetry.maker import Outcome
 
-__all__ = ["SpanPipeline", "make_exporter", "make_provider", "make_resource"]
+__all__ = [
+    "OtlpExporter",
+    "RecordingSession",
+    "connection_error",
+    "make_exporter",
+    "make_provider",
+    "make_resource",
+    "root_cause",
+]
 
-_CAPACITY = 8192
-_CHUNK = 512
-_DELAY_S = 0.5
 _TRACES_PATH = "/v1/traces"
+_CONNECT_TIMEOUT_S = 1.0
 _LONGEST_REASON = 160
-#: What an exporter says last, after whom it asked and how often.
-_REASON = re.compile(r"(?:\[Errno -?\d+\]|remote host:|details:) ([\w ,]+)")
+#: With one of these the SDK's HTTP exporter loads a session of its own.
+_CREDENTIAL_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+)
+#: Without any handler, Python prints warnings to stderr.
+_NO_OUTPUT = logging.NullHandler()
 
 
-class SpanPipeline(SpanProcessor):
-    """A bounded queue of ended spans and the thread that exports them.
-
-    Ending a span never waits: where the queue is full it is counted as dropped,
-    and so is each span of a batch that the receiver did not take. Safe under
-    threads.
+class OtlpExporter:
+    """An exporter of the SDK, with the reason where it does not deliver.
 
     Args:
-        exporter: Where to; its `export` is called in the thread alone.
+        exporter: The SDK's.
+        last_error: Returns why the last attempt failed; None where that is not
+            known, or where it did not fail.
     """
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(
+        self, exporter: SpanExporter, last_error: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._exporter = exporter
-        self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[ReadableSpan] = deque()
-        self._exporting: list[ReadableSpan] = []
-        self._counts: Counter[tuple[str, Outcome]] = Counter()
-        self._closing = False
-        self._closed = False
-        self._heard = _LastWords()
-        self._thread = threading.Thread(target=self._work, name="forwardscope-otlp", daemon=True)
-        self._thread.start()
+        self.last_error = last_error
 
-    @property
-    def failure(self) -> str | None:
-        """What the exporter said last when it failed."""
-        return self._heard.message
+    def send(self, spans: Sequence[ReadableSpan]) -> str | None:
+        """Export spans; return why they were not delivered, or None where they were."""
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001 - reported as the reason; the run goes on
+            return root_cause(error)
+        if result is SpanExportResult.SUCCESS:
+            return None
+        return self.last_error() or "not delivered"
 
-    def on_end(self, span: ReadableSpan) -> None:
-        """Take a span that has ended."""
-        with self._changed:
-            if self._closed or len(self._queue) >= _CAPACITY:
-                self._counts[span.name, "dropped"] += 1
-                return
-            self._queue.append(span)
-            self._counts[span.name, "pending"] += 1
-            if len(self._queue) in (1, _CHUNK):
-                self._changed.notify_all()
-
-    def wait_for_room(self) -> None:
-        """Wait while the queue is more than half full; not once it closes."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._queue) <= _CAPACITY // 2)
-
-    def outcomes(self) -> Counter[tuple[str, Outcome]]:
-        """Return how many spans, by name and by what became of them."""
-        with self._changed:
-            return +self._counts
-
-    def close(self, timeout_s: float) -> None:
-        """Export what is queued; what is not delivered in time is dropped. Twice is once."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closing = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not (self._queue or self._exporting), timeout_s)
-            self._closed = True
-            self._settle([*self._exporting, *self._queue], "dropped")
-            self._exporting = []
-            self._queue.clear()
-            self._changed.notify_all()
+    def shutdown(self) -> None:
+        """Close the connection and stop retrying."""
         self._exporter.shutdown()
 
-    def _work(self) -> None:
+
+class RecordingSession(requests.Session):
+    """An HTTP session that keeps why its last request failed.
+
+    Attributes:
+        last_error: The reason; None after a success.
+    """
+
+    last_error: str | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request as the base class does."""
         try:
-            self._export_all()
-        finally:
-            self._heard.stop()
-
-    def _export_all(self) -> None:
-        while chunk := self._next_chunk():
-            try:
-                delivered = self._exporter.export(chunk) is SpanExportResult.SUCCESS
-            except Exception as error:  # noqa: BLE001 - counted and told; the run goes on
-                delivered = False
-                self._heard.note(f"{type(error).__name__}: {error}")
-            with self._changed:
-                if self._closed:  # too late: these were counted as dropped
-                    return
-                self._settle(chunk, "exported" if delivered else "dropped")
-                self._exporting = []
-                self._changed.notify_all()
-
-    def _next_chunk(self) -> list[ReadableSpan]:
-        """Wait for a batch that is worth sending; empty where there will be no more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
-            self._changed.wait_for(
-                lambda: len(self._queue) >= _CHUNK or self._closing, timeout=_DELAY_S
-            )
-            size = min(_CHUNK, len(self._queue))
-            self._exporting = [self._queue.popleft() for _ in range(size)]
-            self._changed.notify_all()
-            return self._exporting
-
-    def _settle(self, spans: list[ReadableSpan], outcome: Outcome) -> None:
-        for span in spans:
-            self._counts[span.name, "pending"] -= 1
-            self._counts[span.name, outcome] += 1
+            response = super().request(*args, **kwargs)
+        except Exception as error:
+            self.last_error = root_cause(error)
+            raise
+        failed = f"HTTP {response.status_code}: {response.reason}"
+        self.last_error = None if response.ok else failed
+        return response
 
 
-class _LastWords(logging.Handler):
-    """Keeps what OpenTelemetry says of a failure for the report, and off the terminal."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.message: str | None = None
-        self._logger = logging.getLogger("opentelemetry")
-        others = self._others()  # a pipeline that was given up may still end after the next began
-        self._propagated: bool = others[0]._propagated if others else self._logger.propagate
-        self._logger.propagate = False
-        self._logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = record.getMessage()
-        if "shutdown" not in said.lower():  # that is our own doing
-            self.note(said)
-
-    def note(self, said: str) -> None:
-        known = _REASON.findall(said)
-        self.message = known[-1] if known else said[:_LONGEST_REASON]
-
-    def stop(self) -> None:
-        self._logger.removeHandler(self)
-        if not self._others():
-            self._logger.propagate = self._propagated
-
-    def _others(self) -> list[_LastWords]:
-        return [one for one in self._logger.handlers if isinstance(one, _LastWords)]
+def root_cause(error: BaseException) -> str:
+    """Return the innermost cause of an error as one line, such as "Connection refused"."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or type(error).__name__
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return " ".join(reason.split())[:_LONGEST_REASON]
 
 
-def make_exporter(target: OtlpTarget) -> SpanExporter:
-    """Return an exporter; headers, time-out, compression and TLS are the standard variables'."""
-    endpoint = target.url if target.asked else None
+def connection_error(url: str) -> str | None:
+    """Open a connection to a server and close it; return why that failed, or None."""
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
+        return None
+    try:
+        socket.create_connection((parts.hostname, parts.port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return root_cause(error)
+    return None
+
+
+def make_exporter(target: OtlpTarget) -> OtlpExporter:
+    """Return an exporter to a receiver.
+
+    Headers, time-out, compression and TLS come from the standard variables. The
+    SDK's log lines are kept off the terminal from now on, even those of a thread
+    that outlives a run: the report has the reason of a failure.
+    """
     if target.protocol == "grpc":
-        # its core writes to stderr for itself, about what the report tells anyway
+        # its core writes to stderr by itself; the report has the reason
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as GrpcExporter,
-        )
+        made = _grpc_exporter(target)
+    else:
+        made = _http_exporter(target)
+    logging.getLogger("opentelemetry").addHandler(_NO_OUTPUT)
+    return made
 
-        return GrpcExporter(endpoint and endpoint.replace("grpc://", "http://", 1))
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter as HttpExporter,
+
+def _grpc_exporter(target: OtlpTarget) -> OtlpExporter:
+    """Return a gRPC exporter.
+
+    It keeps the error of a call to itself, so the reason of a failure is that of
+    a plain connection.
+    """
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
     )
 
+    endpoint = target.url.replace("grpc://", "http://", 1) if target.asked else None
+    return OtlpExporter(OTLPSpanExporter(endpoint), lambda: connection_error(target.url))
+
+
+def _http_exporter(target: OtlpTarget) -> OtlpExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+
+    endpoint = target.url if target.asked else None
     if endpoint and not endpoint.endswith(_TRACES_PATH):
         endpoint = endpoint.rstrip("/") + _TRACES_PATH
-    return HttpExporter(endpoint)
+    if any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS):
+        return OtlpExporter(OTLPSpanExporter(endpoint), lambda: connection_error(target.url))
+    session = RecordingSession()
+    return OtlpExporter(OTLPSpanExporter(endpoint, session=session), lambda: session.last_error)
 
 
 def make_resource() -> Resource:
-    """Return what spans say of the program; the standard variables go before."""
+    """Return the resource of the CLI's spans; the standard variables take precedence."""
     named = Resource({SERVICE_NAME: "forwardscope", SERVICE_VERSION: version("forwardscope")})
     asked = {
         key: value
@@ -194,8 +169,8 @@ def make_resource() -> Resource:
     return named.merge(Resource(asked))
 
 
-def make_provider(pipeline: SpanPipeline) -> TracerProvider:
-    """Return a tracer provider of the program's own; sampling is the standard variables'."""
+def make_provider(processor: SpanProcessor) -> TracerProvider:
+    """Return a tracer provider of the CLI's own; the standard variables configure sampling."""
     provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(pipeline)
+    provider.add_span_processor(processor)
     return provider

@@ -15,8 +15,9 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from forwardscope.core.keys import printable
 from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
-from forwardscope.telemetry.passes import MAX_LINKS
+from forwardscope.telemetry.spans import MAX_LINKS
 from forwardscope.trace import TraceEvent
+from forwardscope.trace.writer import line_of
 
 __all__ = ["Replay"]
 
@@ -218,7 +219,7 @@ def _trace_id(event: TraceEvent) -> int:
     run_id = event.run_id or ""
     if len(run_id) == _RUN_ID_DIGITS and set(run_id) <= set("0123456789abcdef"):
         return int(run_id, 16) or 1
-    return int.from_bytes(sha256(event.to_line()).digest()[:16], "big") or 1
+    return int.from_bytes(sha256(line_of(event)).digest()[:16], "big") or 1
 
 
 def _of_lookup(event: TraceEvent) -> dict[str, Any]:

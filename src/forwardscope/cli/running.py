@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
@@ -13,6 +14,7 @@ from forwardscope.backends.base import Backend
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
+from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -30,7 +32,9 @@ __all__ = ["run_and_report"]
 def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     """Load the suite's model, run its probes, write the files and print the report.
 
-    Neither is lost where the other cannot be done.
+    Neither is lost where the other cannot be done. All of it is done in a worker
+    thread, which SIGINT and SIGTERM stop before the next forward pass; see
+    `run_stoppable`. A run whose suite is over is not stopped any more.
 
     Args:
         spec: What to run, with what the options say of it.
@@ -39,14 +43,21 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
             loaded. No output file is left behind then.
+        Stopped: A signal stopped the run. No result was written then.
     """
+    return run_stoppable(partial(_run_and_report, spec, options))
+
+
+def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteResult:
     with (
         _plain_warnings(),
         Telemetry(spec) as telemetry,
         instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
     ):
         telemetry.watch(instrumentation)
-        result = _run(spec, instrumentation, telemetry, options)
+        stop.on_request(instrumentation.request_stop)
+        stop.on_request(telemetry.end_linger)
+        result = _run(spec, instrumentation, telemetry, options, stop)
     try:
         if options.json is not None:
             result.write(options.json)
@@ -61,6 +72,7 @@ def _run(
     instrumentation: BackendInstrumentation,
     telemetry: Telemetry,
     options: RunOptions,
+    stop: Stop,
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
     counters = _KeepCounters()
@@ -70,8 +82,11 @@ def _run(
             expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:
+            if instrumentation.stopping:  # requested while the model was loaded
+                raise KeyboardInterrupt
             observer = Observers(progress, counters, telemetry.observer)
             result = run_suite(spec, backend, observer=observer)
+            stop.notice = "the suite is over and the run goes on to its end"
             if telemetry.wanted:
                 progress.say(_delivering(spec, telemetry))
             delivery = telemetry.finish()

@@ -26,7 +26,7 @@ from forwardscope.telemetry.delivery import MetricsEndpoint, Pusher, write_metri
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from forwardscope.cli.otlp import SpanPipeline
+    from forwardscope.cli.span_delivery import SpanDelivery
 
 __all__ = ["Telemetry"]
 
@@ -61,10 +61,11 @@ class Telemetry:
         self._of_run.register(self._metrics)
         self._all.register(self._metrics)
         self._instrumentation: BackendInstrumentation | None = None
-        self._pipeline: SpanPipeline | None = None
+        self._spans: SpanDelivery | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._pusher: Pusher | None = None
         self._file_failure: str | None = None
+        self._linger_ended = False
         self._otlp_url = ""
         self.tracer_provider: TracerProvider | None = None
         self.observer: Final[Observer] = Observers(self._metrics, _Republish(self._publish))
@@ -73,8 +74,8 @@ class Telemetry:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             self._open_spans()
-            if self._pipeline is not None:
-                opening.callback(self._pipeline.close, 0.0)
+            if self._spans is not None:
+                opening.callback(self._spans.close, 0.0)
             self._open_endpoint()
             if self._endpoint is not None:
                 opening.callback(self._endpoint.close)
@@ -95,13 +96,13 @@ class Telemetry:
     @property
     def wanted(self) -> bool:
         """Whether anything goes anywhere."""
-        ways = (self._pipeline, self._endpoint, self._pusher, self._settings.metrics_file)
+        ways = (self._spans, self._endpoint, self._pusher, self._settings.metrics_file)
         return any(way is not None for way in ways)
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
         """Show a backend's metrics and account for its spans."""
         self._instrumentation = instrumentation
-        instrumentation.spans.delivery = self._pipeline
+        instrumentation.spans.delivery = self._spans
         register(instrumentation, self._all)
 
     def finish(self, *, linger: bool = True) -> list[Delivery]:
@@ -114,10 +115,10 @@ class Telemetry:
         told = []
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_MAKE_SPANS_S)
-        if self._pipeline is not None:
+        if self._spans is not None:
             reserve = _PUSH_RESERVE_S if self._pusher is not None else 0.0
-            self._pipeline.close(_until(due) - reserve)
-            told.append(self._spans_told(self._pipeline))
+            self._spans.close(_until(due) - reserve)
+            told.append(self._spans_told(self._spans))
         if self._pusher is not None:
             told.append(self._push_told(self._pusher, self._pusher.close(_until(due))))
         if self._settings.metrics_file is not None:
@@ -127,6 +128,12 @@ class Telemetry:
             told.append(self._scrapes_told(self._endpoint, linger=linger))
         return told
 
+    def end_linger(self) -> None:
+        """End the wait for a last scrape, now or when it begins. Safe under threads."""
+        self._linger_ended = True
+        if self._endpoint is not None:
+            self._endpoint.end_linger()
+
     # -- opening ------------------------------------------------------------------------
 
     def _open_spans(self) -> None:
@@ -134,7 +141,7 @@ class Telemetry:
         if target is None:
             return
         try:
-            from forwardscope.cli import otlp  # noqa: PLC0415 - of an extra
+            from forwardscope.cli import otlp, span_delivery  # noqa: PLC0415 - of an extra
 
             exporter = otlp.make_exporter(target)
         except ImportError as error:
@@ -142,8 +149,8 @@ class Telemetry:
             wanted = f"{who} asks for spans, and the OpenTelemetry SDK"
             raise MissingExtraError(wanted, "otel") from error
         self._otlp_url = without_credentials(target.url)
-        self._pipeline = otlp.SpanPipeline(exporter)
-        self.tracer_provider = otlp.make_provider(self._pipeline)
+        self._spans = span_delivery.SpanDelivery(exporter)
+        self.tracer_provider = otlp.make_provider(self._spans)
 
     def _open_endpoint(self) -> None:
         port, address = self._settings.metrics_port, self._settings.metrics_address
@@ -181,13 +188,13 @@ class Telemetry:
 
     # -- what is told of it -------------------------------------------------------------
 
-    def _spans_told(self, pipeline: SpanPipeline) -> Delivery:
-        count = pipeline.outcomes()
+    def _spans_told(self, spans: SpanDelivery) -> Delivery:
+        count = spans.outcomes()
         exported = sum(n for (_, outcome), n in count.items() if outcome == "exported")
         dropped = sum(n for (_, outcome), n in count.items() if outcome == "dropped")
         what = f"{exported} spans exported"
         if dropped:
-            what += f", {dropped} dropped: {pipeline.failure or 'not delivered in time'}"
+            what += f", {dropped} dropped: {spans.failure or 'not delivered'}"
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
 
     def _push_told(self, pusher: Pusher, failure: str | None) -> Delivery:
@@ -205,11 +212,10 @@ class Telemetry:
         seconds = self._settings.metrics_linger
         after, ok = "", True
         if linger and seconds > 0:
-            try:
-                ok = endpoint.linger(seconds)
-                missed = f", not within {seconds:g} s after the end"
-            except KeyboardInterrupt:  # enough waited; the run's result is not lost for it
-                ok, missed = False, ", not after the end: the wait was interrupted"
+            ok = endpoint.linger(seconds)
+            missed = f", not within {seconds:g} s after the end"
+            if self._linger_ended:
+                missed = ", not after the end: the wait was interrupted"
             after = ", also after the end" if ok else missed
         return Delivery(to=endpoint.url, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 from rich.console import Console
@@ -28,6 +30,9 @@ from forwardscope.cli.reading import Traces, must_be_a_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, UserError
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
 __all__ = ["traces"]
 
 traces = typer.Typer(
@@ -36,8 +41,8 @@ traces = typer.Typer(
 )
 
 
-#: How long the last spans may take to arrive.
-_CLOSE_S: Final = 30.0
+#: Spans sent in one request.
+_BATCH_SIZE: Final = 512
 
 
 class Format(StrEnum):
@@ -202,22 +207,22 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str |
         exporter = otlp.make_exporter(cast("OtlpTarget", target))
     except ImportError as error:
         raise MissingExtraError("the OpenTelemetry SDK", "otel") from error
-    pipeline = otlp.SpanPipeline(exporter)
     spans = replay.Replay(Traces([file]), otlp.make_resource(), version("forwardscope"))
+    sent = 0
     try:
-        for span in spans:
-            pipeline.wait_for_room()
-            pipeline.on_end(span)
-            if pipeline.failure:  # a receiver that is down is not asked a thousand times
-                break
+        for batch in _batches(spans):
+            if failure := exporter.send(batch):  # the receiver gets no further batch
+                return sent, len(batch), failure, spans.trace_ids
+            sent += len(batch)
     finally:
-        pipeline.close(_CLOSE_S)
-    outcomes = pipeline.outcomes()
-    sent, dropped = (
-        sum(n for (_, outcome), n in outcomes.items() if outcome == wanted)
-        for wanted in ("exported", "dropped")
-    )
-    return sent, dropped, pipeline.failure, spans.trace_ids
+        exporter.shutdown()
+    return sent, 0, None, spans.trace_ids
+
+
+def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
+    rest = iter(spans)
+    while batch := list(islice(rest, _BATCH_SIZE)):
+        yield batch
 
 
 def _print_curve(found: Curve, table: Table) -> None:

@@ -1,4 +1,1 @@
-"""What a lookup is, how it is answered, and how it is counted.
-
-Standard library only: nothing here knows a model, a file format or a server.
-"""
+"""The cache, single flight and the ledger. Standard library only."""

@@ -1,18 +1,26 @@
-"""The forward cache: a bounded least-recently-used map."""
+"""The forward cache: a bounded least-recently-used map, and how it measures values."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal
 
-from forwardscope.core.sizeof import size_of, size_of_strings
-from forwardscope.core.tally import new_tally, seen_of
+from forwardscope.core.forks import reset_in_children
 
-__all__ = ["MISS", "DisabledCache", "Entry", "ForwardCache", "MissType", "Shelf", "new_entry"]
+__all__ = [
+    "MISS",
+    "DisabledCache",
+    "Entry",
+    "ForwardCache",
+    "MissType",
+    "size_of",
+    "size_of_strings",
+]
 
 
 class MissType(Enum):
@@ -29,94 +37,33 @@ MISS: Final = MissType.MISS
 
 
 class Entry:
-    """A value and what goes with it: first under way, then kept. `new_entry` makes one.
-
-    Attributes:
-        value: As it was put in; `MISS` while it is under way, or where that failed.
-        size: Bytes that it counts for, those of its key included; None until measured.
-        joined: Held until it is no longer under way; None where nobody has waited for it.
-        told: What its compute told of its tokens; see `ForwardPass`.
-        kind: What its lookups have in common with others, once there was one.
-        shown: What a trace or a span says of its hits, once one has.
-    """
-
-    __slots__ = ("joined", "kind", "shown", "size", "told", "value")
-
-    value: Any
-    size: int | None
-    joined: Any  # a lock; were it typed so, mypy would not believe that other threads set it
-    told: tuple[Sequence[int], Sequence[int]] | None
-    kind: Any
-    shown: Any
-
-
-def new_entry() -> Entry:
-    """Make an entry that is under way.
-
-    There is no `__init__`, since the quick way of a miss sets the same in place for half of it.
-    """
-    entry = Entry()
-    entry.value = MISS
-    entry.size = entry.joined = entry.told = entry.kind = entry.shown = None
-    return entry
-
-
-class Shelf:
-    """What is kept and what is under way, from one `clear` to the next.
-
-    Each method of its maps is one step for Python where a key is made of its own types, so no
-    lock is needed to look it up, to refresh or to claim it: of two threads that set a default,
-    one gets the other's.
-
-    Attributes:
-        entries: What is kept, by key, the least recently used first.
-        under_way: What is being computed, by key. Whoever gets its own entry in there leads
-            that pass: it looks once more whether it was stored meanwhile, and owes a `release`.
-        added: How many entries were added, those that have gone since included.
-        evicted: How many have gone from earlier shelves, and for their bytes.
+    """A value with its size and its origin. Never changed once it is made.
 
     Args:
-        evicted: The same.
+        value: As it was put in.
+        size: Bytes that it counts for, those of its key's strings included.
+        origin: What the caller knows of the forward pass that computed the
+            value; opaque to the cache.
     """
 
-    __slots__ = ("added", "entries", "evicted", "under_way")
+    __slots__ = ("origin", "size", "value")
 
-    def __init__(self, evicted: int = 0) -> None:
-        self.entries: Final[OrderedDict[Hashable, Entry]] = OrderedDict()
-        self.under_way: Final[dict[Hashable, Entry]] = {}
-        self.added: Final = new_tally()
-        self.evicted = evicted
-
-    def find(self, key: Hashable) -> Entry | None:
-        """Return the entry of a key, and make it the most recently used."""
-        entry = self.entries.get(key)
-        if entry is not None:
-            self.refresh(key)
-        return entry
-
-    def refresh(self, key: Hashable) -> None:
-        """Make an entry the most recently used, unless it has gone since it was looked up."""
-        with suppress(KeyError):
-            self.entries.move_to_end(key)
-
-    def release(self, key: Hashable, entry: Entry) -> None:
-        """Let nobody join an entry any more, and wake who did; for one that never led, nothing.
-
-        It may be called again, as one has to that an interrupt kept from the first step.
-        """
-        if key in self.under_way and self.under_way[key] is entry:
-            del self.under_way[key]
-        joined, entry.joined = entry.joined, None
-        if joined is not None:
-            joined.release()
+    def __init__(self, value: Any, size: int, origin: Any) -> None:
+        self.value: Final = value
+        self.size: Final = size
+        self.origin: Final = origin
 
 
 class ForwardCache:
-    """A least-recently-used map bounded by entries and, if asked, by bytes.
+    """A least-recently-used map bounded by entries and, optionally, by bytes.
 
-    Safe under threads: `get` and `put` hold one lock for a few dict operations, and values are
-    measured outside it. Values are handed out as they were put in. A backend, whose keys are
-    strings and numbers, looks into the shelf without the lock.
+    Safe under threads: one lock is held for a few dictionary operations, and
+    values are measured and released outside it. It is reentrant, so a signal
+    handler may read the cache that its own thread is changing. Values are
+    returned as they were put in.
+
+    An interrupt leaves both bounds kept. `_nbytes` is None while a change is
+    under way; where an interrupt ended one, the next change counts again.
 
     Args:
         maxsize: The most entries to keep.
@@ -129,9 +76,8 @@ class ForwardCache:
         ValueError: A bound is not positive.
 
     Attributes:
-        shelf: What is kept and under way now; another one after `clear`.
-        plain: Whether what is stored has no bound but that on entries.
-        lock: Guards the bytes, and who waits for what is under way. It is reentrant.
+        lock: The cache's lock, which its `SingleFlight` shares.
+        generation: How often the cache was cleared.
     """
 
     def __init__(
@@ -147,149 +93,207 @@ class ForwardCache:
             raise ValueError(f"max_bytes must be positive or None; got {max_bytes}")
         self.maxsize: Final = maxsize
         self.max_bytes: Final = max_bytes
+        self.generation = 0
         self._sizeof = size_of if sizeof is None else sizeof
-        self.lock: Final = threading.RLock()
-        self.shelf = Shelf()
-        self.plain: Final = max_bytes is None and type(self) is ForwardCache
-        self._nbytes = 0
+        self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
+        self._nbytes: int | None = 0
+        self._evictions = 0
         self._rejections = 0
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread holds."""
+        self.lock = threading.RLock()
 
     def get(self, key: Hashable) -> Any | Literal[MissType.MISS]:
         """Return the value of a key and make it the most recently used, or return `MISS`."""
-        with self.lock:
-            entry = self.shelf.find(key)
+        entry = self.find(key)
         return MISS if entry is None else entry.value
 
     def put(self, key: Hashable, value: Any) -> None:
         """Store a value as the most recently used; evict the oldest until both bounds hold.
 
-        An entry larger than `max_bytes` alone is not stored but counted as a
-        rejection; what its key held before is gone all the same.
+        A value larger than `max_bytes` alone is not stored but counted as a
+        rejection; what its key held before is removed all the same.
 
         Args:
             key: Any hashable.
             value: Anything, None included.
         """
-        entry = new_entry()
-        entry.value = value
-        if self.max_bytes is None:
-            with self.lock:
-                self.store(self.shelf, key, entry)
-        else:  # which measures it first, without the lock
-            self.store(self.shelf, key, entry)
-
-    def store(self, shelf: Shelf, key: Hashable, entry: Entry) -> None:
-        """Put an entry onto a shelf, which may not be the current one any more."""
-        if self.max_bytes is not None:
-            self._store_measured(shelf, key, entry, self.max_bytes)
-            return
-        entries = shelf.entries
-        try:
-            kept = entries.setdefault(key, entry)
-            if kept is not entry:
-                kept.value, kept.size = entry.value, None
-                shelf.refresh(key)
-            elif next(shelf.added) >= self.maxsize:  # one goes for each that comes
-                entries.popitem(False)
-        except KeyboardInterrupt:
-            self.mend(shelf)
-            raise
-
-    def mend(self, shelf: Shelf) -> None:
-        """See to the bound on entries where an interrupt came in the middle of a `store`."""
+        entry = self.new_entry(key, value)
         with self.lock:
-            while seen_of(shelf.added) < len(shelf.entries):
-                next(shelf.added)
-            while len(shelf.entries) > self.maxsize:
-                shelf.entries.popitem(False)
+            removed = self.store(key, entry)
+        del removed  # after the lock: a finaliser is foreign code
 
-    def clear(self) -> None:
-        """Forget all entries; a compute that is under way now will not store its value."""
+    def find(self, key: Hashable) -> Entry | None:
+        """Return the entry of a key and make it the most recently used."""
         with self.lock:
-            self.shelf = Shelf(self.evictions)
-            self._nbytes = 0
+            return self._refresh(key)
 
-    def wait(self, shelf: Shelf, key: Hashable, entry: Entry) -> Any | Literal[MissType.MISS]:
-        """Wait until an entry of another thread is not under way any more.
+    def find_all(self, keys: Iterable[Hashable]) -> dict[Any, Entry]:
+        """Return the entries of those keys that have one; refresh each as often as it occurs."""
+        found = {}
+        with self.lock:
+            for key in keys:
+                entry = self._refresh(key)
+                if entry is not None:
+                    found[key] = entry
+        return found
+
+    def new_entry(self, key: Hashable, value: Any, origin: Any = None) -> Entry:
+        """Measure a value and return its entry for `store`."""
+        return Entry(value, self._sizeof(value) + size_of_strings(key), origin)
+
+    def store(self, key: Hashable, entry: Entry) -> list[Any]:
+        """Store an entry, as `put` does, while the caller holds the lock.
+
+        Room is made first, so that both bounds hold at any moment.
 
         Returns:
-            Its value, or `MISS` where there is none because the pass failed.
+            What was removed, to be released after the lock.
         """
+        entries, most = self._entries, self.max_bytes
+        removed: list[Any] = []
+        nbytes, self._nbytes = self._count_bytes(), None
+        old = entries.get(key)
+        if old is not None:
+            removed.append(old)
+            nbytes -= old.size
+        if most is not None and entry.size > most:
+            self._rejections += 1
+            entries.pop(key, None)
+        else:
+            if old is not None:  # its key stays, so that no finaliser of a key runs here
+                entries.move_to_end(key)
+            while len(entries) + (old is None) > self.maxsize or (
+                most is not None and nbytes + entry.size > most
+            ):
+                evicted = entries.popitem(last=False)
+                removed.append(evicted)
+                nbytes -= evicted[1].size
+                self._evictions += 1
+            entries[key] = entry
+            nbytes += entry.size
+        # the collector may have run a finaliser that changed the cache as well; then count again
+        self._nbytes = nbytes if self._nbytes is None else None
+        return removed
+
+    def clear(self) -> None:
+        """Remove all entries; a compute that is in flight now does not store its value."""
         with self.lock:
-            joined = entry.joined
-            if joined is None:
-                joined = threading.Lock()
-                joined.acquire()
-                entry.joined = joined
-        # whoever leads looks for `joined` when it has released the key, so one sees the other
-        if shelf.under_way.get(key) is entry:
-            with joined:  # held by no one in particular, and passed on by each who waits
-                pass
-        return entry.value
+            removed = self._entries  # released after the lock, as in `store`
+            self._nbytes = None
+            self.generation += 1
+            self._entries = OrderedDict()
+            self._nbytes = 0
+        del removed
 
     def __len__(self) -> int:
-        return len(self.shelf.entries)
+        return len(self._entries)
 
     def __repr__(self) -> str:
         return f"<ForwardCache {len(self)}/{self.maxsize} entries, {self.nbytes} bytes>"
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now: values and the characters of keys.
-
-        Without a bound on bytes nobody needs them before this is read, and what has come in
-        since is measured then.
-        """
-        if self.max_bytes is not None:
-            return self._nbytes
+        """Bytes held now: values and the characters of keys."""
         with self.lock:
-            entries, total = self.shelf.entries, 0
-            kept = [(key, entries.get(key)) for key in list(entries)]
-        for key, entry in kept:
-            if entry is None:  # evicted since
-                continue
-            value, size = entry.value, entry.size
-            if size is None:
-                size = entry.size = self._size(key, value)
-                if entry.value is not value:  # replaced meanwhile
-                    entry.size = None
-            total += size
-        return total
+            return self._count_bytes()
 
     @property
     def evictions(self) -> int:
-        """Entries removed for room since the cache was made."""
-        shelf = self.shelf  # one read: both counts are of one shelf
-        return shelf.evicted + max(0, seen_of(shelf.added) - self.maxsize)
+        """Entries removed to make room, since the cache was made."""
+        return self._evictions
 
     @property
     def rejections(self) -> int:
-        """Values never stored, being larger than the whole cache."""
+        """Values never stored because each was larger than the whole cache."""
         return self._rejections
 
-    def _size(self, key: Hashable, value: Any) -> int:
-        return self._sizeof(value) + size_of_strings(key)
+    def _refresh(self, key: Hashable) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            try:  # noqa: SIM105 - `suppress` takes half the time of a hit
+                self._entries.move_to_end(key)
+            except KeyError:  # removed by a finaliser that the collector ran meanwhile
+                pass
+        return entry
 
-    def _store_measured(self, shelf: Shelf, key: Hashable, entry: Entry, most: int) -> None:
-        entries = shelf.entries
-        size = entry.size = self._size(key, entry.value)
-        with self.lock:
-            if shelf is not self.shelf:
-                return
-            if key in entries:
-                self._nbytes -= entries.pop(key).size or 0
-            if size > most:
-                self._rejections += 1
-                return
-            entries[key] = entry
-            self._nbytes += size
-            while len(entries) > self.maxsize or self._nbytes > most:
-                self._nbytes -= entries.popitem(False)[1].size or 0
-                shelf.evicted += 1
+    def _count_bytes(self) -> int:
+        if self._nbytes is None:
+            return sum(entry.size for entry in self._entries.values())
+        return self._nbytes
 
 
 class DisabledCache(ForwardCache):
-    """A cache that keeps nothing, for a run that shall pay for every question."""
+    """A cache that keeps nothing, for a run that pays for each lookup."""
 
-    def store(self, shelf: Shelf, key: Hashable, entry: Entry) -> None:
+    def store(self, key: Hashable, entry: Entry) -> list[Any]:  # noqa: ARG002 - it is its API
         """Keep nothing."""
+        return []
+
+
+_SCALARS = frozenset({float, int, bool, complex, str, bytes, type(None)})
+_EMPTY_STRING = sys.getsizeof("")
+
+
+def size_of(value: Any) -> int:
+    """Return the memory that a value holds, in bytes.
+
+    Arrays and tensors (anything with an integer `nbytes`) count their data.
+    Dicts, sequences, sets and dataclasses are walked; what is shared inside
+    one value counts once, so cycles end. Any other object counts its own
+    shallow size.
+    """
+    if type(value) in _SCALARS:
+        return sys.getsizeof(value)
+    total = 0
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        nbytes = _array_bytes(item)
+        if nbytes is None:
+            total += _shallow_size(item)
+            waiting.extend(_children(item))
+        else:
+            total += nbytes
+    return total
+
+
+def size_of_strings(key: Any) -> int:
+    """Return the memory of a key's characters, in bytes; the prompt dominates it."""
+    total = 0
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, str):
+            total += sys.getsizeof(part) - _EMPTY_STRING
+    return total
+
+
+def _shallow_size(item: Any) -> int:
+    try:
+        return sys.getsizeof(item, 0)
+    except Exception:  # noqa: BLE001 - a foreign `__sizeof__` may raise anything
+        return 0
+
+
+def _array_bytes(item: Any) -> int | None:
+    try:
+        nbytes = item.nbytes
+    except Exception:  # noqa: BLE001 - a foreign attribute may raise anything; it is no array then
+        return None
+    return nbytes if isinstance(nbytes, int) else None
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple | set | frozenset | deque):
+        return list(item)
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return [getattr(item, field.name, None) for field in dataclasses.fields(item)]
+    return []

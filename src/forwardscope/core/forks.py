@@ -1,4 +1,4 @@
-"""What has to be made anew in a forked child: locks that a lost thread may hold, and its work."""
+"""What a forked child makes anew: locks that a lost thread may hold, and its work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Forkable(Protocol):
     """Holds a lock or a thread that a forked child cannot use."""
 
     def after_fork(self) -> None:
-        """Begin anew, in the child's only thread."""
+        """Make them anew, in the child's only thread."""
         ...
 
 
 def reset_in_children(one: Forkable) -> None:
-    """Have `after_fork` of an object called in each forked child, for as long as it lives."""
-    _watch()
+    """Call `after_fork` of an object in each forked child, for as long as the object lives."""
+    _register()
     _alive.add(one)
 
 
@@ -28,7 +28,7 @@ _alive: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 @cache
-def _watch() -> None:
+def _register() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_reset)
 

@@ -1,23 +1,37 @@
-"""Cache keys and the short hashes that stand for prompts in traces."""
+"""Cache keys, and the short hashes that stand for prompts in traces and spans."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import NamedTuple
 
-__all__ = ["LookupKey", "Question", "fold_strings", "printable", "prompt_hash", "view_family"]
+__all__ = [
+    "LookupKey",
+    "Question",
+    "fold_strings",
+    "printable",
+    "prompt_hash",
+    "question_of",
+    "view_family",
+]
 
-#: (op, view id, prompt, top_k). The prompt is kept whole, so two never collide.
+#: (op, view id, prompt, top_k). The prompt is kept whole, so prompts never collide.
 LookupKey = tuple[str, str, str, int]
 
 
 class Question(NamedTuple):
-    """What traces and spans say of a key: the prompt's hash stands for the prompt."""
+    """A lookup key as traces and spans show it: the prompt's hash stands for the prompt."""
 
     op: str
     view_id: str
     prompt_hash: str
     top_k: int
+
+
+def question_of(key: LookupKey) -> Question:
+    """Return what traces and spans show of a key."""
+    op, view_id, prompt, top_k = key
+    return Question(op, view_id, prompt_hash(prompt), top_k)
 
 
 def prompt_hash(prompt: str) -> str:
@@ -33,8 +47,8 @@ def prompt_hash(prompt: str) -> str:
 def fold_strings(first: str, second: str) -> str:
     r"""Join two strings so that no other pair gives the same text.
 
-    The first one's length leads, as in a netstring, so `("a", "b\0c")` and
-    `("a\0b", "c")` stay apart whatever characters they hold.
+    The length of the first one comes first, as in a netstring, so `("a", "b\0c")`
+    and `("a\0b", "c")` differ whatever characters they hold.
     """
     return f"{len(first)}:{first}{second}"
 

@@ -1,71 +1,119 @@
 """The one ledger behind every number that forwardscope shows.
 
 Totals, the result file, the report and the metrics all read it, so they cannot
-disagree. It is kept by series of (probe, view id, op) and changed under one lock. Single
-lookups are many and short, so they wait for no lock: each is put down with its series,
-and whoever holds the lock adds them up before anything is read.
+disagree. It counts by series of (probe, view id, op).
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from forwardscope.core.histogram import BATCH_BOUNDS, DURATION_BOUNDS_S, Exemplar, Histogram
-from forwardscope.core.series import Counts, Series, SeriesKey
+from forwardscope.core.forks import reset_in_children
+from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 
 __all__ = [
+    "BATCH_BOUNDS",
+    "DURATION_BOUNDS_S",
     "MAX_SERIES",
     "OTHER",
-    "Batch",
-    "Books",
+    "Exemplar",
+    "Histogram",
     "Ledger",
+    "LedgerSnapshot",
 ]
 
-#: Series kept apart; what comes later is folded into one series of `OTHER`.
+#: Series that are counted apart; later ones are folded into one series of `OTHER`.
 MAX_SERIES: Final = 4096
-#: Ops whose durations are kept apart.
+#: Ops whose durations are counted apart.
 MAX_OPS: Final = 64
 OTHER: Final = "_other"
+#: Upper bounds of the buckets for a forward pass's duration, in seconds.
+DURATION_BOUNDS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+#: Upper bounds of the buckets for the prompts of a forward batch.
+BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 
-_FOLDED: Final = SeriesKey(OTHER, OTHER, OTHER)
-
-
-class Batch(NamedTuple):
-    """One call of `compute_misses`.
+class Exemplar(NamedTuple):
+    """One observation that stands for its bucket.
 
     Attributes:
-        size: Prompts in it.
-        pass_ns: Wall time of each, an even share of the batch's, in nanoseconds.
-        error: Class of the exception where it failed.
-        exemplar: Stands for its passes in the histogram of durations.
-        tokens: Tokens of its prompts that were computed, and that were taken over.
+        trace_id: The trace in which it was made, 32 hex digits.
+        value: What was observed.
+        ts: When, in seconds since the epoch.
     """
 
-    size: int
-    pass_ns: int = 0
-    error: str | None = None
-    exemplar: Exemplar | None = None
-    tokens: tuple[int, int] = (0, 0)
+    trace_id: str
+    value: float
+    ts: float
+
+
+class Histogram:
+    """Observations counted in buckets, with the latest exemplar of each.
+
+    Not safe under threads: the ledger's lock is held around each call.
+
+    Args:
+        bounds: Upper bounds of the buckets, ascending; one without bound follows.
+
+    Attributes:
+        buckets: Observations in each bucket, not cumulated; the last is the
+            one without bound.
+        exemplars: The latest exemplar of each bucket, or None.
+        total: The sum of all observations.
+    """
+
+    __slots__ = ("bounds", "buckets", "exemplars", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds: Final = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.exemplars: list[Exemplar | None] = [None] * (len(bounds) + 1)
+        self.total = 0.0
+
+    @property
+    def count(self) -> int:
+        """The number of observations."""
+        return sum(self.buckets)
+
+    def observe(self, value: float, exemplar: Exemplar | None = None) -> None:
+        """Count one value; the bound of a bucket belongs to it."""
+        index = bisect_left(self.bounds, value)
+        self.buckets[index] += 1
+        self.total += value
+        if exemplar is not None:
+            self.exemplars[index] = exemplar
+
+    def copy(self) -> Histogram:
+        """Return one of the same counts that later observations do not change."""
+        other = Histogram(self.bounds)
+        other.buckets = self.buckets.copy()
+        other.exemplars = self.exemplars.copy()
+        other.total = self.total
+        return other
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """All that the ledger knows, as of one moment.
+class LedgerSnapshot:
+    """A copy of all that the ledger knows, as of one moment.
 
     Attributes:
-        series: Counts by series, in the order in which each first counted or
-            was expected.
+        series: Counts by series, in the order in which each was first counted
+            or expected.
         durations: Seconds of the forward passes that succeeded, by op.
         batch_prompts: Prompts of each call of `compute_misses`.
         max_batch_size: Prompts in the largest of them.
-        tokens_computed: Tokens of the prompts of passes that succeeded and told
-            them, but for those taken over.
-        tokens_reused: Those whose keys and values an earlier prompt had computed.
+        tokens_computed: Tokens that forward passes which succeeded computed, where
+            they reported them.
+        tokens_reused: Tokens of their prompts that an earlier prompt's forward
+            pass had computed.
     """
 
     series: dict[SeriesKey, Counts]
@@ -75,152 +123,86 @@ class Books:
     tokens_computed: int = 0
     tokens_reused: int = 0
 
+    def totals(self) -> BackendStats:
+        """Return the sum over all series."""
+        total = sum(self.series.values(), Counts())
+        return BackendStats(
+            cache_hits=total.hits + total.coalesced,
+            cache_misses=total.misses,
+            forward_passes=total.forward_passes,
+            scoring_wall_s=total.scoring_ns / 1e9,
+            batches_sent=self.batch_prompts.count,
+            batched_prompts=int(self.batch_prompts.total),
+            max_batch_size=self.max_batch_size,
+        )
+
 
 class Ledger:
-    """Counts of every lookup, by series. Safe under threads.
+    """Counts of every lookup, by series.
 
-    Attributes:
-        lock: Guards the counts; whoever changes several things at once may hold it.
+    Safe under threads: one lock, held for each change and each copy. It is
+    reentrant, so a signal handler may read what its own thread is counting.
     """
 
     def __init__(self) -> None:
-        self.lock: Final = threading.RLock()
-        self._series: dict[tuple[str | None, str, str], Series] = {}
+        self._series: dict[tuple[str | None, str, str], Counts] = {}
         self._durations: dict[str, Histogram] = {}
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
         self._tokens_computed = 0
         self._tokens_reused = 0
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread holds."""
+        self._lock = threading.RLock()
 
     def expect(self, keys: Iterable[SeriesKey]) -> None:
-        """Begin series at 0, so that whoever reads the books at times sees their first counts."""
-        with self.lock:
+        """Begin series at 0, so that a scraper sees their first counts as an increase."""
+        with self._lock:
             for key in keys:
-                self._one(key)
-
-    def series(self, probe: str | None, view_id: str, op: str) -> Series:
-        """Return a series itself; it stays the same, so the way of a hit looks it up once."""
-        with self.lock:
-            return self._one((probe, view_id, op))
-
-    def relieve(self, series: Series) -> None:
-        """Add up the queues of a series, unless another thread holds the lock just now."""
-        lock, had, got = self.lock, _owned(self.lock), False
-        try:
-            got = lock.acquire(blocking=False)
-            if got:
-                series.add_up(len(series.hits), len(series.passes) // 2)
-        finally:
-            # an interrupt may come when the lock is held and `got` does not say so yet
-            if got or (not had and _owned(lock)):
-                lock.release()
-
-    def hit(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
-        """Count one lookup that a stored value answered in `ns` nanoseconds."""
-        with self.lock:
-            counts = self._one((probe, view_id, op)).counts
-            counts.hits += 1
-            counts.scoring_ns += ns
-
-    def coalesced(self, probe: str | None, view_id: str, op: str, ns: int) -> None:
-        """Count one lookup that waited `ns` nanoseconds for another's pass."""
-        with self.lock:
-            counts = self._one((probe, view_id, op)).counts
-            counts.coalesced += 1
-            counts.scoring_ns += ns
-
-    def miss(
-        self,
-        series: Series,
-        ns: int,
-        forward_ns: int,
-        error: str | None = None,
-        exemplar: Exemplar | None = None,
-        tokens: tuple[int, int] = (0, 0),
-    ) -> None:
-        """Count one lookup that led a pass of its own, for whoever holds the lock.
-
-        Args:
-            series: What it is counted in.
-            ns: Wall time of the call in nanoseconds.
-            forward_ns: The part of it spent in the compute.
-            error: Class of the exception where the pass failed.
-            exemplar: Stands for the pass in the histogram of durations.
-            tokens: Tokens of the prompt that were computed, and that were taken over.
-        """
-        counts, durations = series.counts, series.durations
-        seconds = forward_ns / 1e9
-        bucket = durations.bucket_of(seconds)
-        failed = 0 if error is None else counts.errors.get(error, 0) + 1
-        computed, reused = tokens
-        # no call from here on, so an interrupt comes before all of it or after
-        counts.scoring_ns += ns
-        counts.forward_ns += forward_ns
-        if error is not None:
-            counts.errors[error] = failed
-            return
-        counts.forward_passes += 1
-        durations.buckets[bucket] += 1
-        durations.total += seconds
-        if exemplar is not None:
-            durations.exemplars[bucket] = exemplar
-        self._tokens_computed += computed
-        self._tokens_reused += reused
+                self._begin(key)
 
     def add(
         self,
-        probe: str | None,
-        view_id: str,
-        op: str,
-        counts: Counts,
-        batches: Sequence[Batch] = (),
+        series: tuple[str | None, str, str],
+        outcomes: Iterable[Any],
+        scoring_ns: int,
+        batches: Iterable[int] = (),
+        ts: float = 0.0,
     ) -> None:
-        """Count the outcome of one call with several questions, all of it at once.
+        """Count the lookups of one call of `cached` or `cached_batch`.
 
         Args:
-            probe: The current probe, None outside any.
-            view_id: The view that was asked.
-            op: What was asked.
-            counts: What the call adds to its series.
-            batches: Each call of `compute_misses` that it made.
+            series: The current probe (None outside any), the view and the op.
+            outcomes: Of the lookups, each a `recorder.Outcome`.
+            scoring_ns: Wall time of the call in nanoseconds.
+            batches: Prompts of each call of `compute_misses`.
+            ts: The time of exemplars, in seconds since the epoch.
         """
-        with self.lock:
-            series = self._one((probe, view_id, op))
-            own, durations = series.counts, series.durations
-            errors = own.errors + counts.errors
-            seen, prompts = durations.copy(), self._batch_prompts.copy()
-            largest, computed, reused = self._max_batch_size, 0, 0
-            for batch in batches:
-                prompts.observe(batch.size)
-                largest = max(largest, batch.size)
-                if batch.error is None:
-                    seen.observe(batch.pass_ns / 1e9, batch.size, batch.exemplar)
-                    computed, reused = computed + batch.tokens[0], reused + batch.tokens[1]
-            # no call from here on, so an interrupt comes before all of it or after
-            own.hits += counts.hits
-            own.coalesced += counts.coalesced
-            own.forward_passes += counts.forward_passes
-            own.errors = errors
-            own.scoring_ns += counts.scoring_ns
-            own.forward_ns += counts.forward_ns
-            durations.buckets = seen.buckets
-            durations.exemplars = seen.exemplars
-            durations.total = seen.total
-            self._batch_prompts = prompts
-            self._max_batch_size = largest
-            self._tokens_computed += computed
-            self._tokens_reused += reused
+        with self._lock:
+            counts = self._series.get(series) or self._begin(series)
+            counts.scoring_ns += scoring_ns
+            for outcome in outcomes:
+                if outcome.result == "hit":
+                    counts.hits += 1
+                elif outcome.result == "coalesced":
+                    counts.coalesced += 1
+                else:
+                    self._add_miss(counts, series[2], outcome, ts)
+            for size in batches:
+                self._batch_prompts.observe(size)
+                self._max_batch_size = max(self._max_batch_size, size)
 
-    def snapshot(self) -> dict[SeriesKey, Counts]:
-        """Return a copy of all series, as of one moment."""
-        with self.lock:
-            return self._copy()
-
-    def books(self) -> Books:
+    def snapshot(self) -> LedgerSnapshot:
         """Return a copy of everything, as of one moment."""
-        with self.lock:
-            return Books(
-                series=self._copy(),
+        with self._lock:
+            return LedgerSnapshot(
+                series={
+                    SeriesKey(*key): replace(counts, errors=counts.errors.copy())
+                    for key, counts in list(self._series.items())
+                },
                 durations={op: seen.copy() for op, seen in self._durations.items()},
                 batch_prompts=self._batch_prompts.copy(),
                 max_batch_size=self._max_batch_size,
@@ -230,85 +212,35 @@ class Ledger:
 
     def totals(self) -> BackendStats:
         """Return the sum over all series as a plain value, as of one moment."""
-        with self.lock:
-            self._add_up()
-            every = [series.counts for series in self._series.values()]
-            return BackendStats(
-                cache_hits=sum(c.hits + c.coalesced for c in every),
-                cache_misses=sum(c.misses for c in every),
-                forward_passes=sum(c.forward_passes for c in every),
-                scoring_wall_s=sum(c.scoring_ns for c in every) / 1e9,
-                batches_sent=self._batch_prompts.count,
-                batched_prompts=int(self._batch_prompts.total),
-                max_batch_size=self._max_batch_size,
-            )
+        return self.snapshot().totals()
 
-    def tokens(self) -> tuple[int, int]:
-        """Return how many prompt tokens were computed, and how many taken over; see `Books`."""
-        with self.lock:
-            return self._tokens_computed, self._tokens_reused
+    # The lock is held in all of these.
 
-    def live_stats(self) -> BackendStats:
-        """Return one object that shows the totals of the moment it is read."""
-        return _LiveStats(self)
+    def _add_miss(self, counts: Counts, op: str, outcome: Any, ts: float) -> None:
+        counts.forward_ns += outcome.wall_ns
+        if outcome.error is not None:
+            counts.errors[outcome.error] += 1
+            return
+        counts.forward_passes += 1
+        seconds, exemplar = outcome.wall_ns / 1e9, None
+        if outcome.trace_id is not None:
+            exemplar = Exemplar(outcome.trace_id, seconds, ts)
+        self._durations_of(op).observe(seconds, exemplar)
+        if outcome.tokens is not None:
+            reused = min(outcome.reused or 0, outcome.tokens)
+            self._tokens_computed += outcome.tokens - reused
+            self._tokens_reused += reused
 
-    def _copy(self) -> dict[SeriesKey, Counts]:
-        self._add_up()
-        return {
-            SeriesKey(*key): replace(one.counts, errors=one.counts.errors.copy())
-            for key, one in self._series.items()
-        }
+    def _begin(self, key: tuple[str | None, str, str]) -> Counts:
+        if key not in self._series and len(self._series) >= MAX_SERIES:
+            key = (OTHER, OTHER, OTHER)
+        self._durations_of(key[2])  # the histogram begins with the series
+        return self._series.setdefault(key, Counts())
 
-    def _add_up(self) -> None:
-        """Count all that is put down by now, as of one moment; the lock is held."""
-        every = list(self._series.values())
-        # one step for Python, so nothing is taken without what its thread had put down before it
-        lengths = iter(list(map(len, [q for one in every for q in (one.hits, one.passes)])))
-        for series, hits, passes in zip(every, lengths, lengths, strict=True):
-            series.add_up(hits, passes // 2)
-
-    def _duration(self, op: str) -> Histogram:
+    def _durations_of(self, op: str) -> Histogram:
         seen = self._durations.get(op)
         if seen is None:
             if len(self._durations) >= MAX_OPS:
                 op = OTHER
             seen = self._durations.setdefault(op, Histogram(DURATION_BOUNDS_S))
         return seen
-
-    def _one(self, key: tuple[str | None, str, str]) -> Series:
-        series = self._series.get(key)
-        if series is None:
-            if len(self._series) >= MAX_SERIES:
-                key = _FOLDED
-            series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = Series(self._duration(key[2]))
-        return series
-
-
-def _owned(lock: threading.RLock) -> bool:
-    """Whether this thread holds a lock; `threading.Condition` asks it the same."""
-    return bool(lock._is_owned())  # type: ignore[attr-defined]
-
-
-class _LiveStats(BackendStats):
-    """Answers each public name, methods included, from one snapshot of the ledger."""
-
-    __slots__ = ("_ledger",)
-
-    def __init__(self, ledger: Ledger) -> None:
-        object.__setattr__(self, "_ledger", ledger)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return object.__getattribute__(self, name)
-        return getattr(self._ledger.totals(), name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{name} is counted by the backend and cannot be set")
-
-    def __repr__(self) -> str:
-        return repr(self._ledger.totals())
-
-    def __reduce__(self) -> Any:
-        return self._ledger.totals().__reduce__()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
-__all__ = ["BackendStats"]
+__all__ = ["BackendStats", "LiveStats"]
 
 
 @dataclass(slots=True, eq=False)
@@ -12,7 +14,7 @@ class BackendStats:
     """Totals over all lookups of one backend.
 
     Built by hand it is a plain value. `BackendInstrumentation.stats` is a live
-    one: it shows the counts of the moment it is read.
+    one: it shows the counts of the moment at which it is read.
 
     Attributes:
         cache_hits: Lookups that paid no forward pass, coalesced ones included.
@@ -34,12 +36,12 @@ class BackendStats:
 
     @property
     def total_lookups(self) -> int:
-        """Questions put to the cache."""
+        """Hits and misses."""
         return self.cache_hits + self.cache_misses
 
     @property
     def hit_rate(self) -> float:
-        """Share of lookups that paid no forward pass; 0.0 when nothing was asked."""
+        """Share of lookups that paid no forward pass; 0.0 without lookups."""
         return self.cache_hits / self.total_lookups if self.total_lookups else 0.0
 
     @property
@@ -63,3 +65,30 @@ class BackendStats:
     def __reduce__(self) -> tuple[type[BackendStats], tuple[int | float, ...]]:
         """Copy as a plain value, also where this object is live."""
         return BackendStats, astuple(self)
+
+
+class LiveStats(BackendStats):
+    """Totals that are read again at each access, so each method call is of one moment.
+
+    Args:
+        totals: Returns the totals of now.
+    """
+
+    __slots__ = ("_totals",)
+
+    def __init__(self, totals: Callable[[], BackendStats]) -> None:
+        object.__setattr__(self, "_totals", totals)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return object.__getattribute__(self, name)
+        return getattr(self._totals(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is counted by the backend and cannot be set")
+
+    def __repr__(self) -> str:
+        return repr(self._totals())
+
+    def __reduce__(self) -> Any:
+        return self._totals().__reduce__()

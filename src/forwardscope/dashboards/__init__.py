@@ -1,1 +1,1 @@
-"""Dashboards as code, of names in `telemetry/names.py`; `make dashboards` writes their files."""
+"""Dashboards as code, with names from `telemetry/names.py`; `make dashboards` writes them."""

@@ -1,4 +1,4 @@
-"""Writing the files that Grafana and Prometheus load.
+"""Write the files that Grafana and Prometheus load.
 
 python -m forwardscope.dashboards.build FOLDER
 """
@@ -33,7 +33,7 @@ def _pages() -> dict[str, str]:
 
 
 def _rules() -> dict[str, str]:
-    """Suites and services apart, for those who have only one of them."""
+    """Return the rule files; alerts on suites and on services can be loaded separately."""
     files = {
         "recording": as_yaml(
             Group("forwardscope-runs", run_rules.recordings(), interval="30s"),

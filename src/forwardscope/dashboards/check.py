@@ -1,4 +1,4 @@
-"""Whether this version exports each metric and label that dashboards and rules ask for.
+"""Check that this version exports each metric and label that dashboards and rules use.
 
 Needs the extra `dashboards`: pip install 'forwardscope[dashboards]'.
 """
@@ -23,21 +23,21 @@ from forwardscope.dashboards.promql import ANY, parsed
 
 __all__ = ["Finding", "Report", "check"]
 
-#: Labels that Prometheus adds to whatever it scrapes.
+#: Labels that Prometheus adds to each scraped series.
 _SCRAPED: Final = ("job", "instance")
-#: What our own metrics are called begins with, or, where rules record them, has in it.
+#: Prefix of the names of forwardscope's metrics; names of recorded metrics contain it.
 _OURS: Final = f"{TRACER}_"
-#: How near a name must be to one of ours to be taken for a slip of the hand.
+#: Similarity to a known name from which an unknown name counts as misspelt.
 _SLIP: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a query asks for and cannot get.
+    """A problem in a query.
 
     Attributes:
         query: The query.
-        says: What is wrong with it, in one sentence.
+        says: The problem, in one sentence.
     """
 
     query: Query
@@ -46,14 +46,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was looked at, and what is wrong with it.
+    """The queries that were checked, and the problems in them.
 
     Attributes:
-        queries: All of them, in order.
-        metrics: Those that they ask for and this version exports.
-        recorded: Those that they ask for and rules record.
-        foreign: Those of others, about which nothing is known here.
-        findings: In the order of the queries.
+        queries: All queries, in order.
+        metrics: Metrics in the queries that this version exports.
+        recorded: Metrics in the queries that rules record.
+        foreign: Metrics in the queries that belong to other programs and are not checked.
+        findings: The problems, in the order of the queries.
     """
 
     queries: Sequence[Query]
@@ -70,13 +70,13 @@ def check(
     added: Iterable[str] = (),
     version: str,
 ) -> Report:
-    """Compare queries with what this version exports.
+    """Compare queries with the metrics that this version exports.
 
     Args:
-        queries: Those to look at; the names that their rules record are known to all.
-        recorded: Rules to take for loaded where none of the queries records anything.
-        added: Labels that every series has beside `job` and `instance`.
-        version: Of forwardscope, for the findings.
+        queries: The queries to check; each may use the names that rules among them record.
+        recorded: Rules to assume as loaded if none of the queries records anything.
+        added: Labels that every series has in addition to `job` and `instance`.
+        version: The version of forwardscope, for the findings.
     """
     ours = [query for query in queries if query.record]
     catalogue = _Catalogue(ours or [query for query in recorded if query.record], added)
@@ -103,7 +103,7 @@ def check(
 
 
 class _Catalogue:
-    """All metrics that are known, with their labels."""
+    """All known metrics, with their labels."""
 
     def __init__(self, rules: Iterable[Query], added: Iterable[str]) -> None:
         everywhere = frozenset((*_SCRAPED, *added))
@@ -119,7 +119,7 @@ class _Catalogue:
         self.known = self.exported | self.recorded
 
     def walk(self, query: Query) -> tuple[Walk, list[str]]:
-        """Return what a query asks for, and what is wrong with it."""
+        """Return the walk over a query, and the problems in it."""
         walk = Walk(self.labels_of)
         try:
             walk.require(query.shown, walk.labels(parsed(query.text)), "legend or text")
@@ -130,20 +130,20 @@ class _Catalogue:
         return walk, walk.problems
 
     def labels_of(self, name: str) -> Labels:
-        """Return the labels of a metric; those of a recorded one are its rule's answer's."""
+        """Return the labels of a metric; for a recorded one, those of its rule's result."""
         if name not in self._labels and name in self._rules:
-            self._labels[name] = None  # while it is looked for, should it be of itself
+            self._labels[name] = None  # ends the recursion of a rule that uses its own name
             self._labels[name] = self._run_data(self._rules[name])
         return self._labels.get(name)
 
     def misses(self, name: str) -> bool:
-        """Return whether a name is meant to be one of forwardscope's, and is none."""
+        """Return whether a name resembles those of forwardscope but is unknown."""
         if name in self.known or ANY in name:
             return False
         return _OURS in name or bool(get_close_matches(name, self.known, n=1, cutoff=_SLIP))
 
     def is_foreign(self, name: str) -> bool:
-        """Return whether a metric is somebody else's."""
+        """Return whether a metric belongs to another program."""
         return name not in self.known and not self.misses(name)
 
     def _run_data(self, rules: Iterable[Query]) -> Labels:
@@ -151,7 +151,7 @@ class _Catalogue:
         for rule in rules:
             try:
                 labels = Walk(self.labels_of).labels(parsed(rule.text))
-            except (ValueError, RecursionError):  # told where the rule itself is looked at
+            except (ValueError, RecursionError):  # reported for the rule itself
                 return None
             if labels is None:
                 return None
@@ -160,7 +160,7 @@ class _Catalogue:
 
 
 def _series(metric: Metric) -> dict[str, tuple[str, ...]]:
-    """Return the labels of each series of a metric by the name that PromQL knows it by."""
+    """Return the labels of each series of a metric, by the series' name in PromQL."""
     if metric.kind != "histogram":
         return {metric.name: metric.labels}
     return {

@@ -1,7 +1,7 @@
-"""What panels of a kind have in common; a panel says only what is its own.
+"""Types of panels, with the settings that all panels of a type share.
 
-Each function makes one kind of panel: title, description, queries and unit are
-asked for, so that none is forgotten. Widths are of 24 columns.
+Each function returns one type of panel. Title, description, queries and unit are
+required arguments, so that none is forgotten. A row is 24 columns wide.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ __all__ = [
 ]
 
 Panel = Builder[models.Panel]
-#: Colours from a value on; None is from the least.
+#: Pairs of a lower bound and its colour; None is no lower bound.
 Steps = tuple[tuple[float | None, str], ...]
 
 NEUTRAL: Final[Steps] = ((None, "blue"),)
 ALARM: Final[Steps] = ((None, "green"), (1, "red"))
 RATIO: Final[Steps] = ((None, "red"), (0.1, "yellow"), (0.25, "green"))
-#: The data source is whichever the reader chose.
+#: The data source selected in the dashboard.
 SOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 _LAST: Final = "lastNotNull"
 
 
 class _Kind(Protocol):
-    """What the SDK's builders of all kinds of panels share."""
+    """The methods that all panel builders of the SDK share."""
 
     def title(self, title: str) -> Self: ...
     def description(self, description: str) -> Self: ...
@@ -74,7 +74,7 @@ K = TypeVar("K", bound=_Kind)
 def number(
     title: str, says: str, expr: str, unit: str, *, steps: Steps = NEUTRAL, width: int = 4
 ) -> Panel:
-    """Return one large number, of the whole time range; "–" where there is none."""
+    """Return one large number over the whole time range; "–" if there is none."""
     panel = (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
@@ -96,7 +96,7 @@ def bars(
     steps: Steps = NEUTRAL,
     width: int = 8,
 ) -> Panel:
-    """Return one bar a series, of the whole time range; the largest first."""
+    """Return one bar for each series over the whole time range, largest first."""
     panel = (
         bargauge.Panel()
         .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
@@ -131,15 +131,15 @@ def lines(
     """Return lines over time.
 
     Args:
-        title: Of the panel.
-        says: Its description.
-        queries: By legend, which may name labels as `{{label}}`.
-        unit: Of the values.
-        steps: Thresholds, drawn as dashed lines but for the first.
-        width: In columns.
-        stacked: Whether areas are piled up to a whole.
-        stepped: Whether a value holds until the next, as a run's does.
-        exemplars: Whether to show those of a histogram.
+        title: Title of the panel.
+        says: Description of the panel.
+        queries: Queries by legend; a legend may contain labels as `{{label}}`.
+        unit: Unit of the values.
+        steps: Thresholds; all but the first are drawn as dashed lines.
+        width: Width in columns.
+        stacked: Whether the areas are stacked.
+        stepped: Whether a value holds until the next one, as for a run's gauge.
+        exemplars: Whether to show the exemplars of a histogram.
     """
     panel = (
         timeseries.Panel()
@@ -192,12 +192,12 @@ class Column:
     """One column of a table.
 
     Attributes:
-        title: Its head.
-        expr: What its values are; empty for a label of the rows.
-        label: The label that it shows, where it is one.
-        unit: Of its values.
-        steps: Colours of its text; none where it has only one.
-        width: In pixels; 0 shares what is left.
+        title: Heading of the column.
+        expr: Query for the values; empty if the column shows a label.
+        label: The label that the column shows, if any.
+        unit: Unit of the values.
+        steps: Colours of the text; a single step leaves the text uncoloured.
+        width: Width in pixels; 0 takes a share of the remaining width.
         link: A data link (title, URL) on each cell.
     """
 
@@ -210,7 +210,7 @@ class Column:
     link: tuple[str, str] | None = None
 
     def look(self) -> list[models.DynamicConfigValue]:
-        """Return what distinguishes its cells from those of other columns."""
+        """Return the settings that apply to the cells of this column only."""
         look = [models.DynamicConfigValue("unit", self.unit)]
         if len(self.steps) > 1:
             look.append(models.DynamicConfigValue("thresholds", _thresholds(self.steps).build()))
@@ -224,14 +224,14 @@ class Column:
 
 
 def rows(title: str, says: str, columns: Sequence[Column], *, height: int = 10) -> Panel:
-    """Return a table that joins its columns' queries by their labels, one row a set of labels.
+    """Return a table that joins its columns' queries by labels, one row for each set of labels.
 
-    Rows are sorted by the first column, the largest first.
+    Rows are sorted by the first column, largest first.
     """
     panel = table.Panel().no_value("–").color_scheme(_by_threshold()).min_width(80)
     alone = sum(bool(column.expr) for column in columns) == 1
     letters = iter(ascii_uppercase)
-    renamed: dict[str, str] = {}  # in the columns' order, from what Grafana calls them
+    renamed: dict[str, str] = {}  # titles by Grafana's column names, in column order
     for column in columns:
         if column.expr:
             letter = next(letters)
@@ -276,5 +276,5 @@ def _query(expr: str, letter: str = "A") -> Dataquery:
 
 
 def _now(expr: str, letter: str = "A") -> Dataquery:
-    """Ask once, at the end of the time range."""
+    """Return a query that is evaluated once, at the end of the time range."""
     return _query(expr, letter).instant()

@@ -1,7 +1,7 @@
 """The files that ship with the code: dashboards, rules, provisioning and the compose stack.
 
-The wheel holds them in a folder of this package, laid out as in the repository. In a
-checkout they are where they are written, and pyproject.toml says which of them ship.
+The wheel contains them in a folder of this package, with the layout of the repository.
+In a checkout they are read from the repository itself; pyproject.toml lists them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["shipped", "working_folder"]
 _IN_WHEEL: Final = Path(__file__).parent / "stack"
 _CHECKOUT: Final = Path(__file__).parents[3]
 _SETTINGS: Final = ".env.example"
-#: What the demo's image installs; in a checkout that is the checkout.
+#: The setting for what the demo's image installs; without it, that is the checkout.
 _INSTALLED: Final = re.compile(r"^# ?FORWARDSCOPE=.*$", re.MULTILINE)
 
 
 def shipped() -> dict[str, bytes]:
-    """Return the content of each file by its path in the repository, in order.
+    """Return the content of each file by its path in the repository, sorted by path.
 
     Raises:
-        UserError: This installation has none of them.
+        UserError: This installation has none of the files.
     """
     if _IN_WHEEL.is_dir():
         return _contents(_IN_WHEEL, [_IN_WHEEL])
@@ -35,7 +35,7 @@ def shipped() -> dict[str, bytes]:
 
 
 def working_folder(version: str) -> dict[str, bytes]:
-    """Return what ships, made for a folder without the source.
+    """Return the shipped files, adapted to a folder without the source code.
 
     Args:
         version: The release that the demo's image installs from the package index.

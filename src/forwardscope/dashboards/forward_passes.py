@@ -54,7 +54,7 @@ def forward_passes() -> models.Dashboard:
 
 
 def passes_now() -> Panel:
-    """Forward passes paid."""
+    """Number of forward passes."""
     return number(
         "Forward passes",
         "Prompts that the model computed in the time range; a batch of 8 is 8.",
@@ -64,7 +64,7 @@ def passes_now() -> Panel:
 
 
 def seconds_now() -> Panel:
-    """Time in the model."""
+    """Total duration of the forward passes."""
     return number(
         "Time in forward passes",
         "Summed duration of the forward passes in the time range, failed ones left out.",
@@ -74,7 +74,7 @@ def seconds_now() -> Panel:
 
 
 def mean_now() -> Panel:
-    """Mean duration."""
+    """Mean duration of a forward pass."""
     return number(
         "Mean duration",
         "Of the forward passes in the time range; in a batch, an even share of it each.",
@@ -84,7 +84,7 @@ def mean_now() -> Panel:
 
 
 def p50_now() -> Panel:
-    """Median duration."""
+    """Median duration of a forward pass."""
     return number(
         "Median duration",
         "Half of the forward passes in the time range were faster; interpolated within a bucket.",
@@ -94,7 +94,7 @@ def p50_now() -> Panel:
 
 
 def p99_now() -> Panel:
-    """99th percentile."""
+    """99th percentile of the duration of a forward pass."""
     return number(
         "99th percentile",
         "One forward pass in a hundred in the time range was slower; interpolated within a bucket.",
@@ -104,7 +104,7 @@ def p99_now() -> Panel:
 
 
 def errors_now() -> Panel:
-    """Failed passes."""
+    """Number of failed forward passes."""
     return number(
         "Failed",
         "Forward passes in the time range that raised; each is a miss without a value.",
@@ -118,7 +118,7 @@ def errors_now() -> Panel:
 
 
 def durations() -> Panel:
-    """Quantiles and mean over time."""
+    """Quantiles and mean of the duration of a forward pass over time."""
     mean = ratio(
         rate(names.FORWARD_DURATION, part="_sum"), rate(names.FORWARD_DURATION, part="_count")
     )
@@ -134,7 +134,7 @@ def durations() -> Panel:
 
 
 def heatmap() -> Panel:
-    """Durations as a heatmap."""
+    """Durations of forward passes as a heatmap."""
     buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
     return heat(
         "Durations",
@@ -148,7 +148,7 @@ def heatmap() -> Panel:
 
 
 def by_probe() -> Panel:
-    """Scoring time of probes over time."""
+    """Scoring time of each probe over time."""
     return lines(
         "Scoring time a second, by probe",
         "Wall time of the scoring calls, waiting included: 1 s means that a probe does nothing "
@@ -160,7 +160,7 @@ def by_probe() -> Panel:
 
 
 def by_view() -> Panel:
-    """Scoring time of views over time."""
+    """Scoring time of each view family over time."""
     return lines(
         "Scoring time a second, by view",
         "The same by view: base, ft, scaled or null.",
@@ -171,7 +171,7 @@ def by_view() -> Panel:
 
 
 def seconds_by_probe() -> Panel:
-    """Scoring time of probes in all."""
+    """Total scoring time of each probe."""
     return bars(
         "Scoring time by probe",
         "Wall time of the scoring calls in the time range.",
@@ -183,7 +183,7 @@ def seconds_by_probe() -> Panel:
 
 
 def passes_by_view() -> Panel:
-    """Forward passes of views in all."""
+    """Total forward passes of each view family."""
     return bars(
         "Forward passes by view",
         "Prompts computed in the time range.",
@@ -198,7 +198,7 @@ def passes_by_view() -> Panel:
 
 
 def batch_size() -> Panel:
-    """Mean batch."""
+    """Mean batch size."""
     return lines(
         "Prompts a batch",
         "Mean size of the batches of misses that were sent to the model.",
@@ -214,7 +214,7 @@ def batch_size() -> Panel:
 
 
 def largest_batch() -> Panel:
-    """Largest batch."""
+    """Largest batch size."""
     return lines(
         "Largest batch",
         "Prompts in the largest batch since the backend began.",
@@ -226,7 +226,7 @@ def largest_batch() -> Panel:
 
 
 def batches() -> Panel:
-    """Batches a second."""
+    """Batches per second."""
     return lines(
         "Batches a second",
         "Calls of the model with several prompts at once.",
@@ -240,7 +240,7 @@ def batches() -> Panel:
 
 
 def errors() -> Panel:
-    """Errors by type."""
+    """Failed forward passes per second, by class of the exception."""
     return lines(
         "Failed forward passes a second, by error",
         "By class of the exception; its message may quote a prompt and is never shown. Empty as "
@@ -266,7 +266,7 @@ def share_of_wall() -> Panel:
 
 
 def duration_by_run() -> Panel:
-    """Mean forward time of a run."""
+    """Mean duration of a forward pass in each run."""
     return lines(
         "Time a forward pass, by run",
         "From a run's gauges: mean duration of its forward passes, failed ones included.",

@@ -1,4 +1,4 @@
-"""What all dashboards have in common: variables, links, time, crosshair."""
+"""The parts that all dashboards share: variables, links, time range and crosshair."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from forwardscope.telemetry.names import Metric
 
 __all__ = ["TAG", "Rows", "dashboard", "mark"]
 
-#: All dashboards have it, and find each other by it.
+#: The tag of all dashboards; the links between them select by it.
 TAG: Final = "forwardscope"
-#: Panels by the question that their row answers.
+#: Panels by the title of their row.
 Rows = Mapping[str, Iterable[Panel]]
 
 
@@ -25,7 +25,7 @@ def _either(*metrics: Metric) -> str:
 _OF_BOTH: Final = _either(names.BUILD_INFO, names.RUN_INFO)
 _WITH_PROBE: Final = _either(names.LOOKUPS, names.PROBE_VERDICT)
 _HERE = 'job=~"$job", instance=~"$instance"'
-#: Where the values of each variable come from.
+#: Selectors of the series that supply the values of each variable.
 _SELECTORS: Final = {
     "job": f"{{{_OF_BOTH}}}",
     "instance": f'{{{_OF_BOTH}, job=~"$job"}}',
@@ -33,7 +33,7 @@ _SELECTORS: Final = {
     "backend": f"{names.LOOKUPS.name}{{{_HERE}}}",
     "probe": f"{{{_WITH_PROBE}, {_HERE}}}",
 }
-_ANYTHING = ".*"  # a label that a series has not is empty, and this matches it too
+_ANYTHING = ".*"  # matches series without the label too
 
 
 def dashboard(
@@ -46,16 +46,16 @@ def dashboard(
     marks: Iterable[builders.AnnotationQuery] = (),
     more_variables: Iterable[builders.DatasourceVariable] = (),
 ) -> models.Dashboard:
-    """Return a dashboard, its panels numbered from 1 in reading order.
+    """Return a dashboard, with its panels numbered from 1 in reading order.
 
     Args:
-        uid: Its id, which links use.
-        title: Its title.
-        question: Its description; the first row answers it.
-        content: Its rows.
-        since: Where its time range begins.
+        uid: Id of the dashboard, which links use.
+        title: Title of the dashboard.
+        question: Description of the dashboard; the first row answers the question.
+        content: Rows of the dashboard.
+        since: Start of the time range.
         marks: Annotations.
-        more_variables: Beside those that all dashboards have.
+        more_variables: Variables in addition to those of all dashboards.
     """
     page = (
         builders.Dashboard(title)
@@ -84,7 +84,7 @@ def dashboard(
 
 
 def mark(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuery:
-    """Return an annotation at the moments (in ms since the epoch) that are a query's values."""
+    """Return an annotation at the times that are a query's values, in ms since the epoch."""
     return (
         builders.AnnotationQuery()
         .name(name)

@@ -1,4 +1,4 @@
-"""Which labels the answer of a query can have, and which it names in vain."""
+"""The labels that a query's result can have, and labels in the query that do not exist."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from forwardscope.dashboards.promql import ANY
 
 __all__ = ["Labels", "Walk", "did_you_mean"]
 
-#: Labels that a series can have; None where that cannot be told.
+#: Labels that a series can have; None if they are unknown.
 Labels = frozenset[str] | None
 
 _NONE: Final[Labels] = frozenset()
-#: Aggregations that choose among series and leave them as they are.
+#: Aggregations that select series and keep their labels.
 _CHOOSING: Final = ("topk", "bottomk", "limitk", "limit_ratio")
 _FROM_BUCKETS: Final = ("histogram_quantile", "histogram_fraction")
 _SORTING: Final = ("sort_by_label", "sort_by_label_desc")
@@ -43,18 +43,18 @@ _PLAIN_CHOICE: Final = re.compile(r"[\w:]+(\|[\w:]+)*")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a complaint: the nearest of the known words, or nothing."""
+    """Return the end of a message: the closest known word as a suggestion, or ""."""
     near = get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 class Walk:
-    """A walk over one query.
+    """A walk over the syntax tree of one query.
 
     Attributes:
-        metrics: The names that it asked for.
-        unnamed: Selectors whose metric cannot be told.
-        problems: Labels that it named in vain.
+        metrics: Names of the metrics in the query.
+        unnamed: Selectors whose metric is unknown.
+        problems: Messages about labels that do not exist.
     """
 
     def __init__(self, labels_of: Callable[[str], Labels]) -> None:
@@ -64,7 +64,7 @@ class Walk:
         self._labels_of = labels_of
 
     def labels(self, expr: Expr) -> Labels:
-        """Return the labels that the answer can have; a number has none."""
+        """Return the labels that the result of an expression can have; a number has none."""
         match expr:
             case NumberLiteral() | StringLiteral():
                 return _NONE
@@ -83,7 +83,7 @@ class Walk:
         return None
 
     def require(self, wanted: Iterable[str], given: Labels, where: str) -> None:
-        """Complain of the labels that are not there."""
+        """Add a problem for each wanted label that is not among the given ones."""
         for label in wanted:
             if given is None or label in given or label == "__name__" or ANY in label:
                 continue
@@ -139,7 +139,7 @@ class Walk:
         return matched
 
     def _matched(self, expr: BinaryExpr, left: Labels, right: Labels) -> Labels:
-        """Return the labels by which both sides find each other."""
+        """Return the labels by which the two sides are matched."""
         matching = expr.modifier.matching if expr.modifier else None
         both = right if left is None else left if right is None else left & right
         if matching is None:
@@ -174,7 +174,7 @@ class Walk:
 
 
 def _names(matchers: Iterable[Matcher]) -> list[str]:
-    """Return the metrics that matchers of `__name__` allow, where they say so plainly."""
+    """Return the metrics that matchers of `__name__` allow, if they list names literally."""
     for one in matchers:
         if one.name == "__name__" and one.op == MatchOp.Equal:
             return [one.value]

@@ -65,7 +65,7 @@ def ratio_now() -> Panel:
 
 
 def lookups_now() -> Panel:
-    """Questions asked."""
+    """Number of lookups."""
     return number(
         "Lookups",
         "Questions put to the cache in the time range, as Prometheus reckons them from its "
@@ -77,7 +77,7 @@ def lookups_now() -> Panel:
 
 
 def passes_now() -> Panel:
-    """Forward passes paid."""
+    """Number of forward passes."""
     return number(
         "Forward passes paid",
         "Prompts that the model computed in the time range.",
@@ -87,7 +87,7 @@ def passes_now() -> Panel:
 
 
 def saved_passes_now() -> Panel:
-    """Forward passes not paid."""
+    """Number of lookups answered without a forward pass."""
     return number(
         "Forward passes saved",
         "Lookups in the time range that were answered without a forward pass.",
@@ -97,7 +97,7 @@ def saved_passes_now() -> Panel:
 
 
 def saved_seconds_now() -> Panel:
-    """Time not spent in the model."""
+    """Time that hits saved."""
     saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_a_pass('backend, op')}"
     return number(
         "Time saved",
@@ -108,7 +108,7 @@ def saved_seconds_now() -> Panel:
 
 
 def evictions_now() -> Panel:
-    """Entries lost for room."""
+    """Number of evictions."""
     return number(
         "Evictions",
         "Entries removed for room in the time range: each that is asked for again costs a "
@@ -123,7 +123,7 @@ def evictions_now() -> Panel:
 
 
 def ratio_over_time() -> Panel:
-    """Hit ratio of all lookups."""
+    """Hit ratio of all lookups over time."""
     return lines(
         "Hit ratio",
         "Share of lookups that paid no forward pass; no line while nothing is asked.",
@@ -133,7 +133,7 @@ def ratio_over_time() -> Panel:
 
 
 def lookups() -> Panel:
-    """Lookups by result."""
+    """Lookups per second, by result."""
     return lines(
         "Lookups a second, by result",
         "hit: from the cache. miss: a forward pass was paid. coalesced: answered by a pass that "
@@ -145,7 +145,7 @@ def lookups() -> Panel:
 
 
 def passes() -> Panel:
-    """Forward passes by view."""
+    """Forward passes per second, by view family."""
     return lines(
         "Forward passes a second, by view",
         "Prompts computed by the model; view is base, ft, scaled or null.",
@@ -156,7 +156,7 @@ def passes() -> Panel:
 
 
 def saved_seconds() -> Panel:
-    """Seconds saved a second."""
+    """Time that hits saved, per second."""
     hits = rate(names.LOOKUPS, HITS, by="backend, op")
     return lines(
         "Time saved a second",
@@ -214,7 +214,7 @@ def by_op() -> Panel:
 
 
 def fill() -> Panel:
-    """Fill against both bounds."""
+    """Entries and bytes in the cache as a share of their bounds."""
     entries = f"{series(names.CACHE_ENTRIES)} / {series(names.CACHE_MAX_ENTRIES)}"
     stored = f"{series(names.CACHE_BYTES)} / {series(names.CACHE_MAX_BYTES)}"
     return lines(
@@ -229,7 +229,7 @@ def fill() -> Panel:
 
 
 def stored_bytes() -> Panel:
-    """Bytes kept."""
+    """Bytes in the cache."""
     return lines(
         "Cache size",
         "Bytes of values and keys in the cache.",
@@ -240,7 +240,7 @@ def stored_bytes() -> Panel:
 
 
 def evictions() -> Panel:
-    """Evictions and rejections."""
+    """Evictions and rejections per second."""
     return lines(
         "Evictions and rejections a second",
         "evicted: removed for room. rejected: never stored, being larger than the whole cache.",

@@ -1,4 +1,4 @@
-"""Parsing queries as dashboards have them, with variables in them."""
+"""Parse queries of dashboards, which contain variables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import promql_parser
 
 __all__ = ["ANY", "parsed"]
 
-#: What a name has in it that a variable gives: it may be any.
+#: Part of each name that comes from a variable; such a name can have any value.
 ANY: Final = "__variable_"
 
-#: The parser works in quadratic time on what is nested, and overflows its stack at last.
+#: The parser takes quadratic time on nested queries, and overflows its stack on long ones.
 _MAX_LENGTH: Final = 5_000
-_DURATION: Final = "5m"  # PromQL takes it for a number too
+_DURATION: Final = "5m"  # PromQL accepts a duration as a number too
 _TOKEN: Final = re.compile(
     r"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|\$(?:\{(\w+)[^}]*\}|(\w+))"""
 )
@@ -22,10 +22,10 @@ _GROUPING: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_rig
 
 
 def parsed(query: str) -> promql_parser.Expr:
-    """Return a query's tree, with something fitting in the place of each variable.
+    """Return the syntax tree of a query, with a suitable value for each variable.
 
     Raises:
-        ValueError: It is no PromQL, or is too long.
+        ValueError: The query is not PromQL, or is too long.
     """
     if len(query) > _MAX_LENGTH:
         raise ValueError(f"it has {len(query)} characters, and up to {_MAX_LENGTH} are looked at")
@@ -40,16 +40,16 @@ def parsed(query: str) -> promql_parser.Expr:
 
 
 def _filled(query: str, alone: str | None = None) -> str:
-    """Fill variables in as what stands around them asks.
+    """Replace each variable by a value that suits its context.
 
     Args:
-        query: As the dashboard has it.
-        alone: For those around which nothing tells a number from a name; else they are names.
+        query: The query of the dashboard.
+        alone: The value where a number and a name both fit; None uses a name.
     """
 
     def value(found: re.Match[str]) -> str:
         if found["text"] is not None:
-            return found[0]  # a label's value may be anything
+            return found[0]  # any string is a valid label value
         before, after = query[: found.start()], query[found.end() : found.end() + 1]
         if before.rfind("[") > before.rfind("]"):
             return "5" if after.isalpha() else _DURATION

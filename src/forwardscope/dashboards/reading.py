@@ -1,7 +1,7 @@
-"""Finding the PromQL in files: dashboards of any schema, and rules.
+"""Find the PromQL in files: dashboards of any schema, and rules.
 
-A dashboard's JSON and a rule file's YAML are looked through whole, so that a query is
-found wherever it stands: in a panel, a collapsed row, an annotation or a variable.
+The whole JSON or YAML document is searched, so that a query is found anywhere in it: in a
+panel, a collapsed row, an annotation or a variable.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from forwardscope.errors import UserError
 
 __all__ = ["Place", "Query", "files_under", "queries_in"]
 
-#: Larger files are no dashboards and no rules; YAML is read slowly.
+#: Size limits; dashboards and rules are smaller. YAML has a lower one: its parser is slow.
 _MAX_BYTES: Final = {".json": 4 << 20, ".yml": 1 << 20, ".yaml": 1 << 20}
-#: Values in one file, those that YAML's aliases stand for written out.
+#: The most values in one file, with YAML aliases expanded.
 _MAX_VALUES: Final = 1_000_000
 _LONGEST_NAME: Final = 100
 
-#: What stands below a key of this name.
+#: `Place.kind` of the values below a key.
 _KINDS: Final = {
     "panels": "panel",
     "elements": "panel",
@@ -43,12 +43,12 @@ _IN_TEMPLATE: Final = re.compile(r"(?:\$labels|\.Labels)\.(\w+)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """Where queries stand; each panel or rule is one of its own, whatever its name.
+    """The place of queries in a file; two panels or rules of equal names are two places.
 
     Attributes:
         file: The file's name.
         kind: panel, variable, annotation or rule; empty for anything else.
-        name: Its title or name.
+        name: Title or name of the panel, variable, annotation or rule.
     """
 
     file: str
@@ -56,7 +56,7 @@ class Place:
     name: str
 
     def __str__(self) -> str:
-        """Return it as a reader looks for it."""
+        """Return the file, the kind and the name as text."""
         return f"{self.file}: {self.kind or 'query'} {self.name[:_LONGEST_NAME]!r}"
 
 
@@ -65,11 +65,11 @@ class Query:
     """One query.
 
     Attributes:
-        place: Where it stands.
-        text: PromQL, with the dashboard's variables in it.
-        shown: The labels of its answer that are shown to the reader.
-        record: The name under which a rule keeps its answer, or nothing.
-        adds: The labels that the rule adds to it.
+        place: Its place in a file.
+        text: PromQL, which may contain the dashboard's variables.
+        shown: Labels of the result that the dashboard or the alert displays.
+        record: The name under which a rule records the result, or "".
+        adds: Labels that the rule adds to the result.
     """
 
     place: Place
@@ -82,10 +82,10 @@ class Query:
 def files_under(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name and content of a file, or of each JSON and YAML file in a folder.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are skipped.
 
     Raises:
-        UserError: It does not exist, or a file cannot be read or is too large.
+        UserError: The path does not exist, or a file cannot be read or is too large.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -101,10 +101,10 @@ def files_under(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def queries_in(file: str, content: bytes) -> list[Query]:
-    """Return the queries of a file in the order in which they stand there.
+    """Return the queries of a file, in document order.
 
     Raises:
-        UserError: It is malformed, or holds more than any dashboard does.
+        UserError: The file is malformed, nested too deeply or has too many values.
     """
     try:
         return list(_queries(file, _document(file, content)))
@@ -139,12 +139,12 @@ def _document(file: str, content: bytes) -> Any:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{file} is not valid YAML: {line}{error.problem}") from error
     except (ArithmeticError, AttributeError, LookupError, ValueError, yaml.YAMLError) as error:
-        what = "JSON" if is_json else "YAML"  # PyYAML lets through what its tags' types raise
+        what = "JSON" if is_json else "YAML"  # PyYAML does not wrap its constructors' errors
         raise UserError(f"{file} is not valid {what}: {error}") from error
 
 
 def _queries(file: str, document: Any) -> Iterator[Query]:
-    """Walk a document that may be deep, or a circle, or one that its aliases make endless."""
+    """Yield the queries of a document, which may be deep, circular or huge through aliases."""
     waiting: list[tuple[Any, Place, bool]] = [(document, Place(file, "", ""), True)]
     visited = 0
     while waiting:
@@ -174,7 +174,7 @@ def _below(key: object, place: Place) -> Place:
 
 
 def _is_for_prometheus(value: Mapping[str, Any], before: bool) -> bool:
-    """Tell queries from those of other data sources, which may have an `expr` too."""
+    """Return whether queries are for Prometheus; other data sources may use `expr` too."""
     source = value.get("datasource")
     kind = source.get("type") if isinstance(source, dict) else None
     if value.get("kind") == "DataQuery":  # the second schema of dashboards
@@ -190,7 +190,7 @@ def _asked(value: Mapping[str, Any], place: Place) -> Iterator[Query]:
     elif isinstance(expr, str) and (is_rule or expr.strip()):
         name = record if isinstance(record, str) else ""
         yield Query(place, expr, tuple(_shown(value)), name, tuple(_texts(value.get("labels"))))
-    if isinstance(query, str):  # a variable's
+    if isinstance(query, str):  # the query of a variable
         if found := _LABEL_VALUES.fullmatch(query):
             yield Query(place, found[1], (found[2],))
         elif found := _QUERY_RESULT.fullmatch(query):
@@ -198,7 +198,7 @@ def _asked(value: Mapping[str, Any], place: Place) -> Iterator[Query]:
 
 
 def _shown(value: Mapping[str, Any]) -> Iterator[str]:
-    """Yield labels that a panel's legend, an annotation's text or an alert's names."""
+    """Yield the labels in a panel's legend, an annotation's text or an alert's texts."""
     for key in ("legendFormat", "textFormat", "titleFormat"):
         if isinstance(legend := value.get(key), str):
             yield from _IN_LEGEND.findall(legend)

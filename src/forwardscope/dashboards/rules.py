@@ -1,4 +1,4 @@
-"""What Prometheus is told to record and to watch, as plain data, and its YAML."""
+"""Recording rules and alerts of Prometheus as plain data, and their YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 __all__ = ["RUNBOOK", "Alert", "Group", "Recording", "as_yaml"]
 
-#: Where each alert has a heading of its own name.
+#: The document that has a heading for each alert.
 RUNBOOK: Final = "https://github.com/forwardscope/forwardscope/blob/main/docs/runbook.md"
 
 _HEAD = "# Written by `make dashboards` from src/forwardscope/dashboards; edit it there.\n"
@@ -18,10 +18,10 @@ _HEAD = "# Written by `make dashboards` from src/forwardscope/dashboards; edit i
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A query that is kept under a name.
+    """A query whose result Prometheus records under a name.
 
     Attributes:
-        record: Its name, level:metric:operation.
+        record: The name, as level:metric:operation.
         expr: The query.
     """
 
@@ -29,23 +29,23 @@ class Recording:
     expr: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as Prometheus reads it."""
+        """Return it in the format of a Prometheus rule file."""
         return {"record": self.record, "expr": self.expr}
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A query that should have no answer.
+    """A query that has a result only if something is wrong.
 
     Attributes:
-        name: Of the alert, and of its heading in the runbook.
+        name: Name of the alert, and of its heading in the runbook.
         expr: The query.
-        lasting: How long it must have an answer before anybody is told.
-        severity: `critical` where results are missing, `warning` where they are dear or
-            not all of them can be seen.
-        summary: One line; it may name labels.
+        lasting: How long the query must have a result before the alert fires.
+        severity: `critical` if results are missing, `warning` if they are expensive or
+            incomplete in the telemetry.
+        summary: One line; it may contain labels.
         description: A sentence with the value, and the next step.
-        labels: More of them.
+        labels: Additional labels.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Alert:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as Prometheus reads it."""
+        """Return it in the format of a Prometheus rule file."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -73,12 +73,12 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rules that are evaluated one after the other, later ones seeing the values of earlier ones.
+    """Rules that Prometheus evaluates in order; later rules see the values of earlier ones.
 
     Attributes:
-        name: Its name.
-        rules: In order.
-        interval: How often it is evaluated; None is as often as all others.
+        name: Name of the group.
+        rules: The rules, in order.
+        interval: Evaluation interval; None uses the global one.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Group:
     interval: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as Prometheus reads it."""
+        """Return it in the format of a Prometheus rule file."""
         pace = {} if self.interval is None else {"interval": self.interval}
         return {"name": self.name, **pace, "rules": [rule.as_dict() for rule in self.rules]}
 
@@ -98,7 +98,7 @@ def as_yaml(*groups: Group) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what has several lines as it is read."""
+    """A YAML dumper that writes strings of several lines as literal blocks."""
 
 
 def _literal(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -1,11 +1,11 @@
 """Recording rules and alerts for suites: batch jobs, read from the gauges that they push.
 
-A run is known by its id once it is over and whole. Each of its numbers is recorded
-under that id for as long as the gateway has it, so that the last run of a suite can
-be told from those before it, also while the next one goes on: an alert holds until
-a better run has ended, and a bad run is never part of what it is compared with. A
-run that was interrupted, or a probe of which erred, asked less than the others: it
-is compared with none of them, and ends no alert on what they cost.
+Once a run is complete, its numbers are recorded under its id for as long as the gateway
+has them. This separates the last run of a suite from earlier runs, also while the next
+run is active. An alert lasts until a better run has ended, and a run is never compared
+with itself. A run that was interrupted, or that has a probe with an error, makes fewer
+lookups than the others. It is therefore not compared with them, and it ends no alert on
+their cost.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from forwardscope.telemetry.names import Metric
 __all__ = ["alerts", "recordings"]
 
 _WEEK: Final = "7d"
-#: How much more than the median of its week a run without a plan may pay.
+#: Allowed forward passes of a run without a plan, as a multiple of its week's median.
 _MORE_PASSES: Final = 1.1
-#: How much longer than the median of its week a forward pass may take.
+#: Allowed duration of a forward pass, as a multiple of its week's median.
 _SLOWER: Final = 1.5
-#: Runs in that week, and passes in each of them, for its mean to say anything.
+#: Fewest runs in the week, and fewest passes in a run, for a comparison of durations.
 _MIN_RUNS, _MIN_PASSES = 3, 20
-#: How far the hit ratio may fall below the median of its week, of how many lookups.
+#: Allowed drop of the hit ratio below its week's median, and fewest lookups in a run.
 _HIT_RATIO_DROP, _MIN_LOOKUPS = 0.1, 50
 _STALLED_S: Final = 600
-#: In periods of the suite.
+#: Age of the last run at which the next one is late, in periods of the suite.
 _LATE: Final = 1.5
 
 _TARGET = "job, instance, suite, model"
@@ -43,17 +43,17 @@ _EXPECTED = names.RUN_EXPECTED.name
 _SECONDS_A_PASS = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
 _HIT_RATIO = f"{names.RUN_HITS.name}_per_lookup"
 
-#: What is compared with the week before, by the name that its rules have.
+#: Queries that are compared with the week before, by the metric name in their rules.
 _COMPARED: Final = {
     _PASSES: _PASSES,
-    _EXPECTED: f"({_EXPECTED} >= 0)",  # NaN without a plan
+    _EXPECTED: f"({_EXPECTED} >= 0)",  # the gauge is NaN without a plan
     _SECONDS_A_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
     _HIT_RATIO: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }
 
 
 def recordings() -> list[Recording]:
-    """Return what is recorded of each run, of each suite's last one and of its week."""
+    """Return the recording rules of each run, of each suite's last run and of its week."""
     ended = Recording(_finished(_END), _of_whole_run(_END))
     each = [Recording(_finished(name), _of_whole_run(expr)) for name, expr in _COMPARED.items()]
     last = [Recording(_latest(name), _of_last_run(name)) for name in _COMPARED]
@@ -84,7 +84,7 @@ def alerts() -> list[Alert]:
     ]
 
 
-# -- recorded ----------------------------------------------------------------------------------
+# -- recording rules ---------------------------------------------------------------------------
 
 
 def _finished(name: str) -> str:
@@ -108,9 +108,9 @@ def _in_week(name: str) -> str:
 
 
 def _of_whole_run(query: str) -> str:
-    """Return a gauge under its run's id, seen once though endpoint and gateway may both show it.
+    """Return a gauge under its run's id, once even if endpoint and gateway both export it.
 
-    A run that is shown as complete is over.
+    Only complete runs are included. A complete run has ended.
     """
     return (
         f"max by ({_RUN}) (\n"
@@ -121,7 +121,7 @@ def _of_whole_run(query: str) -> str:
 
 
 def _last_run() -> str:
-    """Return the run of each suite that ended last; none where nobody shows the suite any more."""
+    """Return the run of each suite that ended last, for suites that are still exported."""
     return (
         f"({_in_week(_END)}\n"
         f"  == on ({_SUITE}) group_left () max by ({_SUITE}) ({_in_week(_END)}))\n"
@@ -142,7 +142,7 @@ def _of_runs_before(name: str) -> str:
     return f"  {_in_week(name)}\n  unless on ({_RUN}) {_latest(_END, level='run')}"
 
 
-# -- dear --------------------------------------------------------------------------------------
+# -- cost --------------------------------------------------------------------------------------
 
 
 def _forward_pass_regression() -> Alert:
@@ -183,7 +183,7 @@ def _cache_hit_rate_drop() -> Alert:
     )
 
 
-# -- missing -----------------------------------------------------------------------------------
+# -- missing results ---------------------------------------------------------------------------
 
 
 def _newest(metric: Metric) -> str:
@@ -229,7 +229,7 @@ def _run_missing() -> Alert:
 
 
 def _push_failed() -> list[Alert]:
-    """Return an alert for each way in which pushes go wrong, told apart by `reason`."""
+    """Return an alert for each cause of a failed push, distinguished by `reason`."""
     pushed = f'push_time_seconds{{job="{JOB}"}}'
     failed = f'push_failure_time_seconds{{job="{JOB}"}}'
     seen = "pushgateway_build_info"
@@ -263,7 +263,7 @@ def _push_failed() -> list[Alert]:
     ]
 
 
-# -- wrong, or not all of it seen ----------------------------------------------------------------
+# -- errors and lost telemetry -----------------------------------------------------------------
 
 
 def _forward_errors() -> Alert:

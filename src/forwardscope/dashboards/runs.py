@@ -22,9 +22,9 @@ from forwardscope.telemetry.names import Metric
 __all__ = ["runs"]
 
 _FAILED = 'verdict=~"fail|error"'
-#: Of the runs that could be planned; the gauge is NaN for the others.
+#: Expected forward passes of the runs with a plan; the gauge is NaN for the others.
 _EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
-#: Grafana's explore page with one trace; the text between the braces is JSON, escaped for a URL.
+#: Grafana's explore page for one trace; the value of `panes` is URL-escaped JSON.
 _TRACE_URL: Final = (
     "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
     "%22queries%22:%5B%7B%22refId%22:%22A%22,%22query%22:%22${__value.raw}%22%7D%5D,"
@@ -61,12 +61,12 @@ def _jaeger() -> builders.DatasourceVariable:
 
 
 def started() -> builders.AnnotationQuery:
-    """A line where a run began."""
+    """Return the annotation at the start of each run."""
     return mark("Run start", f"{series(names.RUN_START)} * 1000", BY_RUN, "blue")
 
 
 def ended() -> builders.AnnotationQuery:
-    """A line where a run ended."""
+    """Return the annotation at the end of each run."""
     return mark("Run end", f"{series(names.RUN_END)} * 1000", BY_RUN, "purple")
 
 
@@ -74,7 +74,7 @@ def ended() -> builders.AnnotationQuery:
 
 
 def table_of_runs() -> Panel:
-    """One row a run."""
+    """Table with one row for each run."""
     over = f"{series(names.RUN_FORWARD_PASSES)} - {_EXPECTED}"
     failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
     return rows(
@@ -109,7 +109,7 @@ def table_of_runs() -> Panel:
 
 
 def passes() -> Panel:
-    """Forward passes against expected."""
+    """Forward passes of runs, beside the expected ones."""
     return lines(
         "Forward passes a run",
         "What each run paid, until the next is over, and what its suite costs where nothing is "
@@ -152,7 +152,7 @@ def wall() -> Panel:
 
 
 def scores() -> Panel:
-    """Scores over time."""
+    """Scores of probes over time."""
     return lines(
         "Probe scores",
         "Score of each probe, 0 to 1; a probe without a score has no line.",
@@ -174,7 +174,7 @@ def durations() -> Panel:
 
 
 def verdicts() -> Panel:
-    """Verdicts of the last runs."""
+    """Verdicts of the probes in the last runs."""
     return rows(
         "Verdicts of the last run",
         "What each probe said when it ran last.",
@@ -195,7 +195,7 @@ def verdicts() -> Panel:
 
 
 def _of_last_runs(metric: Metric) -> str:
-    """Return a sum over the last runs, each once though endpoint and gateway may both show it."""
+    """Return a sum over the last runs, each once even if endpoint and gateway both export it."""
     return total(f"max by (suite, model) ({series(metric)})")
 
 
@@ -224,7 +224,7 @@ def unwritten_now() -> Panel:
 
 
 def last_push() -> Panel:
-    """Age of the last push."""
+    """Time since the last push."""
     return number(
         "Since the last push",
         "How long ago a run last pushed its gauges to the Pushgateway.",
@@ -235,7 +235,7 @@ def last_push() -> Panel:
 
 
 def spans() -> Panel:
-    """Spans by outcome."""
+    """Spans per second, by outcome."""
     return lines(
         "Spans a second, by outcome",
         "exported: the receiver took it. ended: handed to the program's own SDK. elided: beyond "
@@ -246,7 +246,7 @@ def spans() -> Panel:
 
 
 def records() -> Panel:
-    """Trace records."""
+    """Trace records written and not written, per second."""
     return lines(
         "Trace records a second",
         "Lines of the JSONL trace that were written whole, and those that could not be; none "

@@ -1,7 +1,7 @@
 """The names of grafana-foundation-sdk that are used here.
 
-The dashboards are of its classic schema, for the sake of Grafanas that do not
-know the second one, which the SDK's warning prefers.
+The dashboards use the classic schema, because older releases of Grafana do not support
+the second one. The SDK warns that it prefers the second one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Recording rules and alerts for programs that run for days, read from their counters.
 
-Processes of suites show the same counters, for minutes; they are left out, and
-have alerts of their own on the gauges that they push.
+Processes of suites export the same counters for a few minutes. They are left out,
+because they have their own alerts on the gauges that they push.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from forwardscope.telemetry import names
 __all__ = ["alerts", "recordings"]
 
 _WINDOW, _WEEK = "30m", "7d"
-#: Lookups and passes in a window, for its ratio or mean to say anything.
+#: Fewest lookups and forward passes in a window for its ratio and its mean.
 _MIN_LOOKUPS, _MIN_PASSES = 50, 20
-#: Values in the week, one a minute, without which there is nothing to compare with.
+#: Fewest values in the week, one per minute, for a comparison with the week.
 _MIN_VALUES: Final = 60
 _SLOWER: Final = 1.5
 _HIT_RATIO_DROP: Final = 0.1
@@ -30,7 +30,7 @@ _MEAN: Final = f"job_backend:{names.FORWARD_DURATION.name}:mean{_WINDOW}"
 
 
 def recordings() -> list[Recording]:
-    """Return what is recorded of each service."""
+    """Return the recording rules of services."""
     seconds, passes = (_grown(names.FORWARD_DURATION.name + part) for part in ("_sum", "_count"))
     hits, lookups = _grown(f"{names.LOOKUPS.name}{{{HITS}}}"), _grown(names.LOOKUPS.name)
     return [
@@ -45,14 +45,14 @@ def alerts() -> list[Alert]:
 
 
 def _grown(counter: str) -> str:
-    """Return how much a counter grew in the window, of all processes that are no suite's."""
+    """Return a counter's growth in the window, over all processes that run no suite."""
     return _of_services(f"increase({counter}[{_WINDOW}])")
 
 
 def _grown_from_nothing(counter: str) -> str:
-    """Return the same of a counter that is not there before it first counts.
+    """Return the growth in the window of a counter that is absent before its first count.
 
-    What it says when it is first seen is all new, and `increase` leaves it out.
+    Its first value is growth too, but `increase` leaves that value out.
     """
     first = f"min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW}"
     grown = f"increase({counter}[{_WINDOW}])"

@@ -18,7 +18,7 @@ __all__ = [
     "Verdict",
 ]
 
-#: Every kind of probe by the name that a suite file has for it.
+#: Probe classes by their `kind` in a suite file.
 PROBES: dict[str, type[Probe]] = {
     "null_adapter": NullAdapter,
     "delta_kl": DeltaKL,

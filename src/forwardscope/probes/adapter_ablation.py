@@ -1,29 +1,29 @@
-"""`adapter_ablation`: how does the effect grow as the adapter is turned up?
+"""`adapter_ablation`: how the adapter's effect grows with its scale.
 
-The adapter's change is scaled by each λ, and the mean divergence from λ=0 over
-the prompts is measured. Three numbers describe the curve:
+The adapter's change is multiplied by each λ, and the mean divergence from λ=0
+over the prompts is measured. Three numbers describe the curve:
 
-- *linearity*: R² of a straight line through it (least squares). An adapter
-  that is all or nothing scores low. The raw value.
+- *linearity*: R² of a straight line through the curve (least squares). A curve
+  that rises in one step scores low. This is the raw value.
 - *saturation*: the smallest λ whose divergence reaches 90 % of the maximum. A
-  small one says that a fraction of the adapter already does everything: it is
-  fragile, and probably trained too hard.
-- *overshoot*: div(λmax) / div(1). Below 1 the model collapses when pushed a
-  little past where it was trained.
+  small value means that a fraction of the adapter's change has almost the whole
+  effect: the adapter is fragile, and probably overtrained.
+- *overshoot*: div(λmax) / div(1). A value below 1 means that the effect shrinks
+  when the adapter is scaled beyond its trained strength.
 
 **Verdict.** Passes where linearity >= `min_linearity`, saturation >=
 `min_saturation` and overshoot >= `min_overshoot`. The divergence of a healthy
-small adapter grows with λ² at first and flattens later; a line through a pure
-square over the default λs has R² 0.92, so 0.85 leaves room for either.
+small adapter grows with λ² at first and flattens later. A straight line through
+λ² at the default λs has R² 0.92, so the default of 0.85 accepts both shapes.
 
 **Score.** The mean of three parts: R²; 1 where saturation is in bounds, else 0;
 overshoot / `min_overshoot`, at most 1.
 
-**Degenerate case.** An adapter that changes nothing has no curve: raw none,
+**Degenerate case.** An adapter that changes nothing has no curve: no raw value,
 score 0, fail.
 
-**No calibration.** A random adapter traces just such a curve when it is turned
-up, so its shape tells nothing about training; `null_adapter` leaves this out.
+**No calibration.** A random adapter has a similar curve, so the shape of a curve
+is no evidence of training; `null_adapter` does not calibrate this probe.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Lambdas = Annotated[tuple[Lambda, ...], Field(strict=False, min_length=3), After
 
 
 class AdapterAblation(PromptProbe):
-    """The response of the model to a scaled adapter."""
+    """Effect of the adapter at several scales."""
 
     kind: Literal["adapter_ablation"] = "adapter_ablation"
     lambdas: Lambdas = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -65,7 +65,7 @@ class AdapterAblation(PromptProbe):
     min_overshoot: Threshold = 1.0
 
     def run(self, context: ProbeContext) -> Outcome:
-        """Ask each scaled view for all prompts and compare it with λ=0."""
+        """Score all prompts in each scaled view and compare them with λ=0."""
         if not isinstance(context.backend, ScalableBackend):
             return Outcome(Verdict.SKIP, "this backend cannot scale its adapter")
         per_lambda = np.asarray(self._measure(context.backend, self.k(context)))
@@ -118,9 +118,9 @@ class AdapterAblation(PromptProbe):
 
 
 def r_squared(x: FloatArray, y: FloatArray) -> float:
-    """Share of the variance of y that a straight line of x explains, in [0, 1].
+    """Return the share of y's variance that a straight line in x explains, in [0, 1].
 
-    It is the square of Pearson's correlation. 0.0 where y does not vary.
+    This is the square of Pearson's correlation; 0.0 where y does not vary.
 
     Args:
         x: Shape (n,), n >= 2, not all equal.
@@ -135,8 +135,8 @@ def saturation(lambdas: FloatArray, divergences: FloatArray) -> float:
     """Return the smallest λ whose divergence reaches 90 % of the maximum.
 
     Args:
-        lambdas: Rising, shape (n,).
-        divergences: Mean divergence at each, shape (n,), with a maximum above 0.
+        lambdas: Scales in increasing order, shape (n,).
+        divergences: Mean divergence at each scale, shape (n,), maximum above 0.
     """
     reached = divergences >= _SATURATED * divergences.max()
     return float(lambdas[np.argmax(reached)])

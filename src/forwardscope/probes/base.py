@@ -1,4 +1,4 @@
-"""What a probe is: its specification, its context and its outcome."""
+"""Base classes of probes: settings, context and outcome."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = [
 Prompts = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)
 ]
-#: A positive number to be reached.
+#: A positive number that a measured value must reach.
 Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Verdict(StrEnum):
-    """What a probe says in one word."""
+    """Result of a probe in one word."""
 
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"  # noqa: S105 - not a password
     FAIL = "fail"
     ERROR = "error"
     SKIP = "skip"
@@ -44,17 +44,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a probe found.
+    """Result of one probe.
 
     Attributes:
-        verdict: Its word.
-        message: One sentence with the numbers behind it.
-        score: In [0, 1], by the probe's own formula; None where there is none.
-        raw: The measured quantity itself; None where there is none.
-        z_score: Its distance from the null baseline in standard deviations.
-        ci_95: A 95 % interval of `raw`.
-        evidence: What it was computed from, as plain JSON data. Never a prompt.
-        baseline: What the probes after it are calibrated against.
+        verdict: Whether the probe passed, failed, had an error or was skipped.
+        message: One sentence with the numbers that decide the verdict.
+        score: A number in [0, 1] by the probe's own formula, or None.
+        raw: The measured quantity itself, or None.
+        z_score: Distance of `raw` from the null baseline, in standard deviations.
+        ci_95: A 95 % confidence interval of `raw`.
+        evidence: The data behind the verdict, as plain JSON. Never a prompt.
+        baseline: Null baseline for the later probes.
     """
 
     verdict: Verdict
@@ -69,13 +69,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ProbeContext:
-    """What a probe is run with.
+    """Inputs of a probe's run.
 
     Attributes:
-        backend: What to ask.
-        seed: For whatever a probe draws at random.
-        top_k: For a probe that does not set its own.
-        baseline: What an earlier `null_adapter` measured, or None.
+        backend: The backend to measure.
+        seed: Seed of random draws.
+        top_k: `top_k` of probes that do not set their own.
+        baseline: Null baseline of an earlier `null_adapter`, or None.
         later: The probes after this one in the suite.
     """
 
@@ -87,10 +87,10 @@ class ProbeContext:
 
 
 class Probe(BaseModel):
-    """A named measurement over views: its settings, and how it is run.
+    """A named measurement over views: its settings and its `run` method.
 
-    Immutable, so that a probe can be compared and be a key. Subclasses set
-    `kind` to the name that a suite file has for them.
+    Immutable, so that a probe can be compared and used as a dictionary key.
+    Subclasses set `kind` to their name in a suite file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -100,23 +100,23 @@ class Probe(BaseModel):
 
     @abstractmethod
     def run(self, context: ProbeContext) -> Outcome:
-        """Measure.
+        """Measure and return the outcome.
 
         Raises:
-            ForwardscopeError: It cannot be measured.
+            ForwardscopeError: The measurement is not possible.
         """
 
-    def calibration(self, sentinels: tuple[str, ...]) -> Probe | None:  # noqa: ARG002 - for others
-        """Return the probe to run on random adapters for this one's baseline.
+    def calibration(self, sentinels: tuple[str, ...]) -> Probe | None:  # noqa: ARG002 - for subclasses
+        """Return the probe that measures this probe's null baseline, or None for no baseline.
 
-        Probes with equal calibrations share one baseline, so the name is left
-        out of it. None opts out.
+        Probes with equal calibrations share one baseline, so a calibration does
+        not contain the name of the probe.
         """
         return None
 
 
 class PromptProbe(Probe):
-    """A probe that asks next-token distributions of a list of prompts."""
+    """A probe that compares next-token distributions over a list of prompts."""
 
     prompts: Prompts
     top_k: Annotated[int, Field(ge=1)] | None = None
@@ -128,5 +128,5 @@ class PromptProbe(Probe):
 
 
 def score_against(value: float, threshold: float) -> float:
-    """Return 1 - 2 ** -(value / threshold): 0 at nothing, 0.5 at the threshold, 1 in the limit."""
+    """Return 1 - 2 ** -(value / threshold): 0 up to value 0, 0.5 at the threshold, at most 1."""
     return 1.0 - float(2.0 ** -(max(0.0, value) / threshold))

@@ -1,4 +1,4 @@
-"""The null baseline: what a probe measures when the adapter is noise."""
+"""The null baseline: what a probe measures with random adapters."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 __all__ = ["NullBaseline", "NullStats"]
 
-#: Runs that differ by less than this are one number with rounding.
+#: A smaller standard deviation is rounding error of equal values.
 _NO_DEVIATION = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class NullStats:
-    """What one probe measured over the random adapters.
+    """Statistics of one probe's raw values over the random adapters.
 
     Attributes:
         mean: Mean of the raw values.
-        std: Their sample standard deviation (n-1); 0.0 for a single one.
-        n: How many there were.
+        std: Sample standard deviation (n-1) of the raw values; 0.0 for a single one.
+        n: Number of raw values.
     """
 
     mean: float
@@ -32,11 +32,11 @@ class NullStats:
 
 @dataclass(frozen=True, slots=True)
 class NullBaseline:
-    """What a `null_adapter` probe hands to the probes after it.
+    """Null statistics from a `null_adapter` probe, for the later probes.
 
     Attributes:
-        sentinels: The prompts that it was measured on.
-        stats: By calibration; see `Probe.calibration`.
+        sentinels: Prompts of the measurement.
+        stats: Statistics by calibration; see `Probe.calibration`.
     """
 
     sentinels: tuple[str, ...]

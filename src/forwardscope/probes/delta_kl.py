@@ -1,17 +1,17 @@
-"""`delta_kl`: does the adapter change what the model says next?
+"""`delta_kl`: how much the adapter changes the next-token distribution.
 
-For each prompt, the divergence between the base's and the tuned model's
-next-token distributions; the raw value is their mean, in nats.
+For each prompt, the divergence between the next-token distributions of the base
+and the fine-tuned model is measured. The raw value is the mean, in nats.
 
-**Verdict.** With a null baseline, z >= `min_z` passes. Without one, or where the
-baseline's deviation is 0, mean >= `min_mean` does. A deviation estimated from
-few random adapters is itself uncertain: raise the baseline's `runs` before
-reading much into a z near the threshold.
+**Verdict.** With a null baseline, passes where z >= `min_z`. Without one, or
+where the baseline's deviation is 0, passes where mean >= `min_mean`. A deviation
+that is estimated from few random adapters is uncertain: increase the baseline's
+`runs` before you rely on a z near the threshold.
 
-**Score.** 1 - 2 ** -(x / t), x being z and t `min_z`, or x the mean and t
+**Score.** 1 - 2 ** -(x / t), where x and t are z and `min_z`, or the mean and
 `min_mean`: 0 for no change, 0.5 at the threshold.
 
-**Interval.** 95 % percentile bootstrap of the mean over prompts, from the
+**Interval.** 95 % percentile bootstrap of the mean over prompts, drawn with the
 suite's seed; none for a single prompt. (Efron and Tibshirani, An Introduction
 to the Bootstrap, 1993, chapter 13.)
 """
@@ -40,14 +40,14 @@ _RESAMPLES = 2000
 
 
 class DeltaKL(PromptProbe):
-    """Mean divergence between base and tuned next-token distributions."""
+    """Mean divergence between base and fine-tuned next-token distributions."""
 
     kind: Literal["delta_kl"] = "delta_kl"
     min_mean: Threshold = 0.02
     min_z: Threshold = 3.0
 
     def run(self, context: ProbeContext) -> Outcome:
-        """Ask both views for all prompts and compare."""
+        """Score all prompts in both views and compare the distributions."""
         k = self.k(context)
         with context.backend.as_base() as base:
             before = base.next_token_dist_batch(self.prompts, top_k=k)
@@ -57,7 +57,7 @@ class DeltaKL(PromptProbe):
         return self._judge(each, context)
 
     def calibration(self, sentinels: tuple[str, ...]) -> Probe:
-        """Measure the same divergence on the sentinel prompts."""
+        """Return a probe that measures the same divergence on the sentinel prompts."""
         return DeltaKL(name="null", prompts=sentinels, top_k=self.top_k, divergence=self.divergence)
 
     def _judge(self, each: list[float], context: ProbeContext) -> Outcome:

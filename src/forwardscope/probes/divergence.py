@@ -1,4 +1,4 @@
-"""How far two next-token distributions are apart."""
+"""Divergence between two next-token distributions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Divergence = Literal["js", "kl"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Real logits differ in their last bits; a spread below this is a broken model head.
+#: Real logits differ at least in their last bits; a smaller spread means a broken model head.
 _UNIFORM_SPREAD = 1e-9
 
 
 def divergence(reference: TokenDist, other: TokenDist, kind: Divergence = "js") -> float:
     """Return the divergence of two distributions, in nats.
 
-    It is taken over the union of both top-k sets. A token that one side lacks
-    gets an equal share of that side's tail mass over its missing tokens in the
-    union; then both sides are renormalised.
+    It is computed over the union of both top-k sets. The tail mass of each side
+    is divided equally among the tokens of the union that this side lacks. Then
+    both sides are renormalised.
 
     Raises:
         DivergenceError: A side has non-finite or uniform log-probabilities, or
@@ -63,7 +63,7 @@ def _check(dist: TokenDist, side: str) -> None:
 
 
 def _on_support(dist: TokenDist, support: npt.NDArray[np.int64]) -> FloatArray:
-    """Return probabilities over a sorted support that holds all of `dist`, summing to 1."""
+    """Return probabilities that sum to 1 over a sorted support with all tokens of `dist`."""
     places = np.searchsorted(support, dist.token_ids)
     probs: FloatArray = np.zeros(support.size)
     probs[places] = np.exp(dist.logprobs.astype(np.float64))
@@ -76,7 +76,7 @@ def _on_support(dist: TokenDist, support: npt.NDArray[np.int64]) -> FloatArray:
 
 
 def _kl(p: FloatArray, q: FloatArray) -> float:
-    """KL(p || q) in nats, at least 0; where p is 0 a token adds nothing."""
+    """Return KL(p || q) in nats, at least 0; a token with p = 0 contributes nothing."""
     held = p > 0
     if (q[held] == 0).any():
         raise DivergenceError(

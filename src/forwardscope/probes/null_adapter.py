@@ -1,17 +1,19 @@
-"""`null_adapter`: what do the probes after it measure when the adapter is noise?
+"""`null_adapter`: what the later probes measure with random adapters.
 
-For each seed a random adapter of the same shape stands in for the tuned one
-(both LoRA factors Gaussian with standard deviation init_scale * sqrt(rank
-scale)), and every later probe that can be calibrated is run on it, over a
-fixed list of sentinel prompts. Mean and sample standard deviation of the raw
-values over the seeds give those probes their z-scores.
+For each seed, a random adapter of the same shape replaces the fine-tuned one.
+Both LoRA factors are Gaussian with standard deviation init_scale *
+sqrt(rank_scale); this probe uses a rank_scale of 1. Every later probe that can
+be calibrated is run on each random adapter, over a fixed list of sentinel
+prompts. The mean and the sample standard deviation of the raw values over the
+seeds give those probes their z-scores.
 
 Probes with the same kind, divergence and top_k share a baseline. With one run,
-or where all runs agree, the deviation is 0: then there is no z-score, and a
-probe falls back on its own threshold.
+or where all runs agree, the deviation is 0. There is then no z-score, and a
+probe uses its own threshold.
 
-**Verdict.** `pass` when it calibrated what there was; `skip` where the backend
-cannot make random adapters or no later probe can be calibrated. No score.
+**Verdict.** `pass` when the later probes were calibrated; `skip` where the
+backend cannot make random adapters or no later probe can be calibrated. There
+is no score.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from forwardscope.probes.calibration import NullBaseline, NullStats
 
 __all__ = ["SENTINEL_PROMPTS", "NullAdapter"]
 
-#: Short, without a subject of their own, and answerable by any language model.
+#: Short prompts without a specific subject, which any language model can continue.
 SENTINEL_PROMPTS = (
     "The weather this morning was",
     "She opened the door and saw",
@@ -49,7 +51,7 @@ SENTINEL_PROMPTS = (
 
 
 class NullAdapter(Probe):
-    """The calibration matrix of random adapters."""
+    """Null baselines of the later probes, from random adapters."""
 
     kind: Literal["null_adapter"] = "null_adapter"
     runs: Annotated[int, Field(ge=1)] = 3
@@ -92,7 +94,7 @@ class NullAdapter(Probe):
 
 @dataclass(frozen=True, slots=True)
 class _NullAsFinetuned:
-    """A backend whose tuned view is a random adapter's."""
+    """A backend whose fine-tuned view has a random adapter."""
 
     inner: NullBackend
     seed: int
@@ -115,7 +117,7 @@ class _NullAsFinetuned:
         return self.inner.identity()
 
     def close(self) -> None:
-        """Leave the backend open; it is its owner's to close."""
+        """Leave the backend open, because its owner closes it."""
 
 
 def _stats(raws: list[float]) -> NullStats:

@@ -1,24 +1,24 @@
-"""`prompt_collapse`: does the adapter's influence survive a long context?
+"""`prompt_collapse`: how the adapter's influence changes with the context length.
 
-Neutral filler of growing length is put before each prompt, and the mean
-divergence between base and tuned model is measured at each length. The raw
-value is the half-life: the context over which the divergence halves, in
-tokens, from a straight line through its logarithm. The filler is the
-tokenizer's pad token (else unk, else eos) repeated, then a blank line.
+Neutral filler of increasing length precedes each prompt, and the mean
+divergence between base and fine-tuned model is measured at each length. The raw
+value is the half-life: the context length over which the divergence halves, in
+tokens, from a straight line through its logarithm. The filler of `HFBackend` is
+the tokenizer's pad token (else unk, else eos) repeated, then a blank line.
 
 **Verdict.** Passes where the half-life is at least `min_half_life` tokens, or
-where divergence does not fall with length at all.
+where divergence does not fall with length.
 
 **Score.** 1 - 2 ** -(half-life / `min_half_life`): 0.5 at the threshold. 1 where
-there is no half-life because divergence does not fall.
+divergence does not fall with length, so that there is no half-life.
 
 **Degenerate case.** Where the adapter changes nothing at some length, there is
-no logarithm to fit: raw none, score 0, fail.
+no logarithm to fit: no raw value, score 0, fail.
 
-**No calibration.** A random adapter has no trained influence that could decay:
-on most seeds its divergence does not fall with length and its half-life is
-none, so a mean and a deviation of half-lives mean nothing; `null_adapter`
-leaves this probe out.
+**No calibration.** A random adapter has no trained influence that could decay.
+On most seeds its divergence does not fall with length and there is no half-life,
+so a mean and a deviation of half-lives are not meaningful; `null_adapter` does
+not calibrate this probe.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ Lengths = Annotated[
 
 
 class PromptCollapse(PromptProbe):
-    """The decay of the adapter's influence under filler."""
+    """Decay of the adapter's influence with the context length."""
 
     kind: Literal["prompt_collapse"] = "prompt_collapse"
     context_lengths: Lengths = (0, 256, 512, 1024)
     min_half_life: Threshold = 512.0
 
     def run(self, context: ProbeContext) -> Outcome:
-        """Ask both views for all prompts at all lengths and fit the decay."""
+        """Score all prompts at all lengths in both views and fit the decay."""
         fillers = [context.backend.filler(length) for length in self.context_lengths]
         stuffed = [filler + prompt for filler in fillers for prompt in self.prompts]
         k = self.k(context)
@@ -114,5 +114,6 @@ def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:
     """
     centred = lengths - lengths.mean()
     logs = np.log(divergences)
-    slope = float(centred @ (logs - logs[0]) / (centred @ centred))  # 0.0 exactly where all agree
+    # without logs[0], rounding would give equal divergences a slope other than 0.0
+    slope = float(centred @ (logs - logs[0]) / (centred @ centred))
     return None if slope >= 0 else -math.log(2.0) / slope

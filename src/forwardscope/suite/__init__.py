@@ -1,4 +1,4 @@
-"""A suite: what to run, running it, and what came of it."""
+"""Suites: their files, plans, runs and results."""
 
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.observer import Observer, Observers, RunStarted

@@ -39,6 +39,10 @@ def run_probes(
     Returns:
         What each found; what a probe raised is its ERROR. Where the check
         fails, its ERROR alone.
+
+    Raises:
+        KeyboardInterrupt: A stop was requested of the backend's instrumentation
+            before the last probe began, or before a forward call.
     """
     broken = _finite_check(backend, counters)
     if broken is not None:
@@ -46,6 +50,8 @@ def run_probes(
     results: list[ProbeResult] = []
     baseline = None
     for index, probe in enumerate(spec.probes):
+        if backend.instrumentation.stopping:
+            raise KeyboardInterrupt
         observer.probe_started(index, probe)
         context = ProbeContext(
             backend=backend,

@@ -1,4 +1,4 @@
-"""From a YAML file to a suite."""
+"""Load a suite from a YAML file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["load_suite", "parse_suite"]
 
 
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
-    """Read and check a suite file; no model is loaded.
+    """Read and validate a suite file; no model is loaded.
 
     A model or adapter path that exists relative to the file is made absolute.
 
     Raises:
-        SpecError: The file is missing, unreadable, malformed, or asks for
+        SpecError: The file is missing, unreadable, malformed, or contains
             something unknown.
     """
     file = Path(path)
@@ -52,14 +52,14 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
 
 
 def parse_suite(text: str, source: str) -> SuiteSpec:
-    """Check the text of a suite.
+    """Parse and validate the text of a suite.
 
     Args:
-        text: YAML.
-        source: What errors call it.
+        text: YAML text.
+        source: Name of the text in error messages.
 
     Raises:
-        SpecError: It is malformed, or asks for something unknown.
+        SpecError: The text is malformed, or contains something unknown.
     """
     try:
         tree, content = read_yaml(text)
@@ -83,5 +83,5 @@ def _beside(file: Path, path: str) -> str:
     candidate = file.parent / path
     try:
         return str(candidate.resolve()) if candidate.exists() else path
-    except OSError:  # no file can have this name, but a hub id or a typo may
+    except OSError:  # not a valid file name, but perhaps a hub id
         return path

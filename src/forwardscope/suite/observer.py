@@ -1,4 +1,4 @@
-"""Being told how a run goes on."""
+"""Observers of a run's progress."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Observer", "Observers", "RunStarted"]
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run that begins.
+    """Start of a run.
 
     Attributes:
-        spec: What is run.
-        run_id: Its id.
-        trace_id: Of its OpenTelemetry trace, or None.
-        started_s: When it began, in seconds since the epoch.
-        counters: Reads what it has asked so far; safe from any thread.
-        expected_forward_passes: What it should cost when nothing is evicted or
-            rejected; None where that could not be planned.
+        spec: The suite that is run.
+        run_id: Id of the run.
+        trace_id: Id of the run's OpenTelemetry trace, or None.
+        started_s: Start of the run, in seconds since the epoch.
+        counters: Counts of the run so far; thread-safe.
+        expected_forward_passes: Planned forward passes if nothing is evicted or
+            rejected; None where the run could not be planned.
     """
 
     spec: SuiteSpec
@@ -35,43 +35,43 @@ class RunStarted:
 
 
 class Observer:
-    """Told how a run goes on, in the thread that runs it; override what matters."""
+    """Receives the events of a run, in the thread of the run; subclasses override methods."""
 
     def run_started(self, run: RunStarted) -> None:
-        """Take note that the run begins."""
+        """Handle the start of the run."""
 
     def probe_started(self, index: int, probe: Probe) -> None:
-        """Take note that the probe at this place of the suite begins."""
+        """Handle the start of a probe; `index` is its position in the suite."""
 
     def probe_finished(self, result: ProbeResult) -> None:
-        """Take note of what it found."""
+        """Handle the result of a probe."""
 
     def run_finished(self, result: SuiteResult | None) -> None:
-        """Take note that the run is over; None where it was aborted."""
+        """Handle the end of the run; the result is None where the run was aborted."""
 
 
 class Observers(Observer):
-    """Tells several observers, in order."""
+    """Forwards each event to several observers, in order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
     def run_started(self, run: RunStarted) -> None:
-        """Tell all of them."""
+        """Forward to all observers."""
         for one in self._observers:
             one.run_started(run)
 
     def probe_started(self, index: int, probe: Probe) -> None:
-        """Tell all of them."""
+        """Forward to all observers."""
         for one in self._observers:
             one.probe_started(index, probe)
 
     def probe_finished(self, result: ProbeResult) -> None:
-        """Tell all of them."""
+        """Forward to all observers."""
         for one in self._observers:
             one.probe_finished(result)
 
     def run_finished(self, result: SuiteResult | None) -> None:
-        """Tell all of them."""
+        """Forward to all observers."""
         for one in self._observers:
             one.run_finished(result)

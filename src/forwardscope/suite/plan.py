@@ -1,4 +1,4 @@
-"""The planner: what a suite would ask and pay, found by asking a backend without a model."""
+"""Plan the lookups and forward passes of a suite by running it without a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from forwardscope.backends.base import Backend
 from forwardscope.backends.dry_run import DryRunBackend, dry_run_backend
 from forwardscope.core.cache import DisabledCache
+from forwardscope.core.keys import Question
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import ProbeError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -35,11 +36,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a suite asks, and what that costs with a cache of one size.
+    """Planned lookups, forward passes and evictions of a suite, for one cache size.
 
     Attributes:
-        series: Counts by probe, view and op, in the order in which each is first asked.
-        evictions: Entries that are removed for room.
+        series: Counts by probe, view and op, in the order of their first lookups.
+        evictions: Number of evicted entries.
     """
 
     series: Mapping[SeriesKey, Counts]
@@ -47,7 +48,7 @@ class Plan:
 
     @property
     def total(self) -> Counts:
-        """The whole suite."""
+        """Counts of the whole suite."""
         return sum(self.series.values(), Counts())
 
     @property
@@ -59,37 +60,38 @@ class Plan:
 def plan_suite(
     spec: SuiteSpec, backend: Backend | None = None, *, max_entries: int = sys.maxsize
 ) -> Plan:
-    """Return what a suite asks and pays, by default when nothing is evicted or rejected.
+    """Return the plan of a suite; by default nothing is evicted or rejected.
 
-    The suite's own probes are run, as a run would, on a backend without a
-    model that counts. With a cache it pays for the distinct questions,
-    the finite check's included; without one, for those that each call asks.
+    The suite is run on a dry-run backend, with the same code as a real run.
+    With a cache, each distinct lookup costs one forward pass, including those
+    of the finite check. Without a cache, each distinct lookup of a call does.
 
-    A run that starts with an empty cache pays exactly this, unless something
-    happens that cannot be foreseen. That only ever makes it cheaper: a finite
-    check that fails, a forward pass that fails, a `DivergenceError` in the
-    middle of `adapter_ablation` or `null_adapter`, a backend whose filler
-    equals another prompt, a cache that knows answers from before. No probe of
-    forwardscope's leaves a question out because of a value that it got. One of
-    your own that does is planned by made-up values, and may cost more or less.
+    A run that starts with an empty cache costs exactly the planned forward
+    passes, except where an event that cannot be planned makes it cheaper: a
+    failed finite check, a failed forward pass, a `DivergenceError` within
+    `adapter_ablation` or `null_adapter`, or filler that equals another prompt.
+    A cache that is not empty also makes it cheaper. The lookups of
+    forwardscope's own probes do not depend on values. A custom probe whose
+    lookups do is planned with made-up values, and may cost more or less.
 
     Args:
-        spec: What would be run.
-        backend: What would be asked. Its abilities, aliases, vocabulary and
-            whether its cache is on are looked at; it is asked nothing. Without
-            one the suite says whether there is a cache, and the rest is
-            assumed as `dry_run_backend` does.
-        max_entries: Bound of the cache; the bytes of real answers are not known here.
+        spec: The suite.
+        backend: The backend of the run. Only its abilities, aliases, vocabulary
+            size and whether its cache is enabled are read. Without a backend
+            the suite decides whether there is a cache, and the rest is assumed
+            as in `dry_run_backend`.
+        max_entries: Maximum number of cache entries. The plan has no bound in
+            bytes, because the sizes of real values are unknown.
 
     Raises:
-        ProbeError: A probe cannot be planned, as it raises without a model.
+        ProbeError: A probe cannot be planned, because it fails without a model.
     """
     caches = _caches(spec, backend)
     counting = dry_run_backend(backend, cache_enabled=caches, max_entries=max_entries)
     try:
         _ask(spec, counting)
         instrumentation = counting.instrumentation
-        return Plan(instrumentation.ledger.snapshot(), instrumentation.cache.evictions)
+        return Plan(instrumentation.ledger.snapshot().series, instrumentation.cache.evictions)
     finally:
         counting.close()
 
@@ -97,16 +99,16 @@ def plan_suite(
 def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> int:
     """Return the forward passes that a suite costs when nothing is evicted or rejected.
 
-    See `plan_suite`, also for what it raises.
+    See `plan_suite`, also for the errors.
     """
     return plan_suite(spec, backend).forward_passes
 
 
 def enough_entries(spec: SuiteSpec) -> int:
-    """Return a size of the cache with which a suite pays for nothing twice; 0 without one.
+    """Return a cache size with which a suite computes nothing twice; 0 without a cache.
 
-    It is the smallest that a search by halves finds; with that size the suite was
-    planned, and it paid no more than with an endless cache.
+    It is the smallest size that a binary search finds. A plan with this size
+    costs no more than a plan with an unbounded cache.
 
     Raises:
         ProbeError: As `plan_suite` does.
@@ -123,9 +125,10 @@ def enough_entries(spec: SuiteSpec) -> int:
 
 
 def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
-    """Return how many lookups of one probe are answered by what another, or itself, paid for.
+    """Return the number of hits by the probe of the hit and the probe that paid for the value.
 
-    Keys are who asks and who paid, None being outside any probe, with an endless cache.
+    The two probes of a key can be the same; None means outside any probe. The
+    cache is unbounded.
 
     Raises:
         ProbeError: As `plan_suite` does.
@@ -136,10 +139,10 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
         _ask(spec, counting)
     finally:
         counting.close()
-    paid_by: dict[tuple[str, str, str, int], str | None] = {}
+    paid_by: dict[Question, str | None] = {}
     shared: Counter[tuple[str | None, str | None]] = Counter()
     for event in notes.events:
-        question = (event.view_id, event.op, event.prompt_hash, event.top_k)
+        question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
         if event.hit:
             shared[event.probe, paid_by[question]] += 1
         else:
@@ -148,11 +151,11 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
 
 
 def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
-    """Return `plan_suite`, or warn and return None: no run fails for its plan."""
+    """Return `plan_suite`, or warn and return None, so that no run fails because of its plan."""
     try:
         return plan_suite(spec, backend)
     except Exception as error:  # noqa: BLE001 - a probe or a backend may raise anything
-        with suppress(RuntimeWarning):  # where warnings are errors the run goes on all the same
+        with suppress(RuntimeWarning):  # a run continues also where warnings are errors
             warnings.warn(
                 f"what the run should cost is not known: {format_error(error)}",
                 RuntimeWarning,
@@ -162,28 +165,29 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
 
 
 def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> None:
-    """Begin at 0 the series that a run will count, where they can be told without its backend.
+    """Start the series of a run at 0, before its backend exists.
 
-    A counter that is first scraped with its last value has not grown, for
-    Prometheus. Loading a model mostly takes longer than a scrape interval, so
-    series that begin before it are seen at 0 and then grow.
+    Prometheus sees no increase in a counter whose first scrape has its final
+    value. Loading a model usually takes longer than a scrape interval, so series
+    that start before it are scraped at 0 first. A suite that cannot be planned
+    starts no series.
 
     Args:
-        spec: What will be run.
-        instrumentation: Of its backend, which need not be there yet.
+        spec: The suite that will be run.
+        instrumentation: Instrumentation of the run's backend.
     """
     counting = dry_run_backend(None, cache_enabled=spec.cache.enabled)
     try:
         _ask(spec, counting)
-    except Exception:  # noqa: BLE001 - `plan_run` tells it, when the backend is there
+    except Exception:  # noqa: BLE001 - `plan_run` reports it, when the backend exists
         return
     finally:
         counting.close()
-    instrumentation.ledger.expect(counting.instrumentation.ledger.snapshot())
+    instrumentation.ledger.expect(counting.instrumentation.ledger.snapshot().series)
 
 
 class _Notes(TraceWriter):
-    """Keeps records in memory."""
+    """A trace writer that keeps records in memory."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -192,9 +196,6 @@ class _Notes(TraceWriter):
     @property
     def enabled(self) -> bool:
         return True
-
-    def write(self, event: TraceEvent) -> None:
-        self.events.append(event)
 
     def write_batch(self, events: Sequence[TraceEvent]) -> None:
         self.events.extend(events)

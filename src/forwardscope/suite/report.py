@@ -1,4 +1,4 @@
-"""What a person reads after a run."""
+"""Terminal report of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NONE = "–"
 
 
 def print_report(result: SuiteResult, console: Console) -> None:
-    """Print the tables, the trace's id, what was delivered where, and whether it adds up."""
+    """Print the probe and view tables, cache use, trace id, deliveries and reconciliation."""
     console.print()
     console.print(_probe_table(result))
     for probe in result.probes:
@@ -120,7 +120,7 @@ def _tokens_line(tokens: PromptTokens) -> str:
 
 
 def _overpaid_line(result: SuiteResult) -> str | None:
-    """Return how much more than planned a run paid, and what the counts know of why."""
+    """Return how many forward passes a run paid beyond the plan, and why; None if none."""
     paid, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
     if expected is None or paid <= expected:
         return None
@@ -137,7 +137,7 @@ def _overpaid_line(result: SuiteResult) -> str | None:
 
 
 def _paid_again(series: Iterable[SeriesResult]) -> Iterable[str]:
-    """Yield who paid more than planned, on which view and how much."""
+    """Yield each probe and view that paid more forward passes than planned, and how many."""
     more: Counter[tuple[str | None, str]] = Counter()
     for one in series:
         if one.expected_forward_passes is not None:
@@ -148,7 +148,7 @@ def _paid_again(series: Iterable[SeriesResult]) -> Iterable[str]:
 
 
 def _too_small(cache: CacheUse, needed: int) -> Iterable[str]:
-    """Yield the bounds of a cache that did not hold so many entries."""
+    """Yield the cache settings to raise so that `needed` entries fit."""
     few = cache.evictions > 0 and cache.max_entries < needed
     if few:
         yield f"cache.max_entries to at least {needed}"

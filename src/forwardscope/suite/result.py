@@ -1,4 +1,4 @@
-"""What came of a run, as plain data and as JSON."""
+"""Result of a run, as plain data and as JSON."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class _Record(BaseModel):
 
 
 class Tally(_Record):
-    """Counts of lookups and passes.
+    """Counts of lookups and forward passes.
 
     Attributes:
-        lookups: Questions asked.
-        cache_hits: Those that paid no forward pass, coalesced ones included.
-        coalesced: Those answered by a pass that was already under way.
-        cache_misses: Those that led a pass.
-        forward_passes: Passes that succeeded.
-        forward_errors: Passes that failed.
-        hit_rate: cache_hits / lookups; 0.0 when nothing was asked.
-        scoring_wall_s: Wall time of the calls in seconds, waiting included.
-        forward_s: The part of it spent in forward passes.
+        lookups: All lookups.
+        cache_hits: Lookups that paid no forward pass, including coalesced ones.
+        coalesced: Lookups answered by a forward pass in flight.
+        cache_misses: Lookups that led a forward pass.
+        forward_passes: Forward passes that succeeded.
+        forward_errors: Forward passes that failed.
+        hit_rate: cache_hits / lookups; 0.0 without lookups.
+        scoring_wall_s: Wall time of the lookups in seconds, including waiting.
+        forward_s: Part of `scoring_wall_s` spent in forward passes, in seconds.
     """
 
     lookups: int
@@ -56,7 +56,7 @@ class Tally(_Record):
 
     @classmethod
     def of(cls, counts: Counts, **more: Any) -> Self:
-        """Read the ledger's counts."""
+        """Return a tally of the ledger's counts."""
         return cls(
             lookups=counts.lookups,
             cache_hits=counts.hits + counts.coalesced,
@@ -75,11 +75,11 @@ class SeriesResult(Tally):
     """Counts of one probe, view and op.
 
     Attributes:
-        probe: Who asked; null for lookups outside any.
-        view_id: Which view.
-        op: What.
-        expected_forward_passes: What of the run's expected ones was to be paid here;
-            null where that was not planned.
+        probe: Name of the probe; null for lookups outside any probe.
+        view_id: Id of the view.
+        op: Name of the op.
+        expected_forward_passes: Planned forward passes of this series; null
+            where it was not planned.
     """
 
     probe: str | None
@@ -91,14 +91,14 @@ class SeriesResult(Tally):
     def of_series(
         cls, key: SeriesKey, counts: Counts, planned: Counts | None = None
     ) -> SeriesResult:
-        """Read one series of the ledger, and of a plan."""
+        """Return the result of one series of the ledger, with its planned counts."""
         expected = None if planned is None else planned.forward_passes
         place = {"probe": key.probe, "view_id": key.view_id, "op": key.op}
         return cls.of(counts, **place, expected_forward_passes=expected)
 
 
 class ProbeResult(_Record):
-    """What one probe found, and what it asked; see `forwardscope.probes.Outcome`."""
+    """Outcome and counts of one probe; see `forwardscope.probes.Outcome`."""
 
     name: str
     kind: str
@@ -114,7 +114,7 @@ class ProbeResult(_Record):
 
 
 class CacheUse(_Record):
-    """How full the cache was at the end of the run, against its bounds."""
+    """Contents and bounds of the cache at the end of the run."""
 
     enabled: bool
     max_entries: int
@@ -126,11 +126,11 @@ class CacheUse(_Record):
 
 
 class PromptTokens(_Record):
-    """Tokens of the prompts of forward passes that succeeded.
+    """Prompt tokens of successful forward passes.
 
     Attributes:
-        computed: Those that the model computed.
-        reused: Those of prefixes that an earlier prompt of the view had computed.
+        computed: Tokens that the model computed.
+        reused: Tokens of prefixes that an earlier prompt of the view computed.
     """
 
     computed: int
@@ -138,17 +138,17 @@ class PromptTokens(_Record):
 
 
 class Reconciliation(_Record):
-    """Whether everything that was counted is also where it was to go.
+    """Comparison of the ledger's lookups with trace records and spans.
 
-    What is off is null, and drops out of the equation.
+    An output that is disabled is null and is not compared.
 
     Attributes:
-        lookups: Counted by the ledger.
-        trace_records: Lines in the trace; null without one.
+        lookups: Lookups in the ledger.
+        trace_records: Lines in the trace; null without a trace.
         trace_write_errors: Records that could not be written; null without a trace.
-        spans: `cache.lookup` spans by what became of them (`exported`, or
-            `ended` where the program has its own SDK; `dropped`, `elided`,
-            `pending`); null where nothing records spans.
+        spans: Number of `cache.lookup` spans by outcome (`exported`, or `ended`
+            where the program has its own SDK; `dropped`, `elided`, `pending`);
+            null where spans are not recorded.
         holds: Whether lookups == trace_records + trace_write_errors, and
             lookups == the sum of spans.
     """
@@ -161,12 +161,12 @@ class Reconciliation(_Record):
 
 
 class Delivery(_Record):
-    """What came of one way out for telemetry.
+    """Delivery of telemetry to one destination.
 
     Attributes:
-        to: Where it went.
-        what: What went there, or why it did not.
-        ok: Whether all of it arrived, as far as can be known.
+        to: The destination.
+        what: What was delivered, or why it was not.
+        ok: Whether all of it arrived, as far as this can be checked.
     """
 
     to: str
@@ -178,32 +178,32 @@ class SuiteResult(_Record):
     """The result of one run.
 
     Attributes:
-        schema_version: Of this format.
-        run_id: Of this run; stands in each of its trace records.
-        trace_id: Of its OpenTelemetry trace, 32 hex digits; null where no spans
-            are recorded.
-        suite: The suite's name.
-        model: Where the model came from.
-        adapter: Where the adapter came from.
-        identity: The backend's hash over all that shapes its values.
+        schema_version: Version of this format.
+        run_id: Id of this run; also in each of its trace records.
+        trace_id: Id of its OpenTelemetry trace, 32 hex digits; null where spans
+            are not recorded.
+        suite: Name of the suite.
+        model: Path or hub id of the model.
+        adapter: Path or hub id of the adapter.
+        identity: Hash of everything that determines the backend's values.
         exactness: `fast` or `strict`.
-        dtype: As the suite asked for it.
-        device: As the suite asked for it.
-        versions: Of forwardscope and of what computed.
-        seed: Of the suite.
-        period_s: How often the suite is meant to run, in seconds.
-        started_at: ISO 8601, UTC.
-        wall_s: From the first lookup to the last verdict, in seconds.
-        probes: In the order in which they ran.
-        expected_forward_passes: What the run should cost when nothing is evicted or
-            rejected, from an empty cache; null where that could not be planned.
-        backend_stats: Totals of the run, as `BackendStats.to_dict` has them.
+        dtype: Dtype in the suite file.
+        device: Device in the suite file.
+        versions: Versions of forwardscope and of the libraries that computed.
+        seed: Seed of the suite.
+        period_s: Intended interval between runs, in seconds, or null.
+        started_at: Start of the run, ISO 8601, UTC.
+        wall_s: Time from the first lookup to the last verdict, in seconds.
+        probes: Results in the order in which the probes ran.
+        expected_forward_passes: Planned forward passes from an empty cache if
+            nothing is evicted or rejected; null where the run could not be planned.
+        backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
-        cache: The forward cache at the end.
-        prompt_tokens: What was computed and what taken over; null in results of
-            versions that did not count it.
-        reconciliation: Whether the numbers agree.
-        delivery: Where telemetry was sent, and what arrived.
+        cache: Contents and bounds of the forward cache at the end.
+        prompt_tokens: Computed and reused tokens; null in results of versions
+            that did not count them.
+        reconciliation: Whether ledger, trace and spans agree.
+        delivery: Destinations of telemetry, and what arrived.
     """
 
     schema_version: Literal[1] = 1
@@ -232,25 +232,25 @@ class SuiteResult(_Record):
 
     @property
     def passed(self) -> bool:
-        """Whether no probe failed or erred."""
+        """Whether no probe failed or had an error."""
         return all(probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes)
 
     @property
     def complete(self) -> bool:
-        """Whether all probes were measured, none having erred: what it paid can be compared."""
+        """Whether no probe had an error, so that the costs of runs can be compared."""
         return all(probe.verdict is not Verdict.ERROR for probe in self.probes)
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the result as JSON, whole or not at all; to a pipe or a device as it is.
+        """Write the result as JSON, atomically except to a pipe or a device.
 
         Raises:
-            OutputError: It cannot be written; what stood there before still does.
+            OutputError: The file cannot be written; an existing file is unchanged.
         """
         target = Path(path)
         text = self.model_dump_json(indent=2) + "\n"
         temporary: Path | None = None
         try:
-            if target.exists() and not target.is_file():  # replacing it would take it away
+            if target.exists() and not target.is_file():  # do not replace a pipe or device
                 target.write_text(text, encoding="utf-8")
                 return
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run asked and paid: the ledger's counts since the run began."""
+"""Counts of a run: what the ledger, trace, cache and spans counted since it began."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.result import CacheUse, PromptTokens, Reconciliation, SeriesResult, Tally
 from forwardscope.telemetry import names
-from forwardscope.telemetry.maker import Outcome
+from forwardscope.telemetry.span_factory import SpanOutcome
 
 __all__ = ["RunCounters"]
 
@@ -21,40 +21,38 @@ _INTERRUPT: Final = KeyboardInterrupt.__name__
 
 
 class RunCounters:
-    """Reads a backend's counters as the difference to when this object was made.
+    """Counters of a backend since this object was created.
 
     Args:
-        instrumentation: Of the backend; may have been used before.
+        instrumentation: Instrumentation of the backend; may have been used before.
     """
 
     def __init__(self, instrumentation: BackendInstrumentation) -> None:
         self._inst = instrumentation
-        self._series = instrumentation.ledger.snapshot()
-        self._stats = instrumentation.ledger.totals()
-        self._tokens = instrumentation.ledger.tokens()
+        self._before = instrumentation.ledger.snapshot()
         self._traced = instrumentation.trace.enabled
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
         self._evictions = instrumentation.cache.evictions
-        instrumentation.spans.flush(_FLUSH_S)  # what was asked before is not the run's
+        instrumentation.spans.flush(_FLUSH_S)  # spans from before the run do not count
         self._spans = instrumentation.spans.outcomes()
         self._elided = instrumentation.spans.elided()
 
     def series(self) -> dict[SeriesKey, Counts]:
-        """Return the counts of each series that was asked anything."""
-        now = self._inst.ledger.snapshot()
-        since = {key: counts - self._series.get(key, Counts()) for key, counts in now.items()}
+        """Return the counts of each series with lookups in the run."""
+        before, now = self._before.series, self._inst.ledger.snapshot().series
+        since = {key: counts - before.get(key, Counts()) for key, counts in now.items()}
         return {key: counts for key, counts in since.items() if counts.lookups}
 
     def series_results(self, planned: Mapping[SeriesKey, Counts]) -> list[SeriesResult]:
-        """Return the counts of each series, for the result, beside what was planned of it."""
+        """Return the counts and the planned forward passes of each series, for the result."""
         return [
             SeriesResult.of_series(key, counts, planned.get(key))
             for key, counts in self.series().items()
         ]
 
     def tally(self, probe: str | None) -> Tally:
-        """Return the counts of one probe over all views; None means outside any."""
+        """Return the counts of one probe over all views; None means outside any probe."""
         own = (counts for key, counts in self.series().items() if key.probe == probe)
         return Tally.of(sum(own, Counts()))
 
@@ -64,7 +62,7 @@ class RunCounters:
 
     @property
     def interrupted(self) -> int:
-        """Forward passes of the run that an interrupt ended, which are among those that failed."""
+        """Forward passes of the run that an interrupt ended; they are also counted as failed."""
         return sum(counts.errors[_INTERRUPT] for counts in self.series().values())
 
     @property
@@ -74,34 +72,34 @@ class RunCounters:
 
     @property
     def trace_write_errors(self) -> int:
-        """Records of the run that are missing in its trace."""
+        """Trace records of the run that could not be written."""
         return self._inst.trace.write_errors - self._write_errors
 
     @property
     def elided(self) -> int:
-        """Lookups of the run that have no span on purpose."""
+        """Lookups of the run without a span: beyond the span budget, or not sampled."""
         return self._inst.spans.elided() - self._elided
 
     @property
     def spans_dropped(self) -> int:
-        """Spans of the run, of any name, that were not delivered."""
+        """Spans of the run, of any name, that were dropped."""
         return sum(n for (_, outcome), n in self._outcomes().items() if outcome == "dropped")
 
     def backend_stats(self) -> BackendStats:
-        """Return the totals; `max_batch_size` is over the backend's life."""
-        now = self._inst.ledger.totals()
+        """Return the totals of the run; `max_batch_size` covers the backend's whole life."""
+        before, now = self._before.totals(), self._inst.ledger.totals()
         return BackendStats(
-            cache_hits=now.cache_hits - self._stats.cache_hits,
-            cache_misses=now.cache_misses - self._stats.cache_misses,
-            forward_passes=now.forward_passes - self._stats.forward_passes,
-            scoring_wall_s=now.scoring_wall_s - self._stats.scoring_wall_s,
-            batches_sent=now.batches_sent - self._stats.batches_sent,
-            batched_prompts=now.batched_prompts - self._stats.batched_prompts,
+            cache_hits=now.cache_hits - before.cache_hits,
+            cache_misses=now.cache_misses - before.cache_misses,
+            forward_passes=now.forward_passes - before.forward_passes,
+            scoring_wall_s=now.scoring_wall_s - before.scoring_wall_s,
+            batches_sent=now.batches_sent - before.batches_sent,
+            batched_prompts=now.batched_prompts - before.batched_prompts,
             max_batch_size=now.max_batch_size,
         )
 
     def cache_use(self) -> CacheUse:
-        """Return how full the cache is now, against its bounds."""
+        """Return the current contents and the bounds of the cache."""
         cache = self._inst.cache
         return CacheUse(
             enabled=not isinstance(cache, DisabledCache),
@@ -114,12 +112,15 @@ class RunCounters:
         )
 
     def prompt_tokens(self) -> PromptTokens:
-        """Return how many tokens were computed, and how many taken over from shared prefixes."""
-        now = self._inst.ledger.tokens()
-        return PromptTokens(computed=now[0] - self._tokens[0], reused=now[1] - self._tokens[1])
+        """Return the computed and the reused tokens of the run."""
+        before, now = self._before, self._inst.ledger.snapshot()
+        return PromptTokens(
+            computed=now.tokens_computed - before.tokens_computed,
+            reused=now.tokens_reused - before.tokens_reused,
+        )
 
     def reconciliation(self) -> Reconciliation:
-        """Compare what was counted with what trace and spans say of it, now."""
+        """Compare the lookups of the run so far with its trace records and spans."""
         lookups = self.backend_stats().total_lookups
         records = failed = None
         spans = self._lookup_spans()
@@ -142,8 +143,11 @@ class RunCounters:
         now = self._outcomes()
         return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name and n}
 
-    def _outcomes(self) -> Counter[tuple[str, Outcome]]:
-        """Count the run's spans; what was pending before it may have become something since."""
+    def _outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
+        """Count the run's spans by name and outcome; `pending` can be negative.
+
+        A span that was pending when the run began can have ended since.
+        """
         now = self._inst.spans.outcomes()
         now.subtract(self._spans)
         return now

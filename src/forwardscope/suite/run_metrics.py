@@ -1,4 +1,4 @@
-"""A run as gauges: a suite is a batch job, often shorter than a scrape interval."""
+"""Gauges of a run; a suite is a batch job, often shorter than a scrape interval."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["RunMetrics"]
 
 
 class RunMetrics(Observer):
-    """The gauges of one run, to be registered, pushed and written to files.
+    """Gauges of one run, to be registered, pushed or written to files.
 
-    It observes a run, and is one of prometheus_client's collectors.
-    Safe under threads. Before the run begins it shows nothing.
+    An observer of the run and a collector of prometheus_client. Thread-safe.
+    There are no samples before the run begins.
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
@@ -41,30 +41,30 @@ class RunMetrics(Observer):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels `suite` and `model`, which tell runs of different kinds apart."""
+        """The labels `suite` and `model`, which distinguish runs of different suites and models."""
         return {"suite": self._spec.name or "suite", "model": self._spec.model.label}
 
     # -- the observer -------------------------------------------------------------------
 
     def run_started(self, run: RunStarted) -> None:
-        """Begin to show the run."""
+        """Record the start of the run."""
         with self._lock:
             self._run = run
             self._progress_s = run.started_s
 
-    def probe_started(self, index: int, probe: Probe) -> None:  # noqa: ARG002 - only that it moves
-        """Take note that the run gets on."""
+    def probe_started(self, index: int, probe: Probe) -> None:  # noqa: ARG002 - only time matters
+        """Record the time of progress."""
         with self._lock:
             self._progress_s = time.time()
 
     def probe_finished(self, result: ProbeResult) -> None:
-        """Show what a probe found."""
+        """Record the result of a probe."""
         with self._lock:
             self._probes.append(result)
             self._progress_s = time.time()
 
     def run_finished(self, result: SuiteResult | None) -> None:
-        """Show the run as over."""
+        """Record the end of the run."""
         with self._lock:
             self._result = result
             self._ended_s = self._progress_s = time.time()
@@ -76,7 +76,7 @@ class RunMetrics(Observer):
         return [new_family(metric) for metric in names.RUN_METRICS]
 
     def collect(self) -> Iterator[Family]:
-        """Yield those families that have a value now."""
+        """Yield the families that have a value now."""
         with self._lock:
             if self._run is None:
                 return
@@ -123,7 +123,7 @@ class RunMetrics(Observer):
 
 
 def _or_nan(value: float | None) -> float:
-    """Return what replaces, at a Pushgateway, the number of a run that had one."""
+    """Return `value`, or NaN where it is None, to replace an earlier value at a Pushgateway."""
     return math.nan if value is None else value
 
 

@@ -34,8 +34,9 @@ def run_suite(
 
     Both views are checked for finite logits first; if that fails, the suite
     stops there with an ERROR in the result. A probe that raises is an ERROR
-    too, and the suite goes on. An interrupt is raised on; the trace then has
-    what was answered so far.
+    too, and the suite goes on. An interrupt is raised on, as a requested stop
+    is (`BackendInstrumentation.request_stop`); the trace then has what was
+    answered so far.
 
     What it should cost is planned before it starts, by running the probes
     on a backend without a model; see `plan_suite`.

@@ -1,4 +1,4 @@
-"""What the spans of a run and of its probes say."""
+"""Attributes of the spans of a run and of its probes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.result import ProbeResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
-from forwardscope.telemetry.maker import mark_failed
+from forwardscope.telemetry.span_factory import mark_failed
 
 __all__ = ["at_probe_end", "at_probe_start", "at_run_end", "at_run_start", "trace_id_of"]
 
@@ -19,7 +19,7 @@ _CASE_STATUS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.ERROR: "fail
 
 
 def at_run_start(spec: SuiteSpec, run_id: str) -> dict[str, Any]:
-    """Return what is known of a run when it begins."""
+    """Return the attributes that are known when a run starts."""
     return {
         names.SUITE_NAME.name: spec.name or "suite",
         names.RUN_ID.name: run_id,
@@ -30,7 +30,7 @@ def at_run_start(spec: SuiteSpec, run_id: str) -> dict[str, Any]:
 def at_run_end(
     span: trace.Span, results: Sequence[ProbeResult] | None, tally: Tally, elided: int
 ) -> None:
-    """Say how a run ended; without results it was aborted."""
+    """Set the attributes of a run at its end; no results mean that it was aborted."""
     if results is None:
         status = "aborted"
     elif any(one.verdict in (Verdict.FAIL, Verdict.ERROR) for one in results):
@@ -42,14 +42,14 @@ def at_run_end(
 
 
 def at_probe_start(probe: Probe) -> dict[str, Any]:
-    """Return what is known of a probe before it runs."""
+    """Return the attributes that are known before a probe runs."""
     return {names.CASE_NAME.name: probe.name, names.PROBE_KIND.name: probe.kind}
 
 
 def at_probe_end(
     span: trace.Span, verdict: Verdict, error: str | None, tally: Tally, elided: int
 ) -> None:
-    """Say what came of a probe; an error is marked by its class alone."""
+    """Set the attributes of a probe at its end; of an error, only the class is recorded."""
     span.set_attribute(names.VERDICT.name, verdict.value)
     if verdict in _CASE_STATUS:
         span.set_attribute(names.CASE_STATUS.name, _CASE_STATUS[verdict])
@@ -59,7 +59,7 @@ def at_probe_end(
 
 
 def trace_id_of(span: trace.Span) -> str | None:
-    """Return the id of a span's trace as 32 hex digits; None where nothing is recorded."""
+    """Return the id of a span's trace as 32 hex digits; None if the span is not recording."""
     if not span.is_recording():
         return None
     return trace.format_trace_id(span.get_span_context().trace_id)

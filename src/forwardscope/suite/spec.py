@@ -1,4 +1,4 @@
-"""What a suite file may say."""
+"""Schema of a suite file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "TelemetrySpec",
 ]
 
-#: Type of the error where a name is taken; its context has the `index` of the second probe.
+#: Error type of a duplicate probe name; its context has the `index` of the second probe.
 TWO_OF_A_NAME: Final = "two_of_a_name"
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -34,22 +34,22 @@ AnyProbe = Annotated[
 
 
 class Section(BaseModel):
-    """A mapping of a suite file: no unknown keys, no guessed types."""
+    """A mapping in a suite file, without unknown keys and without type conversion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelSpec(Section):
-    """Which model and adapter, and how they are held.
+    """Model, adapter, device and dtype.
 
     Attributes:
-        path: A folder, a `.gguf` file or a hub id; a relative path is looked
-            for beside the suite file first.
-        name: What results, metrics and spans call it, so that they can be
-            compared between machines; `path` as it is written by default.
+        path: A folder, a `.gguf` file or a hub id. A relative path is first
+            searched in the folder of the suite file.
+        name: Name in results, metrics and spans, so that they can be compared
+            between machines; by default `path` as it is written.
         adapter: A folder or a hub id with a LoRA adapter.
         device: A torch device, or `auto`.
-        dtype: What the weights are held as.
+        dtype: Dtype of the weights in memory.
     """
 
     path: Text
@@ -60,16 +60,16 @@ class ModelSpec(Section):
 
     @property
     def label(self) -> str:
-        """What the model is called, as text that can be written anywhere."""
+        """Name of the model, as printable text."""
         return printable(self.name or self.path)
 
 
 class Defaults(Section):
-    """What probes use that do not say otherwise.
+    """Settings for probes that do not have their own.
 
     Attributes:
-        seed: For what probes draw at random.
-        top_k: Tokens of a distribution that are kept.
+        seed: Seed of random draws.
+        top_k: Number of tokens of a distribution that are kept.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -77,12 +77,12 @@ class Defaults(Section):
 
 
 class CacheSpec(Section):
-    """The forward cache.
+    """Settings of the forward cache.
 
     Attributes:
-        enabled: False keeps nothing between calls.
-        max_entries: The most entries.
-        max_bytes: The most bytes, or none for no bound.
+        enabled: False stores nothing between calls.
+        max_entries: Maximum number of entries.
+        max_bytes: Maximum bytes; None for no bound.
     """
 
     enabled: bool = True
@@ -99,17 +99,17 @@ def _span_budget(given: object) -> int | str:
 
 
 class TelemetrySpec(Section):
-    """Where spans and metrics go; the command line's options have the same names.
+    """Destinations of spans and metrics; command line options have the same names.
 
     Attributes:
         otlp: URL of an OTLP receiver for spans.
-        otlp_protocol: How to speak to it; by default what
-            OTEL_EXPORTER_OTLP_PROTOCOL says, else grpc on port 4317 and
-            http/protobuf elsewhere.
-        span_budget: Hit spans a probe, or `all`.
-        metrics_port: Port of an endpoint for Prometheus; 0 takes a free one.
-        metrics_address: Where it listens.
-        metrics_linger: Seconds to wait, after the end, for one scrape.
+        otlp_protocol: Protocol of the OTLP receiver; by default the value of
+            OTEL_EXPORTER_OTLP_PROTOCOL, else grpc for port 4317 and
+            http/protobuf for other ports.
+        span_budget: Maximum hit spans per probe, or `all`.
+        metrics_port: Port of the Prometheus endpoint; 0 selects a free one.
+        metrics_address: Address of the Prometheus endpoint.
+        metrics_linger: Seconds to wait for one scrape after the run.
         pushgateway: URL of a Pushgateway.
         metrics_file: File for node_exporter's textfile collector.
     """
@@ -128,16 +128,16 @@ class SuiteSpec(Section):
     """A whole suite.
 
     Attributes:
-        version: Of this format.
-        name: Of the suite; its file's name by default.
-        model: Which model and adapter.
-        defaults: For the probes.
-        cache: The forward cache.
-        exactness: `fast` computes prompts in padded batches, `strict` each
-            alone and whole.
-        period: How often the suite is meant to run: a number and s, m, h, d or w.
-        telemetry: Where spans and metrics go.
-        probes: In the order in which they run.
+        version: Version of this format.
+        name: Name of the suite; by default the name of its file.
+        model: Model and adapter.
+        defaults: Settings for probes that do not have their own.
+        cache: Settings of the forward cache.
+        exactness: `fast` computes prompts in padded batches, `strict` computes
+            each prompt alone and whole.
+        period: Intended interval between runs: a number and s, m, h, d or w.
+        telemetry: Destinations of spans and metrics.
+        probes: Probes in the order in which they run.
     """
 
     version: Literal[1]
@@ -152,7 +152,7 @@ class SuiteSpec(Section):
 
     @property
     def period_s(self) -> int | None:
-        """The period in seconds."""
+        """The period in seconds, or None."""
         return None if self.period is None else int(self.period[:-1]) * _SECONDS[self.period[-1]]
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What a suite file got wrong, in one sentence that names line, key and what is expected."""
+"""Describe an invalid suite file in one sentence with the line, key and expected value."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
-    """Return the sentence for the mistake that explains most.
+    """Return one sentence about the most informative mistake.
 
     Args:
-        error: What the check of the suite raised.
-        content: What the file says.
-        tree: Its nodes, which know their lines.
-        source: What to call the file.
+        error: Error from the validation of the suite.
+        content: Content of the file.
+        tree: YAML nodes of the file, with line numbers.
+        source: Name of the file in the sentence.
     """
     details = error.errors(include_url=False)
-    # a key that nobody knows explains one that is missing
+    # an unknown key is often the misspelling of a missing key
     first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
     loc = _where(first)
     line, key = place_of(tree, loc)
@@ -49,13 +49,13 @@ def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source:
 
 
 def _where(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the keys and indices that lead to a mistake in the file."""
+    """Return the keys and indices of a mistake's position in the file."""
     loc = detail["loc"]
     if detail["type"] == TWO_OF_A_NAME:
         return "probes", detail["ctx"]["index"], "name"
     if detail["type"].startswith("union_tag_"):
         return *loc, "kind"
-    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # the third only names the model
+    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # the third is the probe's kind
 
 
 def _expected(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
@@ -88,7 +88,7 @@ def _unknown_key(key: str, known: list[str]) -> str:
 
 
 def _fields_at(loc: tuple[int | str, ...], content: Any) -> list[str]:
-    """Return the keys that the section at `loc` knows."""
+    """Return the valid keys of the section at `loc`."""
     model: type[BaseModel] = SuiteSpec
     if loc and loc[0] == "probes":
         model = PROBES[content["probes"][loc[1]]["kind"]]

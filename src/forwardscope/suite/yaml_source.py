@@ -1,4 +1,4 @@
-"""YAML for people: what it says, where it says it, and nothing that could harm."""
+"""Read YAML safely, with the line of each value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 __all__ = ["MAX_BYTES", "place_of", "read_yaml"]
 
-#: A larger file is no suite; nor is one whose aliases write out to more nodes.
+#: Maximum bytes of a suite file, and maximum nodes after its aliases are expanded.
 MAX_BYTES: Final = 1 << 20
 
 _TEXT: Final = "tag:yaml.org,2002:str"
@@ -20,10 +20,11 @@ _LONGEST_KEY: Final = 40
 
 
 def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the nodes of a YAML document, which know their lines, and what they say.
+    """Return the nodes of a YAML document, which have line numbers, and its content.
 
     Raises:
-        yaml.YAMLError: It is malformed, has a key twice, or writes out to too much.
+        yaml.YAMLError: It is malformed, has a duplicate key, or expands to more
+            than MAX_BYTES nodes.
         RecursionError: It is nested too deeply.
     """
     loader = _Loader(text)
@@ -41,12 +42,12 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def place_of(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
-    """Return the line of what `loc` leads to, as near as the file has it, and its name."""
+    """Return the line and the name of the value at `loc`, or of its nearest parent in the file."""
     node, line, name = tree, tree.start_mark.line, ""
     for part in loc:
         name += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
         if isinstance(node, yaml.MappingNode):
-            for key, value in reversed(node.value):  # what is merged stands first
+            for key, value in reversed(node.value):  # merged pairs come first
                 if key.value == part:
                     node, line = value, key.start_mark.line
                     break
@@ -57,12 +58,12 @@ def place_of(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
 
 
 def _shown(key: str) -> str:
-    """Return a key as it stands in the file, or quoted and cut where that is no plain word."""
+    """Return a key as it is in the file, or quoted and truncated if it is not a plain word."""
     return key if key.isidentifier() and len(key) <= _LONGEST_KEY else reprlib.repr(key)
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader whose keys are text, none of them twice, and whose numbers fit 64 bits."""
+    """A safe loader that requires unique text keys and integers that fit 64 bits."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -93,7 +94,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the nodes below and with this one, aliases written out; a circle is beyond any."""
+    """Count the nodes of a tree with aliases expanded; a cycle exceeds MAX_BYTES."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:

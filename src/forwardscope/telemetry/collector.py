@@ -1,7 +1,6 @@
-"""Backends as Prometheus metrics, read from their ledgers when somebody scrapes.
+"""Prometheus collector that reads the ledgers of backends at scrape time.
 
-Nothing is counted here, and nothing is added to the way of a lookup. A registry
-needs one line:
+It counts nothing itself and adds no work to a lookup. One line registers a backend:
 
     register(backend.instrumentation)            # or registry=my_registry
 """
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from forwardscope.core.cache import ForwardCache
 from forwardscope.core.keys import printable, view_family
-from forwardscope.core.ledger import OTHER, Books, Ledger
+from forwardscope.core.ledger import OTHER, Ledger, LedgerSnapshot
 from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
@@ -30,62 +29,62 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PROBES", "ForwardscopeCollector", "Source", "register", "unregister"]
 
-#: Probe names that have label values of their own; later ones are `_other` together.
+#: Probe names with a label value of their own; later names are folded into `_other`.
 MAX_PROBES: Final = 100
 
 
 class TraceCounts(Protocol):
-    """What a trace writer counts."""
+    """Path and counts of a trace writer."""
 
     @property
     def path(self) -> object | None:
-        """Where it writes; None for nowhere."""
+        """Path of the trace file, or None without a trace."""
         ...
 
     @property
     def records(self) -> int:
-        """Records that are whole in the file."""
+        """Records that are complete in the file."""
         ...
 
     @property
     def write_errors(self) -> int:
-        """Records that are not."""
+        """Records that are missing or incomplete in the file."""
         ...
 
 
 class Source(Protocol):
-    """What is read of a backend; `BackendInstrumentation` is one."""
+    """What the collector reads from a backend; `BackendInstrumentation` provides it."""
 
     @property
     def name(self) -> str:
-        """Which backend it is: the label `backend`."""
+        """Backend name, the value of the label `backend`."""
         ...
 
     @property
     def ledger(self) -> Ledger:
-        """Its counts."""
+        """Ledger with the counts of the backend."""
         ...
 
     @property
     def cache(self) -> ForwardCache:
-        """Its cache."""
+        """In-memory cache of the backend."""
         ...
 
     @property
     def spans(self) -> LookupSpans:
-        """Its spans."""
+        """Lookup spans of the backend."""
         ...
 
     @property
     def trace(self) -> TraceCounts:
-        """Its trace."""
+        """Trace writer of the backend."""
         ...
 
 
 class ForwardscopeCollector:
-    """Shows any number of backends on one registry. Safe under threads.
+    """Exports any number of backends on one registry. Thread-safe.
 
-    Use `register`, which makes one for a registry and adds to it.
+    Use `register`, which creates one collector for each registry and adds backends to it.
     """
 
     def __init__(self) -> None:
@@ -93,10 +92,10 @@ class ForwardscopeCollector:
         self._sources: dict[str, Source] = {}
 
     def add(self, source: Source) -> None:
-        """Show one more backend, from now until it is removed.
+        """Export a backend until it is removed.
 
         Raises:
-            ValueError: Another of this name is shown.
+            ValueError: Another backend of the same name is exported.
         """
         with self._lock:
             if self._sources.setdefault(source.name, source) is not source:
@@ -106,17 +105,17 @@ class ForwardscopeCollector:
                 )
 
     def remove(self, source: Source) -> None:
-        """Show a backend no longer; one that is not shown is no error."""
+        """Stop exporting a backend; does nothing if the backend is not exported."""
         with self._lock:
             if self._sources.get(source.name) is source:
                 del self._sources[source.name]
 
     def describe(self) -> Iterable[Family]:
-        """Return all families without samples, so that registering reads no ledger."""
+        """Return all families without samples, so that registration reads no ledger."""
         return [new_family(metric) for metric in names.BACKEND_METRICS]
 
     def collect(self) -> Iterator[Family]:
-        """Yield all families with what the ledgers say now."""
+        """Yield all families with the current counts."""
         with self._lock:
             sources = list(self._sources.values())
         families = {metric: new_family(metric) for metric in names.BACKEND_METRICS}
@@ -128,15 +127,16 @@ class ForwardscopeCollector:
 
 
 class _Reading:
-    """One backend's samples of one scrape; its counts are of one moment."""
+    """Samples of one backend for one scrape, based on one ledger snapshot."""
 
     def __init__(self, source: Source, families: dict[Metric, Family]) -> None:
         self._source = source
         self._families = families
-        # read first what follows from a lookup, so that it never exceeds the lookups shown
+        # Spans and records follow a counted lookup. They are read before the
+        # ledger, so that their counts never exceed the lookups of the snapshot.
         self._outcomes = source.spans.outcomes()
         self._records = (source.trace.records, source.trace.write_errors)
-        self._books = source.ledger.books()
+        self._books = source.ledger.snapshot()
 
     def add_all(self) -> None:
         self._add_series()
@@ -188,18 +188,18 @@ class _Reading:
             self._add(names.TRACE_RECORDS, self._records[0])
             self._add(names.TRACE_WRITE_ERRORS, self._records[1])
         for (span, outcome), n in sorted(self._outcomes.items()):
-            if outcome != "pending":  # it goes down again, which no counter may
+            if outcome != "pending":  # this count can fall, but a counter must not
                 self._add(names.SPANS_TOTAL, n, span, outcome)
 
 
-def _by_label(books: Books) -> tuple[dict[tuple[str, str, str], Counts], int]:
-    """Sum series of equal (probe, view family, op); return also how many probes were folded.
+def _by_label(books: LedgerSnapshot) -> tuple[dict[tuple[str, str, str], Counts], int]:
+    """Sum series of equal (probe, view family, op), and count the folded probe names.
 
-    The first probes to be counted keep their names, so no label value changes
-    its meaning between two scrapes.
+    The probes that were counted first keep their names, so no label value
+    changes its meaning between two scrapes.
     """
     probes = dict.fromkeys(printable(key.probe) for key in books.series if key.probe)
-    probes.pop(OTHER, None)  # the ledger's own fold
+    probes.pop(OTHER, None)  # already folded by the ledger
     kept = {"", *list(probes)[:MAX_PROBES]}
     folded: dict[tuple[str, str, str], Counts] = {}
     for key, counts in books.series.items():
@@ -217,27 +217,28 @@ _registering = threading.Lock()
 
 
 def register(source: Source, registry: CollectorRegistry | None = None) -> ForwardscopeCollector:
-    """Show a backend on a Prometheus registry.
+    """Export a backend on a Prometheus registry.
 
     Args:
         source: A backend's `BackendInstrumentation`; kept alive until
             `unregister` or for as long as the registry.
-        registry: Where; None means prometheus_client's global one.
+        registry: The registry; None means prometheus_client's global one.
 
     Returns:
-        The registry's collector, which several backends share.
+        The registry's collector, shared by all of its backends.
 
     Raises:
-        ValueError: A backend of the same name is registered there.
+        ValueError: The registry has a backend of the same name, or another
+            collector's metrics of the same names.
     """
-    from prometheus_client import REGISTRY  # noqa: PLC0415 - it has global collectors
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - import registers collectors
 
     registry = REGISTRY if registry is None else registry
     with _registering:
         collector = ForwardscopeCollector()
         try:
             registry.register(collector)
-        except ValueError:  # its metrics are there already: ours, or somebody else's
+        except ValueError:  # the metric names are registered by our collector or another
             if registry not in _collectors:
                 raise
             collector = _collectors[registry]
@@ -248,8 +249,8 @@ def register(source: Source, registry: CollectorRegistry | None = None) -> Forwa
 
 
 def unregister(source: Source, registry: CollectorRegistry | None = None) -> None:
-    """Show a backend no longer; one that is not registered is no error."""
-    from prometheus_client import REGISTRY  # noqa: PLC0415 - it has global collectors
+    """Stop exporting a backend; does nothing if the backend is not registered."""
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - import registers collectors
 
     collector = _collectors.get(REGISTRY if registry is None else registry)
     if collector is not None:

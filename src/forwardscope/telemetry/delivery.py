@@ -1,7 +1,7 @@
-"""Three ways out for metrics: an endpoint to scrape, a Pushgateway, and a file.
+"""Metrics delivery through a scrape endpoint, a Pushgateway or a text file.
 
-None of them can make a run fail or wait: what does not arrive is told by
-`close`, as a sentence.
+The endpoint and the pusher have threads of their own, so they do not delay a
+run. A failed push raises nothing: `Pusher.close` returns the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOB", "MetricsEndpoint", "Pusher", "write_metrics_file"]
 
-#: The label `job` of everything that is pushed.
+#: Value of the label `job` of all pushed metrics.
 JOB: Final = "forwardscope"
 
 _PUSH_EVERY_S = 10.0
@@ -32,26 +32,28 @@ _PUSH_TIMEOUT_S = 4.0
 
 
 class MetricsEndpoint:
-    """An HTTP endpoint that serves a registry, and knows how often it was read.
+    """HTTP endpoint that serves a registry and counts scrapes.
 
     Args:
-        registry: What is served.
-        address: Where to listen.
-        port: Which port; 0 takes a free one.
+        registry: Registry to serve.
+        address: Address to listen on.
+        port: Port to listen on; 0 selects a free one.
 
     Raises:
-        OSError: The port is taken, or the address is not this machine's.
+        OSError: The port is in use, or this machine does not have the address.
 
     Attributes:
-        url: Where it can be scraped.
+        url: URL to scrape.
     """
 
     def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - it has global collectors
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - import registers collectors
 
         self._served = threading.Condition()
-        self._asked = 0
-        self._answered: list[int] = []
+        self._begun = 0
+        self._answered = 0
+        self._latest = -1  # highest number of an answered scrape
+        self._linger_ended = False
         self._app = make_wsgi_app(registry)
         server = _Server6 if ":" in address else _Server
         self._server = make_server(address, port, self._serve, server, _QuietHandler)
@@ -64,16 +66,21 @@ class MetricsEndpoint:
 
     @property
     def scrapes(self) -> int:
-        """Scrapes that were answered to the last byte."""
-        return len(self._answered)
+        """Scrapes that were answered completely."""
+        return self._answered
 
     def linger(self, timeout_s: float) -> bool:
-        """Wait for one scrape that begins from now on; say whether it came."""
+        """Wait for a scrape that begins after this call; return whether it was answered."""
         with self._served:
-            first = self._asked
-            return self._served.wait_for(
-                lambda: any(number >= first for number in self._answered), timeout_s
-            )
+            first = self._begun
+            self._served.wait_for(lambda: self._linger_ended or self._latest >= first, timeout_s)
+            return self._latest >= first
+
+    def end_linger(self) -> None:
+        """End the wait of `linger`, now or when it begins."""
+        with self._served:
+            self._linger_ended = True
+            self._served.notify_all()
 
     def close(self) -> None:
         """Stop listening."""
@@ -84,21 +91,23 @@ class MetricsEndpoint:
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] == "/favicon.ico":
             return self._app(environ, start_response)  # type: ignore[no-any-return]
-        with self._served:  # before the values are read, for `linger` to know how old they are
-            number, self._asked = self._asked, self._asked + 1
-        return _Body(self._app(environ, start_response), lambda: self._note(number))
-
-    def _note(self, number: int) -> None:
+        # numbered before the values are read, so that `linger` can ignore older scrapes
         with self._served:
-            self._answered.append(number)
+            number, self._begun = self._begun, self._begun + 1
+        return _Body(self._app(environ, start_response), lambda: self._count(number))
+
+    def _count(self, number: int) -> None:
+        with self._served:
+            self._answered += 1
+            self._latest = max(self._latest, number)
             self._served.notify_all()
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # a scraper that connects and says nothing keeps nobody waiting
+    daemon_threads = True  # an idle connection does not block `close`
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a scraper that went away in the middle."""
+        """Ignore a scraper that disconnects during a response."""
 
 
 class _Server6(_Server):
@@ -107,11 +116,11 @@ class _Server6(_Server):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Log no scrape."""
+        """Do not log scrapes."""
 
 
 class _Body:
-    """A response that tells when it was sent; the server closes it after its last byte."""
+    """Response that calls `sent` when the server closes it after the last byte."""
 
     def __init__(self, chunks: Iterable[bytes], sent: Callable[[], None]) -> None:
         self._chunks = iter(chunks)
@@ -134,15 +143,16 @@ class _Body:
 
 
 class Pusher:
-    """Pushes a registry to a Pushgateway, as a run goes on and at its end.
+    """Pushes a registry to a Pushgateway during a run and at its end.
 
-    It POSTs, so that what a push does not have (the last success, where a run
-    failed) stays as it was. One thread pushes; nobody waits for it but `close`.
+    Pushes are POST requests, so a metric that a push lacks (the last success,
+    after a failed run) keeps its value at the gateway. One thread sends all
+    pushes; only `close` waits for it.
 
     Args:
-        url: Of the gateway; a user and password in it are sent as basic authentication.
-        registry: What is pushed.
-        labels: With `job`, the group that it is pushed to.
+        url: URL of the gateway; a user and password in it are sent as basic authentication.
+        registry: Registry to push.
+        labels: Labels that form the group at the gateway, together with `job`.
     """
 
     def __init__(self, url: str, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
@@ -161,17 +171,17 @@ class Pusher:
 
     @property
     def pushes(self) -> int:
-        """Pushes that the gateway took."""
+        """Pushes that the gateway accepted."""
         return self._pushes
 
     def push(self) -> None:
-        """Ask for a push soon."""
+        """Request a push without waiting for it."""
         with self._changed:
             self._wanted += 1
             self._changed.notify_all()
 
     def close(self, timeout_s: float) -> str | None:
-        """Push a last time; return why that did not arrive, or None."""
+        """Push a last time; return why that push failed, or None."""
         with self._changed:
             self._wanted += 1
             self._closing = True
@@ -197,32 +207,32 @@ class Pusher:
                     return
 
     def _push(self) -> str | None:
-        from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - global collectors
+        from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - registers collectors
 
         try:
             pushadd_to_gateway(
                 self._address, JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._handler
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on and tells it
+        except Exception as error:  # noqa: BLE001 - no failure ends the run
             return _reason(error)
         return None
 
 
 def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
-    """Write a registry for node_exporter's textfile collector, whole or not at all.
+    """Write a registry atomically to a file for node_exporter's textfile collector.
 
     Raises:
-        OSError: It cannot be written; what stood there before still does.
+        OSError: The file cannot be written; an existing file is unchanged.
     """
-    from prometheus_client import write_to_textfile  # noqa: PLC0415 - it has global collectors
+    from prometheus_client import write_to_textfile  # noqa: PLC0415 - import registers collectors
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
 
 
 def _split_credentials(url: str) -> tuple[str, Callable[..., Callable[[], None]]]:
-    """Return a URL that can be opened, and what opens it with the user that stood in it."""
-    from prometheus_client import exposition  # noqa: PLC0415 - it has global collectors
+    """Return the URL without its credentials, and a handler that sends them."""
+    from prometheus_client import exposition  # noqa: PLC0415 - import registers collectors
 
     parts = urlsplit(url)
     if parts.username is None:

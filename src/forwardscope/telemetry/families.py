@@ -1,4 +1,4 @@
-"""From a metric of names.py to a family of prometheus_client."""
+"""Conversion of metrics from names.py to families of prometheus_client."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from forwardscope.core.histogram import Histogram
 from forwardscope.core.keys import printable
+from forwardscope.core.ledger import Histogram
 from forwardscope.telemetry.names import Metric
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ _BASE_UNITS = ("seconds", "bytes")
 
 
 def new_family(metric: Metric) -> Family:
-    """Return an empty family."""
-    from prometheus_client import Metric as Family  # noqa: PLC0415 - it has global collectors
+    """Return an empty family for a metric."""
+    from prometheus_client import Metric as Family  # noqa: PLC0415 - import registers collectors
 
     name = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
     unit = metric.unit if metric.unit in _BASE_UNITS and name.endswith(metric.unit) else ""
@@ -28,13 +28,13 @@ def new_family(metric: Metric) -> Family:
 
 
 def add_sample(family: Family, metric: Metric, labels: Sequence[str], value: float) -> None:
-    """Add the value of a counter or a gauge; one label value a label of the metric."""
+    """Add the value of a counter or gauge; `labels` has one value for each metric label."""
     family.add_sample(metric.name, _labelled(metric, labels), value)
 
 
 def add_histogram(family: Family, metric: Metric, labels: Sequence[str], seen: Histogram) -> None:
-    """Add buckets, cumulated, each with its latest exemplar, then count and sum."""
-    from prometheus_client.samples import Exemplar  # noqa: PLC0415 - it has global collectors
+    """Add cumulative buckets, each with its latest exemplar, then count and sum."""
+    from prometheus_client.samples import Exemplar  # noqa: PLC0415 - import registers collectors
 
     own = _labelled(metric, labels)
     bounds = [*map(str, seen.bounds), "+Inf"]

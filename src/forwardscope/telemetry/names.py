@@ -1,8 +1,8 @@
-"""Every metric, span and attribute that forwardscope emits, once.
+"""Every metric, span and attribute that forwardscope emits, defined once.
 
 The collector, the spans, the dashboards, the alert rules and docs/telemetry.md
-take their names, types, units, help and labels from here. It is one long table:
-each name with what it says and what is asked of it, and nothing that runs.
+take names, types, units, help texts and labels from here. The module is longer
+than others because it is one table of definitions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Metric:
     """One metric family.
 
     Attributes:
-        name: As PromQL has it; a counter's ends in `_total`.
-        kind: Its type.
-        unit: What its values are in; the name says it too where it is a base unit.
-        help: One line for the exposition.
-        labels: Names of its labels, in order.
-        example: A PromQL query that somebody asks of it.
+        name: Name in PromQL; the name of a counter ends in `_total`.
+        kind: Metric type.
+        unit: Unit of the values; a base unit is also part of the name.
+        help: One-line description for the exposition format.
+        labels: Label names, in order.
+        example: PromQL query that uses the metric.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of spans.
+    """One span attribute.
 
     Attributes:
-        name: Its key.
-        type: Of its value.
-        help: What it says.
+        name: Attribute key.
+        type: Type of the value.
+        help: Description of the value.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One kind of span.
+    """One span name, with its attributes.
 
     Attributes:
-        name: Its name; nothing of a run's own is ever part of it.
-        parent: What it hangs under.
-        help: What it lasts for.
-        attributes: What it may carry.
+        name: Span name; it is the same in every run.
+        parent: Description of the parent span.
+        help: Description of what the span measures.
+        attributes: Attributes that the span can have.
     """
 
     name: str
@@ -370,7 +370,7 @@ BACKEND_METRICS: Final = (
     PROBES_FOLDED,
     BUILD_INFO,
 )
-#: Metrics of a suite's run; these are pushed and written to files too.
+#: Metrics of a suite's run, which are also pushed and written to files.
 RUN_METRICS: Final = (
     RUN_INFO,
     RUN_START,

@@ -1,6 +1,6 @@
-"""Handing a trace from one process to another in the environment.
+"""Trace context in the environment variables of a process.
 
-The variables are those of the W3C trace context: TRACEPARENT and TRACESTATE.
+The variables TRACEPARENT and TRACESTATE hold a W3C trace context.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _FIELDS = {"traceparent": "TRACEPARENT", "tracestate": "TRACESTATE"}
 
 
 def context_from_environment(environ: Mapping[str, str] | None = None) -> Context:
-    """Return the trace context that a process was started under.
+    """Return the trace context from environment variables.
 
     Args:
-        environ: Where to look; None means this process's environment.
+        environ: Environment variables; None means those of this process.
 
     Returns:
-        An empty context where TRACEPARENT is missing or malformed.
+        The context; empty where TRACEPARENT is missing or malformed.
     """
     found = os.environ if environ is None else environ
     carrier = {field: found[name] for field, name in _FIELDS.items() if name in found}
@@ -31,15 +31,15 @@ def context_from_environment(environ: Mapping[str, str] | None = None) -> Contex
 
 
 def child_environment(context: Context | None = None) -> dict[str, str]:
-    """Return the variables that make a child process continue a trace.
+    """Return the environment variables with which a child process continues a trace.
 
         subprocess.run(command, env={**os.environ, **child_environment()})
 
     Args:
-        context: Of the span to continue; None means the current one.
+        context: Context of the span to continue; None means the current one.
 
     Returns:
-        TRACEPARENT, and TRACESTATE where there is one; nothing without a span.
+        TRACEPARENT, and TRACESTATE where it is set; empty without a span.
     """
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier, context)

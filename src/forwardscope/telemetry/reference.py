@@ -1,14 +1,14 @@
-"""docs/telemetry.md, written from names.py: `python -m forwardscope.telemetry.reference`."""
+"""Write docs/telemetry.md from names.py: `python -m forwardscope.telemetry.reference`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
 
-from forwardscope.core.histogram import BATCH_BOUNDS, DURATION_BOUNDS_S
+from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S
 from forwardscope.telemetry import names
 from forwardscope.telemetry.collector import MAX_PROBES
-from forwardscope.telemetry.deferred import CAPACITY
+from forwardscope.telemetry.hit_span_queue import CAPACITY
 from forwardscope.telemetry.names import Metric, Span
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 
@@ -81,7 +81,7 @@ Buckets of `{names.BATCH_PROMPTS.name}`: {_bounds(BATCH_BOUNDS)}.
 
 
 def reference() -> str:
-    """Return the whole page."""
+    """Return the text of docs/telemetry.md."""
     parts = [
         _INTRODUCTION,
         *map(_span, names.SPANS),

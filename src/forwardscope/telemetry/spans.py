@@ -1,76 +1,55 @@
 """The spans of a backend's lookups.
 
-A miss is a live span, and so is its forward pass, which is the current span
+A miss is a live span, and so is its forward call, which is the current span
 while the model runs. A hit is over before a span could be started: its two
 clock readings are kept, and its span is made later in another thread.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from forwardscope.core.batch import Answer
 from forwardscope.core.clock import Clock
-from forwardscope.core.flight import ForwardPass
+from forwardscope.core.keys import Question, printable
+from forwardscope.core.single_flight import Flight
 from forwardscope.telemetry import names
-from forwardscope.telemetry.deferred import DeferredSpans
-from forwardscope.telemetry.maker import LOOKUP, Outcome, Question, SpanMaker, mark_failed
-from forwardscope.telemetry.passes import BatchSpan, SpannedPass
+from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
+from forwardscope.telemetry.span_factory import (
+    LOOKUP,
+    ParentContext,
+    SpanFactory,
+    SpanOutcome,
+)
 
-__all__ = ["DEFAULT_BUDGET", "NOWHERE", "LookupSpans", "Place", "SpanDelivery"]
+__all__ = ["DEFAULT_BUDGET", "MAX_LINKS", "CallSpans", "ForwardSpan", "LookupSpans", "SpanDelivery"]
+
+T = TypeVar("T")
+
+#: Op, view id and top_k of a batch.
+BatchKey = tuple[str, str, int]
 
 #: Hit spans a probe.
 DEFAULT_BUDGET: Final = 2000
+#: Lookups that a batch's forward span links to, at most.
+MAX_LINKS: Final = 128
 
+_FORWARD: Final = names.FORWARD.name
+_BATCH: Final = names.LOOKUP_BATCH.name
 _CLOSE_TIMEOUT_S = 5.0
-#: How often a miss or a batch looks for a tracer where there is none, in nanoseconds.
 _LOOK_EVERY_NS = 100_000_000
 
 
-class Place(NamedTuple):
-    """What a lookup hangs under.
-
-    Attributes:
-        context: The OpenTelemetry context.
-        trace_id: Its trace, 32 hex digits; None where it is not sampled, so its spans are nowhere.
-        parent_id: Its span, 16 hex digits; None likewise.
-    """
-
-    context: Context
-    trace_id: str | None
-    parent_id: str | None
-
-    @classmethod
-    def of(cls, context: Context) -> Place:
-        """Return the place that a context is."""
-        found = trace.get_current_span(context).get_span_context()
-        trace_id = parent_id = None
-        if found.is_valid and found.trace_flags.sampled:
-            trace_id = trace.format_trace_id(found.trace_id)
-            parent_id = trace.format_span_id(found.span_id)
-        return cls(context, trace_id, parent_id)
-
-
-#: Under no span at all.
-NOWHERE: Final = Place(Context(), None, None)
-
-
 class SpanDelivery(Protocol):
-    """Where a program takes its ended spans, if it wants to account for them."""
+    """Where a program delivers its ended spans, if it wants to account for them."""
 
-    def wait_for_room(self) -> None:
-        """Return when more spans can be ended without loss, or when it is too late for that."""
-        ...
-
-    def outcomes(self) -> Mapping[tuple[str, Outcome], int]:
+    def outcomes(self) -> Mapping[tuple[str, SpanOutcome], int]:
         """Return how many spans of a name were exported or dropped, or are pending."""
         ...
 
@@ -80,7 +59,8 @@ class LookupSpans:
 
     Without a recording tracer it does nothing: no span, no thread. A global
     tracer provider that is set later is noticed at the next probe, and at a
-    miss or a batch within a tenth of a second. Safe under threads.
+    miss or a batch within a tenth of a second.
+    Safe under threads.
 
     Args:
         provider: Whose tracer to use; None means the global one.
@@ -93,7 +73,7 @@ class LookupSpans:
 
     Attributes:
         active: Whether lookups have spans now.
-        next_look_ns: The clock when `look` has something to do again; past while it is active.
+        hits: Where finished lookups wait for their spans.
         delivery: Where the program accounts for ended spans; None in library
             use, where they go to its own tracer provider and count as ended.
     """
@@ -101,99 +81,86 @@ class LookupSpans:
     def __init__(
         self, provider: trace.TracerProvider | None, budget: int | None, clock: Clock
     ) -> None:
-        if budget is not None and budget < 0:
-            raise ValueError(f"span_budget must be 0 or more, or None for no limit; got {budget}")
         self.active = False
         self.delivery: SpanDelivery | None = None
-        self._maker = SpanMaker(provider, clock)
-        self._deferred = DeferredSpans(self._maker.make_lookup, self._pace)
-        self._outside = NOWHERE.context
-        self._last = (self._outside, self._outside, NOWHERE)
-        self.next_look_ns = 0
-        self._lock = threading.Lock()
-        self._budget = budget
-        self._left = budget
+        self._factory = SpanFactory(provider, clock)
+        self.hits: Final = HitSpanQueue(self._make_finished, budget)
         self._closed = False
+        self._next_look_ns = 0
         self.refresh()
-
-    # -- state ------------------------------------------------------------------------------
 
     @property
     def model(self) -> str | None:
         """What forward spans call the model; can be assigned."""
-        return self._maker.model
+        return self._factory.model
 
     @model.setter
     def model(self, name: str | None) -> None:
-        self._maker.model = name
+        self._factory.model = name
 
     @property
     def used(self) -> bool:
         """Whether lookups have or had spans."""
-        return self._maker.used
+        return self._factory.active
 
     def refresh(self) -> None:
-        """Look whether there is a recording tracer by now."""
+        """Find a recording tracer, where there was none so far."""
         if not (self.active or self._closed):
-            self._maker.find_tracer()
-            self.active = self._maker.active
-            if self.active:
-                self.next_look_ns = 0
+            self._factory.find_tracer()
+            if self._factory.active:
+                self.hits.close_at_exit()
+                self.active = True
 
     def look(self, now_ns: int) -> None:
-        """Look whether there is a recording tracer by now, but not too often: it takes a while.
+        """Call `refresh`, at most ten times a second.
 
         Args:
             now_ns: The clock now.
         """
-        if now_ns >= self.next_look_ns and not self.active:
-            self.next_look_ns = now_ns + _LOOK_EVERY_NS
+        if now_ns >= self._next_look_ns and not self.active:
+            self._next_look_ns = now_ns + _LOOK_EVERY_NS
             self.refresh()
 
-    def probe_began(self, *, inside: bool) -> None:
-        """Begin a new budget; lookups of threads without a span of their own hang here now.
-
-        Args:
-            inside: False where no probe is current from now on; such lookups
-                then have no parent.
-        """
+    def probe_began(self) -> None:
+        """Renew the budget of hit spans."""
         self.refresh()
-        if self.active:
-            self._outside = otel_context.get_current() if inside else Context()
-            self._deferred.nudge()
-            with self._lock:
-                self._left = self._budget
+        self.hits.renew_budget()
 
-    def outcomes(self) -> Counter[tuple[str, Outcome]]:
-        """Return how many spans, by name and outcome."""
-        counts = self._maker.outcomes()
-        if pending := self._deferred.pending:
-            counts[LOOKUP, "pending"] = pending
-        if self.delivery is None:
-            return counts
-        own = {key: n for key, n in counts.items() if key[1] != "ended"}
-        return Counter(own) + Counter(self.delivery.outcomes())
+    def call(self, parent: ParentContext, start_ns: int, batch: BatchKey | None) -> CallSpans:
+        """Return the live spans of a call; see `CallSpans`."""
+        return CallSpans(self._factory, parent, start_ns, batch)
+
+    def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
+        """Return the number of spans by name and outcome."""
+        pending = self.hits.pending  # before what is ended, so that none is counted twice
+        counts = self._factory.outcomes()
+        if self.delivery is not None:
+            ended = [key for key in counts if key[1] == "ended"]
+            for key in ended:
+                del counts[key]
+            counts += Counter(self.delivery.outcomes())
+        counts[LOOKUP, "pending"] += pending
+        counts[LOOKUP, "elided"] += self.hits.elided
+        counts[LOOKUP, "dropped"] += self.hits.dropped
+        return +counts
 
     def elided(self) -> int:
         """Return how many lookups have no span, being beyond the budget or not sampled."""
-        return self._maker.outcomes()[LOOKUP, "elided"]
+        return self.hits.elided + self._factory.outcomes()[LOOKUP, "elided"]
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the spans of all lookups so far are made; say whether they are."""
-        return self._deferred.flush(timeout_s)
+        return self.hits.flush(timeout_s)
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
-        """Make what is still to be made and stop; may be called twice."""
+        """Make the spans that are still to be made and stop; may be called twice."""
         self._closed = True
         self.active = False
-        left = self._deferred.close(timeout_s)
-        self._maker.settle(LOOKUP, "dropped", left)
-
-    # -- spans around something ---------------------------------------------------------------
+        self.hits.close(timeout_s)
 
     @contextmanager
     def around(self, span: names.Span, attributes: Mapping[str, Any]) -> Iterator[trace.Span]:
-        """Make a span the current one while something runs.
+        """Make a span the current one for the length of a block.
 
         Yields:
             The span, for attributes that are known later; one that does nothing
@@ -203,88 +170,182 @@ class LookupSpans:
         if not self.active:
             yield trace.INVALID_SPAN
             return
-        maker, clock = self._maker, self._maker.clock
+        factory, clock = self._factory, self._factory.clock
         parent = otel_context.get_current()
-        live = maker.start(span.name, parent, clock.perf_counter_ns(), attributes)
+        live = factory.start(span.name, parent, clock.perf_counter_ns(), attributes)
+        error: str | None = None
         try:
             with trace.use_span(live, record_exception=False, set_status_on_exception=False):
                 yield live
-        except BaseException as error:
-            mark_failed(live, type(error).__name__)
+        except BaseException as raised:
+            error = type(raised).__name__
             raise
         finally:
-            maker.end(live, span.name, clock.perf_counter_ns())
+            factory.end(live, span.name, clock.perf_counter_ns(), error)
 
-    # -- lookups ------------------------------------------------------------------------------
+    def _make_finished(self, lookup: FinishedLookup) -> None:
+        span = self._factory.start_lookup(
+            lookup.question, lookup.result, lookup.start_ns, lookup.parent
+        )
+        self._factory.end(span, LOOKUP, lookup.end_ns)
 
-    def place(self) -> Place:
-        """Return what a lookup made here and now hangs under."""
-        context = otel_context.get_current()
-        last, outside, place = self._last  # one read: the three are of one moment
-        if last is not context or outside is not self._outside:
-            outside = self._outside
-            inside = trace.get_current_span(context).get_span_context().is_valid
-            place = Place.of(context if inside else outside)
-            self._last = (context, outside, place)
-        return place
 
-    def answered(
-        self, question: Question, result: str, start_ns: int, end_ns: int, parent: Context
-    ) -> None:
-        """Remember a lookup that paid no forward pass, to make its span later."""
-        if self._left is not None and not self._within_budget():
-            self._maker.settle(LOOKUP, "elided")
-        elif not self._deferred.offer((question, result, start_ns, end_ns, parent)):
-            self._maker.settle(LOOKUP, "dropped")
+class CallSpans:
+    """The live spans of one call of `cached` or `cached_batch`.
 
-    def forward(self, question: Question, start_ns: int) -> SpannedPass:
-        """Return the forward pass of a single miss."""
-        self._deferred.nudge()  # the model is about to leave the interpreter to others
-        return SpannedPass(self._maker, [question], start_ns, self.place().context)
+    A single call has those of its miss. A batch has one of its own, started as
+    soon as another span needs it as its parent.
 
-    def batch(self, op: str, view_id: str, top_k: int, start_ns: int) -> BatchSpan:
-        """Return the span of a call with several questions."""
-        self._deferred.nudge()
-        return BatchSpan(self._maker, (op, view_id, top_k), start_ns, self.place().context)
+    Args:
+        factory: Makes them.
+        parent: The parent of the lookup, or of the batch.
+        start_ns: The clock when the call began.
+        batch: Where it is a batch, what its lookups have in common.
+    """
 
-    def end_batch(
+    def __init__(
         self,
-        span: BatchSpan,
-        answers: Sequence[tuple[Question, Answer]],
-        forwards: Sequence[ForwardPass],
-        error: str | None,
-        end_ns: int,
+        factory: SpanFactory,
+        parent: ParentContext,
+        start_ns: int,
+        batch: BatchKey | None,
     ) -> None:
-        """End the spans of a call with several questions and of its lookups.
+        self._factory = factory
+        self._parent = parent
+        self._start_ns = start_ns
+        self._batch = batch
+        self._batch_span: trace.Span | None = None
+        self._forwards: list[ForwardSpan] = []
+
+    def parent(self, *, needed: bool = True) -> ParentContext:
+        """Return the parent of the call's lookups: the batch's span, where it is one.
 
         Args:
-            span: Of the call.
-            answers: How each lookup was answered.
-            forwards: The call's forward passes.
+            needed: Whether a lookup has a span; else the batch's is not started for it.
+        """
+        if self._batch is not None and self._batch_span is None and needed:
+            op, view_id, top_k = self._batch
+            self._batch_span = self._factory.start(
+                _BATCH,
+                self._parent.context,
+                self._start_ns,
+                {
+                    names.OP.name: printable(op),
+                    names.VIEW.name: printable(view_id),
+                    names.TOP_K.name: top_k,
+                },
+            )
+            inside = trace.set_span_in_context(self._batch_span, self._parent.context)
+            self._parent = ParentContext.of(inside)
+        return self._parent
+
+    def forward(self, flight: Flight) -> ForwardSpan:
+        """Start the spans of a forward call, and of the misses that it computes.
+
+        Args:
+            flight: The call; its origins are the questions, and it gets its trace id.
+        """
+        context = self.parent().context
+        batch = self._batch is not None
+        span = ForwardSpan(self._factory, flight.origins, self._start_ns, context, batch=batch)
+        flight.trace_id = span.trace_id
+        self._forwards.append(span)
+        return span
+
+    def end(self, outcomes: Sequence[Any], error: str | None, end_ns: int) -> None:
+        """End the spans of the misses and of the batch.
+
+        Args:
+            outcomes: Of all lookups of the call. Without any the call was stopped
+                before it computed, and its spans are given up.
             error: Class of the exception where the call failed.
             end_ns: The clock now.
         """
-        for forward in forwards:
-            if isinstance(forward, SpannedPass):
-                forward.end_lookups(forward.end_ns)
-        hits = [(question, answer) for question, answer in answers if answer.result != "miss"]
-        if hits and (self._left is None or self._left > 0):
-            span.start()
-        for question, answer in hits:
-            end = answer.start_ns + answer.wall_ns
-            self.answered(question, answer.result, answer.start_ns, end, span.inside)
-        span.end(len(hits), len(answers) - len(hits), error, end_ns)
+        if not outcomes:
+            return
+        for forward in self._forwards:
+            forward.end_lookups(end_ns if self._batch is None else forward.end_ns)
+        if self._batch_span is not None:
+            misses = sum(outcome.result == "miss" for outcome in outcomes)
+            self._batch_span.set_attribute(names.BATCH_HITS.name, len(outcomes) - misses)
+            self._batch_span.set_attribute(names.BATCH_MISSES.name, misses)
+            self._factory.end(self._batch_span, _BATCH, end_ns, error)
 
-    # -- later ----------------------------------------------------------------------------------
 
-    def _within_budget(self) -> bool:
-        with self._lock:
-            if self._left is None:
-                return True
-            within = self._left > 0
-            self._left -= within
-        return within
+class ForwardSpan:
+    """The span of one forward call, with those of the misses that it computes.
 
-    def _pace(self) -> None:
-        if self.delivery is not None:
-            self.delivery.wait_for_room()
+    The span of a single miss is the parent of its forward span; in a batch the
+    forward span is beside those of the misses and links to them.
+
+    Args:
+        factory: Makes them.
+        questions: What is computed, in order.
+        start_ns: The clock when the lookups began.
+        parent: The context whose span is the lookups' parent.
+        batch: Whether it is a batch.
+
+    Attributes:
+        trace_id: The trace that has it, 32 hex digits; None where it is not sampled.
+        end_ns: The clock when the call ended.
+    """
+
+    def __init__(
+        self,
+        factory: SpanFactory,
+        questions: Sequence[Question],
+        start_ns: int,
+        parent: Context,
+        *,
+        batch: bool,
+    ) -> None:
+        self.end_ns = start_ns
+        self._factory = factory
+        self._error: str | None = None
+        self._lookups = [
+            factory.start_lookup(question, "miss", start_ns, parent) for question in questions
+        ]
+        links = []
+        if batch:
+            links = [trace.Link(one.get_span_context()) for one in self._lookups[:MAX_LINKS]]
+        else:
+            parent = trace.set_span_in_context(self._lookups[0], parent)
+        attributes: dict[str, Any] = {
+            names.OPERATION.name: "score",
+            names.OP.name: printable(questions[0].op),
+            names.VIEW.name: printable(questions[0].view_id),
+            names.BATCH_SIZE.name: len(questions),
+        }
+        if factory.model is not None:
+            attributes[names.MODEL.name] = factory.model
+        now = factory.clock.perf_counter_ns()
+        self._span = factory.start(_FORWARD, parent, now, attributes, links)
+        self._context = trace.set_span_in_context(self._span, parent)
+        self.trace_id = ParentContext.of(self._context).trace_id
+
+    def wrap(self, compute: Callable[[], T]) -> Callable[[], T]:
+        """Return compute with the forward span as the current one, for `Flight.run`."""
+
+        def computed() -> T:
+            token = otel_context.attach(self._context)
+            try:
+                return compute()
+            finally:
+                otel_context.detach(token)
+
+        return computed
+
+    def end(self, flight: Flight) -> None:
+        """End the forward span of a call that has ended."""
+        self.end_ns, self._error = flight.end_ns, flight.error
+        counts = [(known, reused or 0) for known, reused in flight.token_counts() if known]
+        if counts:
+            self._span.set_attribute(names.INPUT_TOKENS.name, sum(known for known, _ in counts))
+            if reused := sum(reused for _, reused in counts):
+                self._span.set_attribute(names.REUSED_TOKENS.name, reused)
+        self._factory.end(self._span, _FORWARD, self.end_ns, self._error)
+
+    def end_lookups(self, end_ns: int) -> None:
+        """End the spans of the misses."""
+        for lookup in self._lookups:
+            self._factory.end(lookup, LOOKUP, end_ns, self._error)

@@ -1,12 +1,11 @@
 """Test doubles for programs that use forwardscope, and for its own tests.
 
-`ScriptedBackend` is a whole backend without a model: same views, same cache,
-same counts, with logits from a function of yours or from a fixed pseudo-random
-one. It needs neither torch nor a file.
+`ScriptedBackend` is a complete backend without a model. It has the same views, cache
+and counts, and takes logits from your function or from a fixed pseudo-random one. It
+needs neither torch nor a file.
 
-`InMemoryTelemetry` gathers spans and metrics as plain data, with a clock that
-moves by itself and ids that are the same in every run. Its spans need the
-extra `otel`.
+`InMemoryTelemetry` collects spans and metrics as plain data. Its clock advances at each
+reading, and its ids are the same in every run. It needs the extra `otel`.
 """
 
 from forwardscope.testing.scripted import ScriptedBackend, ScriptedView, pseudo_random_logits

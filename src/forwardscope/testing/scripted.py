@@ -34,13 +34,13 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ScriptedView:
-    """What a script is told about the view that is asked.
+    """The view for which a script computes logits.
 
     Attributes:
         id: The view's id.
-        strength: How much of the adapter is on: 0 for base, λ for scaled, 1 for
-            tuned and null views.
-        seed: The seed of a null view, else None.
+        strength: Scale of the adapter: 0 for base, λ for scaled, 1 for fine-tuned and
+            null views.
+        seed: The seed of a null view, or None.
     """
 
     id: str
@@ -54,9 +54,9 @@ Script = Callable[[ScriptedView, str], FloatArray]
 def pseudo_random_logits(
     view: ScriptedView, prompt: str, *, vocab_size: int = 32, change: float = 0.5
 ) -> FloatArray:
-    """Return logits that are fixed for a prompt and move with the adapter's strength.
+    """Return logits that are fixed for a prompt and change with the adapter's strength.
 
-    A null view moves them a tenth as far, in a direction of its seed's own.
+    A null view changes them a tenth as much, in a direction that depends on its id.
     """
     logits = _normal(f"base {prompt}", vocab_size)
     if view.seed is not None:
@@ -68,15 +68,16 @@ class ScriptedBackend:
     """A backend whose model is a function of view and prompt; tokens are characters.
 
     Args:
-        script: Gives the logits after a prompt, shape (vocab_size,). What it
-            raises is what the forward pass raises.
-        instrumentation: Where lookups are cached and counted; a new one by default.
-        context: The longest prompt in characters, or None for any.
-        vocab_size: How many logits the script gives. The script is never called to find out.
+        script: Returns the logits after a prompt, shape (vocab_size,). An exception in
+            the script fails the forward pass unchanged.
+        instrumentation: Caches and counts lookups; a new one by default.
+        context: Maximum prompt length in characters, or None for no limit.
+        vocab_size: Number of logits that the script returns; required because the script
+            is not called to find out.
 
     Attributes:
-        forward_batches: Each forward batch so far as (view id, prompts).
-        scaled_aliases: The scales whose view is another one: 0 and 1.
+        forward_batches: All forward batches so far, as (view id, prompts).
+        scaled_aliases: View ids of the scales that equal another view: 0 and 1.
     """
 
     scaled_aliases: Mapping[float, str] = LORA_ALIASES
@@ -106,7 +107,7 @@ class ScriptedBackend:
         return self._view(ScriptedView(FINETUNED, 1.0))
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
-        """Open the view with the adapter scaled; 0 is the base and 1 the tuned view."""
+        """Open the view with the adapter scaled; 0 is the base view and 1 the fine-tuned one."""
         view_id = self.scaled_aliases.get(lam, scaled_view_id(lam))
         return self._view(ScriptedView(view_id, float(lam)))
 
@@ -117,15 +118,15 @@ class ScriptedBackend:
         return self._view(ScriptedView(null_view_id(seed, init_scale, rank_scale), 1.0, seed))
 
     def filler(self, tokens: int) -> str:
-        """Return so many dots, then a blank line."""
+        """Return one dot for each token and then a blank line; "" for 0 tokens or fewer."""
         return "." * tokens + "\n\n" if tokens > 0 else ""
 
     def identity(self) -> str:
-        """Return a fixed name."""
+        """Return a fixed identity."""
         return "scripted"
 
     def close(self) -> None:
-        """Close the trace."""
+        """Close the backend and its trace."""
         self.closed = True
         self.instrumentation.close()
 

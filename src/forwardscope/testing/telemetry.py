@@ -1,4 +1,4 @@
-"""Spans and metrics of a test, in memory and the same in every run."""
+"""In-memory spans and metrics for tests, the same in every run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["InMemoryTelemetry", "SeenSpan", "StepClock"]
 
 
 class StepClock:
-    """A `Clock` that is one millisecond later at each reading. Safe under threads."""
+    """A `Clock` that advances by one millisecond at each reading. Thread-safe."""
 
     STEP_NS: Final = 1_000_000
     EPOCH_NS: Final = 1_700_000_000_000_000_000
@@ -24,11 +24,11 @@ class StepClock:
         self._steps = count(1)
 
     def perf_counter_ns(self) -> int:
-        """Return the next millisecond, in nanoseconds since the first."""
+        """Return the next millisecond, in nanoseconds; the first reading is 1 ms."""
         return next(self._steps) * self.STEP_NS
 
     def time_ns(self) -> int:
-        """Return a fixed moment, in nanoseconds since the epoch."""
+        """Return a fixed time, in nanoseconds since the epoch."""
         return self.EPOCH_NS
 
 
@@ -37,16 +37,15 @@ class SeenSpan:
     """A span as plain data.
 
     Attributes:
-        id: Its number, counted from 1 by time of start.
-        parent: Its parent's number; None for a root, or for a parent that was
-            not seen.
-        trace: The number of its trace, counted likewise.
-        name: Its name.
-        start_ms: When it began, in milliseconds since the first span did.
-        end_ms: When it ended.
-        attributes: What it carries.
+        id: Number of the span, from 1 in order of start.
+        parent: Number of its parent; None for a root, or if the parent was not recorded.
+        trace: Number of its trace, from 1 in order of start.
+        name: Name of the span.
+        start_ms: Start, in milliseconds since the start of the first span.
+        end_ms: End, in milliseconds since the start of the first span.
+        attributes: Attributes of the span.
         status: `unset`, `ok` or `error`.
-        links: Numbers of the spans that it links to, as far as they were seen.
+        links: Numbers of the recorded spans that it links to.
     """
 
     id: int
@@ -61,7 +60,7 @@ class SeenSpan:
 
 
 class InMemoryTelemetry:
-    """A tracer provider and a metrics registry that only remember.
+    """A tracer provider and a metrics registry that keep their data in memory.
 
         telemetry = InMemoryTelemetry()
         backend = ScriptedBackend(instrumentation=telemetry.instrumentation())
@@ -73,9 +72,9 @@ class InMemoryTelemetry:
         MissingExtraError: The OpenTelemetry SDK is not installed.
 
     Attributes:
-        clock: What everything is timed with.
-        tracer_provider: Where spans go.
-        registry: Where metrics are read.
+        clock: Clock of every instrumentation.
+        tracer_provider: Receives the spans.
+        registry: Exports the metrics.
     """
 
     def __init__(self) -> None:
@@ -97,7 +96,7 @@ class InMemoryTelemetry:
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._memory))
 
     def instrumentation(self, **settings: Any) -> BackendInstrumentation:
-        """Return a `BackendInstrumentation` that is seen here; settings are its own."""
+        """Return a new `BackendInstrumentation` that reports here; `settings` are its arguments."""
         made = BackendInstrumentation(
             tracer_provider=self.tracer_provider, clock=self.clock, **settings
         )
@@ -106,7 +105,7 @@ class InMemoryTelemetry:
         return made
 
     def spans(self) -> list[SeenSpan]:
-        """Return all spans that have ended, by time of start, a parent before its children."""
+        """Return all ended spans by start time, each parent before its children."""
         for made in self._made:
             made.spans.flush(timeout_s=60.0)
         ended = sorted(
@@ -116,7 +115,7 @@ class InMemoryTelemetry:
         return list(_numbered(ended))
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """Return all samples by (name, label value…), values in the order of the labels' names."""
+        """Return all samples by (name, label value…), with values in order of the label names."""
         return {
             (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
             for family in self.registry.collect()

@@ -1,4 +1,4 @@
-"""The JSONL trace: one line a lookup."""
+"""JSONL trace with one line for each lookup."""
 
 from forwardscope.trace.reader import TraceReader
 from forwardscope.trace.record import TraceEvent

@@ -1,4 +1,4 @@
-"""Reading a trace back, line by line."""
+"""Reader of JSONL traces."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from forwardscope.trace.record import TraceEvent
 
 __all__ = ["MAX_LINE_BYTES", "TraceReader"]
 
-#: A longer line is no record of ours; it is skipped without being held in memory.
+#: A line of this size or more is skipped, without being held in memory.
 MAX_LINE_BYTES: Final = 1 << 20
-#: What is read and decoded at a time; no more than the longest line.
+#: Bytes to read and decode at a time; at most `MAX_LINE_BYTES`.
 _BLOCK_BYTES: Final = 1 << 16
-#: How a record of ours begins.
+#: First bytes of a record that forwardscope wrote.
 _BEGIN: Final = b'{"ts": '
 
 
 class TraceReader:
-    """Streams the records of a trace file and says how many lines it skipped.
+    """Streams the records of a trace file and counts skipped lines.
 
-    Takes files written by other tools too, as long as a line has the eight
-    fixed keys. A torn, foreign or oversized line is skipped and counted, but for
-    records of ours that stand whole behind what is torn; a blank one is passed over.
+    Accepts files of other tools if each line has the eight fixed keys. A torn,
+    foreign or oversized line is skipped and counted; complete forwardscope
+    records after a torn one on the same line are returned. A blank line is ignored.
 
     Attributes:
-        path: The file.
-        skipped: Lines that the iteration skipped so far, whole or in part.
-        position: Bytes read by it so far.
+        path: The trace file.
+        skipped: Lines skipped so far, completely or in part.
+        position: Bytes read so far.
 
     Raises:
         OSError: The file cannot be opened (on iteration).
@@ -50,7 +50,7 @@ class TraceReader:
                 yield from self._records(lines)
 
     def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
-        """Yield whole lines, many at once, but for those longer than `MAX_LINE_BYTES`."""
+        """Yield blocks of whole lines, without lines of `MAX_LINE_BYTES` or more."""
         begun, oversized = b"", False
         while block := file.read(_BLOCK_BYTES):
             self.position += len(block)
@@ -63,13 +63,13 @@ class TraceReader:
                 self.skipped += oversized
                 yield block[first + 1 : cut] if oversized else begun + block[:cut]
                 begun, oversized = block[cut:], False
-            if len(begun) >= MAX_LINE_BYTES:  # not held, but its end is looked for
+            if len(begun) >= MAX_LINE_BYTES:  # keeps memory bounded until the line ends
                 begun, oversized = b"", True
         self.skipped += oversized
         yield begun
 
     def _records(self, lines: bytes) -> Iterable[TraceEvent]:
-        """Decode lines all at once, or, where one is not just as we write it, one by one."""
+        """Decode lines together, or one by one where a line is not exactly as we write it."""
         try:
             events = _decode(lines)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -78,7 +78,7 @@ class TraceReader:
         return events if len(events) == ended else self._one_by_one(lines)
 
     def _one_by_one(self, lines: bytes) -> Iterator[TraceEvent]:
-        """Read lines of which not all are just as we write them."""
+        """Decode lines one by one, and count lines with a part that is not a record."""
         for line in filter(None, map(bytes.strip, lines.split(b"\n"))):
             events = [_event(line)]
             if events[0] is None:
@@ -95,10 +95,10 @@ def _event(line: bytes) -> TraceEvent | None:
 
 
 def _parts(line: bytes) -> list[bytes]:
-    """Cut a line wherever one of our records begins: behind one that is torn there may be others.
+    """Split a line wherever one of our records begins.
 
-    A thread or a process that shares the file appended them before whoever left it torn
-    could end the line.
+    A failed write can leave a torn record without a line end. Until its writer
+    ends the line, other threads and processes can append complete records to it.
     """
     first, *others = line.split(_BEGIN)
     return [*filter(None, [first]), *(_BEGIN + other for other in others)]

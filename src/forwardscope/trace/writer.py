@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
+from math import isfinite
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from forwardscope.core.tally import new_tally, seen_of
-from forwardscope.trace.record import TraceEvent
+from msgspec.structs import astuple
 
-__all__ = ["TraceWriter"]
+from forwardscope.core.forks import reset_in_children
+from forwardscope.trace.record import OPTIONAL, TraceEvent
+
+__all__ = ["TraceWriter", "line_of"]
 
 _NEWLINE = ord("\n")
 
@@ -24,13 +29,11 @@ _NEWLINE = ord("\n")
 class TraceWriter:
     """Appends records to a JSONL file; with no path, does nothing.
 
-    A record is one append to a file opened with O_APPEND, done before `write`
-    returns: on a local file system a killed process loses no record that it
-    had written, and several processes can share a file. A write that fails
-    never raises; it is counted, warned of once, and the next line starts clean.
-    Safe under threads. The lines of two threads cannot mix, since the system
-    does each append in one; a lock is taken where that is not enough: after a
-    write that was cut short, and for what is no regular file.
+    The records of a lookup are one append to a file opened with O_APPEND, done
+    before `write` returns: on a local file system a killed process loses no
+    record that it had written, and several processes can share a file. A write
+    that fails never raises; it is counted, warned of once, and the next line
+    starts clean. Safe under threads: one lock, held for the write.
 
     Args:
         path: Where to append; parent folders are made. None turns tracing off.
@@ -41,19 +44,23 @@ class TraceWriter:
 
     def __init__(self, path: str | PathLike[str] | None) -> None:
         self.path: Final = None if path is None else Path(path)
-        self._lock = threading.Lock()
         self._file: _OpenFile | None = None
         self._regular = self._torn = False
-        self._quick = new_tally()
         self._records = 0
         self._write_errors = 0
         self._warned = False
+        self.after_fork()
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             self._file = _OpenFile(os.open(self.path, flags, 0o644))
             self._regular = stat.S_ISREG(os.fstat(self._file.descriptor).st_mode)
             self._torn = self._regular and _ends_torn(self.path)
+            reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread holds."""
+        self._lock = threading.Lock()
 
     @property
     def enabled(self) -> bool:
@@ -63,7 +70,7 @@ class TraceWriter:
     @property
     def records(self) -> int:
         """Records that are whole in the file."""
-        return self._records + seen_of(self._quick)
+        return self._records
 
     @property
     def write_errors(self) -> int:
@@ -72,50 +79,27 @@ class TraceWriter:
 
     def write(self, event: TraceEvent) -> None:
         """Append one record."""
-        if self._file is not None:
-            self.append(event.to_line())
+        self.write_batch([event])
 
     def write_batch(self, events: Sequence[TraceEvent]) -> None:
         """Append several records with one write, in order."""
-        if self._file is not None and events:
-            self.write_lines(b"".join(event.to_line() for event in events), len(events))
-
-    def append(self, line: bytes) -> None:
-        """Append one record that is a line already, its newline included."""
-        file, failure = self._file, None
-        if file is None:
+        file = self._file
+        if file is None or not events:
             return
-        if self._torn or not self._regular:
-            self.write_lines(line, 1)
-            return
-        try:
-            written = os.write(file.descriptor, line)
-        except OSError as error:
-            written, failure = 0, error
-        if written == len(line):
-            next(self._quick)
-        else:
-            with self._lock:
-                warn = self._mend(file, line, written, failure)
-            self._warn(warn)
-
-    def write_lines(self, lines: bytes, count: int) -> None:
-        """Append `count` records that are lines already, in one write."""
-        file, failure = self._file, None
-        if file is None:
-            return
+        lines = b"".join(map(line_of, events))
         with self._lock:
-            data = b"\n" + lines if self._torn else lines
-            try:
-                written = os.write(file.descriptor, data)
-            except OSError as error:
-                written, failure = 0, error
+            torn, self._torn = self._torn, True  # until the write is whole; an interrupt may end it
+            data = b"\n" + lines if torn else lines
+            written, failure = _write(file, data)
             if written == len(data):
                 self._torn = False
-                self._records += count
+                self._records += len(events)
                 return
-            warn = self._mend(file, data, written, failure)
-        self._warn(warn)
+            self._torn = torn
+            failure = self._write_rest(file, data, written, failure)
+            warned, self._warned = self._warned, self._warned or failure is not None
+        if failure is not None and not warned:
+            self._warn(failure)
 
     def close(self) -> None:
         """Close the file; may be called twice, and a later `write` does nothing.
@@ -124,34 +108,27 @@ class TraceWriter:
         """
         self._file = None
 
-    def _mend(
+    def _write_rest(
         self, file: _OpenFile, data: bytes, written: int, failure: OSError | None
     ) -> OSError | None:
-        """Write the rest of what was written in part, and count what is whole in the file.
+        """Write what is left after a partial write, and count the records that are whole.
 
-        The lock is held.
-
-        Returns:
-            What stopped it, the first time that anything did.
+        The lock is held. Returns what stopped it, or None where all was written.
         """
-        asked, whole = _whole(data, len(data)), self._took(data, written)
+        total, whole = _whole(data, len(data)), self._take(data, written)
         while failure is None and written < len(data):
             data = self._rest(data, written)
-            try:
-                written = os.write(file.descriptor, data)
-            except OSError as error:
-                written, failure = 0, error
-            got = self._took(data, written)
+            written, failure = _write(file, data)
+            got = self._take(data, written)
             whole += got
             stuck = got == 0 if self._regular else written == 0
             if failure is None and written < len(data) and stuck:
                 failure = OSError(errno.EIO, "only a part of it was taken, twice")
         self._records += whole
-        self._write_errors += asked - whole
-        warned, self._warned = self._warned, self._warned or failure is not None
-        return None if warned else failure
+        self._write_errors += total - whole
+        return failure
 
-    def _took(self, data: bytes, written: int) -> int:
+    def _take(self, data: bytes, written: int) -> int:
         """Note how the file ends now; return how many records are whole in what was written."""
         if written:
             self._torn = not data.endswith(b"\n", 0, written)
@@ -161,26 +138,66 @@ class TraceWriter:
         """Return what is left to write.
 
         In a regular file a line that was cut begins anew, on a line of its own: another
-        thread or process may have appended to the part.
+        process may have appended to the part.
         """
         cut = written > 0 and data[written - 1] != _NEWLINE and data[written] != _NEWLINE
         if not (cut and self._regular):
             return data[written:]
         return b"\n" + data[data.rfind(b"\n", 0, written) + 1 :]
 
-    def _warn(self, failure: OSError | None) -> None:
-        if failure is not None:
-            # where warnings are errors it is still only counted: a lookup never fails for its trace
-            with contextlib.suppress(RuntimeWarning):
-                warnings.warn(
-                    f"trace record not written to {self.path}: {failure}; the run goes on",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
+    def _warn(self, failure: OSError) -> None:
+        # where warnings are errors it is still only counted: a lookup never fails for its trace
+        with contextlib.suppress(RuntimeWarning):
+            warnings.warn(
+                f"trace record not written to {self.path}: {failure}; the run goes on",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+
+def line_of(event: TraceEvent) -> bytes:
+    """Return a record as one line of ASCII JSON, as `json.dumps` would write it.
+
+    The eight fixed keys come first, in order; of the optional ones those that
+    apply. The parts that many records share are kept, which makes the line of a
+    hit four times as fast.
+    """
+    values = astuple(event)
+    key, tail = _key_part(*values[1:6]), _tail_part(*values[7:])
+    return f'{{"ts": {_json(event.ts)}{key}, "wall_ms": {_json(event.wall_ms)}{tail}}}\n'.encode()
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _key_part(*values: Any) -> str:
+    names = ("probe", "view_id", "prompt_hash", "top_k", "op")
+    return "".join(map(_member, names, values))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _tail_part(hit: Any, *values: Any) -> str:
+    applying = [_member(*one) for one in zip(OPTIONAL, values, strict=True) if one[1] is not None]
+    return "".join([_member("hit", hit), *applying])
+
+
+def _member(name: str, value: Any) -> str:
+    return f', "{name}": {_json(value)}'
+
+
+def _json(value: Any) -> str:
+    return repr(value) if type(value) is float and isfinite(value) else _ENCODER.encode(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's: no record may fail the lookup that it is about."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+#: As `json.dumps` would, but for values of other types than a record's.
+_ENCODER = json.JSONEncoder(default=_plain)
 
 
 class _OpenFile:
-    """A descriptor that is closed when the last thread that uses it lets go of it."""
+    """A descriptor that is closed when the last thread that uses it has returned."""
 
     __slots__ = ("descriptor",)
 
@@ -191,10 +208,18 @@ class _OpenFile:
         os.close(self.descriptor)
 
 
+def _write(file: _OpenFile, data: bytes) -> tuple[int, OSError | None]:
+    """Write once; return how many bytes were taken, and what stopped it."""
+    try:
+        return os.write(file.descriptor, data), None
+    except OSError as error:
+        return 0, error
+
+
 def _whole(data: bytes, written: int) -> int:
     """Count the records in the part that was written; one that lacks its newline alone is whole.
 
-    The reader takes it. A newline at the very begin ends what was there before.
+    The reader takes it. A newline at the very start ends what was there before.
     """
     return data.count(b"\n", data[:1] == b"\n", written + 1)
 
@@ -207,5 +232,5 @@ def _ends_torn(path: Path) -> bool:
                 return False
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
-    except OSError:  # append-only permission: nothing to be learnt, the reader copes
+    except OSError:  # append-only permission: nothing is known, and the reader copes
         return False

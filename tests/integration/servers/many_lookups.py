@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from forwardscope import BackendInstrumentation
-from forwardscope.cli.otlp import SpanPipeline, make_exporter, make_provider
+from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.cli.targets import OtlpTarget
 
 LOOKUPS = 100_000
@@ -21,21 +22,21 @@ DIFFERENT = 1_000  # questions; each is a miss once
 
 def main(url: str, threads: int, close_s: float) -> None:
     """Ask from some threads, close, and print counts as JSON."""
-    pipeline = SpanPipeline(make_exporter(OtlpTarget(url, "http/protobuf", asked=True)))
-    provider = make_provider(pipeline)
+    delivery = SpanDelivery(make_exporter(OtlpTarget(url, "http/protobuf", asked=True)))
+    provider = make_provider(delivery)
     inst = BackendInstrumentation(
         tracer_provider=provider, span_budget=None, cache_maxsize=DIFFERENT
     )
-    inst.spans.delivery = pipeline
+    inst.spans.delivery = delivery
     inst.cached("op", "base", "first", 0, int)
     before_kb = _resident_kb()
-    peaks: list[tuple[int, int, int]] = []
+    peaks: list[tuple[int, int]] = []
 
     def ask(first: int) -> None:
         for number in range(first, LOOKUPS - 1, threads):
             inst.cached("op", "base", str(number % DIFFERENT), 0, int)
             if number % LOOK_EVERY == 0:
-                peaks.append(_waiting(inst, pipeline))
+                peaks.append((len(inst.spans.hits), _resident_kb()))
 
     asking = [threading.Thread(target=ask, args=(first,)) for first in range(threads)]
     for one in asking:
@@ -44,26 +45,19 @@ def main(url: str, threads: int, close_s: float) -> None:
         one.join()
     inst.spans.close(close_s)
     inst.close()
-    pipeline.close(close_s)
-    deferred, queued, resident_kb = (max(column) for column in zip(*peaks, strict=True))
+    delivery.close(close_s)
+    queued, resident_kb = (max(column) for column in zip(*peaks, strict=True))
     spans = {"/".join(key): n for key, n in inst.spans.outcomes().items()}
     print(  # noqa: T201 - for the test that started it
         json.dumps(
             {
                 "lookups": inst.stats.total_lookups,
                 "spans": spans,
-                "deferred": deferred,
                 "queued": queued,
                 "grown_mb": (max(resident_kb, _resident_kb()) - before_kb) / 1024,
             }
         )
     )
-
-
-def _waiting(inst: BackendInstrumentation, pipeline: SpanPipeline) -> tuple[int, int, int]:
-    """Hits whose spans are still to be made, spans that wait for their export, memory in kB."""
-    queued = sum(n for (_, outcome), n in pipeline.outcomes().items() if outcome == "pending")
-    return len(inst.spans._deferred._queue), queued, _resident_kb()
 
 
 def _resident_kb() -> int:

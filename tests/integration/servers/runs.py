@@ -152,6 +152,12 @@ class LiveRun:
         self._reached = time.monotonic()
         return self
 
+    def signal_until_noticed(self, number: int) -> None:
+        """Send a signal, and return when the run says on stderr that a second one ends it."""
+        self.process.send_signal(number)
+        said = self.folder / "stderr"
+        until(lambda: "a second signal ends the run" in said.read_text(), "the signal is noticed")
+
     def release(self) -> None:
         """Let the model go on."""
         self._held_s = time.monotonic() - self._reached
@@ -197,7 +203,12 @@ class Cli:
         self._runs: list[LiveRun] = []
 
     def start(
-        self, spec: dict[str, Any], *options: object, hold: bool = False, **environment: str
+        self,
+        spec: dict[str, Any],
+        *options: object,
+        hold: bool = False,
+        stdout: int | None = None,
+        **environment: str,
     ) -> LiveRun:
         """Start a run of a suite, with a trace and a result.
 
@@ -205,6 +216,7 @@ class Cli:
             spec: The suite.
             *options: More of them.
             hold: Hold it at the prompt `hold`.
+            stdout: A file descriptor for its stdout; by default it goes to a file.
             **environment: Variables that it runs under.
         """
         folder = self._folder / f"run-{len(self._runs)}"
@@ -214,7 +226,8 @@ class Cli:
         command += ["--trace", "trace.jsonl", "--json", "result.json"]
         env = _clean() | environment | ({"SCRIPT_HOLD": str(folder)} if hold else {})
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-            process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=err)
+            pipe = out if stdout is None else stdout
+            process = subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=err)
         self._runs.append(LiveRun(folder, process))
         return self._runs[-1]
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope.cli.otlp import _CAPACITY as QUEUED
-from forwardscope.cli.otlp import _CHUNK as CHUNK
-from forwardscope.telemetry.deferred import CAPACITY as DEFERRED
+from forwardscope.telemetry.hit_span_queue import CAPACITY as HIT_SPANS
 
 from .processes import until
 from .receivers import Receiver, receive_http
@@ -39,8 +37,7 @@ def ask(url: str, threads: int, close_s: float) -> dict[str, Any]:
 def assert_bounded(told: dict[str, Any]) -> None:
     """No queue was ever fuller than it may be, and the process did not grow with the lookups."""
     assert told["lookups"] == LOOKUPS
-    assert 0 < told["deferred"] <= DEFERRED
-    assert 0 < told["queued"] <= QUEUED + CHUNK
+    assert 0 < told["queued"] <= HIT_SPANS
     assert told["grown_mb"] < GROWN_MB
 
 

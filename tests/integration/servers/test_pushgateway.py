@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,8 @@ def test_a_run_is_pushed_as_it_goes(cli: Cli, pushgateway: Pushgateway) -> None:
 def test_a_run_that_is_told_to_end_says_so(cli: Cli, pushgateway: Pushgateway) -> None:
     """A scheduler's SIGTERM leaves no run that seems to go on for ever."""
     live = cli.start(suite(), "--pushgateway", pushgateway.url, hold=True).until_held()
-    live.process.terminate()
+    live.signal_until_noticed(signal.SIGTERM)
+    live.release()
     assert live.process.wait(30) == 143
     samples = pushgateway.samples()
     assert of_run(samples, "active") == 0

@@ -1,6 +1,6 @@
-"""The backend for transformers models with a PEFT LoRA adapter; the only one to import torch.
+"""Backend for transformers models with a PEFT LoRA adapter; the only backend that imports torch.
 
-Needs the extra `hf`: pip install 'forwardscope[hf]'.
+Requires the extra `hf`: pip install 'forwardscope[hf]'.
 """
 
 import importlib.util

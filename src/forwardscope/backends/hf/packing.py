@@ -1,4 +1,4 @@
-"""Which prompts share a padded batch."""
+"""Group prompts into padded batches."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Final
 
 __all__ = ["ACCELERATOR_TOKENS", "CPU_TOKENS", "pack"]
 
-#: Positions of one batch, padding included. A CPU computes long prompts no faster together.
+#: Maximum positions of a batch, padding included. A larger batch is no faster on a CPU.
 CPU_TOKENS: Final = 1024
 ACCELERATOR_TOKENS: Final = 16384
-#: A batch this small is bound by overhead, not by its tokens: padding is free.
+#: Up to this many positions, overhead dominates the time of a batch and padding costs nothing.
 FREE_TOKENS: Final = 256
-#: Beyond that, positions a real token.
+#: Maximum positions per real token in a larger batch.
 MAX_PADDING: Final = 1.25
-#: Logits of one batch: 2**26 float32 are 256 MiB.
+#: Maximum logits of a batch: 2**26 float32 values are 256 MiB.
 MAX_LOGITS: Final = 1 << 26
 
 
 def pack(
     lengths: Sequence[int], kept: Sequence[int], vocab_size: int, max_tokens: int = CPU_TOKENS
 ) -> list[list[int]]:
-    """Group prompts of like length, so that little is padded and memory stays bounded.
+    """Group prompts of similar length, to limit padding and memory.
 
     Args:
-        lengths: Tokens of each prompt.
-        kept: Positions of each prompt whose logits are needed.
-        vocab_size: Logits a position.
-        max_tokens: Positions of one batch, padding included.
+        lengths: Number of tokens of each prompt.
+        kept: Number of positions of each prompt whose logits are needed.
+        vocab_size: Logits per position.
+        max_tokens: Maximum positions of a batch, padding included.
 
     Returns:
-        Batches of indices, the shortest prompts first. Each index is in
-        exactly one batch; a prompt beyond every bound is alone in its batch.
+        Batches of indices, shortest prompts first. Each index is in exactly
+        one batch; a prompt that exceeds a bound is alone in its batch.
     """
     batches: list[list[int]] = []
     batch: list[int] = []

@@ -1,7 +1,8 @@
-"""Which prompts of a call take over the keys and values of a token prefix that another computed.
+"""Plan which prompts of a call reuse the keys and values of a shared token prefix.
 
-Filler, few-shot examples and system prompts come back word for word. Their keys
-and values depend on nothing that follows, so one prompt can compute them for all.
+Filler, few-shot examples and system prompts are repeated word for word. The keys
+and values of a prefix do not depend on later tokens, so one prompt can compute
+them for all others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 __all__ = ["ACCELERATOR_STEP", "CPU_STEP", "Ids", "Part", "plan", "shared"]
 
-#: What one more forward batch costs, in tokens: less than this is not worth it.
+#: Cost of one more forward batch, in tokens. Reusing fewer tokens than this saves no time.
 CPU_STEP: Final = 64
 ACCELERATOR_STEP: Final = 1024
 
@@ -29,9 +30,9 @@ class Part:
     """Prompts that can be computed together.
 
     Attributes:
-        places: Which prompts.
-        prefix: How many tokens all of them take over from one that was computed before.
-        leads: Whether it is a single prompt whose keys and values are kept for later parts.
+        places: Indices of the prompts.
+        prefix: Number of tokens that each of them reuses from an earlier prompt.
+        leads: Whether this is a single prompt whose keys and values are kept for later parts.
     """
 
     places: tuple[int, ...]
@@ -40,24 +41,24 @@ class Part:
 
 
 def shared(one: Ids, other: Ids) -> int:
-    """Return how many tokens two sequences begin with alike."""
+    """Return the length of the longest common prefix of two sequences, in tokens."""
     n = min(len(one), len(other))
     differ = one[:n] != other[:n]
     return int(differ.argmax()) if differ.any() else n
 
 
 def plan(prompts: Sequence[Ids], known: Sequence[Ids], step: int) -> list[Part]:
-    """Decide who computes which prefix, and who takes it over.
+    """Decide which prompts compute a prefix and which prompts reuse it.
 
-    A prompt leads where what the others can take over from it, beyond what
-    they could have had, is worth two more batches. Leads are chosen the
-    longest first, and may themselves take over from earlier ones.
+    A prompt leads if the other prompts can reuse at least two batches' worth of
+    tokens from it, beyond what they can already reuse. Leads are chosen longest
+    first. A lead can itself reuse a prefix of an earlier lead.
 
     Args:
-        prompts: Of each prompt, the token ids that it could take over: all but
+        prompts: For each prompt, the token ids that it could reuse: all except
             those whose logits are needed.
-        known: Token ids of sequences that are kept already.
-        step: What one more batch costs, in tokens.
+        known: Token ids of the sequences that are already kept.
+        step: Cost of one more batch, in tokens.
 
     Returns:
         Parts in the order in which they must be computed. Each prompt is in exactly one.
@@ -83,7 +84,10 @@ def plan(prompts: Sequence[Ids], known: Sequence[Ids], step: int) -> list[Part]:
 
 
 def _common(alike: Sequence[int], rank: int) -> Ids:
-    """Return what each sorted prompt shares with the one at `rank`, given what neighbours share."""
+    """Return how many tokens each sorted prompt shares with the one at `rank`; 0 for itself.
+
+    `alike` has the number of tokens that neighbours share.
+    """
     before = np.minimum.accumulate(np.array(alike[:rank][::-1], dtype=np.int64))[::-1]
     after = np.minimum.accumulate(np.array(alike[rank:], dtype=np.int64))
     return np.concatenate([before, [0], after]).astype(np.int64)
@@ -92,9 +96,9 @@ def _common(alike: Sequence[int], rank: int) -> Ids:
 def _groups(
     ranks: Sequence[int], alike: Sequence[int], reused: Ids, step: int
 ) -> list[tuple[list[int], int]]:
-    """Put neighbours together while that costs less than a batch of their own.
+    """Group neighbours while the reuse that is lost costs less than one more batch.
 
-    What takes over too little to be worth a batch takes over nothing, with the others of its kind.
+    Groups that reuse fewer tokens than one batch costs are merged into one that reuses none.
     """
     groups: list[tuple[list[int], int]] = []
     for rank in ranks:

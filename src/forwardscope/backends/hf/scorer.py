@@ -1,4 +1,4 @@
-"""The three ops, computed for one view."""
+"""Compute the three ops for one view."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ T = TypeVar("T")
 class HFScorer:
     """Computes the ops for one view; implements `forwardscope.backends.views.Scorer`.
 
-    The weights are changed at the first forward pass, not before: a view whose
-    questions are all in the cache costs nothing. Safe under threads; passes
-    run one after the other.
+    The weights are changed at the first forward pass, so a view whose lookups
+    are all hits does not change them. Thread-safe; forward calls run one at a
+    time.
 
     Args:
-        view_id: The view that is computed.
-        forward: Model and tokenizer.
-        toggle: Opens what the view changes on the weights.
-        instrumentation: Told the tokens of each pass.
+        view_id: Id of the view.
+        forward: The model and its tokenizer.
+        toggle: Returns a context manager that changes the weights for the view.
+        instrumentation: Receives the token counts of each forward call.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class HFScorer:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in a whole distribution."""
+        """Number of tokens in a whole distribution."""
         return self._forward.vocab_size
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
@@ -84,7 +84,7 @@ class HFScorer:
         )
 
     def close(self) -> None:
-        """Undo what the view changed; later passes are refused. Waits for one under way."""
+        """Undo the view's changes and refuse later passes; wait for one in flight."""
         with self._forward.lock:
             self._closed = True
             self._kept.clear()
@@ -93,7 +93,7 @@ class HFScorer:
     def _score(
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
     ) -> list[T]:
-        """Run rows and reduce the logits of each, shape (kept, vocabulary), batch by batch."""
+        """Run rows and reduce each row's logits, shape (kept, vocabulary), batch by batch."""
         reused = [0] * len(rows)
         self._inst.report_tokens([len(row.ids) for row in rows], reused)
         found: dict[int, T] = {}
@@ -145,14 +145,14 @@ def _rolling_logprob(logits: torch.Tensor, ids: list[int]) -> RollingLogprob:
 
 
 def _logprobs_of_next(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
-    """Return the log-probability of the token after each position but the last.
+    """Return the log-probability of the token after each position except the last.
 
     Args:
-        logits: Of the last n positions, shape (n, vocabulary).
+        logits: Logits of the last n positions, shape (n, vocabulary).
         ids: All token ids of the prompt.
 
     Returns:
-        Shape (n-1,).
+        Log-probabilities in nats, shape (n-1,).
     """
     known = logits[:-1]
     targets = torch.tensor(ids[len(ids) - known.shape[0] :], device=known.device)

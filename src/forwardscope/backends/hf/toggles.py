@@ -1,7 +1,7 @@
-"""What a view changes on the weights, each as a context manager that undoes it.
+"""Context managers that change the weights for a view and undo the change.
 
-Nothing is computed to undo a change: what was there before is put back, so
-the weights are the same bit for bit, also after an exception.
+To undo a change, the saved values are restored and nothing is computed, so the
+weights are the same bit for bit, also after an exception.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Noise", "can_alias", "disabled", "is_finite", "randomized", "scaled"
 
 
 def can_alias(model: PeftModel) -> bool:
-    """Whether the adapter is plain LoRA, so that scale 0 is the base and scale 1 the tuned model.
+    """Whether the adapter is plain LoRA: scale 0 is the base, scale 1 the fine-tuned model.
 
-    DoRA and other variants renormalise what they are added to, and saved
-    modules are swapped whole whatever the scale.
+    DoRA and other variants renormalise the weights that they are added to.
+    Saved modules replace the base's modules at every scale.
     """
     config = model.peft_config[model.active_adapter]
     swaps = config.modules_to_save or getattr(config, "trainable_token_indices", None)
@@ -32,10 +32,10 @@ def can_alias(model: PeftModel) -> bool:
 
 
 def is_finite(model: PeftModel) -> bool:
-    """Whether the LoRA weights that are on now hold finite numbers alone.
+    """Whether all enabled LoRA weights are finite.
 
-    The logits do not always tell: torch's fused attention on the CPU takes a
-    query of NaN for a masked one and goes on with zeros.
+    The logits do not always show this: torch's fused attention on the CPU
+    treats a query of NaN as a masked one and continues with zeros.
     """
     return all(
         bool(parameter.isfinite().all())
@@ -48,13 +48,13 @@ def is_finite(model: PeftModel) -> bool:
 
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[None]:
-    """Take the adapter off."""
+    """Disable the adapter."""
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         with model.disable_adapter():
             yield
     finally:
-        for parameter, flag in trained:  # PEFT sets it where it puts an adapter on again
+        for parameter, flag in trained:  # PEFT sets it when it re-enables an adapter
             parameter.requires_grad_(flag)
 
 
@@ -72,14 +72,14 @@ def scaled(model: PeftModel, lam: float) -> Iterator[None]:
 
 
 class Noise:
-    """Standard Gaussian noise of the shape of a model's LoRA factors, drawn once a seed.
+    """Standard Gaussian noise in the shapes of a model's LoRA factors, drawn once per seed.
 
-    A calibration matrix opens each null view once a probe. What was drawn last
-    stays in memory on the CPU, bounded in bytes: the same numbers, whether
-    drawn or remembered. Not safe under threads.
+    `null_adapter` opens each null view once per calibration, so the most recent
+    draws stay in CPU memory, bounded in bytes. A seed always gives the same
+    numbers. Not thread-safe.
 
     Args:
-        max_bytes: The most that is remembered.
+        max_bytes: Maximum bytes of stored noise.
     """
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
@@ -88,7 +88,7 @@ class Noise:
         self._nbytes = 0
 
     def of(self, seed: int, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
-        """Return one float32 tensor a shape, drawn in their order; not to be changed."""
+        """Return one float32 tensor per shape, drawn in order. Callers must not change them."""
         drawn = self._drawn.get(seed)
         if drawn is None:
             generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -109,13 +109,14 @@ def _bytes_of(tensors: Sequence[torch.Tensor]) -> int:
 def randomized(
     model: PeftModel, seed: int, init_scale: float, rank_scale: float, noise: Noise
 ) -> Iterator[None]:
-    """Put Gaussian noise in place of both LoRA factors.
+    """Replace both LoRA factors with Gaussian noise.
 
-    The standard deviation is init_scale * sqrt(rank_scale): the variance of
-    the factors' product grows linearly with the rank, so this stands for an
-    adapter of `rank_scale` times the rank. Draws are made on the CPU in the
-    order of the model's parameters, so a seed means the same on every device.
-    Modules and tokens that the adapter saved whole are the base's own meanwhile.
+    The standard deviation is init_scale * sqrt(rank_scale). The variance of the
+    factors' product grows linearly with the rank, so this corresponds to an
+    adapter of `rank_scale` times the rank. Noise is drawn on the CPU in the
+    order of the model's parameters, so a seed gives the same noise on every
+    device. Modules and tokens that the adapter saved whole are replaced with
+    the base's own.
     """
     std = init_scale * math.sqrt(rank_scale)
     factors = [
@@ -134,7 +135,7 @@ def randomized(
             own.data = original.data
         yield
     finally:
-        for parameter, data in reversed(saved):  # tied modules share a parameter, saved twice
+        for parameter, data in reversed(saved):  # tied modules save a shared parameter twice
             parameter.data = data
 
 

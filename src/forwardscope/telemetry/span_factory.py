@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -17,11 +17,10 @@ from opentelemetry.trace import Status, StatusCode
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.keys import printable
+from forwardscope.core.keys import Question, printable
 from forwardscope.telemetry import names
-from forwardscope.telemetry.deferred import AnsweredLookup
 
-__all__ = ["LOOKUP", "Outcome", "Question", "SpanMaker", "mark_failed"]
+__all__ = ["LOOKUP", "NO_PARENT", "ParentContext", "SpanFactory", "SpanOutcome", "mark_failed"]
 
 LOOKUP: Final = names.LOOKUP.name
 _OP: Final = names.OP.name
@@ -30,16 +29,48 @@ _PROMPT_HASH: Final = names.PROMPT_HASH.name
 _TOP_K: Final = names.TOP_K.name
 _RESULT: Final = names.CACHE_RESULT.name
 
-#: (op, view id, prompt hash, top_k): what a span says of a question.
-Question = tuple[str, str, str, int]
-#: What became of a span; `pending` is one still to be made or to be delivered.
-Outcome = Literal["pending", "ended", "exported", "dropped", "elided"]
+#: What became of a span; `pending` is one that is still to be made or delivered.
+SpanOutcome = Literal["pending", "ended", "exported", "dropped", "elided"]
 
 
-class SpanMaker:
+class ParentContext(NamedTuple):
+    """The context whose span is the parent of a lookup's.
+
+    Attributes:
+        context: The OpenTelemetry context.
+        trace_id: Its trace, 32 hex digits; None without a sampled span.
+        parent_id: Its span, 16 hex digits; None likewise.
+    """
+
+    context: Context
+    trace_id: str | None
+    parent_id: str | None
+
+    @classmethod
+    def of(cls, context: Context) -> ParentContext:
+        """Return a context with its ids."""
+        found = trace.get_current_span(context).get_span_context()
+        trace_id = parent_id = None
+        if found.is_valid and found.trace_flags.sampled:
+            trace_id = trace.format_trace_id(found.trace_id)
+            parent_id = trace.format_span_id(found.span_id)
+        return cls(context, trace_id, parent_id)
+
+    @property
+    def has_span(self) -> bool:
+        """Whether there is a span, sampled or not."""
+        return trace.get_current_span(self.context).get_span_context().is_valid
+
+
+#: The parent of lookups that have none.
+NO_PARENT: Final = ParentContext(Context(), None, None)
+
+
+class SpanFactory:
     """A tracer, the clock that times its spans, and the count of what became of them.
 
-    Safe under threads.
+    Safe under threads. Counts are kept under one reentrant lock, so a signal
+    handler may read them.
 
     Args:
         provider: Whose tracer to use; None means the global one, as soon as
@@ -59,28 +90,22 @@ class SpanMaker:
         self._provider = provider
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
-        self._counts: Counter[tuple[str, Outcome]] = Counter()
-        self._ended_later = 0  # by the thread that makes spans later, so without the lock
+        self._counts: Counter[tuple[str, SpanOutcome]] = Counter()
         self._warned = False
         self.after_fork()
         reset_in_children(self)
 
     def after_fork(self) -> None:
-        """Take a lock that nobody holds."""
-        self._lock = threading.Lock()
-
-    @property
-    def used(self) -> bool:
-        """Whether a recording tracer was ever found."""
-        return not isinstance(self._tracer, trace.NoOpTracer)
+        """Make a lock that no thread holds."""
+        self._lock = threading.RLock()
 
     def find_tracer(self) -> None:
-        """Look whether there is a recording tracer by now."""
+        """Set `active` where there is a recording tracer by now."""
         provider = self._provider or trace.get_tracer_provider()
-        if isinstance(provider, trace.ProxyTracerProvider):  # none was set so far
-            return
+        if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            return  # a global provider may still be set
         self._tracer = provider.get_tracer(names.TRACER, _version())
-        self.active = self.used
+        self.active = not isinstance(self._tracer, trace.NoOpTracer)
 
     def start(
         self,
@@ -97,7 +122,7 @@ class SpanMaker:
 
         Args:
             name: One of names.py.
-            parent: The context that it hangs under.
+            parent: The context whose span is its parent.
             start_ns: The clock when it began.
             attributes: What it carries from the start.
             links: What it links to.
@@ -119,52 +144,41 @@ class SpanMaker:
     def start_lookup(
         self, question: Question, result: str, start_ns: int, parent: Context
     ) -> trace.Span:
-        """Start the span of one question."""
-        op, view_id, digest, top_k = question
+        """Start the span of one lookup."""
         attributes = {
-            _OP: printable(op),
-            _VIEW: printable(view_id),
-            _PROMPT_HASH: digest,
-            _TOP_K: top_k,
+            _OP: printable(question.op),
+            _VIEW: printable(question.view_id),
+            _PROMPT_HASH: question.prompt_hash,
+            _TOP_K: question.top_k,
             _RESULT: result,
         }
         return self.start(LOOKUP, parent, start_ns, attributes)
 
-    def make_lookup(self, lookup: AnsweredLookup) -> None:
-        """Make the span of one that is over; for one thread at a time."""
-        question, result, start_ns, end_ns, parent = lookup
-        span = self.start_lookup(question, result, start_ns, parent)
-        if span is not trace.INVALID_SPAN and span.is_recording():
-            try:
-                span.end(end_ns + self._epoch_ns)
-            except Exception as error:  # noqa: BLE001 - it may be anybody's code
-                self.settle(LOOKUP, "dropped")
-                self._warn(error)
-            else:
-                self._ended_later += 1
-        else:
-            self.end(span, LOOKUP, end_ns)
-
-    def end(self, span: trace.Span, name: str, end_ns: int) -> None:
-        """End a span and count it."""
-        outcome: Outcome = "ended"
+    def end(self, span: trace.Span, name: str, end_ns: int, error: str | None = None) -> None:
+        """End a span, as failed where there is an error, and count it."""
+        outcome: SpanOutcome = "ended"
         if span is trace.INVALID_SPAN:
             outcome = "dropped"
         elif not span.is_recording():  # the sampler declined it: on purpose, like one over budget
             outcome = "elided"
-        self.settle(name, outcome)
         try:
+            if error is not None:
+                mark_failed(span, error)
             span.end(end_ns + self._epoch_ns)
-        except Exception as error:  # noqa: BLE001 - it may be anybody's code
-            with self._lock:
-                self._counts[name, "dropped"] += 1
-                self._counts[name, outcome] -= 1
-            self._warn(error)
+        except Exception as raised:  # noqa: BLE001 - it may be anybody's code
+            outcome = "dropped"
+            self._warn(raised)
+        self.count(name, outcome)
 
-    def settle(self, name: str, outcome: Outcome, n: int = 1) -> None:
-        """Count what became of spans."""
+    def count(self, name: str, outcome: SpanOutcome) -> None:
+        """Count what became of a span."""
         with self._lock:
-            self._counts[name, outcome] += n
+            self._counts[name, outcome] += 1
+
+    def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
+        """Return the number of spans by name and outcome, as of one moment."""
+        with self._lock:
+            return +self._counts
 
     def _warn(self, error: Exception) -> None:
         warn, self._warned = not self._warned, True
@@ -178,14 +192,6 @@ class SpanMaker:
                     stacklevel=2,
                 )
 
-    def outcomes(self) -> Counter[tuple[str, Outcome]]:
-        """Return how many spans, by name and outcome, as of one moment."""
-        with self._lock:
-            counts = +self._counts
-        if later := self._ended_later:
-            counts[LOOKUP, "ended"] += later
-        return counts
-
 
 def mark_failed(span: trace.Span, error: str) -> None:
     """Set status and `error.type`, without the message, which may quote a prompt."""
@@ -195,4 +201,4 @@ def mark_failed(span: trace.Span, error: str) -> None:
 
 @cache
 def _version() -> str:
-    return version("forwardscope")  # reads a file; asked again at each miss without a tracer
+    return version("forwardscope")  # reads a file

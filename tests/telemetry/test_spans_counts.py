@@ -1,4 +1,4 @@
-"""Whatever is asked: lookups, records and spans agree, and the values are the same without them."""
+"""Lookups, records and spans agree in any program, and values are the same without them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
-from forwardscope.telemetry import deferred, names
+from forwardscope.telemetry import names
 from forwardscope.testing import InMemoryTelemetry, ScriptedBackend
 
 pytestmark = pytest.mark.timeout(300)
@@ -80,7 +80,7 @@ def _fail(*_: object) -> Any:
     budget=st.none() | st.integers(0, 6),
     cache_enabled=st.booleans(),
 )
-def test_the_books_agree(program: list[Step], budget: int | None, cache_enabled: bool) -> None:
+def test_counts_agree(program: list[Step], budget: int | None, cache_enabled: bool) -> None:
     """After any program each lookup is a record, and a span that ended or was elided."""
     telemetry = InMemoryTelemetry()
     with tempfile.TemporaryDirectory() as folder:
@@ -193,11 +193,8 @@ def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
         assert not any("parent_id" in record for record in records)
 
 
-def test_a_run_is_not_charged_with_spans_from_before(
-    monkeypatch: pytest.MonkeyPatch, telemetry: InMemoryTelemetry
-) -> None:
-    """Hits of a used backend whose spans are still to be made do not upset the run's books."""
-    monkeypatch.setattr(deferred, "_LINGER_S", 3600.0)
+def test_a_run_does_not_count_spans_from_before(telemetry: InMemoryTelemetry) -> None:
+    """Hits of a used backend whose spans are pending when a run begins are not the run's."""
     instrumentation = telemetry.instrumentation()
     for _ in range(6):
         instrumentation.cached("op", "base", "before", 0, lambda: None)

@@ -1,16 +1,13 @@
-"""The books balance: cache, stats and trace tell one story, whatever was asked."""
+"""Cache, stats, ledger and trace agree, whatever is looked up."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import random
-import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,20 +16,20 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from forwardscope import BackendInstrumentation
-from forwardscope.core.keys import prompt_hash
+from forwardscope import MISS, BackendInstrumentation
+from forwardscope.core.cache import size_of, size_of_strings
+from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.series import Counts
 
 pytestmark = pytest.mark.timeout(300)
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 _OP, _TOP_K = "logprob_of", 0
-_PATIENCE_S = 60
 
 
 class _Call(NamedTuple):
-    """What is asked, and how the forward pass ends where one is needed."""
+    """What is looked up, and how the forward call ends where one is needed."""
 
     view_id: str
     prompts: Sequence[str]
@@ -41,7 +38,7 @@ class _Call(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """What the trace is to say of one lookup."""
+    """The expected record of one lookup."""
 
     view_id: str
     prompt_hash: str
@@ -52,7 +49,7 @@ class _Line(NamedTuple):
 
 
 def _total(backend: BackendInstrumentation) -> Counts:
-    return sum(backend.ledger.snapshot().values(), Counts())
+    return sum(backend.ledger.snapshot().series.values(), Counts())
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -60,7 +57,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 class _Model:
-    """A least-recently-used dict with a few counters: what the backend must agree with."""
+    """A least-recently-used dict with a few counters, which the backend must agree with."""
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
@@ -70,8 +67,8 @@ class _Model:
         self.batches: list[int] = []
         self.evictions = 0
 
-    def ask(self, call: _Call, new_values: Sequence[int]) -> list[int] | None:
-        """Return the values that the call must give, or None where it must raise."""
+    def look_up(self, call: _Call, new_values: Sequence[int]) -> list[int] | None:
+        """Return the values that the call must return, or None where it must raise."""
         values: dict[str, int] = {}
         for prompt in call.prompts:
             if (call.view_id, prompt) in self.entries:
@@ -108,10 +105,10 @@ class _Model:
                 self.lines.append(_Line(*key, hit=True, result="coalesced"))
 
 
-def _answer(
+def _call(
     backend: BackendInstrumentation, call: _Call, fresh: Iterator[int]
 ) -> tuple[list[int] | None, list[int]]:
-    """Ask the backend; return its values, or None where it raised, and what was computed."""
+    """Make a call; return its values, or None where it raised, and what was computed."""
     made: list[int] = []
 
     def compute(indices: list[int]) -> list[int]:
@@ -152,14 +149,14 @@ batches = st.builds(
 def test_backend_agrees_with_a_plain_model(
     tmp_path_factory: pytest.TempPathFactory, calls: list[_Call], maxsize: int
 ) -> None:
-    """Values, hits, misses, passes, evictions and each line are those of a plain dict's books."""
+    """Values, hits, misses, passes, evictions and each record are those of a plain dict."""
     path = tmp_path_factory.getbasetemp() / "model.jsonl"
     path.unlink(missing_ok=True)
     backend, model = BackendInstrumentation(cache_maxsize=maxsize, trace_path=path), _Model(maxsize)
     fresh = count()
     for call in calls:
-        values, made = _answer(backend, call, fresh)
-        assert values == model.ask(call, made)
+        values, made = _call(backend, call, fresh)
+        assert values == model.look_up(call, made)
     backend.close()
 
     lines = [
@@ -188,66 +185,91 @@ def test_backend_agrees_with_a_plain_model(
     assert (len(backend.cache), backend.cache.evictions) == (len(model.entries), model.evictions)
 
 
-@pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Let Python switch between threads wherever it can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.usefixtures("fast_switching")
 @pytest.mark.parametrize("max_bytes", [None, 1 << 20])
 @pytest.mark.parametrize("maxsize", [1, 4, 100])
-def test_books_balance_under_threads(
-    tmp_path: Path, in_thread: InThread, maxsize: int, max_bytes: int | None
+@pytest.mark.parametrize("threads", [8, 32])
+def test_counts_agree_under_threads(
+    tmp_path: Path, together: Together, threads: int, maxsize: int, max_bytes: int | None
 ) -> None:
-    """Single calls and batches in eight threads, some of them failing: every number adds up."""
+    """Single lookups and batches in many threads, some of them failing: every number adds up."""
     path = tmp_path / "trace.jsonl"
     backend = BackendInstrumentation(
         cache_maxsize=maxsize, cache_max_bytes=max_bytes, trace_path=path
     )
-    start, tally, lock = threading.Barrier(8), Counter[str](), threading.Lock()
+    expected, lock = Counter[str](), threading.Lock()
 
-    def forward(prompts: list[str], fails: bool) -> list[str]:
+    def forward(prompts: list[str], batched: bool, fails: bool) -> list[str]:
         with lock:
-            tally["errors" if fails else "passes"] += len(prompts)
+            expected["errors" if fails else "passes"] += len(prompts)
+            if batched:
+                expected["batches"] += 1
+                expected["batched prompts"] += len(prompts)
         if fails:
             raise ValueError("no")
         return [prompt.upper() for prompt in prompts]
 
-    def ask_once(asked: list[str], batched: bool, fails: bool) -> None:
+    def look_up(prompts: list[str], batched: bool, fails: bool) -> None:
         def compute_misses(indices: list[int]) -> list[str]:
-            return forward([asked[index] for index in indices], fails)
+            return forward([prompts[index] for index in indices], batched, fails)
 
         with contextlib.suppress(ValueError):
             if batched:
-                values = backend.cached_batch(_OP, "base", asked, _TOP_K, compute_misses)
-                assert values == [prompt.upper() for prompt in asked]
+                values = backend.cached_batch(_OP, "base", prompts, _TOP_K, compute_misses)
+                assert values == [prompt.upper() for prompt in prompts]
             else:
                 value = backend.cached(
-                    _OP, "base", asked[0], _TOP_K, lambda: compute_misses([0])[0]
+                    _OP, "base", prompts[0], _TOP_K, lambda: compute_misses([0])[0]
                 )
-                assert value == asked[0].upper()
+                assert value == prompts[0].upper()
 
-    def ask(seed: int) -> None:
+    def work(seed: int) -> None:
         rng = random.Random(seed)  # noqa: S311 - a schedule, no secret
-        start.wait(_PATIENCE_S)
-        for _ in range(150):
-            asked = rng.choices("abcdefgh", k=rng.randint(1, 5))
-            ask_once(asked, batched=rng.random() < 0.5, fails=rng.random() < 0.2)
+        for _ in range(1200 // threads):
+            prompts = rng.choices("abcdefgh", k=rng.randint(1, 5))
+            look_up(prompts, batched=rng.random() < 0.5, fails=rng.random() < 0.2)
 
-    for future in [in_thread(partial(ask, seed)) for seed in range(8)]:
-        future.result(_PATIENCE_S)
+    together(threads, work)
     total, stats, records = _total(backend), backend.stats, _records(path)
-    assert (total.forward_passes, total.forward_errors) == (tally["passes"], tally["errors"])
+    assert (total.forward_passes, total.forward_errors) == (expected["passes"], expected["errors"])
     assert stats.cache_misses == stats.forward_passes + total.forward_errors
+    assert (stats.batches_sent, stats.batched_prompts) == (
+        expected["batches"],
+        expected["batched prompts"],
+    )
     assert len(records) == stats.total_lookups == backend.trace.records
     assert sum(not record["hit"] for record in records) == stats.cache_misses
     assert sum("error" in record for record in records) == total.forward_errors
     assert sum(record.get("result") == "coalesced" for record in records) == total.coalesced
-    assert not backend.cache.shelf.under_way
-    assert len(backend.cache) <= maxsize
     assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
-    assert sum(seen.count for seen in backend.ledger.books().durations.values()) == tally["passes"]
+    durations = backend.ledger.snapshot().durations
+    assert sum(seen.count for seen in durations.values()) == expected["passes"]
+    keys: list[LookupKey] = [(_OP, "base", prompt, _TOP_K) for prompt in "abcdefgh"]
+    kept = [key for key in keys if backend.cache.get(key) is not MISS]
+    assert len(kept) == len(backend.cache) <= maxsize
+    assert backend.cache.nbytes == sum(size_of("A") + size_of_strings(key) for key in kept)
+    assert [backend.flights.waiters(key) for key in keys] == [0] * 8
+
+
+@pytest.mark.usefixtures("fast_switching")
+def test_snapshot_is_of_one_moment(together: Together) -> None:
+    """A snapshot beside running lookups has all counts of a batch or none of them."""
+    backend, ended = BackendInstrumentation(), Counter[str]()
+
+    def look_up(me: int) -> None:
+        for number in range(100):
+            prompts = [f"{me} {number} {part}" for part in range(5)]
+            backend.cached_batch(_OP, f"view {me}", prompts, _TOP_K, list)
+        ended[str(me)] += 1
+
+    def read() -> None:
+        while len(ended) < 8:
+            snapshot = backend.ledger.snapshot()
+            passes = [counts.forward_passes for counts in snapshot.series.values()]
+            assert [number % 5 for number in passes] == [0] * len(passes)
+            assert snapshot.batch_prompts.total == sum(passes)
+            assert snapshot.batch_prompts.count == sum(passes) / 5
+            assert sum(seen.count for seen in snapshot.durations.values()) == sum(passes)
+
+    together(9, lambda me: look_up(me) if me else read())
+    assert backend.stats.forward_passes == 8 * 100 * 5

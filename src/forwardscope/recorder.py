@@ -1,0 +1,187 @@
+"""What an answered lookup leaves behind: its counts, its line in the trace and its span."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from opentelemetry import context as otel_context
+
+from forwardscope.core.clock import Clock
+from forwardscope.core.keys import LookupKey, Question, question_of
+from forwardscope.core.ledger import Ledger
+from forwardscope.core.single_flight import Flight
+from forwardscope.telemetry.hit_span_queue import FinishedLookup
+from forwardscope.telemetry.span_factory import NO_PARENT, ParentContext
+from forwardscope.telemetry.spans import CallSpans, LookupSpans
+from forwardscope.trace.record import TraceEvent
+from forwardscope.trace.writer import TraceWriter
+
+__all__ = ["Outcome", "Recorder", "misses_of"]
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """How one lookup ended. Its counts, its trace line and its span are made from it.
+
+    Attributes:
+        key: What was looked up.
+        question: The same as traces and spans show it; None where it is not known yet.
+        result: `hit`, `miss` or `coalesced`.
+        start_ns: The clock when it began; hits of one batch have even shares of
+            the time in which all were looked up, one after the other.
+        wall_ns: Compute time of a miss, an even share of its batch's; else the
+            time that the lookup took, waiting included.
+        batch: Prompts in the forward batch of a miss; None for a single call.
+        tokens: Tokens of a miss's prompt, where the compute reported them.
+        reused: Of these, how many an earlier prompt's forward pass had computed.
+        error: Class of the exception where the compute failed.
+        trace_id: The trace that has the forward span of a miss, 32 hex digits.
+    """
+
+    key: LookupKey
+    question: Question | None
+    result: Literal["hit", "miss", "coalesced"]
+    start_ns: int
+    wall_ns: int
+    batch: int | None = None
+    tokens: int | None = None
+    reused: int | None = None
+    error: str | None = None
+    trace_id: str | None = None
+
+
+def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
+    """Return the outcomes of a forward call; each prompt has an even share of its time.
+
+    A call that was stopped before it began has none.
+    """
+    if not flight.start_ns:
+        return []
+    start, entries, error, trace_id = flight.start_ns, flight.entries, flight.error, flight.trace_id
+    size = len(flight.keys)
+    share, batch_size = max(0, flight.end_ns - start) // size, size if batch else None
+    outcomes = []
+    for key, origin, counts in zip(flight.keys, flight.origins, flight.token_counts()):  # noqa: B905
+        failed = None if key in entries else error
+        outcomes.append(
+            Outcome(key, origin, "miss", start, share, batch_size, *counts, failed, trace_id)
+        )
+    return outcomes
+
+
+class Recorder:
+    """Takes the outcomes of lookups; counts, trace lines and spans come out.
+
+    Safe under threads: each of the three has its own lock.
+
+    Args:
+        ledger: Counts them.
+        spans: Makes their spans.
+        trace: Takes their lines.
+        clock: What times them.
+
+    Attributes:
+        run_id: The id of the run in trace lines from now on, or None.
+    """
+
+    def __init__(
+        self, ledger: Ledger, spans: LookupSpans, trace: TraceWriter, clock: Clock
+    ) -> None:
+        self.run_id: str | None = None
+        self.trace = trace
+        self._ledger = ledger
+        self._spans = spans
+        self._time_ns = clock.time_ns
+        self._probe: str | None = None
+        self._outside = NO_PARENT
+        self._last_parent = (NO_PARENT.context, NO_PARENT, NO_PARENT)
+
+    @property
+    def trace(self) -> TraceWriter:
+        """The trace writer; another can be assigned."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, writer: TraceWriter) -> None:
+        self._trace = writer
+        self._traced = writer.enabled
+
+    @property
+    def shows(self) -> bool:
+        """Whether lookups have trace lines or spans now."""
+        return self._traced or self._spans.active
+
+    def set_probe(self, name: str | None) -> None:
+        """Label what is recorded from now on; None means outside any probe.
+
+        The span that is current here is the parent of lookups in threads without one.
+        """
+        self._probe = name
+        inside = self._spans.active and name is not None
+        self._outside = ParentContext.of(otel_context.get_current()) if inside else NO_PARENT
+
+    def parent(self) -> ParentContext:
+        """Return the parent of the span of a lookup that is made in this thread now."""
+        context = otel_context.get_current()
+        last, outside, parent = self._last_parent  # one read: the three belong together
+        if last is not context or outside is not self._outside:
+            outside, parent = self._outside, ParentContext.of(context)
+            if not parent.has_span:
+                parent = outside
+            self._last_parent = (context, outside, parent)
+        return parent
+
+    def record(
+        self,
+        outcomes: Sequence[Outcome],
+        scoring_ns: int,
+        batches: Sequence[int] = (),
+        spans: CallSpans | None = None,
+    ) -> None:
+        """Record the lookups of one call of `cached` or `cached_batch`.
+
+        Args:
+            outcomes: At least one; all of one view and op.
+            scoring_ns: Wall time of the call in nanoseconds.
+            batches: Prompts of each call of `compute_misses`.
+            spans: The live spans of the call, where it has any.
+        """
+        op, view_id, _, _ = outcomes[0].key
+        probe, shown = self._probe, self._traced or self._spans.active
+        ts = self._time_ns() / 1e9 if shown else 0.0
+        self._ledger.add((probe, view_id, op), outcomes, scoring_ns, batches, ts)
+        if shown:
+            parent = self._offer_spans(outcomes, spans) if self._spans.active else NO_PARENT
+            if self._traced:
+                self._trace.write_batch([self._event(one, ts, probe, parent) for one in outcomes])
+
+    def _offer_spans(self, outcomes: Sequence[Outcome], spans: CallSpans | None) -> ParentContext:
+        """Queue the spans of all lookups but misses, whose spans are live; return their parent."""
+        queue = self._spans.hits
+        if spans is None:
+            parent = self.parent()
+        else:
+            hits = any(one.result != "miss" for one in outcomes)
+            parent = spans.parent(needed=hits and queue.has_budget)
+        for one in outcomes:
+            if one.result != "miss":
+                question, end_ns = one.question or question_of(one.key), one.start_ns + one.wall_ns
+                queue.offer(
+                    FinishedLookup(question, one.result, one.start_ns, end_ns, parent.context)
+                )
+        return parent
+
+    def _event(
+        self, outcome: Outcome, ts: float, probe: str | None, parent: ParentContext
+    ) -> TraceEvent:
+        op, view_id, digest, top_k = outcome.question or question_of(outcome.key)
+        return TraceEvent(
+            *(ts, probe, view_id, digest, top_k, op),
+            outcome.wall_ns / 1e6,
+            outcome.result != "miss",
+            "coalesced" if outcome.result == "coalesced" else None,
+            *(outcome.batch, outcome.tokens, outcome.reused or None, outcome.error, self.run_id),
+            parent.trace_id or outcome.trace_id,
+            parent.parent_id,
+        )

@@ -1,0 +1,448 @@
+"""Delivery of spans: each one is exported or dropped and counted, and close has a bound."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from forwardscope.cli.otlp import OtlpExporter, make_provider
+from forwardscope.cli.span_delivery import SpanDelivery
+from forwardscope.errors import OutputError
+
+pytestmark = pytest.mark.timeout(120)
+
+InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+Answer = Callable[[], SpanExportResult]
+
+_PATIENCE_S = 60.0
+_SUCCESS, _FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
+
+
+class Receiver(SpanExporter):
+    """Keeps the names of what it is sent.
+
+    Args:
+        answer: Decides the result of each batch.
+    """
+
+    def __init__(self, answer: Answer = lambda: _SUCCESS) -> None:
+        self.names: list[str] = []
+        self.batches: list[int] = []
+        self.shutdowns = 0
+        self._answer = answer
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.batches.append(len(spans))
+        result = self._answer()
+        self.names += [span.name for span in spans]
+        return result
+
+    def shutdown(self) -> None:
+        self.shutdowns += 1
+
+
+class Held:
+    """An answer that waits for `go_on`."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> SpanExportResult:
+        self.reached.set()
+        assert self.go_on.wait(_PATIENCE_S)
+        return _SUCCESS
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    """An answer that waits for the end of the test at the latest."""
+    held = Held()
+    yield held
+    held.go_on.set()
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export at once and read no variable of the machine's."""
+    for name in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT"):
+        monkeypatch.delenv(f"OTEL_BSP_{name}", raising=False)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+
+
+@pytest.fixture
+def delay_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export full batches alone, until the delivery closes."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+
+
+def deliver_to(
+    exporter: SpanExporter, last_error: Callable[[], str | None] = lambda: None
+) -> SpanDelivery:
+    """Return a delivery to an exporter of the SDK's interface."""
+    return SpanDelivery(OtlpExporter(exporter, last_error))
+
+
+def end_spans(delivery: SpanDelivery, *names: str) -> None:
+    """Start and end spans through a provider."""
+    tracer = make_provider(delivery).get_tracer("test")
+    for name in names:
+        tracer.start_span(name).end()
+
+
+def test_all_are_exported_in_order() -> None:
+    """After close the receiver has each span once, and each is counted by its name."""
+    receiver = Receiver()
+    delivery = deliver_to(receiver)
+    names = [f"span {number % 3}" for number in range(1500)]
+    end_spans(delivery, *names)
+    delivery.close(_PATIENCE_S)
+    delivery.close(_PATIENCE_S)
+    assert receiver.names == names
+    assert delivery.outcomes() == Counter({(name, "exported"): 500 for name in set(names)})
+    assert delivery.failure is None
+    assert receiver.shutdowns == 1
+
+
+@pytest.mark.usefixtures("delay_for_ever")
+def test_refused_batches_are_dropped() -> None:
+    """A batch that the receiver refuses is counted with its reason, and the next one is sent."""
+    answers = iter([_FAILURE, _SUCCESS])
+    delivery = deliver_to(Receiver(lambda: next(answers)), lambda: "HTTP 400: Bad Request")
+    end_spans(delivery, *["first"] * 512, *["second"] * 10)
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 10}
+    assert delivery.failure == "HTTP 400: Bad Request"
+
+
+@pytest.mark.usefixtures("delay_for_ever")
+def test_an_exporter_that_raises_loses_its_batch_alone() -> None:
+    """The error is the reason, and the next batch is sent."""
+    errors = iter([RuntimeError("gone")])
+
+    def answer() -> SpanExportResult:
+        for error in errors:
+            raise error
+        return _SUCCESS
+
+    delivery = deliver_to(Receiver(answer))
+    end_spans(delivery, *["first"] * 512, "second")
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 1}
+    assert delivery.failure == "RuntimeError: gone"
+
+
+def test_a_full_queue_drops_and_never_waits(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the queue's size spans are pending until close, and dropped then."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    delivery = deliver_to(Receiver(held))
+    end_spans(delivery, "first")
+    assert held.reached.wait(_PATIENCE_S)
+    end_spans(delivery, *["span"] * 130)
+    assert delivery.outcomes() == {("first", "pending"): 1, ("span", "pending"): 130}
+    held.go_on.set()
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {
+        ("first", "exported"): 1,
+        ("span", "exported"): 100,
+        ("span", "dropped"): 30,
+    }
+    assert delivery.failure == "the queue was full"
+
+
+def test_an_ordinary_run_fits_into_the_queue(held: Held) -> None:
+    """Of four probes with 2,000 hit spans none is dropped where the receiver pauses."""
+    delivery = deliver_to(Receiver(held))
+    end_spans(delivery, *["lookup hit"] * 4 * 2_000, *["forward ft"] * 400)
+    held.go_on.set()
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {
+        ("lookup hit", "exported"): 8_000,
+        ("forward ft", "exported"): 400,
+    }
+
+
+@pytest.mark.usefixtures("delay_for_ever")
+def test_the_variables_of_the_batch_processor_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_BSP_MAX_EXPORT_BATCH_SIZE bounds a batch; a queue smaller than that bounds it too."""
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100")
+    receiver = Receiver()
+    delivery = deliver_to(receiver)
+    end_spans(delivery, *["span"] * 250)
+    delivery.close(_PATIENCE_S)
+    assert receiver.batches == [100, 100, 50]
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    receiver = Receiver()
+    delivery = deliver_to(receiver)
+    end_spans(delivery, *["span"] * 10)
+    delivery.close(_PATIENCE_S)
+    assert receiver.batches == [10]
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
+@pytest.mark.parametrize("name", ["MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "SCHEDULE_DELAY"])
+def test_a_variable_that_is_no_positive_number_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The error names the variable and its value."""
+    monkeypatch.setenv(f"OTEL_BSP_{name}", value)
+    with pytest.raises(OutputError, match=f"OTEL_BSP_{name} is '{value}'; write a whole number"):
+        deliver_to(Receiver())
+
+
+def test_a_receiver_that_hangs_costs_the_time_given(held: Held) -> None:
+    """All is dropped; a later answer changes nothing, and no further batch is sent."""
+    before = set(threading.enumerate())
+    receiver = Receiver(held)
+    delivery = deliver_to(receiver)
+    end_spans(delivery, *["span"] * 600)
+    assert held.reached.wait(_PATIENCE_S)
+    delivery.close(0.0)
+    expected = {("span", "dropped"): 600}
+    assert delivery.outcomes() == expected
+    assert delivery.failure == "not delivered in time"
+    held.go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(_PATIENCE_S)
+        assert not thread.is_alive()
+    assert delivery.outcomes() == expected
+    assert delivery.failure == "not delivered in time"
+    assert len(receiver.batches) == 1
+
+
+def test_a_failure_after_close_changes_nothing(held: Held) -> None:
+    """The reason is final, like the counts."""
+    before = set(threading.enumerate())
+
+    def fail() -> SpanExportResult:
+        held()
+        raise RuntimeError("too late")
+
+    delivery = deliver_to(Receiver(fail))
+    end_spans(delivery, "span")
+    assert held.reached.wait(_PATIENCE_S)
+    delivery.close(0.0)
+    held.go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(_PATIENCE_S)
+    assert delivery.failure == "not delivered in time"
+    assert delivery.outcomes() == {("span", "dropped"): 1}
+
+
+def test_the_reason_of_an_attempt_under_way_is_known(held: Held) -> None:
+    """An exporter that still retries at close has the reason of its last attempt."""
+    delivery = deliver_to(Receiver(held), lambda: "Connection refused")
+    end_spans(delivery, "span")
+    assert held.reached.wait(_PATIENCE_S)
+    delivery.close(0.0)
+    assert delivery.failure == "Connection refused"
+
+
+@pytest.mark.parametrize("place", ["export", "shutdown", "last_error"])
+def test_close_is_bounded_wherever_the_exporter_hangs(
+    held: Held, in_thread: InThread, place: str
+) -> None:
+    """It returns in its time with final counts."""
+    receiver = Receiver(held if place != "shutdown" else lambda: _SUCCESS)
+
+    def hang() -> None:
+        held.go_on.wait(_PATIENCE_S)
+
+    if place == "shutdown":
+        receiver.shutdown = hang  # type: ignore[method-assign]
+    delivery = deliver_to(receiver, hang if place == "last_error" else lambda: None)
+    end_spans(delivery, "span")
+    in_thread(lambda: delivery.close(1.0)).result(_PATIENCE_S / 2)
+    outcome = "exported" if place == "shutdown" else "dropped"
+    assert delivery.outcomes() == {("span", outcome): 1}
+
+
+def test_an_exporter_whose_shutdown_raises_fails_nothing() -> None:
+    """Its error costs no span and does not leave `close`."""
+    receiver = Receiver()
+    receiver.shutdown = lambda: 1 / 0  # type: ignore[method-assign, assignment]
+    delivery = deliver_to(receiver)
+    end_spans(delivery, "span")
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {("span", "exported"): 1}
+
+
+@pytest.mark.usefixtures("delay_for_ever")
+def test_close_without_a_thread_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more threads, nothing is raised and the counts are final."""
+    delivery = deliver_to(Receiver())
+    end_spans(delivery, "span")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {("span", "dropped"): 1}
+
+
+@pytest.mark.usefixtures("delay_for_ever")
+def test_an_interrupted_close_is_final(held: Held) -> None:
+    """An interrupt ends the wait, and nothing is pending afterwards."""
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    def answer() -> SpanExportResult:
+        main = threading.main_thread().ident or 0
+        while not interrupted.wait(0.05):  # a signal just before a wait does not end it
+            signal.pthread_kill(main, signal.SIGUSR1)
+        return held()
+
+    delivery = deliver_to(Receiver(answer))
+    end_spans(delivery, "span")
+    handler = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            delivery.close(_PATIENCE_S)
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+    assert delivery.outcomes() == {("span", "dropped"): 1}
+    delivery.close(_PATIENCE_S)
+    assert delivery.outcomes() == {("span", "dropped"): 1}
+
+
+def test_a_span_that_ends_after_close_is_dropped() -> None:
+    """It is counted, and not exported."""
+    receiver = Receiver()
+    delivery = deliver_to(receiver)
+    delivery.close(_PATIENCE_S)
+    end_spans(delivery, "late")
+    assert delivery.outcomes() == {("late", "dropped"): 1}
+    assert receiver.names == []
+
+
+class SlowName(str):
+    """A name whose hash is Python code, so that another thread can run inside each count."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+@pytest.fixture
+def many_switches() -> Iterator[None]:
+    """Let threads take turns as often as possible."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("many_switches")
+def test_counts_are_exact_under_threads(in_thread: InThread) -> None:
+    """Eight threads end spans while every third batch fails: exported is what was received."""
+    results: list[tuple[int, SpanExportResult]] = []
+    start = threading.Barrier(8)
+
+    class Every(Receiver):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = _SUCCESS if len(results) % 3 else _FAILURE
+            results.append((len(spans), result))
+            return result
+
+    delivery = deliver_to(Every())
+
+    def end() -> None:
+        start.wait(_PATIENCE_S)
+        end_spans(delivery, *[SlowName("span")] * 400)
+
+    for future in [in_thread(end) for _ in range(8)]:
+        future.result(_PATIENCE_S)
+    delivery.close(_PATIENCE_S)
+    counts = delivery.outcomes()
+    assert counts.total() == 8 * 400
+    assert counts["span", "exported"] == sum(n for n, result in results if result is _SUCCESS)
+    assert set(counts) == {("span", "exported"), ("span", "dropped")}
+
+
+@pytest.mark.usefixtures("many_switches")
+def test_the_counts_agree_at_every_moment(held: Held) -> None:
+    """What is exported is no longer pending: a reader never sees a span twice or not at all."""
+    delivery = deliver_to(Receiver(held))
+    end_spans(delivery, *[SlowName("span")] * 5_000)
+    held.go_on.set()
+    while (counts := delivery.outcomes())["span", "pending"]:
+        assert counts.total() == 5_000
+    assert counts == {("span", "exported"): 5_000}
+    delivery.close(_PATIENCE_S)
+
+
+@pytest.mark.usefixtures("many_switches")
+def test_spans_that_end_during_close_are_counted(in_thread: InThread) -> None:
+    """Wherever the close falls between them, each is exported or dropped, and none is pending."""
+    context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    span = ReadableSpan(SlowName("span"), context=context)
+    for _ in range(20):
+        delivery, begun = deliver_to(Receiver()), threading.Barrier(5)
+
+        def end(delivery: SpanDelivery = delivery, begun: threading.Barrier = begun) -> None:
+            begun.wait(_PATIENCE_S)
+            for _ in range(300):
+                delivery.on_end(span)
+
+        ended = [in_thread(end) for _ in range(4)]
+        begun.wait(_PATIENCE_S)
+        delivery.close(0.0)
+        for future in ended:
+            future.result(_PATIENCE_S)
+        counts = delivery.outcomes()
+        assert counts.total() == 4 * 300
+        assert {outcome for _, outcome in counts} <= {"exported", "dropped"}
+
+
+_FORKING = """
+import os, signal, sys, threading, warnings
+sys.path.insert(0, sys.argv[1])
+warnings.simplefilter("ignore")  # Python warns of a fork beside threads
+from test_span_delivery import Receiver, SlowName, deliver_to, make_provider
+
+delivery = deliver_to(Receiver())
+provider = make_provider(delivery)
+
+def end():
+    tracer = provider.get_tracer("test")
+    while True:
+        tracer.start_span(SlowName("span")).end()
+
+span = provider.get_tracer("test").start_span("child")
+for _ in range(4):
+    threading.Thread(target=end, daemon=True).start()
+sys.setswitchinterval(1e-5)
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)  # ends a child that hangs
+        span.end()
+        os._exit(delivery.outcomes().total() != 1)
+    if os.waitpid(child, 0)[1] != 0:
+        os._exit(1)
+os._exit(0)
+"""
+
+
+def test_a_forked_child_counts_its_own_spans() -> None:
+    """Whatever a thread of the parent counts at the fork, the child does not wait for it."""
+    command = [sys.executable, "-c", _FORKING, __file__.rpartition("/")[0]]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert (ran.returncode, ran.stderr) == (0, "")
