@@ -345,8 +345,9 @@ def test_interrupted_computes_while_others_store(
     for prompt in "abcdabcd":
         backend.cached(*_key(prompt), lambda: "P")
     kept = [prompt for prompt in "abcd" if backend.cache.get(_key(prompt)) is not MISS]
-    assert len(kept) == len(backend.cache) == (_MAXSIZE if max_bytes is None else 3)
-    size = size_of("P") + size_of_strings(_key("a"))
+    size = size_of("P") + size_of_strings(_key("a"))  # differs between versions of Python
+    fitting = _MAXSIZE if max_bytes is None else min(_MAXSIZE, max_bytes // size)
+    assert len(kept) == len(backend.cache) == fitting
     assert backend.cache.nbytes == len(kept) * size
     stats = backend.stats
     assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
