@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import gc
 import json
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -112,6 +115,26 @@ def test_failed_compute(tmp_path: Path, error: BaseException) -> None:
     assert (record["hit"], record["error"]) == (False, type(error).__name__)
     assert _look_up(backend, "p", lambda: "now") == "now"
     assert (stats.cache_misses, stats.forward_passes) == (2, 1)
+
+
+class _Prompt(str):
+    """A prompt that a weak reference can point to."""
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
+def test_failed_lookup_keeps_nothing(batched: bool) -> None:
+    """A prompt whose compute failed is released, so failures do not add up in memory."""
+    backend, prompt = BackendInstrumentation(), _Prompt("p")
+    alive = weakref.ref(prompt)
+    with contextlib.suppress(ZeroDivisionError):
+        if batched:
+            backend.cached_batch(_OP, _VIEW, [prompt], _TOP_K, lambda _: [1 // 0])
+        else:
+            _look_up(backend, prompt, lambda: 1 // 0)
+    del prompt
+    gc.collect()
+    assert alive() is None
+    assert backend.stats.cache_misses == 1
 
 
 def test_disabled_cache_pays_for_every_lookup(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,31 +142,33 @@ def test_overlapping_batches_in_opposite_order(
 ) -> None:
     """Two batches that miss the same prompts at once compute each of them once between them.
 
-    Each claims some of them while the other does, so each waits for the other in the end.
+    In most rounds each leads some of them, so each waits for the other in the end.
     """
     backend = BackendInstrumentation(
-        cache_maxsize=1000, trace_path=tmp_path / "trace.jsonl", clock=hooked_clock
+        cache_maxsize=5000, trace_path=tmp_path / "trace.jsonl", clock=hooked_clock
     )
-    prompts = [chr(0x4E00 + number) for number in range(1000)]
     both, computed, lock = threading.Barrier(2), Counter[str](), threading.Lock()
-    hooked_clock.run_at(2, lambda: both.wait(_PATIENCE_S))  # both have missed, neither has claimed
 
-    def look_up(mine: list[str]) -> None:
+    def look_up(prompts: list[str]) -> None:
         def compute(indices: list[int]) -> list[str]:
             with lock:
-                computed.update(mine[index] for index in indices)
-            return [mine[index] * 2 for index in indices]
+                computed.update(prompts[index] for index in indices)
+            return [prompts[index] * 2 for index in indices]
 
-        assert _look_up(backend, "".join(mine), compute) == [prompt * 2 for prompt in mine]
+        values = _look_up(backend, "".join(prompts), compute)
+        assert values == [prompt * 2 for prompt in prompts]
 
-    futures = [in_thread(lambda: look_up(prompts)), in_thread(lambda: look_up(prompts[::-1]))]
-    for future in futures:
-        future.result(_PATIENCE_S)
-    assert computed == Counter(prompts)
+    for first in range(0x4E00, 0x4E00 + 5000, 500):
+        prompts = [chr(code) for code in range(first, first + 500)]
+        hooked_clock.run_at(2, lambda: both.wait(_PATIENCE_S))  # both have missed, none has claimed
+        futures = [in_thread(partial(look_up, mine)) for mine in (prompts, prompts[::-1])]
+        for future in futures:
+            future.result(_PATIENCE_S)
+    assert set(computed.values()) == {1}
     counts = _counts(backend)
-    assert (counts.forward_passes, counts.hits + counts.coalesced) == (1000, 1000)
-    assert backend.stats.batched_prompts == 1000
-    assert len(_records(backend)) == 2000
+    assert (counts.forward_passes, counts.hits + counts.coalesced) == (5000, 5000)
+    assert backend.stats.batched_prompts == len(computed) == 5000
+    assert len(_records(backend)) == 10_000
 
 
 def test_what_others_failed_is_computed_in_one_more_call(

@@ -17,7 +17,10 @@ from forwardscope.core.keys import LookupKey
 from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.no_cover,  # an interrupt in coverage's own code leaves its lock held
+]
 
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
 Together = Callable[[int, Callable[[int], Any]], list[Any]]

@@ -1,4 +1,4 @@
-"""What programs import: the names, their order of arguments, and an import that does nothing."""
+"""The public names, their signatures, and an import without side effects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAVY = (
     "transformers",
     "typer",
 )
-_LOOK_AROUND = """
+_IMPORT = """
 import json, logging, sys, threading
 logging_before = (logging.root.level, list(logging.root.handlers))
 import forwardscope
@@ -40,7 +40,7 @@ def test_public_names_are_sorted_and_exist() -> None:
 
 
 def test_names_of_the_contract_are_public() -> None:
-    """The names that other programs call already are all here."""
+    """The names that other programs call are public."""
     assert set(forwardscope.__all__) >= {
         "MISS",
         "BackendInstrumentation",
@@ -54,7 +54,7 @@ def test_names_of_the_contract_are_public() -> None:
 def test_import_is_light_and_does_nothing() -> None:
     """It loads no heavy package, starts no thread, configures no logging and prints nothing."""
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _LOOK_AROUND],
+        [sys.executable, "-W", "error", "-c", _IMPORT],
         capture_output=True,
         text=True,
         check=True,
@@ -67,7 +67,7 @@ def test_import_is_light_and_does_nothing() -> None:
 
 
 def test_trace_event_takes_eight_values_by_position() -> None:
-    """The order is that of the line; what is optional is absent."""
+    """They are in the order of the line; optional keys are absent."""
     event = TraceEvent(1.5, "probe", "base", "aaf4c61ddcc5", 8, "op", 2.5, True)
     assert event.to_dict() == {
         "ts": 1.5,
@@ -82,7 +82,7 @@ def test_trace_event_takes_eight_values_by_position() -> None:
 
 
 def test_backend_stats_take_seven_values_by_position() -> None:
-    """The order is that of the contract."""
+    """They are in the order of the contract."""
     stats = BackendStats(1, 2, 3, 4.0, 5, 6, 7)
     assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (1, 2, 3)
     assert stats.scoring_wall_s == 4.0
@@ -99,7 +99,7 @@ def _parameters(function: object) -> dict[str, object]:
 
 
 def test_signatures_of_the_contract() -> None:
-    """Each constructor and method takes what it has always taken, in that order."""
+    """Each constructor and method takes the arguments of the contract, in their order."""
     assert _parameters(ForwardCache) == {"maxsize": 256, "*max_bytes": None, "*sizeof": None}
     assert list(_parameters(TraceWriter)) == ["path"]
     assert (
@@ -109,6 +109,8 @@ def test_signatures_of_the_contract() -> None:
             "*trace_path": None,
             "*cache_max_bytes": None,
             "*name": "default",
+            "*tracer_provider": None,
+            "*span_budget": 2000,
         }.items()
     )
     cached = ["self", "op", "view_id", "prompt", "top_k", "compute"]
@@ -116,3 +118,7 @@ def test_signatures_of_the_contract() -> None:
     batch = ["self", "op", "view_id", "prompts", "top_k", "compute_misses"]
     assert list(_parameters(BackendInstrumentation.cached_batch)) == batch
     assert list(_parameters(BackendInstrumentation.set_current_probe)) == ["self", "name"]
+    assert list(_parameters(BackendInstrumentation.close)) == ["self"]
+    assert list(_parameters(ForwardCache.get)) == ["self", "key"]
+    assert list(_parameters(ForwardCache.put)) == ["self", "key", "value"]
+    assert list(_parameters(TraceWriter.write)) == ["self", "event"]
