@@ -7,7 +7,7 @@ A scoring method of a view is three lines around one of them:
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
 
-A lookup goes through memory, claim, compute, store and record, in this order.
+A miss goes through memory, claim, compute, store and record, in this order.
 What it leaves behind is in recorder.py.
 """
 
@@ -170,6 +170,7 @@ class BackendInstrumentation:
             The stored value, or what `compute` returned.
 
         Raises:
+            KeyboardInterrupt: A stop was requested; see `request_stop`.
             BaseException: Whatever `compute` raised, unchanged; nothing is
                 stored then.
         """
@@ -280,7 +281,7 @@ class BackendInstrumentation:
         try:
             if self.stopping:
                 raise KeyboardInterrupt
-            if self._recorder.shows:
+            if spans is not None or self._recorder.shows:
                 flight.origins = [question_of(key) for key in keys]
             else:
                 flight.origins = [None] * len(keys)

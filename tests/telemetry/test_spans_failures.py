@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -95,6 +97,25 @@ def test_no_span_stays_current_after_a_failure(
     assert roots == ["cache.lookup", "cache.lookup_batch", "cache.lookup"]
     outcomes = {("cache.lookup", "ended"): 4, ("forward", "ended"): 3}
     assert backend.spans.outcomes() == {**outcomes, ("cache.lookup_batch", "ended"): 1}
+
+
+def test_close_while_a_lookup_waits(telemetry: InMemoryTelemetry, in_thread: Any) -> None:
+    """A waiter that takes over from a failed leader after `close` computes all the same."""
+    backend = telemetry.instrumentation()
+
+    begun = threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        while not backend.flights.waiters(_KEY):
+            time.sleep(0.001)
+        backend.close()
+        raise ValueError
+
+    leader = in_thread(lambda: backend.cached(*_KEY, fail))
+    assert begun.wait(60)
+    assert backend.cached(*_KEY, lambda: "value") == "value"
+    assert isinstance(leader.exception(60), ValueError)
 
 
 def test_any_string_can_be_asked(telemetry: InMemoryTelemetry) -> None:
