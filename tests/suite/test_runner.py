@@ -191,7 +191,7 @@ def test_a_probe_that_raises_is_an_error(
     assert SuiteResult.model_validate_json(result.model_dump_json()) == result
 
 
-def test_a_failed_batch_is_in_the_books(make_spec: MakeSpec) -> None:
+def test_a_failed_batch_is_counted(make_spec: MakeSpec) -> None:
     """Each prompt of the batch that failed is a miss and an error of its probe."""
     backend = ScriptedBackend(failing_on("b", RuntimeError()))
     result = run_suite(make_spec(ONE, TWO), backend)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.probes import DeltaKL
@@ -44,7 +46,7 @@ def summed(tallies: Iterable[Tally]) -> dict[str, int]:
     return {name: total[name] for name in COUNTED}
 
 
-def check_books(result: SuiteResult, trace: Path) -> None:
+def check_counts(result: SuiteResult, trace: Path) -> None:
     """Compare totals, probes, series and trace lines of one run."""
     stats, series = result.backend_stats, result.series
     assert summed(series)["cache_hits"] == stats["cache_hits"]
@@ -80,7 +82,7 @@ def test_counts_agree_everywhere(whole: SuiteSpec, tmp_path: Path) -> None:
     """Totals, probes, series and trace lines of a run with all four kinds are the same counts."""
     backend = backend_with(tmp_path / "t.jsonl")
     result = run_suite(whole, backend)
-    check_books(result, tmp_path / "t.jsonl")
+    check_counts(result, tmp_path / "t.jsonl")
     lookups = result.reconciliation.lookups
     assert result.reconciliation.model_dump() == {
         "lookups": lookups,
@@ -114,7 +116,7 @@ def test_expected_counts_of_a_small_suite(make_spec: MakeSpec) -> None:
     assert (result.cache.entries, result.cache.evictions) == (6, 0)
 
 
-def test_books_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path) -> None:
+def test_counts_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path) -> None:
     """Passes that fail are misses in every place, and in the trace with their class."""
 
     def script(view: ScriptedView, prompt: str) -> object:
@@ -126,7 +128,7 @@ def test_books_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path)
     backend = ScriptedBackend(script, instrumentation=instrumentation)
     one, two = (DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two"))
     result = run_suite(make_spec(one, two), backend)
-    check_books(result, tmp_path / "t.jsonl")
+    check_counts(result, tmp_path / "t.jsonl")
     assert summed(result.series)["forward_errors"] == 4
     errors = [event.error for event in TraceReader(tmp_path / "t.jsonl") if event.error]
     assert errors == ["RuntimeError"] * 4
@@ -170,14 +172,14 @@ def test_a_record_lost_in_silence_is_found(
 
 
 def test_a_used_backend_is_counted_from_now_on(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Two runs on one backend and one trace each have their own books; the second is all hits."""
+    """Two runs on one backend and one trace have counts of their own; the second has hits only."""
     path = tmp_path / "t.jsonl"
     backend = backend_with(path)
     with backend.as_base() as view:
         view.next_token_dist_batch(["before", "the run"])
     first, second = run_suite(whole, backend), run_suite(whole, backend)
     for result in (first, second):
-        check_books(result, path)
+        check_counts(result, path)
         assert result.reconciliation.holds
         assert result.reconciliation.trace_records == result.reconciliation.lookups
     assert first.reconciliation.lookups == second.reconciliation.lookups
@@ -191,7 +193,7 @@ def test_with_the_cache_off_everything_is_paid(whole: SuiteSpec, tmp_path: Path)
     """Nothing is kept between calls, and all of it is counted and traced all the same."""
     path = tmp_path / "t.jsonl"
     result = run_suite(whole, backend_with(path, cache_enabled=False))
-    check_books(result, path)
+    check_counts(result, path)
     assert result.reconciliation.holds
     assert result.backend_stats["cache_hits"] == 0
     assert result.backend_stats["forward_passes"] == result.reconciliation.lookups
@@ -199,14 +201,35 @@ def test_with_the_cache_off_everything_is_paid(whole: SuiteSpec, tmp_path: Path)
 
 
 def test_a_small_cache_is_told_of(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Evictions and bounds are in the result, and the books agree."""
+    """Evictions and bounds are in the result, and all counts agree."""
     path = tmp_path / "t.jsonl"
     result = run_suite(whole, backend_with(path, cache_maxsize=2, cache_max_bytes=100_000))
-    check_books(result, path)
+    check_counts(result, path)
     assert (result.cache.max_entries, result.cache.max_bytes) == (2, 100_000)
     assert result.cache.entries == 2
     assert result.cache.evictions > 0
     assert 0 < result.cache.bytes <= 100_000
+
+
+def test_spans_that_a_slow_processor_holds_are_part_of_the_equation(make_spec: MakeSpec) -> None:
+    """Where some of a run's hit spans are made and others are pending, each is counted once."""
+    hits, go_on = iter(range(1000)), threading.Event()
+
+    class Slow(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            result = (span.attributes or {}).get("forwardscope.cache.result")
+            if result == "hit" and next(hits) >= 3:
+                assert go_on.wait(60)
+
+    telemetry = InMemoryTelemetry()
+    telemetry.tracer_provider.add_span_processor(Slow())
+    prompts = [f"prompt {number}" for number in range(10)]
+    spec = make_spec(*(DeltaKL(name=name, prompts=prompts) for name in ("one", "two")))
+    result = run_suite(spec, ScriptedBackend(instrumentation=telemetry.instrumentation()))
+    go_on.set()
+    assert result.reconciliation.spans is not None
+    assert result.reconciliation.spans["pending"] > 0
+    assert result.reconciliation.holds
 
 
 def test_all_spans_of_a_run_call_the_model_alike(make_spec: MakeSpec) -> None:

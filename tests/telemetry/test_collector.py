@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import ForwardscopeCollector, names, register, unregister
@@ -87,11 +88,11 @@ def test_the_numbers_are_the_ledgers(registry: CollectorRegistry, tmp_path: Path
     assert sizes == [0, 0, 1, 1, 1]
     assert (read("batch_prompts_count"), read("batch_prompts_sum")) == (1, 3)
     assert read("batch_prompts_max") == 3
-    books, cache = backend.ledger.snapshot(), backend.cache
+    snapshot, cache = backend.ledger.snapshot(), backend.cache
     seconds = _of(registry, "forwardscope_scoring_seconds_total", "op")
-    spent = {(key.op,): counts.scoring_ns / 1e9 for key, counts in books.series.items()}
+    spent = {(key.op,): counts.scoring_ns / 1e9 for key, counts in snapshot.series.items()}
     assert seconds == spent
-    for op, seen in books.durations.items():
+    for op, seen in snapshot.durations.items():
         assert read("forward_duration_seconds_sum", op=op) == seen.total
     assert (read("cache_entries"), read("cache_bytes")) == (len(cache), cache.nbytes)
     assert (read("cache_max_entries"), read("cache_max_bytes")) == (3, 4096)
@@ -138,6 +139,35 @@ def test_two_backends_of_one_name_are_an_error(registry: CollectorRegistry) -> N
         register(BackendInstrumentation(name="mine"), registry)
     _ask(first, None)
     assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 1}
+
+
+def test_threads_share_the_first_collector_of_a_registry(
+    together: Callable[[int, Callable[[int], Any]], list[Any]],
+) -> None:
+    """Eight that register at once, before the registry has a collector, all get the same one."""
+
+    class SlowRegistry(CollectorRegistry):
+        def register(self, collector: Any) -> None:
+            super().register(collector)
+            time.sleep(0.01)
+
+    registry = SlowRegistry()
+    backends = [BackendInstrumentation(name=f"backend {number}") for number in range(8)]
+    assert len(set(together(8, lambda me: register(backends[me], registry)))) == 1
+    assert len(_of(registry, "forwardscope_cache_entries", "backend")) == 8
+
+
+def test_metrics_of_another_collector_with_our_names_are_an_error(
+    registry: CollectorRegistry,
+) -> None:
+    """prometheus_client's error comes out, and a free registry takes the backend."""
+    Gauge("forwardscope_cache_entries", "Not ours.", registry=registry)
+    backend = BackendInstrumentation()
+    with pytest.raises(ValueError, match="forwardscope_cache_entries"):
+        register(backend, registry)
+    free = CollectorRegistry()
+    register(backend, free)
+    assert _of(free, "forwardscope_cache_entries", "backend") == {("default",): 0}
 
 
 def test_a_backend_can_be_taken_off(registry: CollectorRegistry) -> None:

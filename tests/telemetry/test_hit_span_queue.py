@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,42 +17,65 @@ from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
 pytestmark = pytest.mark.timeout(120)
 
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+Together = Callable[[int, Callable[[int], Any]], list[Any]]
+AtMoment = Callable[[int, Callable[[], None], Callable[[], Any]], bool]
 
 _PATIENCE_S = 60.0
 
 
 def _lookup(number: int = 0) -> FinishedLookup:
+    """Return a lookup that can be told apart by the time of its start."""
     return FinishedLookup(Question("op", "base", "hash", 0), "hit", number, number + 1, Context())
 
 
 class _Spans:
-    """Keeps the start times of the spans that are made; holds or fails on demand."""
+    """Keeps the start times of the spans that are made.
+
+    Attributes:
+        made: In order.
+        go_on: While it is not set, `make` blocks.
+        reached: Set when `make` is first called.
+        failures: What `make` raises, by start time.
+    """
 
     def __init__(self) -> None:
         self.made: list[int] = []
         self.go_on = threading.Event()
         self.reached = threading.Event()
         self.go_on.set()
-        self.failing: set[int] = set()
+        self.failures: dict[int, BaseException] = {}
 
     def make(self, lookup: FinishedLookup) -> None:
         self.reached.set()
         assert self.go_on.wait(_PATIENCE_S)
-        if lookup.start_ns in self.failing:
-            raise OSError("no")
+        if lookup.start_ns in self.failures:
+            raise self.failures[lookup.start_ns]
         self.made.append(lookup.start_ns)
 
+    def block(self, queue: HitSpanQueue) -> None:
+        """Offer a lookup, and return when its span is being made, and blocks."""
+        self.go_on.clear()
+        queue.offer(_lookup())
+        assert not queue.flush(0.0)
+        assert self.reached.wait(_PATIENCE_S)
 
-def _offer_from_threads(in_thread: InThread, queue: HitSpanQueue, each: int) -> None:
-    start = threading.Barrier(8)
 
-    def work() -> None:
-        start.wait(_PATIENCE_S)
-        for _ in range(each):
-            queue.offer(_lookup())
+class _Yielding(int):
+    """A bound that lets other threads run wherever it is compared."""
 
-    for future in [in_thread(work) for _ in range(8)]:
-        future.result(_PATIENCE_S)
+    def __le__(self, other: int) -> bool:
+        time.sleep(0)
+        return int(self) <= other
+
+    def __sub__(self, other: int) -> _Yielding:
+        return _Yielding(int(self) - other)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_spans_are_made_in_order() -> None:
@@ -72,45 +89,82 @@ def test_spans_are_made_in_order() -> None:
     assert (queue.pending, queue.elided, queue.dropped, len(queue)) == (0, 0, 0, 0)
 
 
+@pytest.mark.usefixtures("fast_switching")
+def test_spans_of_each_thread_are_made_in_its_order(together: Together) -> None:
+    """Eight threads that start workers at once, and flush, cost no span and no order."""
+    for _ in range(10):
+        made: list[int] = []
+
+        def make(lookup: FinishedLookup, made: list[int] = made) -> None:
+            time.sleep(0)
+            made.append(lookup.start_ns)
+
+        queue = HitSpanQueue(make, None)
+
+        def work(me: int, queue: HitSpanQueue = queue) -> bool:
+            for number in range(100):
+                queue.offer(_lookup(me * 100 + number))
+            return queue.flush(_PATIENCE_S)
+
+        assert together(8, work) == [True] * 8
+        assert sorted(made) == list(range(800))
+        for me in range(8):
+            assert [one for one in made if one // 100 == me] == [*range(me * 100, me * 100 + 100)]
+
+
 def test_spans_are_made_without_a_flush() -> None:
-    """The worker makes them by itself, and ends when it has been idle for a while."""
-    before, spans = threading.active_count(), _Spans()
+    """The worker makes them, ends when it has been idle for a while, and is started again."""
+    before, spans = set(threading.enumerate()), _Spans()
     queue = HitSpanQueue(spans.make, None)
     for number in range(2):
         queue.offer(_lookup(number))
+        (worker,) = set(threading.enumerate()) - before
         _until(lambda number=number: len(spans.made) > number)  # type: ignore[misc]
-        _until(lambda: threading.active_count() <= before)
+        worker.join(_PATIENCE_S)
+        assert not worker.is_alive()
     assert spans.made == [0, 1]
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_flush_of_an_empty_queue() -> None:
+    """It returns at once and starts no thread; so does a close."""
+    before, queue = set(threading.enumerate()), HitSpanQueue(_Spans().make, None)
+    assert queue.flush(0.0)
+    queue.close(0.0)
+    assert set(threading.enumerate()) <= before
 
 
-def test_a_full_queue_drops(in_thread: InThread) -> None:
-    """An offer never waits; of 800 from eight threads exactly those that fit are kept."""
+def test_flush_gives_up_at_its_timeout() -> None:
+    """It returns False while a span is still to be made, and True when it is made."""
     spans = _Spans()
-    spans.go_on.clear()
-    queue = HitSpanQueue(spans.make, None, capacity=100)
-    queue.offer(_lookup())
-    assert not queue.flush(0.0)
-    assert spans.reached.wait(_PATIENCE_S)
-    _offer_from_threads(in_thread, queue, 100)
+    queue = HitSpanQueue(spans.make, None)
+    spans.block(queue)
+    assert not queue.flush(0.05)
+    assert queue.pending == 1
+    spans.go_on.set()
+    assert queue.flush(_PATIENCE_S)
+    assert queue.pending == 0
+
+
+@pytest.mark.usefixtures("fast_switching")
+def test_a_full_queue_drops(together: Together) -> None:
+    """No offer waits for a span that blocks; of 800 from eight threads 100 are kept."""
+    spans = _Spans()
+    queue = HitSpanQueue(spans.make, None, capacity=_Yielding(100))
+    spans.block(queue)
+    together(8, lambda _: [queue.offer(_lookup()) for _ in range(100)])
     assert (queue.dropped, len(queue), queue.pending) == (700, 100, 101)
     spans.go_on.set()
     assert queue.flush(_PATIENCE_S)
     assert (len(spans.made), queue.pending, queue.dropped) == (101, 0, 700)
 
 
-def test_the_budget_is_exact_under_threads(in_thread: InThread) -> None:
+@pytest.mark.usefixtures("fast_switching")
+def test_the_budget_is_exact_under_threads(together: Together) -> None:
     """Of 800 lookups 50 have spans and 750 are elided; a renewed budget allows 50 more."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, 50)
+    queue = HitSpanQueue(spans.make, _Yielding(50))
     for rounds in (1, 2):
-        _offer_from_threads(in_thread, queue, 100)
+        together(8, lambda _: [queue.offer(_lookup()) for _ in range(100)])
         assert not queue.has_budget
         assert queue.flush(_PATIENCE_S)
         assert (len(spans.made), queue.elided) == (50 * rounds, 750 * rounds)
@@ -118,27 +172,88 @@ def test_the_budget_is_exact_under_threads(in_thread: InThread) -> None:
         assert queue.has_budget
 
 
-def test_a_span_that_cannot_be_made_costs_itself_alone() -> None:
-    """It counts as dropped; the worker goes on with the next, and with later lookups."""
+@pytest.mark.usefixtures("fast_switching")
+def test_nothing_is_lost_or_counted_twice_under_threads(
+    together: Together, in_thread: InThread
+) -> None:
+    """Of eight threads' lookups each is made, elided or dropped; pending is never negative."""
+    spans, ended = _Spans(), threading.Event()
+    queue = HitSpanQueue(spans.make, 5000, capacity=200)
+
+    def read() -> int:
+        least = 0
+        while not ended.is_set():
+            least = min(least, queue.pending)
+        return least
+
+    reader = in_thread(read)
+    together(8, lambda _: [queue.offer(_lookup()) for _ in range(1000)])
+    assert queue.flush(_PATIENCE_S)
+    ended.set()
+    assert reader.result(_PATIENCE_S) == 0
+    assert len(spans.made) + queue.elided + queue.dropped == 8000
+    assert (queue.pending, len(queue)) == (0, 0)
+
+
+def test_pending_counts_only_spans_that_are_not_made() -> None:
+    """With three of ten made, and the fourth being made, seven are pending."""
     spans = _Spans()
-    spans.failing = {0, 3}
+    fourth, go_on = threading.Event(), threading.Event()
+
+    def make(lookup: FinishedLookup) -> None:
+        if lookup.start_ns == 3:
+            fourth.set()
+            assert go_on.wait(_PATIENCE_S)
+        spans.make(lookup)
+
+    queue = HitSpanQueue(make, None)
+    for number in range(10):
+        queue.offer(_lookup(number))
+    assert not queue.flush(0.0)
+    assert fourth.wait(_PATIENCE_S)
+    assert (spans.made, queue.pending) == ([0, 1, 2], 7)
+    go_on.set()
+    assert queue.flush(_PATIENCE_S)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [OSError("no"), SystemExit(1)], ids=["error", "exit"])
+def test_a_span_that_cannot_be_made_costs_itself_alone(error: BaseException) -> None:
+    """It counts as dropped; the next ones are made, and so are those of later lookups."""
+    spans = _Spans()
+    spans.failures = {0: error, 3: error}
     queue = HitSpanQueue(spans.make, None)
     for number in range(5):
         queue.offer(_lookup(number))
-    assert queue.flush(_PATIENCE_S)
+    queue.flush(1.0)
     queue.offer(_lookup(5))
-    assert queue.flush(_PATIENCE_S)
+    queue.flush(1.0)
     assert (spans.made, queue.dropped, queue.pending) == ([1, 2, 4, 5], 2, 0)
 
 
-def test_close_drops_what_time_is_too_short_for() -> None:
-    """What is being made may still be made; the rest, and what comes later, is dropped."""
+def test_where_no_thread_can_be_started_a_flush_makes_the_spans(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Offers raise nothing while the system has no threads left, and nothing is lost."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     spans = _Spans()
-    spans.go_on.clear()
+    queue = HitSpanQueue(spans.make, None, capacity=4)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for number in range(5):
+        queue.offer(_lookup(number))
+    assert (queue.pending, queue.dropped) == (4, 1)
+    assert queue.flush(_PATIENCE_S)
+    assert (spans.made, queue.pending, queue.dropped) == ([0, 1, 2, 3], 0, 1)
+
+
+def test_close_drops_what_time_is_too_short_for() -> None:
+    """The span that is being made may still be made; the rest, and what comes later, is dropped."""
+    spans = _Spans()
     queue = HitSpanQueue(spans.make, None)
-    queue.offer(_lookup())
-    queue.flush(0.0)
-    assert spans.reached.wait(_PATIENCE_S)
+    spans.block(queue)
     for _ in range(4):
         queue.offer(_lookup())
     queue.close(0.05)
@@ -150,123 +265,105 @@ def test_close_drops_what_time_is_too_short_for() -> None:
     assert (len(spans.made), queue.dropped, queue.pending) == (1, 5, 0)
 
 
+def test_close_drops_all_that_is_queued_behind_a_span_that_blocks() -> None:
+    """Also what was offered together with it: only the span that is being made is pending."""
+    spans = _Spans()
+    spans.go_on.clear()
+    queue = HitSpanQueue(spans.make, None)
+    for number in range(10):
+        queue.offer(_lookup(number))
+    queue.close(0.5)
+    assert spans.reached.is_set()
+    assert (queue.dropped, queue.pending) == (9, 1)
+    spans.go_on.set()
+    assert queue.flush(_PATIENCE_S)
+    assert (spans.made, queue.dropped, queue.pending) == ([0], 9, 0)
+
+
+def test_close_makes_what_is_queued() -> None:
+    """With enough time nothing is dropped but what is offered later."""
+    spans = _Spans()
+    queue = HitSpanQueue(spans.make, None)
+    for number in range(600):
+        queue.offer(_lookup(number))
+    queue.close(_PATIENCE_S)
+    queue.offer(_lookup())
+    assert spans.made == list(range(600))
+    assert (queue.dropped, queue.pending) == (1, 0)
+
+
+def test_a_flush_does_not_wait_for_what_a_close_dropped(in_thread: InThread) -> None:
+    """It returns when the last span is made that was not dropped."""
+    spans = _Spans()
+    queue = HitSpanQueue(spans.make, None)
+    spans.block(queue)
+    queue.offer(_lookup())
+    flushed = in_thread(lambda: queue.flush(10.0))
+    time.sleep(0.05)
+    queue.close(0.0)
+    assert queue.dropped == 1
+    spans.go_on.set()
+    assert flushed.result(_PATIENCE_S)
+
+
 def test_a_negative_budget_is_refused() -> None:
     """The message names the value and the way to fix it."""
     with pytest.raises(ValueError, match="0 or more, or None for no limit; got -1"):
         HitSpanQueue(_Spans().make, -1)
 
 
-def test_counts_can_be_read_in_a_signal_handler() -> None:
-    """A handler that reads them while its own thread queues a lookup neither waits nor harms."""
-    spans, seen = _Spans(), []
-    queue = HitSpanQueue(spans.make, None, capacity=100_000)
-    before = signal.signal(signal.SIGPROF, lambda *_: seen.append(queue.pending))
-    signal.setitimer(signal.ITIMER_PROF, 0.0005, 0.0005)
-    try:
-        offered = 0
-        while len(seen) < 20 and offered < 100_000:
-            queue.offer(_lookup())
-            offered += 1
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-    assert queue.flush(_PATIENCE_S)
-    assert len(spans.made) + queue.dropped == offered
-    assert min(seen) >= 0
+@pytest.mark.parametrize("fill", ["first", "queued", "elided", "dropped"])
+def test_counts_can_be_read_by_a_signal_handler(at_moment: AtMoment, fill: str) -> None:
+    """At any moment of an offer it neither waits for its own thread nor reads a negative count."""
 
-
-def test_an_interrupt_at_any_moment_leaves_the_queue_usable(in_thread: InThread) -> None:
-    """After Ctrl-C in an offer another thread can offer, and its span is made."""
-    moment, came = 0, True
-    while came:
+    def read_at(moment: int) -> bool:
         spans = _Spans()
-        queue, came = HitSpanQueue(spans.make, None), False
-
-        def look(frame: FrameType, event: str, _: Any, at: int = moment) -> None:
-            nonlocal came, passed
-            if event in ("call", "c_return") and "forwardscope" in frame.f_code.co_filename:
-                passed += 1
-                if passed > at and not came:
-                    came = True
-                    raise KeyboardInterrupt
-
-        passed = 0
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.setprofile(look)
-            try:
+        queue = HitSpanQueue(spans.make, 1 if fill == "elided" else None, capacity=2)
+        spans.go_on.clear()
+        if fill != "first":
+            spans.block(queue)
+        if fill == "dropped":
+            for _ in range(2):
                 queue.offer(_lookup())
-            finally:
-                sys.setprofile(None)
-        in_thread(lambda queue=queue: queue.offer(_lookup(7))).result(_PATIENCE_S)  # type: ignore[misc]
-        assert queue.flush(_PATIENCE_S)
-        assert 7 in spans.made
-        assert queue.pending == 0
-        moment += 1
-    assert moment > 5
+        before = (queue.pending, queue.elided, queue.dropped)
+        seen: list[tuple[int, int, int]] = []
 
+        def read() -> None:
+            seen.append((queue.pending, queue.elided, queue.dropped))
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_makes_its_own_spans() -> None:
-    """It begins with an empty queue; what the parent queued is made by the parent, once."""
-    spans = _Spans()
-    spans.go_on.clear()
-    queue = HitSpanQueue(spans.make, None)
-    for number in range(3):
-        queue.offer(_lookup(number))
-    queue.flush(0.0)
-    assert spans.reached.wait(_PATIENCE_S)
-    pid = os.fork()
-    if pid == 0:
-        spans.go_on = threading.Event()
+        came = at_moment(moment, read, lambda: queue.offer(_lookup()))
+        after = (queue.pending, queue.elided, queue.dropped)
+        assert sum(after) == sum(before) + 1
+        assert all(one in (before, after) for one in seen)
         spans.go_on.set()
-        spans.made = []
-        empty = (queue.pending, len(queue)) == (0, 0)
-        queue.offer(_lookup(9))
-        made = queue.flush(_PATIENCE_S) and spans.made == [9]
-        os._exit(0 if empty and made else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    spans.go_on.set()
-    assert queue.flush(_PATIENCE_S)
-    assert spans.made == [0, 1, 2]
+        assert queue.flush(_PATIENCE_S)
+        return came
+
+    moment = 0
+    while read_at(moment):
+        moment += 1
+    assert moment > 1
 
 
-_PROGRAM = """
-import sys
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from forwardscope import BackendInstrumentation
+def test_an_interrupt_at_any_moment_leaves_the_queue_usable(
+    at_moment: AtMoment, in_thread: InThread
+) -> None:
+    """After Ctrl-C in an offer another thread can offer, and its span is made."""
 
-class Count(SpanExporter):
-    n = 0
-    def export(self, spans):
-        Count.n += sum("forwardscope.cache.result" in span.attributes for span in spans)
-        return SpanExportResult.SUCCESS
-    def shutdown(self):
-        print(Count.n)
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-def provide():
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Count()))
-    trace.set_tracer_provider(provider)
+    def interrupt_at(moment: int) -> bool:
+        spans = _Spans()
+        queue = HitSpanQueue(spans.make, 2)
+        came = at_moment(moment, interrupt, lambda: queue.offer(_lookup()))
+        in_thread(lambda: queue.offer(_lookup(7))).result(_PATIENCE_S)
+        assert queue.flush(_PATIENCE_S)
+        assert spans.made in ([7], [0, 7])
+        assert (queue.pending, queue.elided, queue.dropped) == (0, 0, 0)
+        return came
 
-late = sys.argv[1] == "late"
-if not late:
-    provide()
-backend = BackendInstrumentation()
-if late:
-    provide()
-    backend.set_current_probe("probe")
-for _ in range(101):
-    backend.cached("op", "base", "the same", 8, lambda: 1.0)
-"""
-
-
-@pytest.mark.parametrize("when", ["early", "late"])
-def test_a_program_that_ends_without_close_loses_no_span(when: str) -> None:
-    """They are made before the tracer provider shuts down, also one that was set later."""
-    ran = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, when], capture_output=True, text=True, check=True
-    )
-    assert (ran.stdout.strip(), ran.stderr) == ("101", "")
+    moment = 0
+    while interrupt_at(moment):
+        moment += 1
+    assert moment > 3

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -182,6 +183,25 @@ def test_lookups_of_a_worker_thread_hang_under_the_probe(
     paid = [("cache.lookup", [("forward", [])]), ("cache.lookup", []), batch]
     free = [("cache.lookup", [])] * 2 + [("cache.lookup_batch", [("cache.lookup", [])])]
     assert _tree(telemetry.spans()) == [("probe.run", paid), *free]
+
+
+def test_lookups_of_a_thread_that_a_compute_starts(
+    telemetry: InMemoryTelemetry, in_thread: InThread
+) -> None:
+    """With the compute's context they are below the forward span; without it they are roots."""
+    backend = telemetry.instrumentation()
+
+    def look_up(prompt: str) -> None:
+        backend.cached("op", "base", prompt, 0, lambda: None)
+
+    def compute() -> None:
+        context = copy_context()
+        in_thread(lambda: context.run(look_up, "inner")).result(_PATIENCE_S)
+        in_thread(lambda: look_up("other")).result(_PATIENCE_S)
+
+    backend.cached(*_KEY, compute)
+    miss = ("cache.lookup", [("forward", [])])
+    assert _tree(telemetry.spans()) == [("cache.lookup", [("forward", [miss])]), miss]
 
 
 def test_no_child_sticks_out_of_its_parent(telemetry: InMemoryTelemetry) -> None:

@@ -145,7 +145,7 @@ def test_without_a_tracer_there_is_no_work(
     monkeypatch: pytest.MonkeyPatch, provider: trace.TracerProvider | None
 ) -> None:
     """No span, no thread, and nothing is counted, not even as elided."""
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
     threads = set(threading.enumerate())
     backend = BackendInstrumentation(tracer_provider=provider, span_budget=1)
     backend.set_current_probe("probe")
@@ -165,10 +165,10 @@ def test_a_global_provider_is_noticed_later(
     monkeypatch: pytest.MonkeyPatch, telemetry: InMemoryTelemetry, clock: Any, notice: str
 ) -> None:
     """One set after the first lookups is used from the next probe on, or a miss or batch soon."""
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
     backend = BackendInstrumentation(clock=clock)
     _ask(backend, 2)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", telemetry.tracer_provider)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
     _ask(backend)
     backend.cached("op", "base", "too soon", 0, lambda: None)
     assert not backend.spans.active

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
+from forwardscope.telemetry.span_factory import SpanOutcome
 from forwardscope.testing import InMemoryTelemetry, ScriptedBackend
 
 pytestmark = pytest.mark.timeout(300)
@@ -207,3 +208,47 @@ def test_a_run_does_not_count_spans_from_before(telemetry: InMemoryTelemetry) ->
     assert result.reconciliation.lookups == 4
     assert result.reconciliation.spans == {"ended": 4}
     assert result.reconciliation.holds
+
+
+class _Delivery:
+    """Accounts for spans as a program with an exporter of its own does.
+
+    Args:
+        counts: Returns the number of spans by name and outcome.
+    """
+
+    def __init__(self, counts: Callable[[], Mapping[tuple[str, SpanOutcome], int]]) -> None:
+        self.outcomes = counts
+
+
+def test_a_delivery_accounts_for_ended_spans(telemetry: InMemoryTelemetry) -> None:
+    """Its outcomes replace the ended spans; what is elided is added."""
+    backend = telemetry.instrumentation(span_budget=1)
+    for _ in range(4):
+        backend.cached("op", "base", "prompt", 0, lambda: None)
+    assert backend.spans.flush(60.0)
+    backend.spans.delivery = _Delivery(
+        lambda: {("cache.lookup", "exported"): 1, ("cache.lookup", "dropped"): 1}
+    )
+    assert backend.spans.outcomes() == {
+        ("cache.lookup", "exported"): 1,
+        ("cache.lookup", "dropped"): 1,
+        ("cache.lookup", "elided"): 2,
+    }
+
+
+def test_a_span_that_is_made_while_the_counts_are_read_is_counted_once(
+    telemetry: InMemoryTelemetry,
+) -> None:
+    """It is not both pending and exported."""
+    backend = telemetry.instrumentation()
+    backend.cached("op", "base", "prompt", 0, lambda: None)
+
+    def counts() -> dict[tuple[str, SpanOutcome], int]:
+        assert backend.spans.flush(60.0)
+        spans = telemetry.spans()
+        return {("cache.lookup", "exported"): sum(one.name == "cache.lookup" for one in spans)}
+
+    backend.spans.delivery = _Delivery(counts)
+    backend.cached("op", "base", "prompt", 0, lambda: None)
+    assert backend.spans.outcomes() == {("cache.lookup", "exported"): 2}

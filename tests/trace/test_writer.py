@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,14 @@ def test_record_is_in_the_file_at_once(path: Path) -> None:
 def test_batch_is_one_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines of one batch reach the file together, in order, with a single write."""
     events = [replace(_EVENT, ts=float(number)) for number in range(50)]
-    real, sizes = os.write, []
+    real, sizes = os.write, list[int]()
 
     def counting(fd: int, data: bytes) -> int:
         sizes.append(len(data))
         return real(fd, data)
 
     writer = TraceWriter(path)
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", counting)
+    monkeypatch.setattr(os, "write", counting)
     writer.write_batch(events)
     monkeypatch.undo()
     assert sizes == [path.stat().st_size]
@@ -162,7 +163,7 @@ def test_close_while_another_thread_writes(path: Path, monkeypatch: pytest.Monke
         others.append(os.open(path.with_name("other"), os.O_WRONLY | os.O_CREAT))
         return real(fd, data)
 
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", late)
+    monkeypatch.setattr(os, "write", late)
     writer.write(_EVENT)
     os.close(others[0])
     assert (path.read_bytes(), path.with_name("other").read_bytes()) == (_LINE, b"")
@@ -182,7 +183,7 @@ def test_no_line_comes_between_the_parts_of_another(
         time.sleep(0.001)
         return taken
 
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", write)
+    monkeypatch.setattr(os, "write", write)
     first = threading.Thread(target=writer.write, args=(_EVENT,))
     first.start()
     assert partial.wait(60)
@@ -204,7 +205,7 @@ def test_line_after_an_interrupted_write_starts_clean(
         real(fd, data[:20])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", interrupted)
+    monkeypatch.setattr(os, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         writer.write(_EVENT)
     monkeypatch.undo()
@@ -213,6 +214,36 @@ def test_line_after_an_interrupted_write_starts_clean(
     assert path.read_bytes() == _LINE[:20] + b"\n" + _LINE
     reader = TraceReader(path)
     assert (list(reader), reader.skipped) == ([_EVENT], 1)
+
+
+def test_interrupt_at_any_moment_of_a_write(
+    path: Path, at_moment: Callable[[int, Callable[[], None], Callable[[], object]], bool]
+) -> None:
+    """Later records of all threads are whole; the interrupted ones are there or not."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_at(moment: int) -> bool:
+        path.unlink(missing_ok=True)
+        writer = TraceWriter(path)
+        events = [replace(_EVENT, ts=float(number)) for number in range(4)]
+        came = at_moment(moment, interrupt, lambda: writer.write_batch(events[:2]))
+        other = threading.Thread(target=writer.write, args=(events[2],), daemon=True)
+        other.start()
+        other.join(60)
+        assert not other.is_alive()
+        writer.write(events[3])
+        writer.close()
+        reader = TraceReader(path)
+        assert list(reader) in (events, events[2:])
+        assert (reader.skipped, writer.write_errors) == (0, 0)
+        return came
+
+    moment = 0
+    while interrupt_at(moment):
+        moment += 1
+    assert moment > 5
 
 
 def test_pipe_is_a_trace_too(path: Path) -> None:

@@ -77,7 +77,7 @@ def full_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             left[0] -= written
             return written
 
-        monkeypatch.setattr("forwardscope.trace.writer.os.write", write)
+        monkeypatch.setattr(os, "write", write)
 
     return arm
 
@@ -127,7 +127,7 @@ def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.M
         real(fd, line_of(_event(9)))
         return written
 
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", half)
+    monkeypatch.setattr(os, "write", half)
     writer = TraceWriter(path)
     writer.write(_event(1))
     writer.write_batch([_event(2), _event(3), _event(4)])
@@ -141,7 +141,7 @@ def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.M
 def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that never takes a whole line does not hold a lookup for good."""
     real = os.write
-    monkeypatch.setattr("forwardscope.trace.writer.os.write", lambda fd, data: real(fd, data[:7]))
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     writer = TraceWriter(path)
     with pytest.warns(RuntimeWarning, match="only a part of it was taken, twice"):
         writer.write(_event(1))

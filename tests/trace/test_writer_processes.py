@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from forwardscope import TraceReader
+from forwardscope import TraceEvent, TraceReader, TraceWriter
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -78,6 +82,40 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
     seen = Counter((event.view_id, event.ts) for event in reader)
     assert reader.skipped == 0
     assert seen == Counter((f"view_{me}", float(n)) for me in range(3) for n in range(records))
+
+
+@pytest.mark.no_cover  # a child hangs where another thread holds the lock of coverage's data
+@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_children_of_a_writing_process(
+    tmp_path: Path,
+    in_thread: Callable[[Callable[[], Any]], Future[Any]],
+    in_child: Callable[[Callable[[], object]], None],
+) -> None:
+    """A child that forks while threads write does not wait for them; every line is whole."""
+    writer, ended = TraceWriter(tmp_path / "trace.jsonl"), threading.Event()
+
+    def event(view: str) -> TraceEvent:
+        return TraceEvent(1.0, None, view, "aaf4c61ddcc5", 8, "op", 1.0, False)
+
+    def write() -> int:
+        written = 0
+        while not ended.is_set():
+            writer.write_batch([event("parent")] * 20)
+            written += 20
+        return written
+
+    threads = [in_thread(write) for _ in range(4)]
+    try:
+        for _ in range(20):
+            in_child(lambda: writer.write(event("child")))
+    finally:
+        ended.set()
+    written = sum(thread.result(60) for thread in threads)
+    writer.close()
+    reader = TraceReader(tmp_path / "trace.jsonl")
+    assert Counter(one.view_id for one in reader) == {"parent": written, "child": 20}
+    assert reader.skipped == 0
 
 
 @pytest.mark.parametrize("at_least", [1, 500, 5_000])

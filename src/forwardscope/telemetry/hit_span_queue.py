@@ -23,7 +23,6 @@ __all__ = ["CAPACITY", "FinishedLookup", "HitSpanQueue"]
 #: The most lookups that wait for their spans.
 CAPACITY: Final = 16_384
 
-_CHUNK = 256
 _ROUND_S = 0.1
 _POLL_S = 0.002
 _IDLE_ROUNDS = 20
@@ -100,7 +99,7 @@ class HitSpanQueue:
         self._queue: deque[FinishedLookup] = deque()
         self._worker: threading.Thread | None = None
         self._offered = 0
-        self._made = 0
+        self._settled = 0
 
     @property
     def has_budget(self) -> bool:
@@ -114,7 +113,7 @@ class HitSpanQueue:
     def pending(self) -> int:
         """Lookups whose spans are not made yet."""
         with self._lock:
-            return self._offered - self._made
+            return self._offered - self._settled
 
     def renew_budget(self) -> None:
         """Allow as many spans again as the budget has."""
@@ -142,14 +141,14 @@ class HitSpanQueue:
         due = time.monotonic() + timeout_s
         with self._lock:
             goal = self._offered
-        if self._made < goal and self._worker is None:
+        if self._settled < goal and self._worker is None:
             self._start_worker()
         self._hurry.set()
-        while self._made < goal:
+        while self._settled < goal:
             if time.monotonic() >= due:
                 return False
             if self._worker is None:  # no thread can be started: the program ends
-                self._make_chunk()
+                self._make_one()
             else:
                 time.sleep(_POLL_S)
         return True
@@ -163,7 +162,7 @@ class HitSpanQueue:
         self.flush(timeout_s)
         with self._lock:
             self.dropped += len(self._queue)
-            self._offered -= len(self._queue)
+            self._settled += len(self._queue)
             self._queue.clear()
         if self._exit_hook is not None:
             atexit.unregister(self._exit_hook)
@@ -187,28 +186,30 @@ class HitSpanQueue:
             self._hurry.clear()
             idle = 0 if self._queue else idle + 1
             while self._queue:
-                self._make_chunk()
+                self._make_one()
             with self._lock:
                 if not self._queue and (idle > _IDLE_ROUNDS or self._closed):
                     self._worker = None
                     return
 
-    def _make_chunk(self) -> None:
-        """Make the spans of some lookups, or wait a moment where another thread makes them."""
+    def _make_one(self) -> None:
+        """Make the next span, or wait a moment where another thread makes one."""
         if not self._making.acquire(timeout=_ROUND_S):
             return
         try:
             with self._lock:
-                chunk = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
-            failed = 0
-            for lookup in chunk:
-                try:
+                if not self._queue:
+                    return
+                lookup = self._queue.popleft()
+            failed = True
+            try:
+                with suppress(Exception, SystemExit):  # the others are made all the same
                     self._make(lookup)
-                except Exception:  # noqa: BLE001 - the others are made all the same
-                    failed += 1
-            with self._lock:
-                self._made += len(chunk)
-                self.dropped += failed
+                    failed = False
+            finally:
+                with self._lock:
+                    self._settled += 1
+                    self.dropped += failed
         finally:
             self._making.release()
 
@@ -220,7 +221,7 @@ def _closing(queue: weakref.ref[HitSpanQueue]) -> Callable[[], None]:
             return
         before: Final = alive.dropped
         alive.close(_AT_EXIT_S)
-        if lost := alive.dropped - before:
+        if lost := alive.dropped - before + alive.pending:
             warnings.warn(
                 f"{lost} spans of cache hits were not made before the program ended; "
                 "close() the BackendInstrumentation to wait for them",

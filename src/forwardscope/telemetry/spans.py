@@ -132,14 +132,14 @@ class LookupSpans:
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
         """Return the number of spans by name and outcome."""
-        pending = self.hits.pending  # before what is ended, so that none is counted twice
         counts = self._factory.outcomes()
         if self.delivery is not None:
             ended = [key for key in counts if key[1] == "ended"]
             for key in ended:
                 del counts[key]
             counts += Counter(self.delivery.outcomes())
-        counts[LOOKUP, "pending"] += pending
+        # after what is ended, so that a span that is made meanwhile is not counted twice
+        counts[LOOKUP, "pending"] += self.hits.pending
         counts[LOOKUP, "elided"] += self.hits.elided
         counts[LOOKUP, "dropped"] += self.hits.dropped
         return +counts
