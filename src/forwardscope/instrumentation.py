@@ -184,7 +184,7 @@ class BackendInstrumentation:
         spans = self._call_spans(start)
         while True:
             flight = Flight(self.cache.generation)
-            with flight.lock:  # in flight until this block ends, however it ends
+            with flight.lock:  # held while others may wait; free again however the block ends
                 found = self.flights.claim(key, flight)
                 if found is None:
                     try:
@@ -228,45 +228,48 @@ class BackendInstrumentation:
         Raises:
             RuntimeError: `compute_misses` returned another number of values
                 than it was called for.
+            KeyboardInterrupt: A stop was requested; see `request_stop`.
             BaseException: Whatever `compute_misses` raised, unchanged. None of
                 the batch is stored then.
         """
         start = self._now()
         keys = [(op, view_id, prompt, top_k) for prompt in prompts]
-        first = {key: index for index, key in reversed([*enumerate(keys)])}
+        first: dict[LookupKey, int] = {}
+        for index, key in enumerate(keys):
+            first.setdefault(key, index)
         entries = self.cache.find_all(keys)
         share = (self._now() - start) // max(1, len(keys))
         spans = self._call_spans(start, (op, view_id, top_k))
         flights: list[Flight] = []
-        own: dict[LookupKey, Outcome] = {}  # of the prompts that were computed or waited for
+        paid: dict[LookupKey, Outcome] = {}  # of the prompts that were computed or waited for
         error: str | None = None
         try:
-            while missing := sorted(first.keys() - entries.keys(), key=first.__getitem__):
+            while missing := [key for key in first if key not in entries]:
                 flight = Flight(self.cache.generation)
-                with flight.lock:  # in flight until this block ends, however it ends
+                with flight.lock:  # held while others may wait; free again however the block ends
                     found = {key: self.flights.claim(key, flight) for key in missing}
                     if led := [key for key in missing if found[key] is None]:
                         flights.append(flight)
                         compute = partial(_values, compute_misses, [first[key] for key in led])
                         self._lead(flight, led, spans, compute)
                         entries |= flight.entries
-                for key, one in found.items():
-                    if isinstance(one, Flight):
-                        began, entry = self._now(), one.wait(key)
+                for key, claimed in found.items():
+                    if isinstance(claimed, Flight):
+                        began, entry = self._now(), claimed.wait(key)
                         if entry is not None:
                             entries[key], wall = entry, self._now() - began
-                            own[key] = Outcome(key, entry.origin, "coalesced", began, wall)
-                    elif one is not None:
-                        entries[key] = one
+                            paid[key] = Outcome(key, entry.origin, "coalesced", began, wall)
+                    elif claimed is not None:
+                        entries[key] = claimed
             return [entries[key].value for key in keys]
         except BaseException as raised:
             error = type(raised).__name__
             raise
         finally:
             for flight in flights:
-                own |= {one.key: one for one in misses_of(flight, batch=True)}
+                paid |= {miss.key: miss for miss in misses_of(flight, batch=True)}
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
-            outcomes = list(_in_order(keys, entries, own, start, share))
+            outcomes = list(_in_order(keys, entries, paid, start, share))
             self._record(outcomes, start, spans, error, sizes)
 
     def _lead(
@@ -340,7 +343,7 @@ def _values(compute_misses: Callable[[list[int]], Iterable[T]], indices: list[in
 def _in_order(
     keys: Sequence[LookupKey],
     entries: Mapping[LookupKey, Entry],
-    own: dict[LookupKey, Outcome],
+    paid: dict[LookupKey, Outcome],
     start: int,
     share: int,
 ) -> Iterator[Outcome]:
@@ -352,9 +355,9 @@ def _in_order(
     """
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
-        if key in own and key not in yielded:
+        if key in paid and key not in yielded:
             yielded.add(key)
-            yield own[key]
+            yield paid[key]
         elif key in entries:
-            result: Literal["hit", "coalesced"] = "coalesced" if key in own else "hit"
+            result: Literal["hit", "coalesced"] = "coalesced" if key in paid else "hit"
             yield Outcome(key, entries[key].origin, result, start + index * share, share)

@@ -62,7 +62,7 @@ def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
     size = len(flight.keys)
     share, batch_size = max(0, flight.end_ns - start) // size, size if batch else None
     outcomes = []
-    for key, origin, counts in zip(flight.keys, flight.origins, flight.token_counts()):  # noqa: B905
+    for key, origin, counts in zip(flight.keys, flight.origins, flight.token_counts(), strict=True):
         failed = None if key in entries else error
         outcomes.append(
             Outcome(key, origin, "miss", start, share, batch_size, *counts, failed, trace_id)
@@ -94,7 +94,7 @@ class Recorder:
         self._spans = spans
         self._time_ns = clock.time_ns
         self._probe: str | None = None
-        self._outside = NO_PARENT
+        self._probe_parent = NO_PARENT
         self._last_parent = (NO_PARENT.context, NO_PARENT, NO_PARENT)
 
     @property
@@ -119,17 +119,17 @@ class Recorder:
         """
         self._probe = name
         inside = self._spans.active and name is not None
-        self._outside = ParentContext.of(otel_context.get_current()) if inside else NO_PARENT
+        self._probe_parent = ParentContext.of(otel_context.get_current()) if inside else NO_PARENT
 
     def parent(self) -> ParentContext:
         """Return the parent of the span of a lookup that is made in this thread now."""
         context = otel_context.get_current()
-        last, outside, parent = self._last_parent  # one read: the three belong together
-        if last is not context or outside is not self._outside:
-            outside, parent = self._outside, ParentContext.of(context)
+        last, fallback, parent = self._last_parent  # one read: the three belong together
+        if last is not context or fallback is not self._probe_parent:
+            fallback, parent = self._probe_parent, ParentContext.of(context)
             if not parent.has_span:
-                parent = outside
-            self._last_parent = (context, outside, parent)
+                parent = fallback
+            self._last_parent = (context, fallback, parent)
         return parent
 
     def record(
@@ -148,7 +148,7 @@ class Recorder:
             spans: The live spans of the call, where it has any.
         """
         op, view_id, _, _ = outcomes[0].key
-        probe, shown = self._probe, self._traced or self._spans.active
+        probe, shown = self._probe, self.shows
         ts = self._time_ns() / 1e9 if shown else 0.0
         self._ledger.add((probe, view_id, op), outcomes, scoring_ns, batches, ts)
         if shown:

@@ -112,21 +112,21 @@ class Telemetry:
             linger: Wait for a last scrape, where the settings ask for it.
         """
         due = time.monotonic() + _CLOSE_S
-        told = []
+        deliveries = []
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_MAKE_SPANS_S)
         if self._spans is not None:
             reserve = _PUSH_RESERVE_S if self._pusher is not None else 0.0
             self._spans.close(_until(due) - reserve)
-            told.append(self._spans_told(self._spans))
+            deliveries.append(self._spans_delivery(self._spans))
         if self._pusher is not None:
-            told.append(self._push_told(self._pusher, self._pusher.close(_until(due))))
+            deliveries.append(self._push_delivery(self._pusher, self._pusher.close(_until(due))))
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
-            told.append(self._file_told(self._settings.metrics_file))
+            deliveries.append(self._file_delivery(self._settings.metrics_file))
         if self._endpoint is not None:
-            told.append(self._scrapes_told(self._endpoint, linger=linger))
-        return told
+            deliveries.append(self._scrapes_delivery(self._endpoint, linger=linger))
+        return deliveries
 
     def end_linger(self) -> None:
         """End the wait for a last scrape, now or when it begins. Safe under threads."""
@@ -186,9 +186,9 @@ class Telemetry:
         else:
             self._file_failure = None
 
-    # -- what is told of it -------------------------------------------------------------
+    # -- what arrived where -------------------------------------------------------------
 
-    def _spans_told(self, spans: SpanDelivery) -> Delivery:
+    def _spans_delivery(self, spans: SpanDelivery) -> Delivery:
         count = spans.outcomes()
         exported = sum(n for (_, outcome), n in count.items() if outcome == "exported")
         dropped = sum(n for (_, outcome), n in count.items() if outcome == "dropped")
@@ -197,18 +197,18 @@ class Telemetry:
             what += f", {dropped} dropped: {spans.failure or 'not delivered'}"
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
 
-    def _push_told(self, pusher: Pusher, failure: str | None) -> Delivery:
+    def _push_delivery(self, pusher: Pusher, failure: str | None) -> Delivery:
         to = f"Pushgateway {without_credentials(pusher.url)}"
         if failure is not None:
             return Delivery(to=to, what=f"the run's end was not pushed: {failure}", ok=False)
         return Delivery(to=to, what=f"pushed {pusher.pushes} times", ok=True)
 
-    def _file_told(self, path: str) -> Delivery:
+    def _file_delivery(self, path: str) -> Delivery:
         if self._file_failure is not None:
             return Delivery(to=path, what=f"not written: {self._file_failure}", ok=False)
         return Delivery(to=path, what="metrics written", ok=True)
 
-    def _scrapes_told(self, endpoint: MetricsEndpoint, *, linger: bool) -> Delivery:
+    def _scrapes_delivery(self, endpoint: MetricsEndpoint, *, linger: bool) -> Delivery:
         seconds = self._settings.metrics_linger
         after, ok = "", True
         if linger and seconds > 0:

@@ -2,9 +2,10 @@
 
 A flight is one forward call and the keys that it computes. Its lock says whether
 it is in flight: the leader holds it from before the keys are registered until the
-values are there, or the call has failed. `with lock` releases it however the block
-ends, so an interrupt at any moment leaves no waiter stuck. A registration that an
-interrupt left behind has a free lock, and the next lookup of its key replaces it.
+values are stored, or the call has failed (a single lookup also until it is recorded).
+`with lock` releases it however the block ends, so an interrupt at any moment leaves no
+waiter stuck. A registration that an interrupt left behind has a free lock, and the next
+lookup of its key replaces it.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ class Flight:
     """One forward call: what it computes, for its leader and its waiters.
 
     Args:
-        generation: Of the cache, when the flight begins.
+        generation: The cache's generation when the flight begins.
 
     Attributes:
         lock: Held by the leader while the flight lasts.
-        generation: The same.
+        generation: The cache's generation when the flight began.
         keys: What it computes, in order.
         origins: The origin of each value; see `Entry`.
         entries: The entries of those keys that are computed.
         start_ns: The clock when compute began; 0 before.
         end_ns: The clock when compute ended.
-        waiters: Lookups that wait for it, or have waited; counted under the cache's lock.
+        waiters: Lookups that have begun to wait for it, for whichever of its keys;
+            counted under the cache's lock.
         tokens: What the compute reported of its prompts' tokens, or None.
-        reused: The same, of those that an earlier prompt had computed.
+        reused: What it reported of the tokens that an earlier prompt had computed.
         error: Class of the exception where it failed.
         trace_id: The trace that has the span of the call, or None.
     """
@@ -61,7 +63,7 @@ class Flight:
 
     @staticmethod
     def current() -> Flight | None:
-        """Return the innermost flight whose compute this thread is inside of, of any backend."""
+        """Return the innermost flight, of any backend, whose compute this context is inside of."""
         return _current.get()
 
     def run(self, compute: Callable[[], T]) -> T:
@@ -160,7 +162,7 @@ class SingleFlight:
             return other
 
     def waiters(self, key: Hashable) -> int:
-        """Return how many lookups wait for a key that is in flight."""
+        """Return how many lookups wait for the flight of a key; 0 where it is not in flight."""
         with self._cache.lock:
             flight = self._flights.get(key)
             return flight.waiters if flight is not None and flight.lock.locked() else 0
@@ -182,7 +184,7 @@ class SingleFlight:
         return entry
 
     def release(self, flight: Flight) -> None:
-        """Take all keys of a flight that failed out of flight."""
+        """Unregister the keys of a flight that failed."""
         with self._cache.lock:
             for key in flight.keys:
                 if self._flights.get(key) is flight:
