@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import worker  # worker and suite are in this folder
+import lookups  # lookups and suite are in this folder
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -50,7 +50,7 @@ def provider() -> tuple[TracerProvider, Counting]:
 @cache
 def watched() -> Any:
     """Return the backend with trace, spans and collector."""
-    backend = worker.filled(**sinks())
+    backend = lookups.filled(**sinks())
     register(backend, CollectorRegistry())
     return backend
 
@@ -58,7 +58,7 @@ def watched() -> Any:
 def sinks() -> dict[str, Any]:
     """Return the settings of a backend with a trace and a span for each lookup."""
     return {
-        "trace_path": Path(worker._FOLDER.name, "watched.jsonl"),
+        "trace_path": Path(lookups.FOLDER.name, "watched.jsonl"),
         "tracer_provider": provider()[0],
         "span_budget": None,
     }
@@ -70,7 +70,7 @@ def watched_hits(n: int) -> dict[str, Any]:
     backend.spans.flush(60)
     made.force_flush()
     before, start = exporter.taken, time.process_time_ns()
-    answer = worker.ask(backend, n, time.thread_time_ns)
+    answer = lookups.hits(backend, n, time.thread_time_ns)
     backend.spans.flush(60)
     made.force_flush()
     spent = (time.process_time_ns() - start) / n
@@ -83,7 +83,7 @@ def watched_misses(n: int) -> dict[str, Any]:
     register(backend, CollectorRegistry())
     before, start = exporter.taken, time.process_time_ns()
     for number in range(n):
-        backend.cached("next_token_dist", "ft", f"Nobody asked before: {number}", 256, float)
+        backend.cached("next_token_dist", "ft", f"A new question, number {number}", 256, float)
     made.force_flush()
     spent = (time.process_time_ns() - start) / n
     backend.close()
@@ -103,15 +103,15 @@ def share(n: int) -> dict[str, Any]:
 def miss_share(n: int) -> dict[str, Any]:
     """Run the suite; return the cost of a miss in percent of the mean forward pass."""
     ran = suite.ours(n)
-    return {"percent": 100 * worker.miss(_COSTED)["ns"] / ran["forward_ns"]}
+    return {"percent": 100 * lookups.misses(_COSTED)["ns"] / ran["forward_ns"]}
 
 
 def files(_: int) -> dict[str, Any]:
     """Count the files of the package that a hit and a miss run in the caller's thread."""
     backend = watched()
     found = {}
-    fresh = f"Nobody asked this before: {time.perf_counter_ns()}"
-    for result, prompt in (("hit", worker._PROMPTS[0]), ("miss", fresh)):
+    fresh = f"A new question at {time.perf_counter_ns()}"
+    for result, prompt in (("hit", lookups.PROMPTS[0]), ("miss", fresh)):
         passed: set[str] = set()
 
         def note(frame: FrameType, event: str, _: Any, passed: set[str] = passed) -> None:
