@@ -1,8 +1,9 @@
-"""Each metric and label that is asked for is compared with what this version exports."""
+"""Each metric and label in a query is compared with what this version exports."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import pytest
 
@@ -10,7 +11,7 @@ from forwardscope.dashboards.check import Report, check
 from forwardscope.dashboards.files import shipped
 from forwardscope.dashboards.reading import Place, Query, queries_in
 from forwardscope.errors import MissingExtraError
-from forwardscope.telemetry.names import METRICS
+from forwardscope.telemetry.names import METRICS, Metric
 
 _PLACE = Place("page.json", "panel", "A panel")
 _SHIPPED = [
@@ -21,23 +22,28 @@ _SHIPPED = [
 ]
 
 
-def asked(text: str, *shown: str, record: str = "", adds: tuple[str, ...] = ()) -> Query:
-    """Return a query of a panel or rule."""
-    return Query(_PLACE, text, shown, record, adds)
+def panel(text: str, *displayed: str) -> Query:
+    """Return a query of a panel."""
+    return Query(_PLACE, text, displayed)
 
 
-def checked(*queries: Query, **options: list[str]) -> Report:
+def rule(text: str, record: str) -> Query:
+    """Return a query whose result a rule records."""
+    return Query(_PLACE, text, record=record)
+
+
+def checked(*queries: Query, added: Iterable[str] = ()) -> Report:
     """Check queries without any rules but their own."""
-    return check(queries, version="9.9", **options)
+    return check(queries, added=added, version="9.9")
 
 
-def said(*queries: Query, **options: list[str]) -> list[str]:
-    """Return what is wrong with queries."""
-    return [finding.says for finding in checked(*queries, **options).findings]
+def messages(*queries: Query, added: Iterable[str] = ()) -> list[str]:
+    """Return the messages of the findings in queries."""
+    return [finding.message for finding in checked(*queries, added=added).findings]
 
 
-def test_all_that_ships_is_exported() -> None:
-    """No panel, variable, annotation, alert or recording asks in vain, and each kind is there."""
+def test_shipped_files_have_no_finding() -> None:
+    """Each panel, variable, annotation, alert and recording rule uses what is exported."""
     report = check(_SHIPPED, version="9.9")
     assert report.findings == []
     kinds = {query.place.kind for query in _SHIPPED}
@@ -50,35 +56,30 @@ def test_all_that_ships_is_exported() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_examples_of_the_reference_are_exported(metric: object) -> None:
-    """What docs/telemetry.md tells people to ask can be asked."""
-    assert said(asked(metric.example)) == []  # type: ignore[attr-defined]
+def test_examples_of_the_reference(metric: Metric) -> None:
+    """The PromQL examples in docs/telemetry.md have no finding."""
+    assert messages(panel(metric.example)) == []
 
 
 def test_a_misspelt_metric() -> None:
-    """The version is named, and what is near."""
-    assert said(asked("sum(rate(forwardscope_cache_lookup_total[5m]))")) == [
+    """The message has the version and the closest name."""
+    assert messages(panel("sum(rate(forwardscope_cache_lookup_total[5m]))")) == [
         "forwardscope_cache_lookup_total is not exported by forwardscope 9.9; "
         "did you mean forwardscope_cache_lookups_total?"
     ]
 
 
-def test_a_name_that_is_nearly_ours() -> None:
-    """A slip in the prefix does not make it somebody else's."""
-    (says,) = said(asked("fowardscope_cache_lookups_total"))
-    assert says.endswith("did you mean forwardscope_cache_lookups_total?")
-
-
-def test_a_metric_of_somebody_else() -> None:
-    """It is listed, and so is a selector that names none; nothing is known of their labels."""
-    report = checked(asked('sum by (x) (node_load1{y="z"}) + {job="a"}', "x"))
+def test_a_metric_of_another_program() -> None:
+    """It is listed, like a selector without a name, and its labels are not checked."""
+    selector = '{suite="forwardscope_x"}'
+    report = checked(panel(f'sum by (x) (node_load1{{y="z"}}) + {selector}', "x"))
     assert report.findings == []
     assert report.metrics == frozenset()
-    assert report.foreign == {"node_load1", '{job="a"}'}
+    assert report.foreign == {"node_load1", selector}
 
 
 @pytest.mark.parametrize(
-    ("query", "shown", "says"),
+    ("query", "displayed", "message"),
     [
         ('forwardscope_run_hits{probe="a"}', (), "forwardscope_run_hits: there is no label probe"),
         ("sum by (probes) (forwardscope_cache_lookups_total)", (), "did you mean probe?"),
@@ -87,90 +88,76 @@ def test_a_metric_of_somebody_else() -> None:
         ('forwardscope_cache_entries{le="1"}', (), "there is no label le"),
     ],
 )
-def test_a_wrong_label(query: str, shown: tuple[str, ...], says: str) -> None:
-    """It is told where it stands: in a matcher, in an aggregation or in what is shown."""
-    (problem,) = said(asked(query, *shown))
-    assert says in problem
+def test_a_wrong_label(query: str, displayed: tuple[str, ...], message: str) -> None:
+    """Labels are checked in matchers, aggregations, legends and texts."""
+    (problem,) = messages(panel(query, *displayed))
+    assert message in problem
 
 
 def test_labels_that_every_series_has() -> None:
-    """Those of Prometheus, and those that the user names."""
-    query = asked('forwardscope_run_hits{job="a", instance="b", cluster="c"}', "cluster")
-    assert len(said(query)) == 2
-    assert said(query, added=["cluster"]) == []
+    """Labels that Prometheus adds, and those that the user names, are accepted."""
+    query = panel('forwardscope_run_hits{job="a", instance="b", cluster="c"}', "cluster")
+    assert len(messages(query)) == 2
+    assert messages(query, added=["cluster"]) == []
 
 
 def test_parts_of_a_histogram() -> None:
-    """Buckets have `le`; the other parts have not, and the whole is no series."""
+    """Only buckets have the label `le`; the histogram's own name is not a series."""
     name = "forwardscope_forward_duration_seconds"
-    assert said(asked(f'{name}_bucket{{le="1"}}'), asked(f"{name}_sum / {name}_count", "op")) == []
-    assert said(asked(f"sum by (le) ({name}_sum)"))[0].startswith("sum by (le): there is no label")
-    (says,) = said(asked(f"histogram_quantile(0.9, {name})"))[-1:]
-    assert says.startswith(f"{name} is not exported by forwardscope 9.9; did you mean {name}_")
+    valid = panel(f'{name}_bucket{{le="1"}}'), panel(f"{name}_sum / {name}_count", "op")
+    assert messages(*valid) == []
+    assert messages(panel(f"sum by (le) ({name}_sum)"))[0].startswith("sum by (le): there is no")
+    (message,) = messages(panel(f"histogram_quantile(0.9, {name})"))
+    assert message.startswith(f"{name} is not exported by forwardscope 9.9; did you mean {name}_")
 
 
 def test_a_recorded_metric() -> None:
-    """It has the labels that its rule's answer has, and those that the rule adds."""
-    rule = asked("sum by (suite) (forwardscope_run_hits)", record="a:hits:sum", adds=("team",))
-    assert said(rule, asked("a:hits:sum", "suite", "team")) == []
-    (says,) = said(rule, asked("a:hits:sum", "model"))
-    assert says.startswith("legend or text: there is no label model, only suite, team")
-    report = checked(rule, asked("a:hits:sum"))
-    assert (report.metrics, report.recorded) == ({"forwardscope_run_hits"}, {"a:hits:sum"})
-
-
-def test_recorded_from_recorded() -> None:
-    """Labels are followed through rules in any order; a circle ends, and then any will do."""
-    first = asked("sum by (suite) (b:forwardscope_x:y)", record="a:forwardscope_x:y")
-    second = asked("max by (suite, model) (forwardscope_run_hits)", record="b:forwardscope_x:y")
-    assert len(said(first, second, asked("a:forwardscope_x:y", "model"))) == 1
-    circle = asked("a:forwardscope_x:y", record="b:forwardscope_x:y")
-    assert said(first, circle, asked("b:forwardscope_x:y", "suite")) == []
-
-
-def test_a_record_that_nobody_makes() -> None:
-    """A name with ours in it is looked for among the rules too."""
-    rule = asked("sum(forwardscope_run_hits)", record="run:forwardscope_hits:sum")
-    assert said(rule, asked("run:forwardscope_hit:sum")) == [
+    """A recorded name is known, its labels are not checked, and a misspelt one is a finding."""
+    recording = rule("sum(forwardscope_run_hits)", "run:forwardscope_hits:sum")
+    report = checked(recording, panel("run:forwardscope_hits:sum", "team"))
+    assert report.findings == []
+    assert report.metrics == {"forwardscope_run_hits"}
+    assert report.recorded == {"run:forwardscope_hits:sum"}
+    assert messages(recording, panel("run:forwardscope_hit:sum")) == [
         "run:forwardscope_hit:sum is recorded by no rule; did you mean run:forwardscope_hits:sum?"
     ]
 
 
-def test_rules_of_others_count_where_there_are_none() -> None:
-    """Dashboards alone are checked with the rules that ship; a tree with rules, with its own."""
-    page, rule = asked("a:forwardscope_x:sum"), asked("sum(up)", record="a:forwardscope_x:sum")
-    assert check([page], recorded=[rule], version="9.9").findings == []
-    other = asked("sum(up)", record="b:forwardscope_x:sum")
-    assert len(check([page, other], recorded=[rule], version="9.9").findings) == 1
+def test_shipped_rules_apply_if_there_are_no_others() -> None:
+    """Dashboards alone are checked with the shipped rules; files with rules, with their own."""
+    page, recording = panel("a:forwardscope_x:sum"), rule("sum(up)", "a:forwardscope_x:sum")
+    assert check([page], recorded=[recording], version="9.9").findings == []
+    other = rule("sum(up)", "b:forwardscope_x:sum")
+    assert len(check([page, other], recorded=[recording], version="9.9").findings) == 1
 
 
-def test_variables_leave_it_open() -> None:
-    """What a variable decides is accepted, and what stands beside it is not."""
+def test_variables() -> None:
+    """A name that contains a variable is accepted; other names are checked."""
     query = "sum by ($by) (rate(forwardscope_${what}_total[$__rate_interval]))"
-    report = checked(asked(query, "anything"))
+    report = checked(panel(query, "anything"))
     assert len(report.findings) == 1  # by is one label, and not this one
     assert report.foreign == frozenset()
-    assert said(asked("sum by ($by) (forwardscope_run_hits)")) == []
+    assert messages(panel("sum by ($by) (forwardscope_run_hits)")) == []
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "message"),
     [
-        ("sum(forwardscope_run_hits", "it is no PromQL: unclosed left parenthesis"),
-        ("+".join(["a"] * 2_000), "it is nested too deeply to be looked at"),
-        ("a" * 6_000, "it is no PromQL: it has 6000 characters, and up to 5000 are looked at"),
+        ("sum(forwardscope_run_hits", "it is not PromQL: unclosed left parenthesis"),
+        ("+".join(["a"] * 2_000), "it is nested too deeply to be checked"),
+        ("a" * 6_000, "it is not PromQL: it has 6000 characters, more than 5000"),
+        ("", "it has no expr"),
     ],
-    ids=["malformed", "deep", "long"],
+    ids=["malformed", "deep", "long", "empty"],
 )
-def test_a_query_that_cannot_be_looked_at(query: str, says: str) -> None:
-    """It is a finding of its own, also where a rule records it, and others are looked at."""
-    assert said(asked(query)) == [says]
-    broken = asked(query, record="a:forwardscope_x:sum")
-    assert said(broken, asked("a:forwardscope_x:sum", "any")) == [says]
+def test_a_query_that_cannot_be_checked(query: str, message: str) -> None:
+    """It is a finding, and the other queries are checked."""
+    assert messages(panel(query), panel("forwardscope_x"))[0] == message
+    assert len(messages(panel(query), panel("forwardscope_x"))) == 2
 
 
 def test_without_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra that brings it is named."""
+    """The error names the extra that installs it."""
     monkeypatch.delitem(sys.modules, "forwardscope.dashboards.check")
     monkeypatch.setitem(sys.modules, "promql_parser", None)
     with pytest.raises(MissingExtraError, match=r"^promql-parser is not .*forwardscope\[dashboard"):

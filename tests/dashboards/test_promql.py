@@ -1,4 +1,4 @@
-"""Queries are parsed as a dashboard has them, with its variables in them."""
+"""Queries of dashboards, which contain variables, are parsed."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from forwardscope.dashboards.promql import ANY, parsed
         "label_replace(a, '$', \"$1\", `$x`, '(.*)')",
     ],
 )
-def test_variables_are_filled_in(query: str) -> None:
-    """Each stands for what its place asks: a duration, a number, a label or a metric."""
+def test_variables_are_replaced(query: str) -> None:
+    """Each becomes what its context needs: a duration, a number, a label or a metric."""
     parsed(query)
 
 
-def test_a_part_of_a_name_leaves_it_open() -> None:
-    """A metric whose name has a variable in it may be any."""
+def test_a_variable_in_a_name() -> None:
+    """The name of the metric is marked as unknown."""
     tree = parsed("forwardscope_${what}_total")
     assert isinstance(tree, VectorSelector)
     assert tree.name is not None
     assert ANY in tree.name
 
 
-def test_labels_values_are_left_alone() -> None:
-    """A variable in quotes is no variable of PromQL."""
+def test_a_variable_in_a_label_value() -> None:
+    """A string is not changed."""
     tree = parsed('a{x="$y"}')
     assert isinstance(tree, VectorSelector)
     assert [one.value for one in tree.matchers.matchers] == ["$y"]
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "message"),
     [
         ("sum(", "unclosed left parenthesis"),
         ("a b", "invalid promql"),
         ("nosuch(a)", "unknown function"),
-        ("(" * 50_000 + "a" + ")" * 50_000, "it has 100001 characters, and up to 5000"),
+        ("(" * 50_000 + "a" + ")" * 50_000, "it has 100001 characters, more than 5000"),
     ],
     ids=["open", "half", "unknown", "deep"],
 )
-def test_what_is_no_promql(query: str, says: str) -> None:
-    """It says why; one that would overflow the parser's stack does not reach it."""
-    with pytest.raises(ValueError, match=says):
+def test_an_invalid_query(query: str, message: str) -> None:
+    """The error has the reason; a query that is too long does not reach the parser."""
+    with pytest.raises(ValueError, match=message):
         parsed(query)

@@ -28,7 +28,7 @@ def parsed(query: str) -> promql_parser.Expr:
         ValueError: The query is not PromQL, or is too long.
     """
     if len(query) > _MAX_LENGTH:
-        raise ValueError(f"it has {len(query)} characters, and up to {_MAX_LENGTH} are looked at")
+        raise ValueError(f"it has {len(query)} characters, more than {_MAX_LENGTH}")
     try:
         return promql_parser.parse(_filled(query, _DURATION))
     except ValueError:
