@@ -7,8 +7,8 @@ A scoring method of a view is three lines around one of them:
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
 
-A miss goes through memory, claim, compute, store and record, in this order.
-What it leaves behind is in recorder.py.
+A lookup searches the cache, and a miss then claims its key, computes, stores and
+records, in this order. recorder.py turns its outcome into counts, trace lines and spans.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from os import PathLike
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
@@ -141,7 +142,7 @@ class BackendInstrumentation:
         self.stopping = True
 
     def close(self) -> None:
-        """End all spans and close the trace; may be called twice.
+        """Finish the spans of all hits and close the trace; may be called twice.
 
         Call it before the tracer provider is shut down. Lookups still work
         after it, without records and spans.
@@ -153,8 +154,8 @@ class BackendInstrumentation:
         """Answer one lookup from the cache, or with one forward pass.
 
         A thread that misses a key which another is computing waits for it. If
-        that pass fails, its error goes to its own caller and one waiter takes
-        over. A thread that is itself inside a compute never waits. A compute
+        that pass fails, its error goes to its own caller and one waiter computes
+        instead. A thread that is itself inside a compute never waits. A compute
         that hands work to another thread and waits for that thread must not
         look up its own key there.
 
@@ -183,8 +184,8 @@ class BackendInstrumentation:
             return entry.value  # type: ignore[no-any-return]
         spans = self._call_spans(start)
         while True:
-            flight = Flight(self.cache.generation)
-            with flight.lock:  # held while others may wait; free again however the block ends
+            flight = Flight(self.cache.generation, get_ident())
+            with flight.lock:  # waiters block on it; it is free again however the block ends
                 found = self.flights.claim(key, flight)
                 if found is None:
                     try:
@@ -229,8 +230,8 @@ class BackendInstrumentation:
             RuntimeError: `compute_misses` returned another number of values
                 than it was called for.
             KeyboardInterrupt: A stop was requested; see `request_stop`.
-            BaseException: Whatever `compute_misses` raised, unchanged. None of
-                the batch is stored then.
+            BaseException: Whatever `compute_misses` raised, unchanged; none of
+                the values that it was to compute is stored then.
         """
         start = self._now()
         keys = [(op, view_id, prompt, top_k) for prompt in prompts]
@@ -241,12 +242,12 @@ class BackendInstrumentation:
         share = (self._now() - start) // max(1, len(keys))
         spans = self._call_spans(start, (op, view_id, top_k))
         flights: list[Flight] = []
-        paid: dict[LookupKey, Outcome] = {}  # of the prompts that were computed or waited for
+        not_hits: dict[LookupKey, Outcome] = {}  # of the prompts computed or waited for
         error: str | None = None
         try:
             while missing := [key for key in first if key not in entries]:
-                flight = Flight(self.cache.generation)
-                with flight.lock:  # held while others may wait; free again however the block ends
+                flight = Flight(self.cache.generation, get_ident())
+                with flight.lock:  # waiters block on it; it is free again however the block ends
                     found = {key: self.flights.claim(key, flight) for key in missing}
                     if led := [key for key in missing if found[key] is None]:
                         flights.append(flight)
@@ -258,7 +259,7 @@ class BackendInstrumentation:
                         began, entry = self._now(), claimed.wait(key)
                         if entry is not None:
                             entries[key], wall = entry, self._now() - began
-                            paid[key] = Outcome(key, entry.origin, "coalesced", began, wall)
+                            not_hits[key] = Outcome(key, entry.origin, "coalesced", began, wall)
                     elif claimed is not None:
                         entries[key] = claimed
             return [entries[key].value for key in keys]
@@ -267,9 +268,9 @@ class BackendInstrumentation:
             raise
         finally:
             for flight in flights:
-                paid |= {miss.key: miss for miss in misses_of(flight, batch=True)}
+                not_hits |= {miss.key: miss for miss in misses_of(flight, batch=True)}
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
-            outcomes = list(_in_order(keys, entries, paid, start, share))
+            outcomes = list(_in_order(keys, entries, not_hits, start, share))
             self._record(outcomes, start, spans, error, sizes)
 
     def _lead(
@@ -343,7 +344,7 @@ def _values(compute_misses: Callable[[list[int]], Iterable[T]], indices: list[in
 def _in_order(
     keys: Sequence[LookupKey],
     entries: Mapping[LookupKey, Entry],
-    paid: dict[LookupKey, Outcome],
+    not_hits: dict[LookupKey, Outcome],
     start: int,
     share: int,
 ) -> Iterator[Outcome]:
@@ -355,9 +356,9 @@ def _in_order(
     """
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
-        if key in paid and key not in yielded:
+        if key in not_hits and key not in yielded:
             yielded.add(key)
-            yield paid[key]
+            yield not_hits[key]
         elif key in entries:
-            result: Literal["hit", "coalesced"] = "coalesced" if key in paid else "hit"
+            result: Literal["hit", "coalesced"] = "coalesced" if key in not_hits else "hit"
             yield Outcome(key, entries[key].origin, result, start + index * share, share)

@@ -26,7 +26,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         key: What was looked up.
-        question: The same as traces and spans show it; None where it is not known yet.
+        question: The same as traces and spans show it; None where nothing needed it so far.
         result: `hit`, `miss` or `coalesced`.
         start_ns: The clock when it began; hits of one batch have even shares of
             the time in which all were looked up, one after the other.
@@ -63,7 +63,7 @@ def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
     share, batch_size = max(0, flight.end_ns - start) // size, size if batch else None
     outcomes = []
     for key, origin, counts in zip(flight.keys, flight.origins, flight.token_counts(), strict=True):
-        failed = None if key in entries else error
+        failed = None if key in entries else error or KeyboardInterrupt.__name__
         outcomes.append(
             Outcome(key, origin, "miss", start, share, batch_size, *counts, failed, trace_id)
         )

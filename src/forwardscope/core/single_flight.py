@@ -30,17 +30,19 @@ class Flight:
 
     Args:
         generation: The cache's generation when the flight begins.
+        leader: The id of the leader's thread; 0 if that thread makes no other lookup.
 
     Attributes:
         lock: Held by the leader while the flight lasts.
+        leader: The id of the leader's thread.
         generation: The cache's generation when the flight began.
         keys: What it computes, in order.
         origins: The origin of each value; see `Entry`.
         entries: The entries of those keys that are computed.
         start_ns: The clock when compute began; 0 before.
         end_ns: The clock when compute ended.
-        waiters: Lookups that have begun to wait for it, for whichever of its keys;
-            counted under the cache's lock.
+        waiters: Lookups that have begun to wait for it, for any of its keys; counted
+            under the cache's lock.
         tokens: What the compute reported of its prompts' tokens, or None.
         reused: What it reported of the tokens that an earlier prompt had computed.
         error: Class of the exception where it failed.
@@ -56,8 +58,9 @@ class Flight:
     trace_id: str | None = None
     _counts: list[tuple[int | None, int | None]] | None = None
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, leader: int = 0) -> None:
         self.lock: Final = threading.Lock()
+        self.leader: Final = leader
         self.generation: Final = generation
         self.entries: dict[Any, Entry] = {}
 
@@ -111,8 +114,8 @@ def _counts(reported: Iterable[Any] | None, size: int) -> list[int | None]:
 class SingleFlight:
     """The flights of one cache, by key. Safe under threads.
 
-    It shares the cache's lock: at any moment a key is stored, in flight or free to
-    be claimed. A forked child begins without flights: it computes what its parent
+    It shares the cache's lock, so that a key leaves flight in the step that stores
+    its value. A forked child begins without flights: it computes what its parent
     had in flight.
 
         flight = Flight(cache.generation)
@@ -143,10 +146,10 @@ class SingleFlight:
 
         Returns:
             The key's entry; the flight to wait for, once the caller's own is over;
-            or None, where the caller is to compute the key. A thread that is inside
-            a compute never waits, since that could deadlock: it computes what
-            another has in flight as well. A flight from before a `clear` is not
-            joined.
+            or None, where the caller computes the key. A thread that leads the
+            key's flight (in a signal handler or a finaliser) or is inside a compute
+            never waits, since that could deadlock: it computes the key itself,
+            unregistered. A flight from before a `clear` is not joined.
         """
         with self._cache.lock:
             entry = self._cache.find(key)
@@ -156,13 +159,14 @@ class SingleFlight:
             if other is None or other.generation < flight.generation or not other.lock.locked():
                 self._flights[key] = flight
                 return None
-            if other.generation > flight.generation or _current.get() is not None:
+            inside = other.leader == threading.get_ident() or _current.get() is not None
+            if inside or other.generation > flight.generation:
                 return None
             other.waiters += 1
             return other
 
     def waiters(self, key: Hashable) -> int:
-        """Return how many lookups wait for the flight of a key; 0 where it is not in flight."""
+        """Return how many lookups have begun to wait for the flight of a key, or 0 without one."""
         with self._cache.lock:
             flight = self._flights.get(key)
             return flight.waiters if flight is not None and flight.lock.locked() else 0

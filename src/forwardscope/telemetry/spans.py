@@ -337,7 +337,8 @@ class ForwardSpan:
 
     def end(self, flight: Flight) -> None:
         """End the forward span of a call that has ended."""
-        self.end_ns, self._error = flight.end_ns, flight.error
+        self.end_ns = flight.end_ns or self._factory.clock.perf_counter_ns()  # 0: interrupted before
+        self._error = flight.error
         counts = [(known, reused or 0) for known, reused in flight.token_counts() if known]
         if counts:
             self._span.set_attribute(names.INPUT_TOKENS.name, sum(known for known, _ in counts))
