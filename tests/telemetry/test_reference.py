@@ -1,4 +1,4 @@
-"""docs/telemetry.md and README say what the code does."""
+"""The pages docs/telemetry.md and docs/library.md match the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_name_and_query_stands_in_it() -> None:
         assert f"| `{attribute.name}` | {attribute.type} |" in page
 
 
-def test_the_library_example_of_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its ten lines make a lookup and a forward span under the program's own, and metrics."""
     memory = InMemorySpanExporter()
 
@@ -44,10 +44,10 @@ def test_the_library_example_of_the_readme_works(monkeypatch: pytest.MonkeyPatch
             self.add_span_processor(SimpleSpanProcessor(memory))
 
     monkeypatch.setattr("opentelemetry.sdk.trace.TracerProvider", WatchedProvider)
-    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "docs/library.md").read_text("utf-8"), re.DOTALL)
     (example,) = [block for block in blocks if "TracerProvider" in block]
     seen: dict[str, Any] = {}
-    exec(compile(example, "README.md", "exec"), seen)  # noqa: S102 - our own page
+    exec(compile(example, "library.md", "exec"), seen)  # noqa: S102 - our own page
 
     spans = {span.name: span for span in memory.get_finished_spans()}
     assert set(spans) == {"forward", "cache.lookup", "my-request"}
