@@ -1,14 +1,15 @@
-"""The ledger counts as a plain dict of numbers does."""
+"""The ledger agrees with a plain dict of counters, and a histogram with a list."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import astuple
+from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from forwardscope.core.ledger import (
@@ -155,21 +156,33 @@ TestLedgerModel = LedgerModel.TestCase
 TestLedgerModel.settings = settings(max_examples=100, stateful_step_count=20)
 
 
-def test_new_ledger_is_empty() -> None:
-    """It has no series, and all totals are 0."""
-    snapshot = Ledger().snapshot()
-    assert (snapshot.series, snapshot.durations, snapshot.batch_prompts.count) == ({}, {}, 0)
-    assert (snapshot.tokens_computed, snapshot.tokens_reused) == (0, 0)
-    assert astuple(snapshot.totals()) == (0, 0, 0, 0.0, 0, 0, 0)
+_BOUNDS = (1.0, 2.5, 10.0)
+# halves are exact, so sums are too; the bounds themselves occur often
+values = st.sampled_from(_BOUNDS) | st.integers(0, 30).map(lambda half: half / 2)
+exemplars = st.none() | st.builds(Exemplar, st.just("a" * 32), values, st.floats(0, 9))
+
+
+@given(seen=st.lists(st.tuples(values, exemplars), max_size=40))
+def test_histogram_agrees_with_a_list(seen: list[tuple[float, Exemplar | None]]) -> None:
+    """Buckets, count, sum and the latest exemplar of each bucket; a bound is in its bucket."""
+    histogram = Histogram(_BOUNDS)
+    for value, exemplar in seen:
+        histogram.observe(value, exemplar)
+    edges = pairwise((float("-inf"), *_BOUNDS, float("inf")))
+    buckets = [[one for one in seen if low < one[0] <= high] for low, high in edges]
+    assert histogram.buckets == [len(bucket) for bucket in buckets]
+    assert (histogram.count, histogram.total) == (len(seen), sum(value for value, _ in seen))
+    assert histogram.exemplars == [
+        next((exemplar for _, exemplar in reversed(bucket) if exemplar is not None), None)
+        for bucket in buckets
+    ]
 
 
 def test_series_past_the_limit_fold_into_other() -> None:
-    """The first 4,096 series stay apart for good; all later ones are counted as one."""
+    """The first 4,096 series stay separate; all later ones are counted as one."""
     ledger = Ledger()
     for number in range(MAX_SERIES):
         ledger.add((None, f"scaled_{number}", "op"), [_outcome("hit")], 1)
-    ledger.expect([SeriesKey(None, "scaled_7", "op")])
-    assert len(ledger.snapshot().series) == MAX_SERIES
     ledger.expect([SeriesKey("probe", "late_0", "op")])
     ledger.add(("probe", "late_1", "op"), [_outcome("hit")], 1)
     ledger.add(("probe", "late_2", "op"), [_outcome("miss", error="ValueError")], 1)
@@ -183,70 +196,19 @@ def test_series_past_the_limit_fold_into_other() -> None:
     assert ledger.totals().total_lookups == MAX_SERIES + 5
 
 
-def test_series_named_other_is_the_folded_one() -> None:
-    """Where it was counted before the limit, the later series join it."""
-    ledger = Ledger()
-    ledger.add((OTHER, OTHER, OTHER), [_outcome("hit")], 1)
-    ledger.expect(SeriesKey(None, f"scaled_{number}", "op") for number in range(MAX_SERIES))
-    ledger.add(("late", "base", "op"), [_outcome("hit")], 1)
-    series = ledger.snapshot().series
-    assert len(series) == MAX_SERIES
-    assert series[SeriesKey(OTHER, OTHER, OTHER)].hits == 2
-
-
 def test_durations_past_the_limit_fold_into_other() -> None:
-    """The first 64 ops have a histogram each, for good; all later ones share one."""
+    """The first 64 ops have a histogram each; all later ones share one."""
     ledger = Ledger()
-    for number in range(MAX_OPS):
-        ledger.add((None, "base", f"op_{number}"), [_outcome("miss", 10**6)], 1)
-    ledger.expect([SeriesKey(None, "base", "late_0")])
-    ledger.add((None, "base", "late_1"), [_outcome("miss", 10**9)], 1)
-    ledger.add((None, "base", "late_2"), [_outcome("miss", 10**9)], 1)
-    ledger.add((None, "base", "op_7"), [_outcome("miss", 10**6)], 1)
-    snapshot = ledger.snapshot()
-    folded = snapshot.durations.pop(OTHER)
-    assert (folded.count, folded.total) == (2, 2.0)
-    assert len(snapshot.durations) == MAX_OPS
-    assert snapshot.durations["op_7"].count == 2
-    assert snapshot.totals().forward_passes == MAX_OPS + 3
-
-
-def test_histogram_begins_with_its_series() -> None:
-    """An op has a duration histogram from its first lookup on, also without a forward pass."""
-    ledger = Ledger()
-    ledger.add((None, "base", "hits"), [_outcome("hit")], 1)
-    ledger.add((None, "base", "errors"), [_outcome("miss", error="ValueError")], 1)
+    for op in [*(f"op_{number}" for number in range(MAX_OPS)), "late_1", "late_2", "op_7"]:
+        ledger.add((None, "base", op), [_outcome("miss", 10**9)], 1)
     durations = ledger.snapshot().durations
-    assert {op: seen.count for op, seen in durations.items()} == {"hits": 0, "errors": 0}
-
-
-def test_expected_series_begin_at_zero() -> None:
-    """They are in the snapshot with nothing counted, and then count as any other."""
-    ledger = Ledger()
-    ledger.expect([_KEY, _KEY])
-    snapshot = ledger.snapshot()
-    assert snapshot.series == {_KEY: Counts()}
-    assert snapshot.durations["op"].count == 0
-    assert ledger.totals().total_lookups == 0
-    ledger.add(_KEY, [_outcome("miss", 3)], 5)
-    ledger.expect([_KEY])
-    expected = Counts(forward_passes=1, scoring_ns=5, forward_ns=3)
-    assert ledger.snapshot().series == {_KEY: expected}
-
-
-def test_exemplar_is_the_latest_of_its_bucket() -> None:
-    """It has the trace, the seconds and the time; a pass without a trace leaves it there."""
-    ledger = Ledger()
-    for wall_ms, trace_id, ts in ((3, "a" * 32, 1.5), (4, "b" * 32, 2.5), (4, None, 3.5)):
-        ledger.add(_KEY, [_outcome("miss", wall_ms * 10**6, trace_id=trace_id)], 1, (), ts)
-    failed = _outcome("miss", 4 * 10**6, trace_id="c" * 32, error="ValueError")
-    ledger.add(_KEY, [failed], 1, (), 4.5)
-    exemplars = ledger.snapshot().durations["op"].exemplars
-    assert [one for one in exemplars if one] == [Exemplar("b" * 32, 0.004, 2.5)]
+    folded = durations.pop(OTHER)
+    assert (folded.count, folded.total) == (2, 2.0)
+    assert (len(durations), durations["op_7"].count) == (MAX_OPS, 2)
 
 
 def test_snapshot_is_a_copy() -> None:
-    """Neither a later count nor a change to the copy reaches the other."""
+    """Neither a later count nor a change to the copy affects the other."""
     ledger = Ledger()
     failed, passed = _outcome("miss", 4, error="ValueError"), _outcome("miss", 1)
     ledger.add(_KEY, [failed, passed], 5, [2])
@@ -264,12 +226,3 @@ def test_snapshot_is_a_copy() -> None:
     assert later.series == {_KEY: Counts(0, 0, 2, Counter(ValueError=2), 10, 10)}
     assert (later.durations["op"].count, later.batch_prompts.count) == (2, 2)
     assert not any(later.durations["op"].exemplars)
-
-
-def test_totals_are_of_their_moment() -> None:
-    """A plain total does not change when more is counted."""
-    ledger = Ledger()
-    ledger.add(_KEY, [_outcome("hit")], 1)
-    totals = ledger.totals()
-    ledger.add(_KEY, [_outcome("hit")], 1)
-    assert (totals.cache_hits, ledger.totals().cache_hits) == (1, 2)
