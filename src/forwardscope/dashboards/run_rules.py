@@ -4,8 +4,8 @@ Once a run is complete, its numbers are recorded under its id for as long as the
 has them. This separates the last run of a suite from earlier runs, also while the next
 run is active. An alert lasts until a better run has ended, and a run is never compared
 with itself. A run that was interrupted, or that has a probe with an error, makes fewer
-lookups than the others. It is therefore not compared with them, and it ends no alert on
-their cost.
+lookups than complete runs. It is therefore not compared with them, and it does not end
+an alert on their cost.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _WEEK: Final = "7d"
 _MORE_PASSES: Final = 1.1
 #: Allowed duration of a forward pass, as a multiple of its week's median.
 _SLOWER: Final = 1.5
-#: Fewest runs in the week, and fewest passes in a run, for a comparison of durations.
+#: Minimum runs in the week, and minimum passes in a run, to compare durations.
 _MIN_RUNS, _MIN_PASSES = 3, 20
-#: Allowed drop of the hit ratio below its week's median, and fewest lookups in a run.
+#: Allowed drop of the hit ratio below its week's median, and minimum lookups in a run.
 _HIT_RATIO_DROP, _MIN_LOOKUPS = 0.1, 50
 _STALLED_S: Final = 600
 #: Age of the last run at which the next one is late, in periods of the suite.
@@ -54,8 +54,8 @@ _COMPARED: Final = {
 
 def recordings() -> list[Recording]:
     """Return the recording rules of each run, of each suite's last run and of its week."""
-    ended = Recording(_finished(_END), _of_whole_run(_END))
-    each = [Recording(_finished(name), _of_whole_run(expr)) for name, expr in _COMPARED.items()]
+    ended = Recording(_finished(_END), _of_complete_run(_END))
+    each = [Recording(_finished(name), _of_complete_run(expr)) for name, expr in _COMPARED.items()]
     last = [Recording(_latest(name), _of_last_run(name)) for name in _COMPARED]
     week = [
         Recording(_median(name), f"quantile by ({_SUITE}) (0.5,\n{_of_runs_before(name)}\n)")
@@ -107,7 +107,7 @@ def _in_week(name: str) -> str:
     return f"last_over_time({_finished(name)}[{_WEEK}])"
 
 
-def _of_whole_run(query: str) -> str:
+def _of_complete_run(query: str) -> str:
     """Return a gauge under its run's id, once even if endpoint and gateway both export it.
 
     Only complete runs are included. A complete run has ended.
@@ -151,10 +151,10 @@ def _forward_pass_regression() -> Alert:
         f"{_latest(_PASSES)}\n- ({_latest(_EXPECTED)} or {_MORE_PASSES} * {_median(_PASSES)})\n> 0",
         "1m",
         "warning",
-        f"{_WHO} pays for more forward passes than it should",
-        'The last run paid {{ printf "%.0f" $value }} forward passes more than its plan, or than '
-        "the median of its week where it has no plan. See whether its cache is too small: "
-        "evictions in its report, and in the dashboard Runs.",
+        f"{_WHO} computes too many forward passes",
+        'The last run computed {{ printf "%.0f" $value }} forward passes more than its plan, or '
+        f"than {_MORE_PASSES} times the median of its week if it has no plan. Its cache may be too "
+        "small: see the evictions in its report and in the dashboard Overview.",
     )
 
 
@@ -166,8 +166,8 @@ def _forward_latency_regression() -> Alert:
         "1m",
         "warning",
         f"{_WHO} has slow forward passes",
-        'A forward pass of the last run took {{ printf "%.2f" $value }} times as long as the '
-        "median of the runs in its week.",
+        'A forward pass of the last run took on average {{ printf "%.2f" $value }} times as long '
+        "as the median of the runs in its week.",
     )
 
 
@@ -177,9 +177,9 @@ def _cache_hit_rate_drop() -> Alert:
         f"{_median(_HIT_RATIO)} - {_latest(_HIT_RATIO)} > {_HIT_RATIO_DROP}",
         "1m",
         "warning",
-        f"{_WHO} hits its cache less often",
-        "The share of lookups that paid no forward pass is {{ $value | humanizePercentage }} of "
-        "all lookups lower than the median of the runs in its week.",
+        f"{_WHO} has a lower hit ratio",
+        "The hit ratio of the last run is {{ $value | humanizePercentage }} of all lookups below "
+        "the median of the runs in its week.",
     )
 
 
@@ -198,8 +198,8 @@ def _run_failed() -> Alert:
         "1m",
         "critical",
         f"{_WHO} did not pass",
-        "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, or a probe of it "
-        "failed or erred; its report and the dashboard Runs say which.",
+        "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, or one of its "
+        "probes failed or had an error. Its report and the dashboard Runs have the verdicts.",
     )
 
 
@@ -210,9 +210,9 @@ def _run_stalled() -> Alert:
         f"and {_newest(names.RUN_ACTIVE)} == 1",
         "1m",
         "critical",
-        f"{_WHO} does not get on",
-        "The run has answered no lookup for {{ $value | humanizeDuration }} and has not ended: it "
-        "hangs, or was killed.",
+        f"{_WHO} makes no progress",
+        "The run has answered no lookup for {{ $value | humanizeDuration }} and has not ended. Its "
+        "process hangs or was killed.",
     )
 
 
@@ -222,9 +222,9 @@ def _run_missing() -> Alert:
         f"time() - {_newest(names.RUN_START)} > {_LATE} * {_newest(names.RUN_PERIOD)}",
         "5m",
         "critical",
-        f"{_WHO} has not run",
-        "The last run began {{ $value | humanizeDuration }} ago, and the suite says that it runs "
-        "more often.",
+        f"{_WHO} is overdue",
+        "The last run began {{ $value | humanizeDuration }} ago, which is more than "
+        f"{_LATE} periods of the suite.",
     )
 
 
@@ -232,7 +232,7 @@ def _push_failed() -> list[Alert]:
     """Return an alert for each cause of a failed push, distinguished by `reason`."""
     pushed = f'push_time_seconds{{job="{JOB}"}}'
     failed = f'push_failure_time_seconds{{job="{JOB}"}}'
-    seen = "pushgateway_build_info"
+    build = "pushgateway_build_info"
 
     def alert(reason: str, expr: str, summary: str, description: str) -> Alert:
         labels = {"reason": reason}
@@ -242,23 +242,23 @@ def _push_failed() -> list[Alert]:
         alert(
             "rejected",
             f"max by ({_SUITE}) ({failed})\n> max by ({_SUITE}) ({pushed})",
-            f"The Pushgateway refuses {_WHO}",
-            "It refused a push at {{ $value | humanizeTimestamp }} and has taken none since, so "
-            "what is shown of the suite is old.",
+            f"The Pushgateway rejects {_WHO}",
+            "It rejected a push at {{ $value | humanizeTimestamp }} and has accepted none since. "
+            "The metrics of the suite are out of date.",
         ),
         alert(
             "lost",
             f"max by ({_SUITE}) (max_over_time(timestamp({pushed})[1d:1m]) unless {pushed})\n"
-            f"< on () group_left () max(process_start_time_seconds and on (job, instance) {seen})",
+            f"< on () group_left () max(process_start_time_seconds and on (job, instance) {build})",
             f"The Pushgateway has lost {_WHO}",
-            "The gateway was started again and no longer has what it had at {{ $value | "
-            "humanizeTimestamp }}; no alert on the suite can fire until its next run.",
+            "The gateway restarted and no longer has the metrics that it had at {{ $value | "
+            "humanizeTimestamp }}. No alert on the suite can fire until its next run.",
         ),
         alert(
             "gateway",
-            f"absent({seen})",
-            "No Pushgateway is seen",
-            "Prometheus has scraped none, so no alert on a suite can fire.",
+            f"absent({build})",
+            "No Pushgateway is scraped",
+            "Prometheus scrapes no Pushgateway, so no alert on a suite can fire.",
         ),
     ]
 
@@ -273,7 +273,7 @@ def _forward_errors() -> Alert:
         "1m",
         "warning",
         f"{_WHO} has failed forward passes",
-        "{{ $value }} forward passes of the last run failed; the trace names their exceptions.",
+        "{{ $value }} forward passes of the last run failed. The trace names their exceptions.",
     )
 
 
@@ -284,8 +284,8 @@ def _spans_dropped() -> Alert:
         "1m",
         "warning",
         f"{_WHO} has lost spans",
-        "{{ $value }} spans of the last run were not delivered: its trace has gaps, its results "
-        "have none.",
+        "{{ $value }} spans of the last run were not delivered. Its trace has gaps; its results "
+        "are complete.",
     )
 
 
@@ -296,6 +296,6 @@ def _trace_write_errors() -> Alert:
         "1m",
         "warning",
         f"{_WHO} has lost lines of its JSONL trace",
-        "{{ $value }} lookups of the last run are missing in its JSONL trace; its results are "
-        "whole.",
+        "{{ $value }} lookups of the last run are missing in its JSONL trace. Its results are "
+        "complete.",
     )

@@ -1,7 +1,7 @@
 """Recording rules and alerts for programs that run for days, read from their counters.
 
-Processes of suites export the same counters for a few minutes. They are left out,
-because they have their own alerts on the gauges that they push.
+Processes of suites export the same counters for a few minutes. They are excluded,
+because the alerts on the gauges that they push cover them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from forwardscope.telemetry import names
 __all__ = ["alerts", "recordings"]
 
 _WINDOW, _WEEK = "30m", "7d"
-#: Fewest lookups and forward passes in a window for its ratio and its mean.
+#: Minimum lookups and forward passes in a window for its ratio and its mean.
 _MIN_LOOKUPS, _MIN_PASSES = 50, 20
-#: Fewest values in the week, one per minute, for a comparison with the week.
+#: Minimum values in the week, one per minute, for a comparison with the week.
 _MIN_VALUES: Final = 60
 _SLOWER: Final = 1.5
 _HIT_RATIO_DROP: Final = 0.1
@@ -83,8 +83,8 @@ def _slow() -> Alert:
         "15m",
         "warning",
         f"{_WHO} has slow forward passes",
-        f'A forward pass of the last {_WINDOW} took {{{{ printf "%.2f" $value }}}} times as long '
-        "as the median of its week.",
+        f'A forward pass of the last {_WINDOW} took on average {{{{ printf "%.2f" $value }}}} '
+        "times as long as the median of its week.",
     )
 
 
@@ -94,9 +94,9 @@ def _fewer_hits() -> Alert:
         f"{_usual(_RATIO)} - {_RATIO} > {_HIT_RATIO_DROP}\nand {_known(_RATIO)}",
         "15m",
         "warning",
-        f"{_WHO} hits its cache less often",
-        "The share of lookups that paid no forward pass is {{ $value | humanizePercentage }} of "
-        "all lookups lower than the median of its week.",
+        f"{_WHO} has a lower hit ratio",
+        f"The hit ratio of the last {_WINDOW} is {{{{ $value | humanizePercentage }}}} of all "
+        "lookups below the median of its week.",
     )
 
 
@@ -109,7 +109,8 @@ def _errors() -> Alert:
         "5m",
         "warning",
         f"{_WHO} has failed forward passes",
-        f"{{{{ $value | humanizePercentage }}}} of its forward passes failed in {_WINDOW}.",
+        "{{ $value | humanizePercentage }} of its forward passes failed in the last "
+        f"{_WINDOW}.",
     )
 
 
@@ -121,8 +122,8 @@ def _spans_dropped() -> Alert:
         "5m",
         "warning",
         f"{_WHO} has lost spans",
-        f'{{{{ printf "%.0f" $value }}}} spans were not delivered in {_WINDOW}: its traces have '
-        "gaps, its answers have none.",
+        f'{{{{ printf "%.0f" $value }}}} spans were not delivered in the last {_WINDOW}. Its '
+        "traces have gaps; its results are complete.",
     )
 
 
@@ -133,6 +134,6 @@ def _trace_write_errors() -> Alert:
         "5m",
         "warning",
         f"{_WHO} has lost lines of its JSONL trace",
-        f'{{{{ printf "%.0f" $value }}}} lookups of {_WINDOW} are missing in the JSONL trace; its '
-        "answers are whole.",
+        f'{{{{ printf "%.0f" $value }}}} lookups of the last {_WINDOW} are missing in the JSONL '
+        "trace. Its results are complete.",
     )
