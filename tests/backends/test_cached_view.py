@@ -1,4 +1,4 @@
-"""CachedView asks the cache first and its scorer only for the rest."""
+"""`CachedView` returns cached results and computes only misses with its scorer."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from forwardscope.errors import PromptError
 
 
 class FakeScorer:
-    """Scores by checksum, and remembers what it was asked for."""
+    """A scorer that returns checksums and records its calls."""
 
     vocab_size = 10
 
     def __init__(self) -> None:
-        self.asked: list[object] = []
+        self.calls: list[object] = []
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
-        self.asked.append((list(prompts), top_k))
+        self.calls.append((list(prompts), top_k))
         return [
             TokenDist(np.full(top_k, _number(prompt)), np.zeros(top_k), self.vocab_size)
             for prompt in prompts
         ]
 
     def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
-        self.asked.append(list(texts))
+        self.calls.append(list(texts))
         return [RollingLogprob(np.array([0]), np.array([]), 1, _number(text)) for text in texts]
 
     def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        self.asked.append(list(pairs))
+        self.calls.append(list(pairs))
         return [_number(*pair) for pair in pairs]
 
 
@@ -60,21 +60,21 @@ def view(scorer: FakeScorer, inst: BackendInstrumentation) -> CachedView:
 
 
 def test_is_a_scoring_view(view: CachedView) -> None:
-    """It has every method of the protocol, and the id it was given."""
+    """It has every method of the protocol, and its id."""
     assert isinstance(view, ScoringView)
     assert view.id == "ft"
 
 
-def test_repeated_question_is_a_hit(view: CachedView, scorer: FakeScorer) -> None:
-    """Each op asks the scorer once, and hands out the very same value after that."""
+def test_repeated_lookup_is_a_hit(view: CachedView, scorer: FakeScorer) -> None:
+    """Each op calls the scorer once and then returns the same object."""
     assert view.next_token_dist("a", top_k=3) is view.next_token_dist("a", top_k=3)
     assert view.rolling_logprob("a") is view.rolling_logprob("a")
     assert view.logprob_of("a", "b") is view.logprob_of("a", "b")
-    assert scorer.asked == [(["a"], 3), ["a"], [("a", "b")]]
+    assert scorer.calls == [(["a"], 3), ["a"], [("a", "b")]]
 
 
 def test_batch_and_single_share_entries(view: CachedView, scorer: FakeScorer) -> None:
-    """What one form has computed is a hit for the other, in the order asked."""
+    """A result of one form is a hit in the other; results are in the order of the prompts."""
     dist = view.next_token_dist("b", top_k=2)
     dists = view.next_token_dist_batch(["a", "b", "c"], top_k=2)
     assert dists[1] is dist
@@ -89,37 +89,37 @@ def test_batch_and_single_share_entries(view: CachedView, scorer: FakeScorer) ->
     assert view.logprob_of_batch(pairs) == [_number(*pair) for pair in pairs]
     assert view.logprob_of("a", "y") == _number("a", "y")
 
-    assert scorer.asked == [(["b"], 2), (["a", "c"], 2), ["a", "b"], pairs]
+    assert scorer.calls == [(["b"], 2), (["a", "c"], 2), ["a", "b"], pairs]
 
 
 def test_equal_prompts_of_a_batch_are_computed_once(view: CachedView, scorer: FakeScorer) -> None:
-    """The scorer is asked for the first of equal questions alone."""
+    """The scorer gets each distinct prompt of a batch once."""
     first, other, again = view.next_token_dist_batch(["a", "b", "a"])
     assert again is first
     assert other is not first
     assert view.rolling_logprob_batch(["a", "a"])[1].total_logprob == _number("a")
     assert view.logprob_of_batch([("a", "b")] * 3) == [_number("a", "b")] * 3
-    assert scorer.asked == [(["a", "b"], 10), ["a"], [("a", "b")]]
+    assert scorer.calls == [(["a", "b"], 10), ["a"], [("a", "b")]]
 
 
-def test_empty_batch_asks_nothing(view: CachedView, scorer: FakeScorer) -> None:
-    """No question gives no answer, no pass and no count."""
+def test_empty_batch_computes_nothing(view: CachedView, scorer: FakeScorer) -> None:
+    """An empty batch gives an empty list without a call of the scorer."""
     assert view.next_token_dist_batch([]) == []
     assert view.rolling_logprob_batch([]) == []
     assert view.logprob_of_batch([]) == []
-    assert scorer.asked == []
+    assert scorer.calls == []
 
 
 def test_top_k_beyond_the_vocabulary_is_the_vocabulary(
     view: CachedView, scorer: FakeScorer, inst: BackendInstrumentation
 ) -> None:
-    """Every top_k from the vocabulary's size up shares one entry; a smaller one has its own."""
+    """All `top_k` from the vocabulary size up share one entry; a smaller one has its own."""
     whole = view.next_token_dist("a", top_k=10)
     assert view.next_token_dist("a", top_k=11) is whole
     assert view.next_token_dist("a") is whole
     assert view.next_token_dist_batch(["a"], top_k=10_000)[0] is whole
     assert view.next_token_dist("a", top_k=9) is not whole
-    assert scorer.asked == [(["a"], 10), (["a"], 9)]
+    assert scorer.calls == [(["a"], 10), (["a"], 9)]
     assert (inst.stats.cache_hits, inst.stats.cache_misses) == (3, 2)
 
 
@@ -127,19 +127,17 @@ def test_top_k_beyond_the_vocabulary_is_the_vocabulary(
 def test_top_k_below_one(
     view: CachedView, scorer: FakeScorer, inst: BackendInstrumentation, top_k: int
 ) -> None:
-    """A distribution of no token is refused by its value, before anything is counted."""
+    """It raises an error with the value, before anything is counted."""
     with pytest.raises(ValueError, match=f"top_k must be at least 1; got {top_k}"):
         view.next_token_dist("a", top_k=top_k)
     with pytest.raises(ValueError, match=f"top_k must be at least 1; got {top_k}"):
         view.next_token_dist_batch(["a"], top_k=top_k)
-    assert scorer.asked == []
+    assert scorer.calls == []
     assert inst.stats.total_lookups == 0
 
 
-def test_top_k_of_numpy_is_a_number_in_the_trace(
-    view: CachedView, inst: BackendInstrumentation
-) -> None:
-    """An integer that is not Python's own shares the entry and is written as a number."""
+def test_top_k_may_be_a_numpy_integer(view: CachedView, inst: BackendInstrumentation) -> None:
+    """It shares the entry of the equal int and is traced as a number; a float is an error."""
     assert view.next_token_dist("a", top_k=np.int64(3)) is view.next_token_dist("a", top_k=3)
     assert [event.top_k for event in TraceReader(inst.trace.path)] == [3, 3]
     with pytest.raises(TypeError):
@@ -147,8 +145,8 @@ def test_top_k_of_numpy_is_a_number_in_the_trace(
 
 
 def test_empty_prompt(view: CachedView, scorer: FakeScorer, inst: BackendInstrumentation) -> None:
-    """A prompt without text is refused by every op, alone and in a batch, and not counted."""
-    for ask in (
+    """Every op raises an error for an empty prompt, alone and in a batch, and counts nothing."""
+    for call in (
         lambda: view.next_token_dist(""),
         lambda: view.next_token_dist_batch(["a", ""]),
         lambda: view.rolling_logprob(""),
@@ -157,8 +155,8 @@ def test_empty_prompt(view: CachedView, scorer: FakeScorer, inst: BackendInstrum
         lambda: view.logprob_of_batch([("a", "b"), ("", "a")]),
     ):
         with pytest.raises(PromptError, match="empty prompt"):
-            ask()
-    assert scorer.asked == []
+            call()
+    assert scorer.calls == []
     assert inst.stats.total_lookups == 0
 
 
@@ -173,31 +171,31 @@ def test_empty_prompt(view: CachedView, scorer: FakeScorer, inst: BackendInstrum
 def test_pairs_never_share_an_entry(
     view: CachedView, one: tuple[str, str], other: tuple[str, str]
 ) -> None:
-    """Pairs that join to the same text keep values of their own, alone and in a batch."""
+    """Different pairs with the same joined text have separate entries."""
     assert view.logprob_of(*one) == _number(*one)
     assert view.logprob_of(*other) == _number(*other)
     assert view.logprob_of_batch([other, one]) == [_number(*other), _number(*one)]
 
 
 def test_ops_never_share_an_entry(view: CachedView, inst: BackendInstrumentation) -> None:
-    """The same text asked by three ops is three entries."""
+    """The same text in three ops gives three entries."""
     view.next_token_dist("1:ab", top_k=1)
     view.rolling_logprob("1:ab")
-    view.logprob_of("a", "b")  # folded, it reads the same
+    view.logprob_of("a", "b")  # its folded key is the same text
     assert fold_strings("a", "b") == "1:ab"
     assert (inst.stats.cache_misses, len(inst.cache)) == (3, 3)
 
 
 def test_views_never_share_an_entry(scorer: FakeScorer, inst: BackendInstrumentation) -> None:
-    """Two views of one cache each pay for their own answer."""
+    """Each view of a cache has its own entries."""
     one, other = CachedView("base", scorer, inst), CachedView("ft", scorer, inst)
     one.logprob_of("a", "b")
     other.logprob_of("a", "b")
-    assert scorer.asked == [[("a", "b")]] * 2
+    assert scorer.calls == [[("a", "b")]] * 2
 
 
-def test_records_say_what_was_asked(view: CachedView, inst: BackendInstrumentation) -> None:
-    """The trace has op, top_k (0 where there is none) and the hash of the whole question."""
+def test_trace_records_of_each_op(view: CachedView, inst: BackendInstrumentation) -> None:
+    """A record has the op, the `top_k` (0 if the op has none) and the hash of the prompt key."""
     view.next_token_dist("a", top_k=99)
     view.rolling_logprob("b")
     view.logprob_of("c", "d")

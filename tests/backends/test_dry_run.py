@@ -1,4 +1,4 @@
-"""A backend without a model counts what one with a model would compute."""
+"""The dry-run backend has the counts of a backend with a model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def backend() -> DryRunBackend:
     return dry_run_backend(None)
 
 
-def test_it_has_the_abilities_that_are_asked_for(backend: DryRunBackend) -> None:
-    """Without a model to be like it can do everything; a plain one only what all can."""
+def test_it_has_the_abilities_of_the_other_backend(backend: DryRunBackend) -> None:
+    """By default it has all abilities; like a plain backend, none of the optional ones."""
     assert isinstance(backend, Backend)
     assert isinstance(backend, ScalableBackend)
     assert isinstance(backend, NullBackend)
@@ -31,8 +31,8 @@ def test_it_has_the_abilities_that_are_asked_for(backend: DryRunBackend) -> None
     assert not isinstance(plain, NullBackend)
 
 
-def test_it_is_like_another_of_its_kind() -> None:
-    """Aliases and vocabulary are the other's."""
+def test_it_copies_aliases_and_vocabulary_size() -> None:
+    """View ids and `vocab_size` are those of the other backend."""
     like = dry_run_backend(ScriptedBackend(vocab_size=7))
     assert isinstance(like, ScalableBackend)
     assert [like.as_scaled_adapter(lam).__enter__().id for lam in (0, 0.5, 1)] == [
@@ -45,21 +45,21 @@ def test_it_is_like_another_of_its_kind() -> None:
 
 @given(st.integers(1, 10**12), st.integers(1, 10**12))
 def test_filler_is_short_and_differs(one: int, other: int) -> None:
-    """It costs a string whatever its length, and two lengths never read the same."""
+    """Its length does not grow with the number of tokens, and each number has its own text."""
     backend = dry_run_backend(None)
     assert (backend.filler(one) == backend.filler(other)) == (one == other)
     assert 0 < len(backend.filler(one)) < 32
 
 
-def test_no_filler_is_empty(backend: DryRunBackend) -> None:
-    """A prompt after no filler is the prompt."""
+def test_filler_of_no_tokens_is_empty(backend: DryRunBackend) -> None:
+    """Zero tokens give an empty string."""
     assert backend.filler(0) == ""
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 8, 9, 50_000])
 @pytest.mark.parametrize("kind", ["js", "kl"])
-def test_no_probe_rejects_its_distributions(backend: DryRunBackend, top_k: int, kind: str) -> None:
-    """They are normalised and not uniform, and two views' have a divergence."""
+def test_its_distributions_are_valid(backend: DryRunBackend, top_k: int, kind: str) -> None:
+    """They are normalised and not uniform, and differ between views by a finite divergence."""
     assert isinstance(backend, NullBackend)
     assert isinstance(backend, ScalableBackend)
     opened = (backend.as_base(), backend.as_finetuned(), backend.as_scaled_adapter(0.5))
@@ -78,8 +78,8 @@ def test_no_probe_rejects_its_distributions(backend: DryRunBackend, top_k: int, 
         assert dist.logprobs[0] != dists[0].logprobs[0]
 
 
-def test_every_op_is_answered_and_counted(backend: DryRunBackend) -> None:
-    """Single and batched forms of all three ops share what they know, as with a model."""
+def test_every_op_is_counted(backend: DryRunBackend) -> None:
+    """Single and batched forms of all three ops share entries, as with a model."""
     with backend.as_base() as view:
         view.next_token_dist("a")
         assert len(view.next_token_dist_batch(["a", "b"])) == 2
@@ -92,8 +92,8 @@ def test_every_op_is_answered_and_counted(backend: DryRunBackend) -> None:
     assert (stats.forward_passes, stats.cache_hits) == (6, 3)
 
 
-def test_nothing_is_evicted_or_kept_where_it_is_off() -> None:
-    """The cache has room for everything, or there is none."""
+def test_its_cache_is_unbounded_or_disabled() -> None:
+    """With the cache nothing is evicted; without it every lookup is a forward pass."""
     for cache_enabled, passes in ((True, 1000), (False, 2000)):
         backend = DryRunBackend(cache_enabled=cache_enabled)
         with backend.as_base() as view:

@@ -1,4 +1,4 @@
-"""What the ops return owns its numbers, and refuses shapes that do not fit."""
+"""Results own read-only arrays and reject arrays of the wrong shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _dist(token_ids: np.ndarray, logprobs: np.ndarray) -> TokenDist:
 
 
 def _rolling(token_ids: np.ndarray, logprobs: np.ndarray) -> RollingLogprob:
-    """One token more than log-probabilities: the first has none."""
+    """Add a first token, which has no log-probability."""
     return RollingLogprob(np.append(token_ids, 7), logprobs, len(token_ids) + 1, -3.0)
 
 
@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("make", [_dist, _rolling])
 
 @both
 def test_arrays_are_owned_and_read_only(make: Make) -> None:
-    """The arrays own their memory in the documented dtype, and writing to them raises."""
+    """The arrays own their memory, have the documented dtypes and cannot be written."""
     value = make(np.array([2, 1]), np.array([-1.0, -2.0], dtype=np.float32))
     assert (value.token_ids.dtype, value.logprobs.dtype) == (np.int64, np.float32)
     for array in (value.token_ids, value.logprobs):
@@ -38,8 +38,8 @@ def test_arrays_are_owned_and_read_only(make: Make) -> None:
 
 
 @both
-def test_change_of_the_source_does_not_reach_the_value(make: Make) -> None:
-    """What a caller writes into its own arrays later stays out of the value."""
+def test_source_arrays_are_copied(make: Make) -> None:
+    """Later writes to the source arrays do not change the value."""
     token_ids, logprobs = np.array([2, 1]), np.array([-1.0, -2.0], dtype=np.float32)
     value = make(token_ids, logprobs)
     token_ids[:] = 99
@@ -50,7 +50,7 @@ def test_change_of_the_source_does_not_reach_the_value(make: Make) -> None:
 
 @both
 def test_read_only_view_is_copied(make: Make) -> None:
-    """A view that is itself read-only is no owner: its source may still change."""
+    """A read-only view does not own its memory, which can still change."""
     token_ids, logprobs = np.array([2, 1, 5]), np.array([-1.0, -2.0, -3.0], dtype=np.float32)
     views = token_ids[:2], logprobs[:2]
     for view in views:
@@ -64,7 +64,7 @@ def test_read_only_view_is_copied(make: Make) -> None:
 
 @both
 def test_other_dtypes_and_strides_are_converted(make: Make) -> None:
-    """Narrow integers, doubles and strided arrays come in as what is documented."""
+    """Narrow integers, doubles and strided arrays get the documented dtype and layout."""
     value = make(np.array([2, 0, 1], dtype=np.int32)[::2], np.array([-1.0, 9.0, -2.0])[::2])
     assert value.token_ids[:2].tolist() == [2, 1]
     assert value.logprobs.tolist() == [-1.0, -2.0]
@@ -73,8 +73,8 @@ def test_other_dtypes_and_strides_are_converted(make: Make) -> None:
     assert value.logprobs.flags.c_contiguous
 
 
-def test_owned_read_only_array_is_kept() -> None:
-    """An array that is already as it must be is not copied again."""
+def test_owned_read_only_array_is_not_copied() -> None:
+    """An array that already meets the conditions is used as it is."""
     token_ids = np.array([2, 1])
     token_ids.flags.writeable = False
     assert _dist(token_ids, np.array([-1.0, -2.0])).token_ids is token_ids
@@ -92,8 +92,8 @@ def test_owned_read_only_array_is_kept() -> None:
 def test_distribution_with_shapes_that_do_not_fit(
     token_ids: np.ndarray, logprobs: np.ndarray
 ) -> None:
-    """Ids and log-probabilities of two shapes, or not one-dimensional, are named and refused."""
-    with pytest.raises(ValueError, match="one-dimensional and of one length") as raised:
+    """Arrays of different shapes or more than one dimension raise an error with both shapes."""
+    with pytest.raises(ValueError, match="one-dimensional and of equal length") as raised:
         TokenDist(token_ids, logprobs, vocab_size=10)
     assert str(token_ids.shape) in str(raised.value)
     assert str(logprobs.shape) in str(raised.value)
@@ -112,8 +112,8 @@ def test_distribution_with_shapes_that_do_not_fit(
 def test_rolling_with_shapes_that_do_not_fit(
     token_ids: np.ndarray, logprobs: np.ndarray, num_tokens: int
 ) -> None:
-    """Arrays that are not N ids and N-1 log-probabilities are refused with their shapes."""
-    with pytest.raises(ValueError, match=f"^{num_tokens} tokens need shapes") as raised:
+    """Other shapes than N ids and N-1 log-probabilities raise an error with both shapes."""
+    with pytest.raises(ValueError, match=f"^{num_tokens} tokens require shapes") as raised:
         RollingLogprob(token_ids, logprobs, num_tokens, 0.0)
     assert f"got {token_ids.shape} and {logprobs.shape}" in str(raised.value)
 
@@ -126,12 +126,12 @@ def test_perplexity_is_of_the_mean() -> None:
 
 
 def test_perplexity_of_one_token() -> None:
-    """A text of one token has no log-probability, and the perplexity of certainty."""
+    """A text of one token has no log-probability, so its perplexity is 1."""
     value = RollingLogprob(np.array([5]), np.array([]), 1, 0.0)
     assert (value.mean_logprob, value.perplexity) == (0.0, 1.0)
 
 
 def test_perplexity_beyond_a_float() -> None:
-    """A mean so low that its perplexity overflows gives infinity, not an error."""
+    """A perplexity that overflows is infinity, not an error."""
     value = RollingLogprob(np.array([5, 6]), np.array([-1e4]), 2, -1e4)
     assert value.perplexity == math.inf

@@ -36,19 +36,19 @@ positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
     ],
 )
 def test_scaled_id_is_exact(lam: float, view_id: str) -> None:
-    """A scale stands in its view's id with all its digits; zero has no sign."""
+    """The id contains all digits of the scale; zero has no sign."""
     assert scaled_view_id(lam) == view_id
 
 
 @given(finite, finite)
 def test_scaled_ids_are_equal_where_the_scales_are(one: float, other: float) -> None:
-    """Two scales share an id exactly if they are the same number."""
+    """Two scales have the same id if and only if they are equal."""
     assert (scaled_view_id(one) == scaled_view_id(other)) == (one == other)
 
 
 @pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf])
 def test_scale_must_be_finite(lam: float) -> None:
-    """A scale that is no number is refused by its value."""
+    """NaN or infinity raises an error with the value."""
     with pytest.raises(ValueError, match=f"must be finite; got {lam}"):
         scaled_view_id(lam)
 
@@ -65,7 +65,7 @@ def test_scale_must_be_finite(lam: float) -> None:
     ],
 )
 def test_null_id_omits_defaults(arguments: tuple[int, float, float], view_id: str) -> None:
-    """The seed is always in a null view's id, its scales where they are not the defaults."""
+    """The id always contains the seed, and each scale that is not the default."""
     assert null_view_id(*arguments) == view_id
 
 
@@ -76,13 +76,13 @@ nulls = st.tuples(st.integers(0, 20), positive, positive)
 def test_null_ids_are_equal_where_the_arguments_are(
     one: tuple[int, float, float], other: tuple[int, float, float]
 ) -> None:
-    """Two null views share an id exactly if seed and both scales are the same."""
+    """Two null views have the same id if and only if seed and both scales are equal."""
     assert (null_view_id(*one) == null_view_id(*other)) == (one == other)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.02, math.nan, math.inf])
 def test_null_scales_must_be_positive(value: float) -> None:
-    """A scale that spreads nothing, or everything, is refused by name and value."""
+    """Zero, negative and non-finite scales raise an error with name and value."""
     with pytest.raises(ValueError, match=f"^init_scale must be positive and finite; got {value}"):
         null_view_id(1, value, 1.0)
     with pytest.raises(ValueError, match=f"^rank_scale must be positive and finite; got {value}"):
@@ -100,12 +100,12 @@ def test_null_scales_must_be_positive(value: float) -> None:
     ],
 )
 def test_family_is_the_id_without_parameter(view_id: str, family: str) -> None:
-    """Each id is folded to one of the four families that metrics know."""
+    """Each id belongs to one of four families."""
     assert view_family(view_id) == family
 
 
 def test_slot_names_both_views() -> None:
-    """A second view is refused with its own name and that of the open one, which stays open."""
+    """Opening a second view raises an error with both ids; the first view stays open."""
     slot = ViewSlot()
     with slot.hold("ft"):
         with pytest.raises(ViewError, match=r"view 'ft' is open.* opening view 'base'"):
@@ -117,7 +117,7 @@ def test_slot_names_both_views() -> None:
 
 
 def test_slot_is_free_after_a_view() -> None:
-    """Views can follow each other, the same one too."""
+    """Views can be opened one after another, also the same view twice."""
     slot = ViewSlot()
     for view_id in ("base", "ft", "ft"):
         with slot.hold(view_id):
@@ -125,7 +125,7 @@ def test_slot_is_free_after_a_view() -> None:
 
 
 def test_slot_is_free_after_an_exception() -> None:
-    """What is raised inside a view passes through and leaves the slot free."""
+    """An exception inside a view is raised unchanged and frees the slot."""
     slot = ViewSlot()
     with pytest.raises(KeyboardInterrupt), slot.hold("ft"):
         raise KeyboardInterrupt
@@ -134,20 +134,20 @@ def test_slot_is_free_after_an_exception() -> None:
 
 
 def test_one_of_many_threads_gets_the_slot(in_thread: InThread) -> None:
-    """Of eight threads that reach for the slot together one holds it, and seven are told."""
+    """If eight threads open a view at once, one holds the slot and seven get an error."""
     slot, start, tried = ViewSlot(), threading.Barrier(8), threading.Barrier(8)
 
-    def reach(number: int) -> str:
+    def open_view(number: int) -> str:
         start.wait(timeout=60)
         try:
             with slot.hold(f"scaled_{number}"):
-                tried.wait(timeout=60)  # the holder lets go when all have tried
+                tried.wait(timeout=60)  # the holder waits until all have tried
                 return "held"
         except ViewError:
             tried.wait(timeout=60)
-            return "refused"
+            return "error"
 
-    threads = [in_thread(lambda number=number: reach(number)) for number in range(8)]
+    threads = [in_thread(lambda number=number: open_view(number)) for number in range(8)]
     outcomes = [thread.result(timeout=60) for thread in threads]
-    assert sorted(outcomes) == ["held", *["refused"] * 7]
+    assert sorted(outcomes) == ["error"] * 7 + ["held"]
     assert slot.current is None

@@ -67,7 +67,7 @@ def test_dtype_is_as_asked(zoo: Any, dtype: str) -> None:
 def test_missing_folder(with_model: Source, tmp_path: Path) -> None:
     """A path that is not there is named."""
     missing = tmp_path / "missing"
-    assert f"model path {missing} is no folder" in _message(with_model(missing))
+    assert f"model path {missing} is not a folder" in _message(with_model(missing))
 
 
 def test_file_for_a_folder(with_model: Source, zoo: Any) -> None:
@@ -166,10 +166,10 @@ def test_unknown_dtype(zoo: Any) -> None:
 
 def test_unknown_device(zoo: Any) -> None:
     """A device that is none is named."""
-    assert "device 'toaster' is none" in _message(zoo.source("llama_lora", device="toaster"))
+    assert "device 'toaster' is unknown to torch" in _message(zoo.source("llama_lora", device="toaster"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device must be missing")
 def test_missing_device(zoo: Any) -> None:
     """A device that this machine lacks is named."""
-    assert "cannot be put on device cuda" in _message(zoo.source("llama_lora", device="cuda"))
+    assert "cannot be moved to device cuda" in _message(zoo.source("llama_lora", device="cuda"))

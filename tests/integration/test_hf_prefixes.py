@@ -14,7 +14,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends import ScoringView, TokenDist
-from forwardscope.backends.hf import HFBackend, forward, kept
+from forwardscope.backends.hf import HFBackend, forward, prefix_cache
 from forwardscope.backends.hf.loading import quiet_transformers
 
 Open = Callable[..., HFBackend]
@@ -108,9 +108,9 @@ def test_nothing_is_taken_over_between_views(open_backend: Open) -> None:
     for opened in (backend.as_base, backend.as_finetuned, backend.as_base):
         with opened() as view:
             view.next_token_dist(FILLER + "x", top_k=len(opened.__name__))
-            store = view._scorer._kept
+            store = view._scorer._prefixes
             assert store.nbytes > 0 or backend.instrumentation.stats.cache_hits
-        assert (store.nbytes, store.known()) == (0, [])
+        assert (store.nbytes, store.sequences()) == (0, [])
     assert _tokens(backend)[1] == 0
 
 
@@ -120,7 +120,7 @@ def test_what_was_dropped_for_room_is_computed_whole(
     """A bound that holds no prompt costs time, and changes no value."""
     with open_backend(exactness="strict").as_base() as view:
         expected = _ask(view, PROMPTS)
-    monkeypatch.setattr(kept.KeptPrefixes.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(prefix_cache.PrefixCache.__init__, "__defaults__", (1,))
     backend = open_backend()
     with backend.as_base() as view:
         for got, value in zip(_ask(view, PROMPTS), expected, strict=True):
@@ -133,17 +133,17 @@ def test_copies_for_a_batch_are_bounded(
 ) -> None:
     """Where a prefix is large, fewer prompts take it over at a time."""
     sizes: list[int] = []
-    copied = forward._copied
+    repeated = forward._repeated
 
     def watched(states: Any, n: int) -> Any:
         sizes.append(n)
-        return copied(states, n)
+        return repeated(states, n)
 
-    monkeypatch.setattr(forward, "_copied", watched)
+    monkeypatch.setattr(forward, "_repeated", watched)
     prompts = [FILLER + text for text in ("x", "the", "hello", "cat", "the cat sat on the mat")]
     with open_backend().as_base() as view:
         view.next_token_dist_batch(prompts)
-    monkeypatch.setattr(forward, "MAX_KEPT_BYTES", 1)
+    monkeypatch.setattr(forward, "MAX_PREFIX_BYTES", 1)
     with open_backend().as_base() as view:
         view.next_token_dist_batch(prompts)
     assert sizes == [4, 1, 1, 1, 1]
@@ -154,7 +154,7 @@ def test_strict_shares_nothing(open_backend: Open) -> None:
     backend = open_backend(exactness="strict")
     with backend.as_base() as view:
         view.next_token_dist_batch(PROMPTS)
-        assert view._scorer._kept.known() == []
+        assert view._scorer._prefixes.sequences() == []
     assert _tokens(backend)[1] == 0
 
 

@@ -23,10 +23,9 @@ class ScoringView(Protocol):
 
     All methods raise `PromptError` for an empty prompt or one longer than the
     model's context (prompts are never truncated), `NonFiniteError` where the
-    model gives NaN or infinite logits, and `ViewError` where a closed view
-    would have to compute (a closed view still returns cached results). The
-    `_batch` forms return results in the order of their arguments; a backend
-    may compute them together.
+    model gives NaN or infinite logits, and `ViewError` for a miss in a closed
+    view (a closed view still returns cached results). The `_batch` forms return
+    results in the order of their arguments; a backend may compute them together.
     """
 
     @property
@@ -83,7 +82,7 @@ class Backend(Protocol):
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
-        """Where this backend's lookups are cached, counted and traced."""
+        """Cache, counts and trace of this backend's lookups."""
         ...
 
     def as_base(self) -> AbstractContextManager[ScoringView]:

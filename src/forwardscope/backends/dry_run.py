@@ -36,9 +36,8 @@ _FILLER: Final = "\ufdd0{}\ufdd1"
 class DryRunBackend:
     """A backend with made-up results and the counts of a real backend.
 
-    The results are finite and not uniform, differ from view to view and are
-    the same for all prompts of one view. The time of a result does not depend
-    on the prompt's length. There is no trace and there are no spans.
+    The results are finite and not uniform. They differ between views and are the
+    same for all prompts of a view. Nothing is traced, and there are no spans.
 
     Args:
         cache_enabled: False stores nothing between calls.
@@ -58,7 +57,7 @@ class DryRunBackend:
         self.instrumentation: Final = BackendInstrumentation(
             cache_maxsize=max_entries,
             cache_enabled=cache_enabled,
-            name="counting",
+            name="dry-run",
             tracer_provider=NoOpTracerProvider(),
         )
         self.scaled_aliases: Final = {} if scaled_aliases is None else scaled_aliases
@@ -78,7 +77,7 @@ class DryRunBackend:
 
     def identity(self) -> str:
         """Return a fixed name."""
-        return "counting"
+        return "dry-run"
 
     def close(self) -> None:
         """Close the instrumentation."""
@@ -105,7 +104,7 @@ class _ScalableNull(_Scalable, _Null):
     pass
 
 
-_KINDS: Final = {
+_CLASSES: Final = {
     (False, False): DryRunBackend,
     (False, True): _Null,
     (True, False): _Scalable,
@@ -130,12 +129,12 @@ def dry_run_backend(
         cache_enabled: False stores nothing between calls.
         max_entries: Maximum number of cache entries; by default none is evicted.
     """
-    kind = _KINDS[
+    cls = _CLASSES[
         like is None or isinstance(like, ScalableBackend),
         like is None or isinstance(like, NullBackend),
     ]
     aliases = LORA_ALIASES if like is None else getattr(like, "scaled_aliases", None)
-    return kind(
+    return cls(
         cache_enabled=cache_enabled,
         max_entries=max_entries,
         scaled_aliases=aliases,
@@ -153,15 +152,15 @@ class _DryRunScorer:
         self._logprobs: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum())
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
-        kept, cut = self._logprobs[:top_k], self._logprobs[top_k:]
-        tail = float(np.log(np.exp(cut).sum())) if cut.size else None
-        dist = TokenDist(np.arange(kept.size), kept.astype(np.float32), _TOKENS, tail)
+        top, rest = self._logprobs[:top_k], self._logprobs[top_k:]
+        tail = float(np.log(np.exp(rest).sum())) if rest.size else None
+        dist = TokenDist(np.arange(top.size), top.astype(np.float32), _TOKENS, tail)
         return [dist] * len(prompts)
 
     def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
-        given = self._logprobs[1:]
+        logprobs = self._logprobs[1:]
         rolled = RollingLogprob(
-            np.arange(_TOKENS), given.astype(np.float32), _TOKENS, float(given.sum())
+            np.arange(_TOKENS), logprobs.astype(np.float32), _TOKENS, float(logprobs.sum())
         )
         return [rolled] * len(texts)
 

@@ -1,7 +1,7 @@
 """Result types of the scoring ops.
 
-The arrays own their memory and are read-only. A cached value can therefore be
-returned to many callers, and none of them can change it for the others.
+The arrays own their memory and are read-only, so that a cached value can be
+returned to many callers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TokenDist:
         _own(self, "logprobs", np.float32)
         if self.token_ids.ndim != 1 or self.token_ids.shape != self.logprobs.shape:
             raise ValueError(
-                "token_ids and logprobs must be one-dimensional and of one length; "
+                "token_ids and logprobs must be one-dimensional and of equal length; "
                 f"got shapes {self.token_ids.shape} and {self.logprobs.shape}"
             )
 
@@ -71,7 +71,7 @@ class RollingLogprob:
         expected = (self.num_tokens,), (max(0, self.num_tokens - 1),)
         if (self.token_ids.shape, self.logprobs.shape) != expected:
             raise ValueError(
-                f"{self.num_tokens} tokens need shapes {expected[0]} and {expected[1]}; "
+                f"{self.num_tokens} tokens require shapes {expected[0]} and {expected[1]}; "
                 f"got {self.token_ids.shape} and {self.logprobs.shape}"
             )
 

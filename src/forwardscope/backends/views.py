@@ -86,7 +86,7 @@ class Scorer(Protocol):
 
 
 class CachedView:
-    """A `ScoringView` that reads the cache and computes misses with its scorer."""
+    """A `ScoringView` that computes misses with its scorer."""
 
     def __init__(
         self, view_id: str, scorer: Scorer, instrumentation: BackendInstrumentation
@@ -197,5 +197,5 @@ class ViewSlot:
 
 def _nonempty(prompt: str) -> str:
     if not prompt:
-        raise PromptError("an empty prompt cannot be scored; give it at least one token")
+        raise PromptError("an empty prompt cannot be scored; it must have at least one token")
     return prompt

@@ -147,7 +147,7 @@ class ScriptedBackend:
         logits = np.asarray(self._script(view, prompt), dtype=np.float64)
         if logits.shape != (self.vocab_size,):
             raise ValueError(
-                f"the script gave logits of shape {logits.shape}, not ({self.vocab_size},)"
+                f"the script returned logits of shape {logits.shape}, not ({self.vocab_size},)"
             )
         if not np.isfinite(logits).all():
             raise NonFiniteError(view.id, prompt_hash(key))
@@ -178,7 +178,7 @@ class _ScriptedScorer:
 
     def _begin(self, prompts: Sequence[str]) -> None:
         if self.closed:
-            raise ViewError(f"view {self._view.id!r} is closed; open it again to ask it")
+            raise ViewError(f"view {self._view.id!r} is closed; open it again to score prompts")
         self._backend.forward_batches.append((self._view.id, list(prompts)))
         self._backend.instrumentation.report_tokens([len(prompt) for prompt in prompts])
 
@@ -204,11 +204,11 @@ class _ScriptedScorer:
         key = fold_strings(prompt, completion)
         if not completion:
             raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
-        steps = range(len(completion))
-        return math.fsum(self._next(prompt + completion[:i], completion[i], key) for i in steps)
+        places = range(len(completion))
+        return math.fsum(self._next(prompt + completion[:i], completion[i], key) for i in places)
 
-    def _next(self, given: str, char: str, key: str) -> float:
-        logprobs = self._logprobs(given, key)
+    def _next(self, before: str, char: str, key: str) -> float:
+        logprobs = self._logprobs(before, key)
         return float(logprobs[ord(char) % logprobs.size])
 
     def _logprobs(self, prompt: str, key: str) -> FloatArray:

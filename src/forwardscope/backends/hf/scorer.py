@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from forwardscope.backends.hf import toggles
+from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.forward import Forward, Row
-from forwardscope.backends.hf.kept import KeptPrefixes
+from forwardscope.backends.hf.prefix_cache import PrefixCache
 from forwardscope.backends.values import RollingLogprob, TokenDist
 from forwardscope.core.keys import fold_strings, prompt_hash
 from forwardscope.errors import NonFiniteError, PromptError, ViewError
@@ -33,7 +33,7 @@ class HFScorer:
     Args:
         view_id: Id of the view.
         forward: The model and its tokenizer.
-        toggle: Returns a context manager that changes the weights for the view.
+        change: Returns a context manager that changes the weights for the view.
         instrumentation: Receives the token counts of each forward call.
     """
 
@@ -41,14 +41,14 @@ class HFScorer:
         self,
         view_id: str,
         forward: Forward,
-        toggle: Callable[[], AbstractContextManager[object]],
+        change: Callable[[], AbstractContextManager[object]],
         instrumentation: BackendInstrumentation,
     ) -> None:
         self._view_id = view_id
         self._forward = forward
-        self._toggle = toggle
+        self._change = change
         self._inst = instrumentation
-        self._kept = KeptPrefixes()
+        self._prefixes = PrefixCache()
         self._changes = ExitStack()
         self._changed = False
         self._finite = True
@@ -84,39 +84,39 @@ class HFScorer:
         )
 
     def close(self) -> None:
-        """Undo the view's changes and refuse later passes; wait for one in flight."""
+        """Wait for a forward call in flight, undo the view's changes and reject later calls."""
         with self._forward.lock:
             self._closed = True
-            self._kept.clear()
+            self._prefixes.clear()
             self._changes.close()
 
     def _score(
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
     ) -> list[T]:
-        """Run rows and reduce each row's logits, shape (kept, vocabulary), batch by batch."""
+        """Run rows and reduce each row's logits, shape (positions, vocabulary), batch by batch."""
         reused = [0] * len(rows)
         self._inst.report_tokens([len(row.ids) for row in rows], reused)
-        found: dict[int, T] = {}
+        results: dict[int, T] = {}
         with self._forward.lock:
             self._change_weights()
             if not self._finite:
                 raise NonFiniteError(self._view_id, prompt_hash(keys[0]))
-            for batch, logits, prefix in self._forward.run(rows, self._kept):
+            for batch, logits, prefix in self._forward.run(rows, self._prefixes):
                 for place, index in enumerate(batch):
                     reused[index] = prefix
-                    own = logits[place, -rows[index].kept :]
+                    own = logits[place, -rows[index].positions :]
                     if not bool(own.isfinite().all()):
                         raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
-                    found[index] = reduce(index, own)
-        return [found[i] for i in range(len(rows))]
+                    results[index] = reduce(index, own)
+        return [results[i] for i in range(len(rows))]
 
     def _change_weights(self) -> None:
         if self._closed or self._forward.model is None:
-            raise ViewError(f"view {self._view_id!r} is closed; open it again to ask it")
+            raise ViewError(f"view {self._view_id!r} is closed; open it again to score prompts")
         if not self._changed:
-            self._changes.enter_context(self._toggle())
+            self._changes.enter_context(self._change())
             self._changed = True
-            self._finite = toggles.is_finite(self._forward.model)
+            self._finite = weight_changes.is_finite(self._forward.model)
 
 
 def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:
@@ -154,10 +154,10 @@ def _logprobs_of_next(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
     Returns:
         Log-probabilities in nats, shape (n-1,).
     """
-    known = logits[:-1]
-    targets = torch.tensor(ids[len(ids) - known.shape[0] :], device=known.device)
-    chosen = known.gather(-1, targets.long()[:, None])[:, 0]
-    return chosen - known.logsumexp(-1)
+    predicting = logits[:-1]
+    targets = torch.tensor(ids[len(ids) - predicting.shape[0] :], device=predicting.device)
+    chosen = predicting.gather(-1, targets.long()[:, None])[:, 0]
+    return chosen - predicting.logsumexp(-1)
 
 
 def _added_tokens(given: list[int], whole: list[int], key: str) -> int:

@@ -1,7 +1,7 @@
 """Context managers that change the weights for a view and undo the change.
 
-To undo a change, the saved values are restored and nothing is computed, so the
-weights are the same bit for bit, also after an exception.
+Undoing a change restores the saved values, so the weights are the same bit for
+bit, also after an exception.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
-__all__ = ["Noise", "can_alias", "disabled", "is_finite", "randomized", "scaled"]
+__all__ = ["Noise", "disabled", "is_finite", "is_plain_lora", "randomized", "scaled"]
 
 
-def can_alias(model: PeftModel) -> bool:
-    """Whether the adapter is plain LoRA: scale 0 is the base, scale 1 the fine-tuned model.
+def is_plain_lora(model: PeftModel) -> bool:
+    """Whether scale 0 of the adapter is the base model and scale 1 the fine-tuned model.
 
     DoRA and other variants renormalise the weights that they are added to.
     Saved modules replace the base's modules at every scale.
     """
     config = model.peft_config[model.active_adapter]
-    swaps = config.modules_to_save or getattr(config, "trainable_token_indices", None)
-    return not swaps and not any(layer.lora_variant for layer in _lora_layers(model))
+    replaced = config.modules_to_save or getattr(config, "trainable_token_indices", None)
+    return not replaced and not any(layer.lora_variant for layer in _lora_layers(model))
 
 
 def is_finite(model: PeftModel) -> bool:
     """Whether all enabled LoRA weights are finite.
 
-    The logits do not always show this: torch's fused attention on the CPU
+    Finite logits do not prove it: torch's fused attention on the CPU
     treats a query of NaN as a masked one and continues with zeros.
     """
     return all(
@@ -49,12 +49,12 @@ def is_finite(model: PeftModel) -> bool:
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[None]:
     """Disable the adapter."""
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         with model.disable_adapter():
             yield
     finally:
-        for parameter, flag in trained:  # PEFT sets it when it re-enables an adapter
+        for parameter, flag in flags:  # PEFT sets them when it enables the adapter again
             parameter.requires_grad_(flag)
 
 
@@ -74,9 +74,9 @@ def scaled(model: PeftModel, lam: float) -> Iterator[None]:
 class Noise:
     """Standard Gaussian noise in the shapes of a model's LoRA factors, drawn once per seed.
 
-    `null_adapter` opens each null view once per calibration, so the most recent
-    draws stay in CPU memory, bounded in bytes. A seed always gives the same
-    numbers. Not thread-safe.
+    `null_adapter` opens each null view once per calibration, so the most recently
+    used draws stay in CPU memory. A seed always gives the same numbers. Not
+    thread-safe.
 
     Args:
         max_bytes: Maximum bytes of stored noise.
@@ -87,7 +87,7 @@ class Noise:
         self._drawn: OrderedDict[int, list[torch.Tensor]] = OrderedDict()
         self._nbytes = 0
 
-    def of(self, seed: int, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
+    def draw(self, seed: int, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
         """Return one float32 tensor per shape, drawn in order. Callers must not change them."""
         drawn = self._drawn.get(seed)
         if drawn is None:
@@ -115,8 +115,8 @@ def randomized(
     factors' product grows linearly with the rank, so this corresponds to an
     adapter of `rank_scale` times the rank. Noise is drawn on the CPU in the
     order of the model's parameters, so a seed gives the same noise on every
-    device. Modules and tokens that the adapter saved whole are replaced with
-    the base's own.
+    device. Modules and tokens that the adapter replaces get the base's values
+    again.
     """
     std = init_scale * math.sqrt(rank_scale)
     factors = [
@@ -126,11 +126,11 @@ def randomized(
     ]
     saved: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     try:
-        drawn = noise.of(seed, [parameter.shape for parameter in factors])
+        drawn = noise.draw(seed, [parameter.shape for parameter in factors])
         for parameter, standard in zip(factors, drawn, strict=True):
             saved.append((parameter, parameter.data))
             parameter.data = (standard * std).to(parameter.device, parameter.dtype)
-        for own, original in _saved_whole(model):
+        for own, original in _replaced_parameters(model):
             saved.append((own, own.data))
             own.data = original.data
         yield
@@ -146,7 +146,7 @@ def _lora_layers(model: PeftModel) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _saved_whole(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+def _replaced_parameters(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
     name = model.active_adapter
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):

@@ -1,0 +1,111 @@
+"""The prefix cache: which prefixes it returns, and its bound in bytes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
+
+from forwardscope.backends.hf.prefix_cache import PrefixCache, bytes_of, supports_prefixes
+from forwardscope.backends.hf.prefixes import Ids
+
+_LAYERS, _HEADS, _SIZE = 2, 3, 4
+_TOKEN_BYTES = _LAYERS * 2 * _HEADS * _SIZE * 4
+
+
+def _ids(*tokens: int) -> Ids:
+    return np.array(tokens, dtype=np.int64)
+
+
+def _computed(ids: Ids) -> DynamicCache:
+    """Return a model's cache in which each token's keys and values are the token itself."""
+    states = torch.tensor(ids, dtype=torch.float32)[None, None, :, None]
+    states = states.expand(1, _HEADS, len(ids), _SIZE)
+    return DynamicCache([(states, -states)] * _LAYERS)
+
+
+def _store(cache: PrefixCache, *tokens: int) -> None:
+    cache.store(_ids(*tokens), _computed(_ids(*tokens)))
+
+
+def test_prefix_of_a_stored_sequence() -> None:
+    """Each prefix of a stored sequence has its tokens' keys and values, in each layer."""
+    cache = PrefixCache()
+    _store(cache, 5, 6, 7, 8)
+    states = cache.get(_ids(5, 6))
+    assert states is not None
+    assert len(states) == _LAYERS
+    for keys, values in states:
+        assert keys.shape == values.shape == (1, _HEADS, 2, _SIZE)
+        assert keys[0, 0, :, 0].tolist() == [5.0, 6.0]
+        assert values[0, 0, :, 0].tolist() == [-5.0, -6.0]
+    assert cache.get(_ids(6)) is None
+    assert cache.get(_ids(5, 6, 7, 8, 9)) is None
+    assert [ids.tolist() for ids in cache.sequences()] == [[5, 6, 7, 8]]
+
+
+def test_bytes_are_bounded() -> None:
+    """The least recently used is evicted first; a sequence larger than the bound is not stored."""
+    cache = PrefixCache(10 * _TOKEN_BYTES)
+    _store(cache, 1, 1, 1, 1)
+    _store(cache, 2, 2, 2, 2)
+    assert cache.nbytes == 8 * _TOKEN_BYTES
+    assert cache.get(_ids(1)) is not None
+    _store(cache, 3, 3, 3, 3)
+    assert cache.nbytes == 8 * _TOKEN_BYTES
+    assert cache.get(_ids(2)) is None
+    assert cache.get(_ids(1)) is not None
+    _store(cache, *range(11))
+    assert (cache.nbytes, cache.sequences()) == (0, [])
+
+
+def test_equal_sequences_are_stored_once() -> None:
+    """Storing a sequence again does not change the number of bytes."""
+    cache = PrefixCache()
+    _store(cache, 1, 2)
+    _store(cache, 1, 2)
+    states = cache.get(_ids(1, 2))
+    assert states is not None
+    assert cache.nbytes == bytes_of(states) == 2 * _TOKEN_BYTES
+
+
+def test_clear() -> None:
+    """A cleared cache is empty and can be used again."""
+    cache = PrefixCache()
+    _store(cache, 1, 2)
+    cache.clear()
+    assert (cache.nbytes, cache.sequences(), cache.get(_ids(1))) == (0, [], None)
+    _store(cache, 1, 2)
+    assert cache.enabled
+
+
+@pytest.mark.parametrize("what", ["none", "window", "short"])
+def test_a_cache_without_whole_sequences_disables_it(what: str) -> None:
+    """A rejected model cache is not stored, and no later one is."""
+    ids = _ids(1, 2, 3)
+    computed: Any = _computed(_ids(1, 2)) if what == "short" else None
+    if what == "window":
+        computed = DynamicCache()
+        computed.layers = [DynamicSlidingWindowLayer(sliding_window=2)]
+    cache = PrefixCache()
+    cache.store(ids, computed)
+    assert (cache.enabled, cache.nbytes, cache.sequences()) == (False, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("rope", "supported"),
+    [
+        (None, True),
+        ({"rope_type": "default", "rope_theta": 1e4}, True),
+        ({"rope_type": "llama3", "factor": 8.0}, True),
+        ({"rope_type": "dynamic", "factor": 2.0}, False),
+        ({"full_attention": {"rope_type": "longrope"}, "other": {"rope_type": "default"}}, False),
+    ],
+)
+def test_rotary_embeddings_that_depend_on_the_length(rope: object, supported: bool) -> None:
+    """Their keys differ between lengths, so a prefix cannot be reused."""
+    assert supports_prefixes(SimpleNamespace(rope_parameters=rope)) is supported
