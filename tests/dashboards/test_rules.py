@@ -85,7 +85,7 @@ def test_the_runbook_has_a_heading_for_each(rule: dict[str, Any]) -> None:
     assert headings.count(rule["alert"]) == 1
     assert anchor == rule["alert"].lower()
     section = text.split(f"# {rule['alert']}\n")[1].split("\n## ")[0].split("\n### ")[0]
-    for part in ("**Means", "**Look first:**", "**Mends it:**"):
+    for part in ("**Means", "**Check first:**", "**Fix:**"):
         assert part in section
 
 

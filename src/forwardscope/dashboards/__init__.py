@@ -1,1 +1,1 @@
-"""Dashboards as code, with names from `telemetry/names.py`; `make dashboards` writes them."""
+"""Grafana dashboards and Prometheus rules as code; `make dashboards` writes the files."""

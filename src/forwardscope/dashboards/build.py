@@ -21,14 +21,14 @@ __all__ = ["generated"]
 
 def generated() -> dict[str, str]:
     """Return the text of each file by its path under `dashboards/`."""
-    return _pages() | _rules()
+    return _dashboards() | _rules()
 
 
-def _pages() -> dict[str, str]:
-    pages = {"overview": overview(), "forward-passes": forward_passes(), "runs": runs()}
+def _dashboards() -> dict[str, str]:
+    models = {"overview": overview(), "forward-passes": forward_passes(), "runs": runs()}
     return {
-        f"grafana/{name}.json": json.dumps(page, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
-        for name, page in pages.items()
+        f"grafana/{name}.json": json.dumps(model, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+        for name, model in models.items()
     }
 
 

@@ -1,7 +1,6 @@
 """Types of panels, with the settings that all panels of a type share.
 
-Each function returns one type of panel. Title, description, queries and unit are
-required arguments, so that none is forgotten. A row is 24 columns wide.
+Each function returns one type of panel. A row is 24 columns wide.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ SOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}"
 _LAST: Final = "lastNotNull"
 
 
-class _Kind(Protocol):
+class _PanelBuilder(Protocol):
     """The methods that all panel builders of the SDK share."""
 
     def title(self, title: str) -> Self: ...
@@ -68,11 +67,11 @@ class _Kind(Protocol):
     def with_target(self, target: Dataquery) -> Self: ...
 
 
-K = TypeVar("K", bound=_Kind)
+K = TypeVar("K", bound=_PanelBuilder)
 
 
 def number(
-    title: str, says: str, expr: str, unit: str, *, steps: Steps = NEUTRAL, width: int = 4
+    title: str, description: str, expr: str, unit: str, *, steps: Steps = NEUTRAL, width: int = 4
 ) -> Panel:
     """Return one large number over the whole time range; "–" if there is none."""
     panel = (
@@ -83,12 +82,17 @@ def number(
         .color_scheme(_by_threshold())
         .no_value("–")
     )
-    return _said(panel, title, says, unit, steps).span(width).height(4).with_target(_now(expr))
+    return (
+        _with_settings(panel, title, description, unit, steps)
+        .span(width)
+        .height(4)
+        .with_target(_instant(expr))
+    )
 
 
 def bars(
     title: str,
-    says: str,
+    description: str,
     expr: str,
     legend: str,
     unit: str,
@@ -112,13 +116,18 @@ def bars(
     )
     if unit == "percentunit":
         panel.max(1)
-    target = _now(f"sort_desc({expr})").legend_format(legend)
-    return _said(panel, title, says, unit, steps).span(width).height(8).with_target(target)
+    target = _instant(f"sort_desc({expr})").legend_format(legend)
+    return (
+        _with_settings(panel, title, description, unit, steps)
+        .span(width)
+        .height(8)
+        .with_target(target)
+    )
 
 
 def lines(
     title: str,
-    says: str,
+    description: str,
     queries: Mapping[str, str],
     unit: str,
     *,
@@ -132,7 +141,7 @@ def lines(
 
     Args:
         title: Title of the panel.
-        says: Description of the panel.
+        description: Description of the panel.
         queries: Queries by legend; a legend may contain labels as `{{label}}`.
         unit: Unit of the values.
         steps: Thresholds; all but the first are drawn as dashed lines.
@@ -166,15 +175,15 @@ def lines(
     if stacked:
         panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
     if len(steps) > 1:
-        drawn = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
-        panel.thresholds_style(drawn)
-    _said(panel, title, says, unit, steps).span(width).height(8)
+        style = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
+        panel.thresholds_style(style)
+    _with_settings(panel, title, description, unit, steps).span(width).height(8)
     for letter, (legend, expr) in zip(ascii_uppercase, queries.items(), strict=False):
         panel.with_target(_query(expr, letter).range().legend_format(legend).exemplar(exemplars))
     return panel
 
 
-def heat(title: str, says: str, expr: str, unit: str) -> Panel:
+def heat(title: str, description: str, expr: str, unit: str) -> Panel:
     """Return a heatmap of a histogram's buckets (`le`), with its exemplars."""
     panel = (
         heatmap.Panel()
@@ -184,7 +193,12 @@ def heat(title: str, says: str, expr: str, unit: str) -> Panel:
     )
     target = _query(expr).range().legend_format("{{le}}").exemplar(True)
     target.format(PromQueryFormat.HEATMAP)
-    return _said(panel, title, says, unit, NEUTRAL).span(12).height(8).with_target(target)
+    return (
+        _with_settings(panel, title, description, unit, NEUTRAL)
+        .span(12)
+        .height(8)
+        .with_target(target)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,37 +223,39 @@ class Column:
     width: int = 0
     link: tuple[str, str] | None = None
 
-    def look(self) -> list[models.DynamicConfigValue]:
+    def overrides(self) -> list[models.DynamicConfigValue]:
         """Return the settings that apply to the cells of this column only."""
-        look = [models.DynamicConfigValue("unit", self.unit)]
+        settings = [models.DynamicConfigValue("unit", self.unit)]
         if len(self.steps) > 1:
-            look.append(models.DynamicConfigValue("thresholds", _thresholds(self.steps).build()))
-            look.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
+            settings.append(
+                models.DynamicConfigValue("thresholds", _thresholds(self.steps).build())
+            )
+            settings.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
         if self.width:
-            look.append(models.DynamicConfigValue("custom.width", self.width))
+            settings.append(models.DynamicConfigValue("custom.width", self.width))
         if self.link is not None:
             title, url = self.link
-            look.append(models.DynamicConfigValue("links", [{"title": title, "url": url}]))
-        return look
+            settings.append(models.DynamicConfigValue("links", [{"title": title, "url": url}]))
+        return settings
 
 
-def rows(title: str, says: str, columns: Sequence[Column], *, height: int = 10) -> Panel:
+def rows(title: str, description: str, columns: Sequence[Column], *, height: int = 10) -> Panel:
     """Return a table that joins its columns' queries by labels, one row for each set of labels.
 
     Rows are sorted by the first column, largest first.
     """
     panel = table.Panel().no_value("–").color_scheme(_by_threshold()).min_width(80)
-    alone = sum(bool(column.expr) for column in columns) == 1
+    single = sum(bool(column.expr) for column in columns) == 1
     letters = iter(ascii_uppercase)
     renamed: dict[str, str] = {}  # titles by Grafana's column names, in column order
     for column in columns:
         if column.expr:
             letter = next(letters)
-            panel.with_target(_now(column.expr, letter).format(PromQueryFormat.TABLE))
-        name = column.label or ("Value" if alone else f"Value #{letter}")
+            panel.with_target(_instant(column.expr, letter).format(PromQueryFormat.TABLE))
+        name = column.label or ("Value" if single else f"Value #{letter}")
         renamed[name] = column.title
-        panel.override_by_name(column.title, column.look())
-    order = {name: place for place, name in enumerate(renamed)}
+        panel.override_by_name(column.title, column.overrides())
+    order = {name: index for index, name in enumerate(renamed)}
     for transformation, settings in (
         ("merge", {}),
         (
@@ -249,13 +265,13 @@ def rows(title: str, says: str, columns: Sequence[Column], *, height: int = 10) 
         ("sortBy", {"sort": [{"field": columns[0].title, "desc": True}]}),
     ):
         panel.with_transformation(models.DataTransformerConfig(transformation, options=settings))
-    return _said(panel, title, says, "short", NEUTRAL).span(24).height(height)
+    return _with_settings(panel, title, description, "short", NEUTRAL).span(24).height(height)
 
 
-def _said(panel: K, title: str, says: str, unit: str, steps: Steps) -> K:
+def _with_settings(panel: K, title: str, description: str, unit: str, steps: Steps) -> K:
     return (
         panel.title(title)
-        .description(says)
+        .description(description)
         .datasource(SOURCE)
         .unit(unit)
         .thresholds(_thresholds(steps))
@@ -263,8 +279,8 @@ def _said(panel: K, title: str, says: str, unit: str, steps: Steps) -> K:
 
 
 def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
-    found = [models.Threshold(value=value, color=color) for value, color in steps]
-    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
+    thresholds = [models.Threshold(value=value, color=color) for value, color in steps]
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
 def _by_threshold() -> builders.FieldColor:
@@ -275,6 +291,6 @@ def _query(expr: str, letter: str = "A") -> Dataquery:
     return Dataquery().datasource(SOURCE).ref_id(letter).expr(expr)
 
 
-def _now(expr: str, letter: str = "A") -> Dataquery:
+def _instant(expr: str, letter: str = "A") -> Dataquery:
     """Return a query that is evaluated once, at the end of the time range."""
     return _query(expr, letter).instant()

@@ -1,7 +1,7 @@
-"""The files that ship with the code: dashboards, rules, provisioning and the compose stack.
+"""The files that ship with the package: dashboards, rules, provisioning and compose stack.
 
 The wheel contains them in a folder of this package, with the layout of the repository.
-In a checkout they are read from the repository itself; pyproject.toml lists them.
+In a checkout they are read from the repository; pyproject.toml lists them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["shipped", "working_folder"]
 _IN_WHEEL: Final = Path(__file__).parent / "stack"
 _CHECKOUT: Final = Path(__file__).parents[3]
 _SETTINGS: Final = ".env.example"
-#: The setting for what the demo's image installs; without it, that is the checkout.
-_INSTALLED: Final = re.compile(r"^# ?FORWARDSCOPE=.*$", re.MULTILINE)
+#: The setting of the package that the demo's image installs; the default is the checkout.
+_DEMO_PACKAGE: Final = re.compile(r"^# ?FORWARDSCOPE=.*$", re.MULTILINE)
 
 
 def shipped() -> dict[str, bytes]:
@@ -45,7 +45,7 @@ def working_folder(version: str) -> dict[str, bytes]:
     """
     files = shipped()
     settings = files[_SETTINGS].decode("utf-8")
-    pinned = _INSTALLED.sub(f"FORWARDSCOPE=forwardscope[hf,otel]=={version}", settings)
+    pinned = _DEMO_PACKAGE.sub(f"FORWARDSCOPE=forwardscope[hf,otel]=={version}", settings)
     return files | {_SETTINGS: pinned.encode("utf-8")}
 
 
@@ -55,7 +55,7 @@ def _listed(checkout: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             "this installation lacks the dashboards' files; "
-            "mend it with: pip install --force-reinstall forwardscope"
+            "repair it with: pip install --force-reinstall forwardscope"
         ) from error
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     return (checkout / path for path in wheel["force-include"])

@@ -1,4 +1,4 @@
-"""The dashboard Forward passes: what does the model cost?"""
+"""The dashboard Forward passes: their number, their duration and their errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ def forward_passes() -> models.Dashboard:
                 errors_now(),
             ),
             "How long does a forward pass take?": (durations(), heatmap()),
-            "Who spends the time?": (by_probe(), by_view(), seconds_by_probe(), passes_by_view()),
+            "Where is the time spent?": (
+                by_probe(),
+                by_view(),
+                seconds_by_probe(),
+                passes_by_view(),
+            ),
             "Batches": (batch_size(), largest_batch(), batches()),
             "Errors, and the share of the wall time": (
                 errors(),
@@ -57,7 +62,7 @@ def passes_now() -> Panel:
     """Number of forward passes."""
     return number(
         "Forward passes",
-        "Prompts that the model computed in the time range; a batch of 8 is 8.",
+        "Prompts that the model computed in the time range; a batch of 8 prompts counts as 8.",
         increase(names.FORWARD_PASSES),
         "short",
     )
@@ -67,7 +72,7 @@ def seconds_now() -> Panel:
     """Total duration of the forward passes."""
     return number(
         "Time in forward passes",
-        "Summed duration of the forward passes in the time range, failed ones left out.",
+        "Total duration of the forward passes in the time range, without failed ones.",
         increase(names.FORWARD_DURATION, part="_sum"),
         "s",
     )
@@ -77,7 +82,7 @@ def mean_now() -> Panel:
     """Mean duration of a forward pass."""
     return number(
         "Mean duration",
-        "Of the forward passes in the time range; in a batch, an even share of it each.",
+        "Of the forward passes in the time range; those of a batch share its duration evenly.",
         seconds_a_pass(),
         "s",
     )
@@ -107,7 +112,7 @@ def errors_now() -> Panel:
     """Number of failed forward passes."""
     return number(
         "Failed",
-        "Forward passes in the time range that raised; each is a miss without a value.",
+        "Forward passes in the time range that raised an exception.",
         f"{increase(names.FORWARD_ERRORS)} or {increase(names.LOOKUPS)} * 0",
         "short",
         steps=ALARM,
@@ -125,8 +130,8 @@ def durations() -> Panel:
     quantiles = {f"p{q * 100:g}": quantile(q, names.FORWARD_DURATION) for q in (0.5, 0.9, 0.99)}
     return lines(
         "Duration of a forward pass",
-        "Quantiles are interpolated within a bucket. A diamond is one pass: it leads to its trace, "
-        "where the data source knows a tracing one.",
+        "Quantiles are interpolated within a bucket. A diamond is one pass; it links to its trace "
+        "if the data source is configured with a tracing one.",
         {**quantiles, "mean": mean},
         "s",
         exemplars=True,
@@ -138,21 +143,20 @@ def heatmap() -> Panel:
     buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
     return heat(
         "Durations",
-        "How many forward passes took how long; a point is one pass and leads to its trace.",
+        "Number of forward passes by duration; a point is one pass and links to its trace.",
         f"sum by (le) ({buckets})",
         "s",
     )
 
 
-# -- who spends the time? --------------------------------------------------------------------
+# -- where is the time spent? ----------------------------------------------------------------
 
 
 def by_probe() -> Panel:
     """Scoring time of each probe over time."""
     return lines(
         "Scoring time a second, by probe",
-        "Wall time of the scoring calls, waiting included: 1 s means that a probe does nothing "
-        "but score.",
+        "Wall time of the scoring calls, waiting included; 1 s means that the probe scores all the time.",
         {"{{probe}}": named_probes(rate(names.SCORING_SECONDS, by="probe"))},
         "s",
         stacked=True,
@@ -163,7 +167,7 @@ def by_view() -> Panel:
     """Scoring time of each view family over time."""
     return lines(
         "Scoring time a second, by view",
-        "The same by view: base, ft, scaled or null.",
+        "Wall time of the scoring calls by view: base, ft, scaled or null.",
         {"{{view}}": rate(names.SCORING_SECONDS, by="view")},
         "s",
         stacked=True,
@@ -201,7 +205,7 @@ def batch_size() -> Panel:
     """Mean batch size."""
     return lines(
         "Prompts a batch",
-        "Mean size of the batches of misses that were sent to the model.",
+        "Mean size of the batches that were sent to the model.",
         {
             "{{backend}}": ratio(
                 rate(names.BATCH_PROMPTS, by="backend", part="_sum"),
@@ -217,7 +221,7 @@ def largest_batch() -> Panel:
     """Largest batch size."""
     return lines(
         "Largest batch",
-        "Prompts in the largest batch since the backend began.",
+        "Prompts in the largest batch since the backend was created.",
         {"{{backend}}": f"max by (backend) ({series(names.BATCH_PROMPTS_MAX)})"},
         "short",
         width=8,
@@ -229,7 +233,7 @@ def batches() -> Panel:
     """Batches per second."""
     return lines(
         "Batches a second",
-        "Calls of the model with several prompts at once.",
+        "Forward calls with several prompts.",
         {"{{backend}}": rate(names.BATCH_PROMPTS, by="backend", part="_count")},
         "suffix:/s",
         width=8,
@@ -243,8 +247,8 @@ def errors() -> Panel:
     """Failed forward passes per second, by class of the exception."""
     return lines(
         "Failed forward passes a second, by error",
-        "By class of the exception; its message may quote a prompt and is never shown. Empty as "
-        "long as nothing failed.",
+        "By class of the exception. The message is not exported, because it may contain a prompt. "
+        "Empty if no pass failed.",
         {"{{error_type}}": rate(names.FORWARD_ERRORS, by="error_type")},
         "suffix:/s",
         steps=((None, "green"), (0.001, "red")),
@@ -256,8 +260,8 @@ def share_of_wall() -> Panel:
     """Forward time as a share of a run's wall time."""
     return lines(
         "Share of a run's wall time in forward passes",
-        "From a run's gauges. Far below 100 %, something else than the model is slow; above it, "
-        "threads compute at once.",
+        "From the gauges of a run. Far below 100 %, something other than the model is slow; above "
+        "100 %, several threads compute at the same time.",
         {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
         "percentunit",
         width=8,
@@ -269,7 +273,7 @@ def duration_by_run() -> Panel:
     """Mean duration of a forward pass in each run."""
     return lines(
         "Time a forward pass, by run",
-        "From a run's gauges: mean duration of its forward passes, failed ones included.",
+        "From the gauges of a run: mean duration of its forward passes, failed ones included.",
         {
             BY_RUN: finished(
                 ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))

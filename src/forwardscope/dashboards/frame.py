@@ -10,30 +10,30 @@ from forwardscope.dashboards.sdk import Dataquery, builders, models
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
-__all__ = ["TAG", "Rows", "dashboard", "mark"]
+__all__ = ["TAG", "Rows", "annotation", "dashboard"]
 
-#: The tag of all dashboards; the links between them select by it.
+#: The tag of all dashboards; the links between them select it.
 TAG: Final = "forwardscope"
 #: Panels by the title of their row.
 Rows = Mapping[str, Iterable[Panel]]
 
 
-def _either(*metrics: Metric) -> str:
+def _any_of(*metrics: Metric) -> str:
     return f'__name__=~"{"|".join(metric.name for metric in metrics)}"'
 
 
-_OF_BOTH: Final = _either(names.BUILD_INFO, names.RUN_INFO)
-_WITH_PROBE: Final = _either(names.LOOKUPS, names.PROBE_VERDICT)
-_HERE = 'job=~"$job", instance=~"$instance"'
+_INFO: Final = _any_of(names.BUILD_INFO, names.RUN_INFO)
+_WITH_PROBE: Final = _any_of(names.LOOKUPS, names.PROBE_VERDICT)
+_TARGET = 'job=~"$job", instance=~"$instance"'
 #: Selectors of the series that supply the values of each variable.
 _SELECTORS: Final = {
-    "job": f"{{{_OF_BOTH}}}",
-    "instance": f'{{{_OF_BOTH}, job=~"$job"}}',
-    "suite": f"{names.RUN_INFO.name}{{{_HERE}}}",
-    "backend": f"{names.LOOKUPS.name}{{{_HERE}}}",
-    "probe": f"{{{_WITH_PROBE}, {_HERE}}}",
+    "job": f"{{{_INFO}}}",
+    "instance": f'{{{_INFO}, job=~"$job"}}',
+    "suite": f"{names.RUN_INFO.name}{{{_TARGET}}}",
+    "backend": f"{names.LOOKUPS.name}{{{_TARGET}}}",
+    "probe": f"{{{_WITH_PROBE}, {_TARGET}}}",
 }
-_ANYTHING = ".*"  # matches series without the label too
+_ALL_VALUE = ".*"  # also matches series without the label
 
 
 def dashboard(
@@ -43,10 +43,10 @@ def dashboard(
     content: Rows,
     *,
     since: str = "now-6h",
-    marks: Iterable[builders.AnnotationQuery] = (),
+    annotations: Iterable[builders.AnnotationQuery] = (),
     more_variables: Iterable[builders.DatasourceVariable] = (),
 ) -> models.Dashboard:
-    """Return a dashboard, with its panels numbered from 1 in reading order.
+    """Return a dashboard, with its panels numbered from 1.
 
     Args:
         uid: Id of the dashboard, which links use.
@@ -54,7 +54,7 @@ def dashboard(
         question: Description of the dashboard; the first row answers the question.
         content: Rows of the dashboard.
         since: Start of the time range.
-        marks: Annotations.
+        annotations: Annotations of all panels.
         more_variables: Variables in addition to those of all dashboards.
     """
     page = (
@@ -67,23 +67,23 @@ def dashboard(
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .time(since, "now")
         .refresh("30s")
-        .link(_to_the_others())
+        .link(_links())
     )
     for variable in (_source(), *more_variables, *map(_variable, _SELECTORS)):
         page.with_variable(variable)
-    for annotation in marks:
-        page.annotation(annotation)
-    for head, panels in content.items():
-        page.with_row(builders.Row(head))
+    for query in annotations:
+        page.annotation(query)
+    for heading, panels in content.items():
+        page.with_row(builders.Row(heading))
         for panel in panels:
             page.with_panel(panel)
-    made = page.build()
-    for number, placed in enumerate(made.panels or (), start=1):
+    built = page.build()
+    for number, placed in enumerate(built.panels or (), start=1):
         placed.id_val = number
-    return made
+    return built
 
 
-def mark(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuery:
+def annotation(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuery:
     """Return an annotation at the times that are a query's values, in ms since the epoch."""
     return (
         builders.AnnotationQuery()
@@ -100,12 +100,12 @@ def mark(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuer
     )
 
 
-def _to_the_others() -> builders.DashboardLink:
+def _links() -> builders.DashboardLink:
     return (
         builders.DashboardLink("forwardscope")
         .type(models.DashboardLinkType.DASHBOARDS)
         .tags([TAG])
-        .tooltip("The other dashboards, with the same time range and choices")
+        .tooltip("The other dashboards, with the same time range and variables")
         .keep_time(True)
         .include_vars(True)
     )
@@ -128,6 +128,6 @@ def _variable(label: str) -> builders.QueryVariable:
         .sort(models.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(_ANYTHING)
+        .all_value(_ALL_VALUE)
         .current(everything)
     )

@@ -1,4 +1,4 @@
-"""The dashboard Overview: what does the cache save?"""
+"""The dashboard Overview: the hit ratio, and the forward passes and time that hits save."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def overview() -> models.Dashboard:
                 evictions_now(),
             ),
             "Over time": (ratio_over_time(), lookups(), passes(), saved_seconds()),
-            "Who hits, who misses": (by_probe(), by_view(), by_op()),
-            "The cache and its bounds": (fill(), stored_bytes(), evictions()),
-            "Suites, from the gauges of their last run": (by_suite(), evictions_by_suite()),
+            "Hit ratio by probe, view and op": (by_probe(), by_view(), by_op()),
+            "Cache size and evictions": (fill(), stored_bytes(), evictions()),
+            "Last run of each suite": (by_suite(), evictions_by_suite()),
         },
     )
 
 
-# -- what does the cache save? --------------------------------------------------------------
+# -- what does the cache save? ---------------------------------------------------------------
 
 
 def ratio_now() -> Panel:
     """Share of lookups answered without a forward pass."""
     return number(
         "Hit ratio",
-        "Share of the lookups in the time range that paid no forward pass; coalesced ones, which "
-        "waited for another's pass, are among them. Nothing where nothing was asked.",
+        "Share of the lookups in the time range that needed no forward pass, coalesced lookups "
+        "included.",
         hit_ratio(window=RANGE),
         "percentunit",
         steps=RATIO,
@@ -68,9 +68,9 @@ def lookups_now() -> Panel:
     """Number of lookups."""
     return number(
         "Lookups",
-        "Questions put to the cache in the time range, as Prometheus reckons them from its "
-        "scrapes: a few in a hundred off, and without what a process counted before its first. "
-        "A run's exact numbers are in its report and in Runs.",
+        "Lookups in the time range, estimated by Prometheus from its scrapes: a few percent off, "
+        "and without the counts before a process's first scrape. The exact numbers of a run are "
+        "in its report and in Runs.",
         increase(names.LOOKUPS),
         "short",
     )
@@ -111,8 +111,8 @@ def evictions_now() -> Panel:
     """Number of evictions."""
     return number(
         "Evictions",
-        "Entries removed for room in the time range: each that is asked for again costs a "
-        "forward pass once more.",
+        "Entries removed to make room in the time range. The next lookup of such an entry needs "
+        "another forward pass.",
         increase(names.CACHE_EVICTIONS),
         "short",
         steps=((None, "green"), (1, "yellow")),
@@ -126,7 +126,7 @@ def ratio_over_time() -> Panel:
     """Hit ratio of all lookups over time."""
     return lines(
         "Hit ratio",
-        "Share of lookups that paid no forward pass; no line while nothing is asked.",
+        "Share of lookups that needed no forward pass; no line while there are no lookups.",
         {"hit ratio": hit_ratio()},
         "percentunit",
     )
@@ -136,8 +136,8 @@ def lookups() -> Panel:
     """Lookups per second, by result."""
     return lines(
         "Lookups a second, by result",
-        "hit: from the cache. miss: a forward pass was paid. coalesced: answered by a pass that "
-        "somebody else had begun.",
+        "hit: from the cache. miss: computed by a forward pass. coalesced: answered by a forward "
+        "pass that was already in flight.",
         {"{{result}}": rate(names.LOOKUPS, by="result")},
         "suffix:/s",
         stacked=True,
@@ -160,23 +160,23 @@ def saved_seconds() -> Panel:
     hits = rate(names.LOOKUPS, HITS, by="backend, op")
     return lines(
         "Time saved a second",
-        "Hits a second, each times the mean duration of a forward pass of its op in the time "
-        "range: 2 s means that without the cache the model would have two more seconds to work "
-        "in each.",
+        "Hits per second, each times the mean duration of a forward pass of its op in the time "
+        "range. 2 s means that without the cache the model would compute for two more seconds "
+        "every second.",
         {"{{backend}}": total(f"({hits} * {seconds_a_pass('backend, op')})", "backend")},
         "s",
         stacked=True,
     )
 
 
-# -- who hits, who misses --------------------------------------------------------------------
+# -- hit ratio by probe, view and op ---------------------------------------------------------
 
 
-def _hit_ratio_by(label: str, says: str) -> Panel:
+def _hit_ratio_by(label: str, description: str) -> Panel:
     expr = hit_ratio(by=label, window=RANGE)
     return bars(
         f"Hit ratio by {label}",
-        says,
+        description,
         named_probes(expr) if label == "probe" else expr,
         f"{{{{{label}}}}}",
         "percentunit",
@@ -188,8 +188,7 @@ def by_probe() -> Panel:
     """Hit ratio of each probe."""
     return _hit_ratio_by(
         "probe",
-        "In the time range. A probe that asks what others asked before it hits; the first one pays "
-        "for all.",
+        "In the time range. A probe hits if an earlier probe looked up the same prompts.",
     )
 
 
@@ -197,8 +196,8 @@ def by_view() -> Panel:
     """Hit ratio of each view family."""
     return _hit_ratio_by(
         "view",
-        "In the time range. base is asked by all probes and hits most; each null seed and each "
-        "scale is asked once and seldom hits.",
+        "In the time range. All probes use base, so it has the most hits; each null seed and each "
+        "scale is used once and rarely hits.",
     )
 
 
@@ -206,11 +205,11 @@ def by_op() -> Panel:
     """Hit ratio of each op."""
     return _hit_ratio_by(
         "op",
-        "In the time range, by what is asked: next_token_dist, rolling_logprob or logprob_of.",
+        "In the time range. The ops are next_token_dist, rolling_logprob and logprob_of.",
     )
 
 
-# -- the cache and its bounds ----------------------------------------------------------------
+# -- cache size and evictions ----------------------------------------------------------------
 
 
 def fill() -> Panel:
@@ -219,8 +218,8 @@ def fill() -> Panel:
     stored = f"{series(names.CACHE_BYTES)} / {series(names.CACHE_MAX_BYTES)}"
     return lines(
         "Cache fill",
-        "Entries and bytes as a share of their bounds. At 100 % each new entry evicts the oldest; "
-        "bytes have a line only where the cache has such a bound.",
+        "Entries and bytes as a share of their bounds. At 100 % each new entry evicts the least "
+        "recently used one; bytes have a line only if the cache has a bound in bytes.",
         {"{{backend}}: entries": entries, "{{backend}}: bytes": stored},
         "percentunit",
         steps=_FULL,
@@ -243,7 +242,7 @@ def evictions() -> Panel:
     """Evictions and rejections per second."""
     return lines(
         "Evictions and rejections a second",
-        "evicted: removed for room. rejected: never stored, being larger than the whole cache.",
+        "evicted: removed to make room. rejected: not stored, because larger than the whole cache.",
         {
             "{{backend}}: evicted": rate(names.CACHE_EVICTIONS, by="backend"),
             "{{backend}}: rejected": rate(names.CACHE_REJECTIONS, by="backend"),
@@ -253,14 +252,14 @@ def evictions() -> Panel:
     )
 
 
-# -- suites ----------------------------------------------------------------------------------
+# -- last run of each suite ------------------------------------------------------------------
 
 
 def by_suite() -> Panel:
     """Hit ratio of each suite's last run."""
     return bars(
         "Hit ratio of the last run",
-        "From the gauges that a run pushes: exact, also where it was over before a scrape.",
+        "From the gauges that a run pushes: exact, also if the run ended before a scrape.",
         finished(run_hit_ratio()),
         BY_RUN,
         "percentunit",
@@ -273,8 +272,8 @@ def evictions_by_suite() -> Panel:
     """Evictions of each suite's last run."""
     return bars(
         "Evictions in the last run",
-        "Entries that the run removed for room. What that costs is what it asked for again: "
-        "see its forward passes over the expected ones in Runs.",
+        "Entries that the run removed to make room. For the forward passes that they cost, see "
+        '"Over expected" in Runs.',
         finished(series(names.RUN_EVICTIONS)),
         BY_RUN,
         "short",

@@ -9,7 +9,7 @@ import promql_parser
 
 __all__ = ["ANY", "parsed"]
 
-#: Part of each name that comes from a variable; such a name can have any value.
+#: Prefix of the name that replaces a variable; such a name matches any metric or label.
 ANY: Final = "__variable_"
 
 #: The parser takes quadratic time on nested queries, and overflows its stack on long ones.
@@ -22,7 +22,7 @@ _GROUPING: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_rig
 
 
 def parsed(query: str) -> promql_parser.Expr:
-    """Return the syntax tree of a query, with a suitable value for each variable.
+    """Return the syntax tree of a query, with a suitable value in place of each variable.
 
     Raises:
         ValueError: The query is not PromQL, or is too long.
@@ -39,12 +39,12 @@ def parsed(query: str) -> promql_parser.Expr:
         raise
 
 
-def _filled(query: str, alone: str | None = None) -> str:
+def _filled(query: str, number: str | None = None) -> str:
     """Replace each variable by a value that suits its context.
 
     Args:
         query: The query of the dashboard.
-        alone: The value where a number and a name both fit; None uses a name.
+        number: The value where a number and a name both fit; None uses a name.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -55,7 +55,7 @@ def _filled(query: str, alone: str | None = None) -> str:
             return "5" if after.isalpha() else _DURATION
         joined = _is_name(before[-1:]) or _is_name(after) or (after and after in "[{")
         name = ANY + (found[2] or found[3])
-        return name if alone is None or joined or _GROUPING.search(before) else alone
+        return name if number is None or joined or _GROUPING.search(before) else number
 
     return _TOKEN.sub(value, query)
 

@@ -29,14 +29,14 @@ __all__ = [
 
 #: The labels that the variables of each dashboard filter by.
 VARIABLES: Final = ("job", "instance", "suite", "backend", "probe")
-#: The window of each point of a line; Grafana makes it cover several scrapes.
+#: The window of each point of a line; it covers several scrapes.
 RATE: Final = "$__rate_interval"
 #: The window of a number over the whole time range.
 RANGE: Final = "$__range"
 #: The legend of a series for each run, from the labels that `finished` keeps.
 BY_RUN: Final = "{{suite}} on {{model}}"
 
-_ADDED_BY_SCRAPE = ("job", "instance")
+_SCRAPED = ("job", "instance")
 _RUN_KEY = "job, instance, suite, model"
 _RUN_LABELS = "suite, model, run_id, trace_id"
 #: Selects the lookups that needed no forward pass.
@@ -51,7 +51,7 @@ def series(metric: Metric, *matchers: str, part: str = "") -> str:
         matchers: Additional label matchers, in PromQL.
         part: `_bucket`, `_count` or `_sum` for a histogram.
     """
-    labels = {*_ADDED_BY_SCRAPE, *metric.labels}
+    labels = {*_SCRAPED, *metric.labels}
     chosen = [f'{name}=~"${name}"' for name in VARIABLES if name in labels]
     return f"{metric.name}{part}{{{', '.join([*matchers, *chosen])}}}"
 
@@ -89,7 +89,7 @@ def run_hit_ratio() -> str:
 
 
 def named_probes(query: str) -> str:
-    """Return a query by probe, with a name for the series outside any probe."""
+    """Return a query by probe, with `(no probe)` for series without one."""
     return f'label_replace({query}, "probe", "(no probe)", "probe", "")'
 
 
@@ -108,16 +108,16 @@ def quantile(q: float, metric: Metric, window: str = RATE) -> str:
 
 
 def of_run(query: str) -> str:
-    """Return the last value of each run in the time range, with its ids as labels.
+    """Return the last value of each run in the time range, with the run's ids as labels.
 
-    The ids are those of the same target's `run_info` at the same time, because a run's
-    gauges do not have them.
+    The gauges of a run do not have the ids. They come from the `run_info` of the same target
+    at the same time.
     """
-    named = f"({query}) * on ({_RUN_KEY}) group_left (run_id, trace_id) {series(names.RUN_INFO)}"
-    return f"last_over_time(max by ({_RUN_LABELS}) ({named})[{RANGE}:$__interval])"
+    with_ids = f"({query}) * on ({_RUN_KEY}) group_left (run_id, trace_id) {series(names.RUN_INFO)}"
+    return f"last_over_time(max by ({_RUN_LABELS}) ({with_ids})[{RANGE}:$__interval])"
 
 
 def finished(query: str) -> str:
-    """Return a run's gauge while no run is active, so that partial runs are left out."""
-    over = f"({query}) and on ({_RUN_KEY}) {series(names.RUN_ACTIVE)} == 0"
-    return f"max by (suite, model) ({over})"
+    """Return a run's gauge while no run is active, to exclude partial runs."""
+    ended = f"({query}) and on ({_RUN_KEY}) {series(names.RUN_ACTIVE)} == 0"
+    return f"max by (suite, model) ({ended})"

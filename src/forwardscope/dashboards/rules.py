@@ -13,7 +13,7 @@ __all__ = ["RUNBOOK", "Alert", "Group", "Recording", "as_yaml"]
 #: The document that has a heading for each alert.
 RUNBOOK: Final = "https://github.com/forwardscope/forwardscope/blob/main/docs/runbook.md"
 
-_HEAD = "# Written by `make dashboards` from src/forwardscope/dashboards; edit it there.\n"
+_HEADER = "# Written by `make dashboards` from src/forwardscope/dashboards; edit it there.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Recording:
     expr: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in the format of a Prometheus rule file."""
+        """Return the fields of a Prometheus rule file."""
         return {"record": self.record, "expr": self.expr}
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A query that has a result only if something is wrong.
+    """A query that has a result if something is wrong.
 
     Attributes:
         name: Name of the alert, and of its heading in the runbook.
@@ -57,7 +57,7 @@ class Alert:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in the format of a Prometheus rule file."""
+        """Return the fields of a Prometheus rule file."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -86,15 +86,15 @@ class Group:
     interval: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in the format of a Prometheus rule file."""
-        pace = {} if self.interval is None else {"interval": self.interval}
-        return {"name": self.name, **pace, "rules": [rule.as_dict() for rule in self.rules]}
+        """Return the fields of a Prometheus rule file."""
+        interval = {} if self.interval is None else {"interval": self.interval}
+        return {"name": self.name, **interval, "rules": [rule.as_dict() for rule in self.rules]}
 
 
 def as_yaml(*groups: Group) -> str:
     """Return the text of a rule file."""
     content = {"groups": [group.as_dict() for group in groups]}
-    return _HEAD + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)
+    return _HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)
 
 
 class _Dumper(yaml.SafeDumper):

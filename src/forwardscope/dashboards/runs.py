@@ -1,11 +1,11 @@
-"""The dashboard Runs: how did each run do?"""
+"""The dashboard Runs: cost, verdicts and delivery of telemetry of each run."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from forwardscope.dashboards.defaults import ALARM, RATIO, Column, Panel, lines, number, rows
-from forwardscope.dashboards.frame import dashboard, mark
+from forwardscope.dashboards.frame import annotation, dashboard
 from forwardscope.dashboards.queries import (
     BY_RUN,
     finished,
@@ -42,7 +42,7 @@ def runs() -> models.Dashboard:
             "How did each run do?": (table_of_runs(),),
             "What did each run cost?": (passes(), ratios(), wall()),
             "What did its probes find?": (scores(), durations(), verdicts()),
-            "Is the telemetry sound?": (
+            "Is the telemetry complete?": (
                 dropped_now(),
                 unwritten_now(),
                 last_push(),
@@ -51,7 +51,7 @@ def runs() -> models.Dashboard:
             ),
         },
         since="now-24h",
-        marks=(started(), ended()),
+        annotations=(started(), ended()),
         more_variables=(_jaeger(),),
     )
 
@@ -62,12 +62,12 @@ def _jaeger() -> builders.DatasourceVariable:
 
 def started() -> builders.AnnotationQuery:
     """Return the annotation at the start of each run."""
-    return mark("Run start", f"{series(names.RUN_START)} * 1000", BY_RUN, "blue")
+    return annotation("Run start", f"{series(names.RUN_START)} * 1000", BY_RUN, "blue")
 
 
 def ended() -> builders.AnnotationQuery:
     """Return the annotation at the end of each run."""
-    return mark("Run end", f"{series(names.RUN_END)} * 1000", BY_RUN, "purple")
+    return annotation("Run end", f"{series(names.RUN_END)} * 1000", BY_RUN, "purple")
 
 
 # -- how did each run do? --------------------------------------------------------------------
@@ -79,9 +79,9 @@ def table_of_runs() -> Panel:
     failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
     return rows(
         "Runs",
-        "The runs in the time range, each with its last numbers; one that goes on shows what it "
-        "has so far. Complete: it has ended, and was not interrupted, and no probe erred. Expected "
-        "is what the suite costs where nothing is evicted.",
+        "The runs in the time range, with their last numbers; an active run has its numbers so "
+        "far. Complete: the run has ended, was not interrupted, and no probe had an error. "
+        "Expected: the forward passes of the suite if nothing is evicted.",
         (
             Column(
                 "Begun",
@@ -112,8 +112,9 @@ def passes() -> Panel:
     """Forward passes of runs, beside the expected ones."""
     return lines(
         "Forward passes a run",
-        "What each run paid, until the next is over, and what its suite costs where nothing is "
-        "evicted. A line above its expected one means questions that were paid for again.",
+        "Forward passes of each run, until the next run has ended, and those of its suite if "
+        "nothing is evicted. A line above the expected one means that prompts were computed "
+        "again.",
         {
             BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
             f"{BY_RUN}, expected": finished(_EXPECTED),
@@ -128,7 +129,7 @@ def ratios() -> Panel:
     """Hit ratio of runs."""
     return lines(
         "Hit ratio a run",
-        "Share of a run's lookups that paid no forward pass.",
+        "Share of a run's lookups that needed no forward pass.",
         {BY_RUN: finished(run_hit_ratio())},
         "percentunit",
         width=8,
@@ -140,7 +141,7 @@ def wall() -> Panel:
     """Wall time of runs."""
     return lines(
         "Wall time a run",
-        "From first lookup to last verdict; the loading of the model is not in it.",
+        "From the first lookup to the last verdict, without the loading of the model.",
         {BY_RUN: finished(series(names.RUN_WALL))},
         "s",
         width=8,
@@ -177,7 +178,7 @@ def verdicts() -> Panel:
     """Verdicts of the probes in the last runs."""
     return rows(
         "Verdicts of the last run",
-        "What each probe said when it ran last.",
+        "The verdict of each probe when it last ran.",
         (
             Column("Suite", label="suite"),
             Column("Probe", label="probe"),
@@ -191,7 +192,7 @@ def verdicts() -> Panel:
     )
 
 
-# -- is the telemetry sound? -----------------------------------------------------------------
+# -- is the telemetry complete? --------------------------------------------------------------
 
 
 def _of_last_runs(metric: Metric) -> str:
@@ -203,7 +204,7 @@ def dropped_now() -> Panel:
     """Spans lost by the last runs."""
     return number(
         "Spans not delivered",
-        "By the last run of each suite: the queue was full, or the receiver did not take them.",
+        "By the last run of each suite: the queue was full, or the receiver did not accept them.",
         _of_last_runs(names.RUN_SPANS_DROPPED),
         "short",
         steps=ALARM,
@@ -215,7 +216,7 @@ def unwritten_now() -> Panel:
     """Records lost by the last runs."""
     return number(
         "Trace records not written",
-        "By the last run of each suite: the disk was full, or the file went away.",
+        "By the last run of each suite: the disk was full, or the file was removed.",
         _of_last_runs(names.RUN_TRACE_WRITE_ERRORS),
         "short",
         steps=ALARM,
@@ -227,7 +228,7 @@ def last_push() -> Panel:
     """Time since the last push."""
     return number(
         "Since the last push",
-        "How long ago a run last pushed its gauges to the Pushgateway.",
+        "Time since a run last pushed its gauges to the Pushgateway.",
         'time() - max(push_time_seconds{job=~"$job"})',
         "s",
         width=8,
@@ -238,8 +239,8 @@ def spans() -> Panel:
     """Spans per second, by outcome."""
     return lines(
         "Spans a second, by outcome",
-        "exported: the receiver took it. ended: handed to the program's own SDK. elided: beyond "
-        "the budget of hits, or not sampled. dropped: lost, and counted.",
+        "exported: accepted by the receiver. ended: passed to the program's own SDK. elided: "
+        "beyond the span budget, or not sampled. dropped: lost.",
         {"{{outcome}}": rate(names.SPANS_TOTAL, by="outcome")},
         "suffix:/s",
     )
@@ -249,7 +250,7 @@ def records() -> Panel:
     """Trace records written and not written, per second."""
     return lines(
         "Trace records a second",
-        "Lines of the JSONL trace that were written whole, and those that could not be; none "
+        "Lines of the JSONL trace that were written completely, and those that were not; none "
         "without a trace.",
         {
             "written": rate(names.TRACE_RECORDS),

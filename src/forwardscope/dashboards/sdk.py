@@ -1,7 +1,7 @@
 """The names of grafana-foundation-sdk that are used here.
 
-The dashboards use the classic schema, because older releases of Grafana do not support
-the second one. The SDK warns that it prefers the second one.
+The dashboards use the first schema of Grafana, because older releases do not support the
+second one. The SDK warns about the first one.
 """
 
 from __future__ import annotations
