@@ -216,7 +216,7 @@ def _attach(base: Any, folder: Path) -> PeftModel:
         own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     if unmatched := sorted((saved ^ own) - repeated):
         raise AdapterError(
-            f"adapter {folder} does not fit the model: {len(unmatched)} tensors have no "
+            f"adapter {folder} does not fit the model: {len(unmatched)} of its tensors have no "
             f"counterpart, such as {unmatched[0]}; was it trained on another model?"
         )
     return model
