@@ -1,4 +1,4 @@
-"""Divergence over the union of two top-k sets, with hand-computed values."""
+"""The smallest divergence consistent with two top-k sets, with hand-computed values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import hypothesis.strategies as st
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import assume, given
 
@@ -64,12 +65,23 @@ def test_js_is_the_mean_distance_to_the_middle() -> None:
     assert divergence(P, Q) == pytest.approx((from_p + from_q) / 2, rel=1e-6)
 
 
-def test_missing_tokens_share_the_tail_evenly() -> None:
-    """A token that one side lacks gets its even part of that side's tail."""
+def test_unknown_probabilities_follow_the_other_side() -> None:
+    """A side's tail goes to the tokens that it lacks in the proportions of the other side."""
     short = dist({1: 1 / 2}, tail=1 / 2)
     long = dist({2: 1 / 2, 3: 1 / 4}, tail=1 / 4)
-    # over tokens 1, 2 and 3 that is (1/2, 1/4, 1/4) against (1/4, 1/2, 1/4)
-    assert divergence(short, long, "kl") == pytest.approx(LN2 / 4, rel=1e-6)
+    # over tokens 1, 2 and 3 that is (1/2, 1/3, 1/6) against (1/4, 1/2, 1/4)
+    expected = 3 / 4 * (LN3 - LN2) - 1 / 4 * LN2
+    assert divergence(short, long, "kl") == pytest.approx(expected, rel=1e-6)
+
+
+def test_unknown_probabilities_stay_below_the_known_ones() -> None:
+    """A token outside the top k is at most as probable as the last one inside."""
+    one = dist({1: 0.7, 2: 0.1}, tail=0.2)
+    other = dist({1: 0.4, 3: 0.2}, tail=0.4)
+    # r = 2: (0.7, 0.1, 0.1, 0.1) against (0.4, 0.2, 0.2, 0.2), tokens 1, 2, 3 and all others
+    pairs = [(0.4, 0.7), (0.2, 0.1), (0.2, 0.1), (0.2, 0.1)]
+    expected = sum(q * math.log(q / p) for q, p in pairs)
+    assert divergence(one, other, "kl") == pytest.approx(expected, rel=1e-6)
 
 
 def test_tails_alone_can_make_two_sides_equal() -> None:
@@ -79,11 +91,11 @@ def test_tails_alone_can_make_two_sides_equal() -> None:
     assert divergence(one, other, "kl") == pytest.approx(0, abs=1e-7)
 
 
-def test_both_sides_are_renormalised() -> None:
-    """Where no token is missing the tails are left out and the rest is made to sum to one."""
+def test_all_other_tokens_are_one_outcome() -> None:
+    """Where no token is missing the two tails are compared as one more token."""
     one = dist({1: 1 / 2, 2: 1 / 8}, tail=3 / 8)
     other = dist({1: 1 / 4, 2: 1 / 8}, tail=5 / 8)
-    expected = 2 / 3 * math.log(2 / 3 / 0.8) + 1 / 3 * math.log(1 / 3 / 0.2)
+    expected = 1 / 4 * math.log(1 / 2) + 5 / 8 * math.log(5 / 3)
     assert divergence(one, other, "kl") == pytest.approx(expected, rel=1e-6)
 
 
@@ -141,9 +153,21 @@ def test_uniform_sides_are_errors() -> None:
 
 
 def test_one_token_is_not_uniform() -> None:
-    """With top_k 1 there is nothing to compare with, and the tail does the rest."""
+    """With top_k 1 a side has one token and its tail."""
     one, other = dist({1: 3 / 4}, tail=1 / 4), dist({1: 1 / 2}, tail=1 / 2)
-    assert divergence(one, other) == 0.0
+    expected = 1 / 2 * math.log(2 / 3) + 1 / 2 * LN2
+    assert divergence(one, other, "kl") == pytest.approx(expected, rel=1e-6)
+
+
+def test_nearly_equal_distributions_are_nearly_zero_apart() -> None:
+    """Tokens that enter and leave the top k do not bring the whole tail with them."""
+    generator = np.random.default_rng(0)
+    zipf = -1.35 * np.log(np.arange(1, 20_001))
+    noisy = zipf + 0.02 * generator.standard_normal(zipf.size)
+    found = divergence(cut(list(zipf), 256), cut(list(noisy), 256))
+    whole = textbook(zipf, noisy, "js")
+    assert whole < 1e-4
+    assert 0.7 * whole < found <= whole * (1 + 1e-6)
 
 
 @given(cuts, cuts)
@@ -179,14 +203,50 @@ def test_order_of_tokens_does_not_matter(
 logits = st.lists(st.floats(-8, 8, width=32), min_size=VOCAB, max_size=VOCAB)
 
 
-@given(logits, logits)
-def test_whole_vocabulary_gives_the_textbook_value(one: list[float], other: list[float]) -> None:
-    """With nothing cut off, kl is the sum of q log(q/p) over the vocabulary."""
+def textbook(one: npt.ArrayLike, other: npt.ArrayLike, kind: Divergence) -> float:
+    """Return the divergence of two whole distributions, given by their logits."""
+    p, q = (np.exp(x - np.logaddexp.reduce(x)) for x in (np.asarray(one), np.asarray(other)))
+    if kind == "kl":
+        return float(np.sum(q * np.log(q / p)))
+    middle = (p + q) / 2
+    return float(np.sum(p * np.log(p / middle)) + np.sum(q * np.log(q / middle))) / 2
+
+
+@given(logits, logits, st.sampled_from(["js", "kl"]))
+def test_whole_vocabulary_gives_the_textbook_value(
+    one: list[float], other: list[float], kind: Divergence
+) -> None:
+    """With nothing cut off, the value is that of the whole distributions."""
     assume(np.ptp(one) > 1e-3 and np.ptp(other) > 1e-3)
-    p = np.exp(np.array(one) - np.logaddexp.reduce(one))
-    q = np.exp(np.array(other) - np.logaddexp.reduce(other))
-    expected = float(np.sum(q * np.log(q / p)))
-    assert divergence(cut(one, VOCAB), cut(other, VOCAB), "kl") == pytest.approx(expected, abs=1e-5)
+    found = divergence(cut(one, VOCAB), cut(other, VOCAB), kind)
+    assert found == pytest.approx(textbook(one, other, kind), abs=1e-5)
+
+
+@given(logits, logits, st.integers(2, VOCAB), st.integers(2, VOCAB), st.sampled_from(["js", "kl"]))
+def test_never_above_the_value_over_the_whole_vocabulary(
+    one: list[float], other: list[float], k: int, other_k: int, kind: Divergence
+) -> None:
+    """What is cut off can make the value smaller, but not larger."""
+    cut_one, cut_other = cut(one, k), cut(other, other_k)
+    assume(np.ptp(cut_one.logprobs) > 1e-6 and np.ptp(cut_other.logprobs) > 1e-6)
+    whole = textbook(one, other, kind)
+    assert divergence(cut_one, cut_other, kind) <= whole * (1 + 1e-5) + 1e-6
+
+
+@given(logits, st.integers(0, 1000), st.sampled_from(["js", "kl"]))
+def test_some_whole_distributions_reach_the_value(
+    one: list[float], seed: int, kind: Divergence
+) -> None:
+    """A change of the known tokens alone, with the rest in proportion, is measured exactly."""
+    assume(np.ptp(one) > 1e-3)
+    order = np.argsort(one)[::-1]
+    other = np.array(one)
+    other[order[:4]] += np.random.default_rng(seed).uniform(0, 1, 4)  # they stay the top 4
+    cut_one, cut_other = cut(one, 4), cut(list(other), 4)
+    assume(np.ptp(cut_one.logprobs) > 1e-6 and np.ptp(cut_other.logprobs) > 1e-6)
+    assume(set(cut_one.token_ids) == set(cut_other.token_ids))
+    found = divergence(cut_one, cut_other, kind)
+    assert found == pytest.approx(textbook(one, other, kind), rel=1e-4, abs=1e-6)
 
 
 def test_pairs_are_compared_in_order() -> None:

@@ -1,9 +1,23 @@
-"""Divergence between two next-token distributions."""
+"""Divergence between two next-token distributions of which only the top k tokens are known.
+
+The value is the smallest divergence that is consistent with both top-k sets. So equal
+distributions are 0 apart, and the value never exceeds that over the whole vocabulary.
+
+Its outcomes are the tokens of either set, and all others as one. A token x that Q lacks
+has 0 <= Q(x) <= q_k, where q_k is Q's smallest known probability; likewise P(y) <= p_k.
+The divergence is convex in the unknown probabilities. At its minimum they have a common
+ratio Q/P = r, unless they are at their limit:
+
+    Q(x) = min(q_k, r P(x)),  P(y) = min(p_k, Q(y) / r),  Q(others) = r P(others)
+
+The ratio r follows from the sum of all probabilities of a side, which is 1. Where no
+probability is left for the others on either side, each side has a ratio of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +34,21 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Real logits differ at least in their last bits; a smaller spread means a broken model head.
 _UNIFORM_SPREAD = 1e-9
+#: Ratios between which the common ratio is searched, and steps that reach its last bit.
+_LEAST: Final = 1e-300
+_MOST: Final = 1e300
+_STEPS: Final = 64
+#: A probability of all others below this is a rounding error of a difference.
+_ROUNDING: Final = 1e-12
 
 
 def divergence(reference: TokenDist, other: TokenDist, kind: Divergence = "js") -> float:
     """Return the divergence of two distributions, in nats.
 
-    It is computed over the union of both top-k sets. The tail mass of each side
-    is divided equally among the tokens of the union that this side lacks. Then
-    both sides are renormalised.
+    Args:
+        reference: P, such as the base model's.
+        other: Q, such as the fine-tuned model's.
+        kind: `js`, or `kl` for KL(Q || P).
 
     Raises:
         DivergenceError: A side has non-finite or uniform log-probabilities, or
@@ -35,9 +56,7 @@ def divergence(reference: TokenDist, other: TokenDist, kind: Divergence = "js") 
     """
     _check(reference, "reference")
     _check(other, "other")
-    union = np.union1d(reference.token_ids, other.token_ids)
-    p = _on_support(reference, union)
-    q = _on_support(other, union)
+    p, q = _closest(reference, other)
     if kind == "kl":
         return _kl(q, p)
     middle = 0.5 * (p + q)
@@ -62,17 +81,69 @@ def _check(dist: TokenDist, side: str) -> None:
         )
 
 
-def _on_support(dist: TokenDist, support: npt.NDArray[np.int64]) -> FloatArray:
-    """Return probabilities that sum to 1 over a sorted support with all tokens of `dist`."""
-    places = np.searchsorted(support, dist.token_ids)
-    probs: FloatArray = np.zeros(support.size)
+def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatArray]:
+    """Return the closest distributions that are consistent with both top-k sets.
+
+    Returns:
+        Two arrays that sum to 1: the probabilities of the union's tokens, and of all
+        others where there are any.
+    """
+    union = np.union1d(reference.token_ids, other.token_ids)
+    p, p_lacks, p_limit, p_tail = _known(reference, union)
+    q, q_lacks, q_limit, q_tail = _known(other, union)
+    p_at_lacking, q_at_lacking = p[q_lacks], q[p_lacks]  # what the other side knows of them
+
+    def p_others(ratio: float) -> float:
+        return p_tail - float(np.minimum(p_limit, q_at_lacking / ratio).sum())
+
+    def q_others(ratio: float) -> float:
+        return q_tail - float(np.minimum(q_limit, p_at_lacking * ratio).sum())
+
+    p_ratio = _root(p_others, _LEAST, _MOST)
+    q_ratio = _root(lambda ratio: -q_others(ratio), _LEAST, _MOST)
+    p_rest = q_rest = 0.0
+    if union.size < reference.vocab_size and p_ratio < q_ratio:
+        ratio = _root(lambda ratio: ratio * p_others(ratio) - q_others(ratio), p_ratio, q_ratio)
+        p_ratio = q_ratio = ratio
+        p_rest, q_rest = max(0.0, p_others(ratio)), max(0.0, q_others(ratio))
+        if p_rest == 0 and q_rest < _ROUNDING:  # the others are left out on both sides
+            q_rest = 0.0
+    p[p_lacks] = np.minimum(p_limit, q_at_lacking / p_ratio)
+    q[q_lacks] = np.minimum(q_limit, p_at_lacking * q_ratio)
+    p, q = np.append(p, p_rest), np.append(q, q_rest)
+    return p / p.sum(), q / q.sum()
+
+
+def _known(
+    dist: TokenDist, union: npt.NDArray[np.int64]
+) -> tuple[FloatArray, npt.NDArray[np.bool_], float, float]:
+    """Return what is known of a distribution over a sorted union of tokens.
+
+    Returns:
+        The probabilities, 0 for tokens that the distribution lacks; which tokens it
+        lacks; the limit for each of these; and the tail, the probability of all of them
+        and all tokens outside the union.
+    """
+    places = np.searchsorted(union, dist.token_ids)
+    probs: FloatArray = np.zeros(union.size)
     probs[places] = np.exp(dist.logprobs.astype(np.float64))
-    missing = np.ones(support.size, dtype=bool)
-    missing[places] = False
-    if dist.tail_logprob is not None and missing.any():
-        probs[missing] = np.exp(dist.tail_logprob) / missing.sum()
-    probs /= probs.sum()
-    return probs
+    lacks = np.ones(union.size, dtype=bool)
+    lacks[places] = False
+    tail = 0.0 if dist.tail_logprob is None else float(np.exp(dist.tail_logprob))
+    limit = float(probs[places].min()) if tail > 0 else 0.0
+    return probs, lacks, limit, tail
+
+
+def _root(increasing: Callable[[float], float], least: float, most: float) -> float:
+    """Return the ratio at which an increasing function is 0, or the nearer of both ends."""
+    low, high = np.log(least), np.log(most)
+    for _ in range(_STEPS):
+        middle = 0.5 * (low + high)
+        if increasing(float(np.exp(middle))) < 0:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
 
 
 def _kl(p: FloatArray, q: FloatArray) -> float:
