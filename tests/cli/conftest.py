@@ -1,4 +1,4 @@
-"""The command line, called in this process, with a scripted model in place of a real one."""
+"""Fixtures that call the command line in this process, with a scripted model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PATIENCE_S = 60.0
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Call a command; whatever it raises beyond an exit status is raised on."""
+    """Call a command; exceptions other than SystemExit propagate."""
     for name, value in {"COLUMNS": "200", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
@@ -50,8 +50,22 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 
 @pytest.fixture
+def error_of(invoke: Callable[..., Result]) -> Callable[..., str]:
+    """Call a command that fails with exit status 2; return its one-line error message."""
+
+    def call(*arguments: object) -> str:
+        ran = invoke(*arguments)
+        assert (ran.exit_code, ran.stdout) == (2, "")
+        (line,) = ran.stderr.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture
 def suite_file(tmp_path: Path) -> Path:
-    """A suite whose two probes share a prompt and pass."""
+    """A suite of two passing probes that share a prompt."""
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE)
     return path
@@ -59,7 +73,7 @@ def suite_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def terminate() -> Callable[[BackendInstrumentation], None]:
-    """Send SIGTERM to this process and return when a stop has been requested."""
+    """Send SIGTERM to this process and return once a stop is requested."""
 
     def terminate(instrumentation: BackendInstrumentation) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -75,7 +89,7 @@ def terminate() -> Callable[[BackendInstrumentation], None]:
 def loaded(
     monkeypatch: pytest.MonkeyPatch, terminate: Callable[[BackendInstrumentation], None]
 ) -> list[ScriptedBackend]:
-    """Load scripted models from now on; the list has each that was loaded."""
+    """Load scripted models from now on; the list collects them."""
     backends: list[ScriptedBackend] = []
 
     def script(view: ScriptedView, prompt: str) -> object:

@@ -1,4 +1,4 @@
-"""What README and docs say of the command line is so, and they leave no command out."""
+"""README and docs: their calls of the command line are valid, and no command is missing."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _COMMANDS = dict(_commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("call", sorted(set(_calls())), ids=" ".join)
-def test_every_call_can_be_made(call: tuple[str, str]) -> None:
-    """Its command, its options and the number of its arguments are those of the program."""
+def test_every_call_is_valid(call: tuple[str, str]) -> None:
+    """The command, its options and the number of its arguments exist."""
     words = shlex.split(call[1].partition(" >")[0])
     names = next(tuple(words[:n]) for n in (2, 1) if tuple(words[:n]) in _COMMANDS)
     _COMMANDS[names].make_context(" ".join(names), words[len(names) :])
 
 
 @pytest.mark.parametrize("names", _COMMANDS, ids=" ".join)
-def test_every_command_is_shown(names: tuple[str, ...]) -> None:
-    """In a block that can be copied, or in a sentence."""
+def test_every_command_is_documented(names: tuple[str, ...]) -> None:
+    """README or docs contain each command."""
     pages = "\n".join(page.read_text(encoding="utf-8") for page in _PAGES)
     assert f"forwardscope {' '.join(names)}" in pages

@@ -1,4 +1,4 @@
-"""`forwardscope gate`, on runs that the command line made."""
+"""`forwardscope gate`, on runs of the command line."""
 
 from __future__ import annotations
 
@@ -13,81 +13,74 @@ from typer.testing import Result
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
+ErrorOf = Callable[..., str]
 Files = dict[str, Path]
 
 
 @pytest.fixture
 def runs(invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path) -> Files:
-    """Results and traces of a run, of one like it, and of one with too small a cache."""
-    made: Files = {}
+    """Results and traces of a run, an equal run, and a run with too small a cache."""
+    files: Files = {}
     for name, cache in (("good", ""), ("same", ""), ("small", "cache: {max_entries: 2}\n")):
         suite_file.write_text(suite_file.read_text().partition("cache:")[0] + cache)
         result, trace = tmp_path / f"{name}.json", tmp_path / f"{name}.jsonl"
         assert invoke("run", suite_file, "--json", result, "--trace", trace).exit_code == 0
-        made |= {f"{name} result": result, f"{name} trace": trace}
+        files |= {f"{name} result": result, f"{name} trace": trace}
     assert len(loaded) == 3
-    return made
-
-
-def test_help_names_every_option(invoke: Invoke) -> None:
-    """And the exit statuses."""
-    told = invoke("gate", "--help").stdout
-    for option in ("--max-more-passes", "--max-hit-rate-drop", "--max-slowdown", "--junit"):
-        assert option in told
-    assert "with 0 when nothing is worse, 1 when something is, 2 for" in " ".join(told.split())
+    return files
 
 
 @pytest.mark.parametrize("kind", ["result", "trace"])
-def test_two_runs_of_one_suite_pass(invoke: Invoke, runs: Files, kind: str) -> None:
-    """They ask the same and pay the same."""
-    told = invoke("gate", runs[f"good {kind}"], runs[f"same {kind}"])
-    assert told.exit_code == 0
-    assert "nothing is worse: " in told.stdout
-    assert "in all" in told.stdout
+def test_equal_runs_pass(invoke: Invoke, runs: Files, kind: str) -> None:
+    """Two runs of one suite have the same lookups and forward passes."""
+    ran = invoke("gate", runs[f"good {kind}"], runs[f"same {kind}"])
+    assert ran.exit_code == 0
+    assert "nothing is worse: " in ran.stdout
+    assert "in all" in ran.stdout
 
 
 @pytest.mark.parametrize("before", ["result", "trace"])
 @pytest.mark.parametrize("now", ["result", "trace"])
-def test_too_small_a_cache_fails(invoke: Invoke, runs: Files, before: str, now: str) -> None:
-    """The probe that paid again is named, with its views, and no other."""
-    told = invoke("gate", runs[f"good {before}"], runs[f"small {now}"])
-    assert told.exit_code == 1
-    worse = [line for line in told.stdout.splitlines() if line.startswith("worse: ")]
+def test_a_cache_that_is_too_small_fails(
+    invoke: Invoke, runs: Files, before: str, now: str
+) -> None:
+    """Only the probe with more forward passes is named, with its views."""
+    ran = invoke("gate", runs[f"good {before}"], runs[f"small {now}"])
+    assert ran.exit_code == 1
+    worse = [line for line in ran.stdout.splitlines() if line.startswith("worse: ")]
     assert worse[:-1] == [
         f"worse: second on {view}: 2 forward passes, 1 before; it asked no more, and paid again "
         "for what the cache no longer had"
         for view in ("base", "ft")
     ]
     assert worse[-1].startswith("worse: the hit rate is ")
-    assert "worse than the baseline: 3 of " in told.stdout
+    assert "worse than the baseline: 3 of " in ran.stdout
 
 
-def test_limits_let_it_pass(invoke: Invoke, runs: Files) -> None:
-    """As far as they are told to."""
+def test_limits(invoke: Invoke, runs: Files) -> None:
+    """More forward passes and a lower hit rate can be allowed, and a slowdown limited."""
     both = (runs["good result"], runs["small result"])
     loose = ("--max-more-passes", 1, "--max-hit-rate-drop", 0.5)
     assert invoke("gate", *both, *loose).exit_code == 0
     assert invoke("gate", *both, *loose, "--max-slowdown", 0).exit_code == 1
 
 
-def test_for_programs(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
-    """JSON has all checks, Markdown what is worse, and JUnit goes into a file of its own."""
+def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
+    """JSON has all checks, Markdown the failed ones, and JUnit XML is written to a file."""
     both = (runs["good result"], runs["small result"])
     junit = tmp_path / "new" / "junit.xml"
-    told = invoke("gate", *both, "--format", "json", "--junit", junit)
-    assert told.exit_code == 1
-    said: dict[str, Any] = json.loads(told.stdout)
-    assert said["ok"] is False
-    failed = [check["name"] for check in said["checks"] if not check["ok"]]
+    ran = invoke("gate", *both, "--format", "json", "--junit", junit)
+    assert ran.exit_code == 1
+    output: dict[str, Any] = json.loads(ran.stdout)
+    assert output["ok"] is False
+    failed = [check["name"] for check in output["checks"] if not check["ok"]]
     assert failed == [
         "forward passes of second on base",
         "forward passes of second on ft",
         "hit rate",
     ]
-    assert (
-        said["compared"][-1]["forward_passes"]
-        == said["compared"][-1]["baseline_forward_passes"] + 2
-    )
+    total = output["compared"][-1]
+    assert total["forward_passes"] == total["baseline_forward_passes"] + 2
     text = invoke("gate", *both, "--format", "markdown").stdout
     assert text.startswith("## forwardscope gate: worse than the baseline: 3 of ")
     assert "\n| probe | view | lookups | now | passes | now | time | now |\n" in text
@@ -95,35 +88,31 @@ def test_for_programs(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "is empty: "),
-        ("name: x\n", "is no trace: "),
+        ("name: x\n", "is not a trace: "),
         ('{"schema_version": 99}', "is no result that this version can read: "),
         ('{"schema_version": 1}', "is no result that this version can read: run_id: Field requi"),
         ('{"schema_version": ', "is no result that this version can read: Invalid JSON"),
     ],
 )
-def test_what_cannot_be_compared(
-    invoke: Invoke, runs: Files, tmp_path: Path, content: str, says: str
+def test_a_file_that_is_no_run(
+    error_of: ErrorOf, runs: Files, tmp_path: Path, content: str, message: str
 ) -> None:
-    """One sentence that names the file, and exit 2, on either side."""
+    """The file is named, as baseline and as current run."""
     other = tmp_path / "other"
     other.write_text(content)
     for pair in ((runs["good result"], other), (other, runs["good result"])):
-        told = invoke("gate", *pair)
-        assert (told.exit_code, told.stdout) == (2, "")
-        assert told.stderr.startswith(f"error: {other} {says}")
+        assert error_of("gate", *pair).startswith(f"{other} {message}")
 
 
-def test_what_is_not_there(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
-    """A file to read, and a place to write to."""
-    told = invoke("gate", tmp_path / "nope", runs["good result"])
-    assert (told.exit_code, told.stderr) == (
-        2,
-        f"error: {tmp_path / 'nope'} cannot be read: No such file or directory\n",
-    )
-    both = (runs["good result"], runs["same result"])
-    told = invoke("gate", *both, "--junit", runs["good result"] / "j.xml")
-    assert told.exit_code == 2
-    assert "cannot be written" in told.stderr
+def test_files_that_cannot_be_read_or_written(
+    error_of: ErrorOf, runs: Files, tmp_path: Path
+) -> None:
+    """A missing run and a JUnit file below a file are named."""
+    good, missing = runs["good result"], tmp_path / "nope"
+    error = error_of("gate", missing, good)
+    assert error == f"{missing} cannot be read: No such file or directory"
+    error = error_of("gate", good, runs["same result"], "--junit", good / "j.xml")
+    assert "cannot be written" in error

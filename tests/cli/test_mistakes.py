@@ -1,4 +1,4 @@
-"""A user's mistake is one sentence on stderr and exit status 2, before any model is loaded."""
+"""User errors: one line on stderr and exit status 2, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from typer.testing import Result
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
+ErrorOf = Callable[..., str]
 Loaded = list[ScriptedBackend]
 
 
-def sentence(ran: Result) -> str:
-    """Return the one sentence of a command that was refused."""
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    (line,) = ran.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line.removeprefix("error: ")
-
-
 def names_in(folder: Path) -> list[str]:
-    """Return what is in a folder."""
+    """Return the names of the files in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_missing_suite(invoke: Invoke, tmp_path: Path, loaded: Loaded) -> None:
-    """The file is named, and the command that writes one."""
-    said = sentence(invoke("run", tmp_path / "nope.yaml"))
-    assert said == (
+def test_a_missing_suite(error_of: ErrorOf, tmp_path: Path, loaded: Loaded) -> None:
+    """The message names the file, and the command that writes one."""
+    error = error_of("run", tmp_path / "nope.yaml")
+    assert error == (
         f"suite file {tmp_path}/nope.yaml does not exist; "
         "`forwardscope init` writes one to start from"
     )
@@ -38,16 +31,16 @@ def test_a_missing_suite(invoke: Invoke, tmp_path: Path, loaded: Loaded) -> None
 
 
 @pytest.mark.parametrize("option", ["--otlp", "--pushgateway", "--metrics-file"])
-def test_an_empty_option(invoke: Invoke, suite_file: Path, loaded: Loaded, option: str) -> None:
-    """As a variable of the shell that is not set gives it: the option is named."""
-    said = sentence(invoke("run", suite_file, option, ""))
-    assert said.startswith(f"{option} '': ")
-    assert said.endswith("; leave the option out, or give it a value")
+def test_an_empty_option(error_of: ErrorOf, suite_file: Path, loaded: Loaded, option: str) -> None:
+    """An unset shell variable gives an empty value; the message names the option."""
+    error = error_of("run", suite_file, option, "")
+    assert error.startswith(f"{option} '': ")
+    assert error.endswith("; leave the option out, or give it a value")
     assert loaded == []
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ("adapter:", "adaptor:", ":4: model.adaptor: unknown key; did you mean adapter?"),
         ("delta_kl", "delta_js", ":7: probes[0].kind: unknown probe kind 'delta_js'; known: "),
@@ -58,14 +51,14 @@ def test_an_empty_option(invoke: Invoke, suite_file: Path, loaded: Loaded, optio
     ids=["typo", "unknown kind", "no prompts", "wrong type", "no YAML"],
 )
 def test_a_bad_suite(
-    invoke: Invoke, suite_file: Path, loaded: Loaded, right: str, wrong: str, said: str
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded, right: str, wrong: str, message: str
 ) -> None:
-    """File, line and key are named, and neither trace nor result is begun."""
+    """The message names file, line and key; neither trace nor result is created."""
     suite_file.write_text(suite_file.read_text().replace(right, wrong, 1))
     trace, result = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
-    told = sentence(invoke("run", suite_file, "--trace", trace, "--json", result))
-    assert told.startswith(str(suite_file))
-    assert said in told
+    error = error_of("run", suite_file, "--trace", trace, "--json", result)
+    assert error.startswith(str(suite_file))
+    assert message in error
     assert names_in(suite_file.parent) == ["suite.yaml"]
     assert loaded == []
 
@@ -77,33 +70,35 @@ def test_a_bad_suite(
     ids=["below a device", "a folder", "below a file", "nowhere", "too long"],
 )
 def test_a_file_that_cannot_be_written(
-    invoke: Invoke, suite_file: Path, loaded: Loaded, option: str, path: str
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded, option: str, path: str
 ) -> None:
-    """The path is named before the model is loaded, and nothing is left behind."""
+    """The message names the path, and no file remains."""
     (suite_file.parent / "folder").mkdir()
     (suite_file.parent / "file").write_text("mine")
     before = names_in(suite_file.parent)
     target = suite_file.parent / path
-    said = sentence(invoke("run", suite_file, option, target))
-    assert f"cannot be written to {target}: " in said
+    error = error_of("run", suite_file, option, target)
+    assert f"cannot be written to {target}: " in error
     assert loaded == []
     assert names_in(suite_file.parent) == before
     assert (suite_file.parent / "file").read_text() == "mine"
 
 
-def test_the_other_file_is_not_begun(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """Where one of two files cannot be written, the other is not left behind empty."""
+def test_the_other_output_file_is_not_created(
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded
+) -> None:
+    """If one of two files cannot be written, the other does not remain empty."""
     good = suite_file.with_name("good")
     for options in (("--trace", good, "--json", "/dev/null/x"), ("--json", good, "--trace", "/")):
-        sentence(invoke("run", suite_file, *options))
+        error_of("run", suite_file, *options)
         assert names_in(suite_file.parent) == ["suite.yaml"]
     assert loaded == []
 
 
-def test_one_file_cannot_be_both(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """A result that would replace the trace of its own run is refused."""
+def test_one_file_for_trace_and_result(error_of: ErrorOf, suite_file: Path, loaded: Loaded) -> None:
+    """The result would replace the trace."""
     both = suite_file.with_name("both")
-    assert str(both) in sentence(invoke("run", suite_file, "--trace", both, "--json", both))
+    assert str(both) in error_of("run", suite_file, "--trace", both, "--json", both)
     assert loaded == []
 
 
@@ -115,7 +110,7 @@ def test_one_file_cannot_be_both(invoke: Invoke, suite_file: Path, loaded: Loade
 def test_unknown_commands_and_options_exit_with_2(
     invoke: Invoke, arguments: tuple[str, ...]
 ) -> None:
-    """The usage is told on stderr, and nothing runs."""
+    """The usage is printed on stderr."""
     ran = invoke(*arguments)
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert "Usage: " in ran.stderr
@@ -123,8 +118,8 @@ def test_unknown_commands_and_options_exit_with_2(
 
 
 @pytest.mark.parametrize("missing", ["model", "adapter"])
-def test_a_model_that_is_not_there(invoke: Invoke, suite_file: Path, missing: str) -> None:
-    """The real loader names the path, and the trace that was begun is taken away again."""
+def test_a_missing_model(error_of: ErrorOf, suite_file: Path, missing: str) -> None:
+    """The real loader names the path, and the new trace file is removed."""
     adapter = suite_file.with_name("adapter")
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -133,19 +128,17 @@ def test_a_model_that_is_not_there(invoke: Invoke, suite_file: Path, missing: st
     text = text.replace("some-adapter", "adapter" if missing == "model" else "./nowhere")
     suite_file.write_text(text)
     trace = suite_file.with_name("t.jsonl")
-    said = sentence(invoke("run", suite_file, "--trace", trace))
-    assert said.startswith(f"{missing} ")
-    assert "./nowhere" in said
+    error = error_of("run", suite_file, "--trace", trace)
+    assert error.startswith(f"{missing} ")
+    assert "./nowhere" in error
     assert names_in(suite_file.parent) == ["adapter", "suite.yaml"]
 
 
 @pytest.mark.parametrize("option", ["--json", "--trace"])
 def test_the_suite_is_not_overwritten(
-    invoke: Invoke, suite_file: Path, loaded: Loaded, option: str
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded, option: str
 ) -> None:
-    """An output that is the suite file itself is refused, and the suite is as it was."""
+    """An output file that is the suite file is refused."""
     before = suite_file.read_bytes()
-    result = invoke("run", suite_file, option, suite_file)
-    assert result.exit_code == 2
-    assert "would overwrite the suite" in result.stderr
+    assert "would overwrite the suite" in error_of("run", suite_file, option, suite_file)
     assert suite_file.read_bytes() == before

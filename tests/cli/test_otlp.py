@@ -1,4 +1,4 @@
-"""Exporters to OTLP receivers: where they send, and why they fail."""
+"""OTLP exporters: the URL they send to, and the reasons of failures."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _SPAN = ReadableSpan(
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an exporter give up within a second, and go through no proxy."""
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set a timeout of one second, and use no proxy."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     monkeypatch.setenv("no_proxy", "*")
 
 
 @contextmanager
-def answering(*statuses: int) -> Iterator[tuple[str, list[str]]]:
-    """Serve HTTP with one status after the other; give the address and the paths of requests."""
-    rest, paths = iter(statuses), list[str]()
+def http_server(*statuses: int) -> Iterator[tuple[str, list[str]]]:
+    """Serve HTTP with the given statuses in turn; yield the URL and the requested paths."""
+    remaining, paths = iter(statuses), list[str]()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             paths.append(self.path)
-            self.send_response(next(rest))
+            self.send_response(next(remaining))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -63,15 +63,15 @@ def answering(*statuses: int) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def refused() -> Iterator[str]:
-    """An address where nothing listens."""
+    """An address on which no server listens."""
     with socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 def send_to(url: str, protocol: str = "http/protobuf") -> str | None:
-    """Send a span; return why it was not delivered."""
-    exporter = make_exporter(OtlpTarget(url, protocol, asked=True))
+    """Send a span; return None, or why it was not delivered."""
+    exporter = make_exporter(OtlpTarget(url, protocol, explicit=True))
     try:
         return exporter.send([_SPAN])
     finally:
@@ -79,27 +79,27 @@ def send_to(url: str, protocol: str = "http/protobuf") -> str | None:
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1/traces"])
-def test_http_gets_the_path_of_traces(suffix: str) -> None:
-    """Whether the user wrote it or not, it is there once."""
-    with answering(200) as (url, paths):
+def test_http_url_has_the_traces_path(suffix: str) -> None:
+    """The path is appended if it is missing."""
+    with http_server(200) as (url, paths):
         assert send_to(url + suffix) is None
     assert paths == ["/v1/traces"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_a_refusal_is_named_by_its_status(status: int) -> None:
-    """The reason is the receiver's status and phrase."""
-    with answering(status) as (url, _):
+def test_http_error_status(status: int) -> None:
+    """The reason is the HTTP status and its phrase."""
+    with http_server(status) as (url, _):
         reason = send_to(url)
     assert reason is not None
     assert reason.startswith(f"HTTP {status}: ")
     assert len(reason) > len("HTTP 400: ")
 
 
-def test_a_success_after_a_failure_is_a_success() -> None:
-    """A later batch that arrives has no reason, and neither has its exporter."""
-    with answering(400, 200) as (url, _):
-        exporter = make_exporter(OtlpTarget(url, "http/protobuf", asked=True))
+def test_success_after_a_failure() -> None:
+    """A delivered batch clears the last error."""
+    with http_server(400, 200) as (url, _):
+        exporter = make_exporter(OtlpTarget(url, "http/protobuf", explicit=True))
         assert exporter.send([_SPAN]) == "HTTP 400: Bad Request"
         assert exporter.send([_SPAN]) is None
         assert exporter.last_error() is None
@@ -107,48 +107,46 @@ def test_a_success_after_a_failure_is_a_success() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_refused_connection_is_named(refused: str, protocol: str) -> None:
-    """The reason is the system's, without addresses and object names around it."""
+def test_refused_connection(refused: str, protocol: str) -> None:
+    """The reason is the system's message only."""
     assert send_to(f"http://{refused}", protocol) == "Connection refused"
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_an_unknown_host_is_named(protocol: str) -> None:
-    """The reason is that of the lookup of its name."""
+def test_unknown_host(protocol: str) -> None:
+    """The reason is the error of the name resolution."""
     reason = send_to("http://no-such-host.invalid:4317", protocol)
     assert reason is not None
     assert "name" in reason.lower()
 
 
-def test_a_receiver_without_tls_is_named() -> None:
+def test_receiver_without_tls() -> None:
     """The reason is the TLS error."""
-    with answering() as (url, _):
+    with http_server() as (url, _):
         reason = send_to(url.replace("http://", "https://"))
     assert reason is not None
     assert reason.startswith("[SSL")
 
 
-def test_a_grpc_failure_without_a_known_reason_is_plain() -> None:
-    """Where a connection is taken and the call fails, the reason says no more than that."""
-    with answering() as (url, _):
+def test_grpc_failure_without_a_known_reason() -> None:
+    """If the server accepts connections but the call fails, the reason is generic."""
+    with http_server() as (url, _):
         assert send_to(url, "grpc") == "not delivered"
 
 
 @pytest.mark.skipif(
     version("opentelemetry-sdk").startswith("1.30."), reason="SDK 1.30 has no such variable"
 )
-def test_a_credential_provider_keeps_its_session(
-    monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    """The SDK loads it, here without success, and its session is not replaced."""
+def test_credential_provider(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    """The SDK loads the provider's session (here one that does not exist)."""
     monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "unknown")
     with pytest.raises(RuntimeError, match="'unknown' not found in entry point"):
         send_to(f"http://{refused}")
 
 
 @pytest.mark.parametrize("url", ["unix:///run/otel.sock", "localhost:4317", "http://host"])
-def test_an_address_without_host_or_port_is_not_tried(url: str) -> None:
-    """There is nothing to connect to, and so no reason."""
+def test_connection_error_of_a_url_without_host_or_port(url: str) -> None:
+    """No connection is tried, so there is no reason."""
     assert connection_error(url) is None
 
 
@@ -169,8 +167,8 @@ def _chained(*errors: Exception) -> Exception:
         (RuntimeError("x" * 1000), f"RuntimeError: {'x' * 146}"),
     ],
 )
-def test_the_cause_is_the_innermost_error(error: Exception, reason: str) -> None:
-    """It is one line of bounded length; the class is named where the text alone says little."""
+def test_root_cause(error: Exception, reason: str) -> None:
+    """It is the innermost error, as one line of bounded length."""
     assert root_cause(error) == reason
 
 
@@ -180,7 +178,7 @@ from forwardscope.cli.otlp import make_exporter, make_provider
 from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.cli.targets import OtlpTarget
 
-delivery = SpanDelivery(make_exporter(OtlpTarget(sys.argv[1], sys.argv[2], asked=True)))
+delivery = SpanDelivery(make_exporter(OtlpTarget(sys.argv[1], sys.argv[2], explicit=True)))
 make_provider(delivery).get_tracer("test").start_span("span").end()
 delivery.close(10.0)
 print(delivery.failure)
@@ -188,17 +186,17 @@ print(delivery.failure)
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_the_terminal_has_no_line_of_the_sdk(refused: str, protocol: str) -> None:
-    """What the SDK logs of a failure stays off stderr in a program that configures no logging."""
+def test_no_log_lines_on_stderr(refused: str, protocol: str) -> None:
+    """The SDK's log lines are not printed in a program that does not configure logging."""
     command = [sys.executable, "-c", _PROGRAM, f"http://{refused}", protocol]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert (ran.stdout, ran.stderr) == ("Connection refused\n", "")
 
 
-def test_logging_that_is_configured_gets_the_lines(
+def test_configured_logging_receives_the_log_lines(
     refused: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Handlers of the program receive what the SDK logs, as before."""
+    """Handlers of the program still receive the SDK's records."""
     send_to(f"http://{refused}")
     caplog.clear()
     logging.getLogger("opentelemetry.exporter").error("refused")
@@ -209,10 +207,8 @@ def test_logging_that_is_configured_gets_the_lines(
     ("environ", "name"),
     [({}, "forwardscope"), ({"OTEL_SERVICE_NAME": "nightly"}, "nightly")],
 )
-def test_service_name_is_ours_unless_the_variable_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str
-) -> None:
-    """Standard variables take precedence over the program's own name."""
+def test_service_name(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str) -> None:
+    """It is forwardscope; OTEL_SERVICE_NAME takes precedence."""
     for key, value in environ.items():
         monkeypatch.setenv(key, value)
     provider = make_provider(SpanProcessor())

@@ -1,4 +1,4 @@
-"""`forwardscope plan`: what a suite would ask, told without a model."""
+"""`forwardscope plan`: lookups and forward passes of a suite, without a model."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from typer.testing import Result
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
+ErrorOf = Callable[..., str]
 
 
 def test_a_plan_in_a_terminal(invoke: Invoke, suite_file: Path) -> None:
-    """By probe and view, what is shared, and what size is enough."""
-    told = invoke("plan", suite_file)
-    assert (told.exit_code, told.stderr) == (0, "")
-    rows = [line.split() for line in told.stdout.splitlines()]
+    """Counts by probe and view, shared work, and the sufficient cache size."""
+    ran = invoke("plan", suite_file)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    rows = [line.split() for line in ran.stdout.splitlines()]
     assert ["second", "ft", "2", "1", "1"] in rows
     assert ["in", "all", "10", "8", "8"] in rows
     assert ["second", "first", "2"] in rows
-    assert told.stdout.endswith(
-        "10 lookups of 8 distinct questions: as many forward passes where nothing is evicted, "
-        "a hit rate of 20.0 %\n"
-        "max_entries 256 is enough; so would be 3\n"
+    assert ran.stdout.endswith(
+        "10 lookups cost 8 forward passes with an unbounded cache: a hit rate of 20.0 %\n"
+        "max_entries 256 is enough; 3 would be too\n"
     )
 
 
-def test_too_small_a_cache(invoke: Invoke, suite_file: Path) -> None:
-    """What it pays more is told, and the number to configure."""
+def test_a_cache_that_is_too_small(invoke: Invoke, suite_file: Path) -> None:
+    """The additional forward passes and the sufficient size are printed."""
     suite_file.write_text(suite_file.read_text() + "cache: {max_entries: 2}\n")
-    told = invoke("plan", suite_file)
-    assert ["in", "all", "10", "8", "10"] in [line.split() for line in told.stdout.splitlines()]
-    assert told.stdout.endswith(
-        "with max_entries 2 it pays 2 more: 8 evictions; set cache.max_entries to at least 3\n"
+    ran = invoke("plan", suite_file)
+    assert ["in", "all", "10", "8", "10"] in [line.split() for line in ran.stdout.splitlines()]
+    assert ran.stdout.endswith(
+        "max_entries 2 costs 2 more, after 8 evictions; set cache.max_entries to at least 3\n"
     )
 
 
 def test_a_cache_that_is_off(invoke: Invoke, suite_file: Path) -> None:
-    """There is no size to talk of."""
+    """No cache size is printed."""
     suite_file.write_text(suite_file.read_text() + "cache: {enabled: false}\n")
-    told = invoke("plan", suite_file)
-    assert told.exit_code == 0
-    assert "the suite's cache is off" in told.stdout
-    assert "max_entries" not in told.stdout
+    ran = invoke("plan", suite_file)
+    assert ran.exit_code == 0
+    assert "the suite's cache is off" in ran.stdout
+    assert "max_entries" not in ran.stdout
 
 
 @pytest.mark.parametrize("size", [2, 3, 256])
-def test_a_plan_is_what_the_run_then_does(
+def test_a_run_has_the_planned_counts(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path, size: int
 ) -> None:
-    """Pass for pass, by probe and view, at the suite's own size."""
+    """Forward passes and evictions are equal, by probe and view, at every cache size."""
     suite_file.write_text(suite_file.read_text() + f"cache: {{max_entries: {size}}}\n")
     planned = json.loads(invoke("plan", suite_file, "--format", "json").stdout)
     path = tmp_path / "r.json"
@@ -72,25 +72,16 @@ def test_a_plan_is_what_the_run_then_does(
 
 
 def test_markdown(invoke: Invoke, suite_file: Path) -> None:
-    """Two tables and the same sentences."""
+    """It has both tables and the summary."""
     text = invoke("plan", suite_file, "--format", "markdown").stdout
-    assert "### what it would ask\n\n| probe | view | lookups | passes | at 256 |" in text
+    assert "### lookups and forward passes\n\n| probe | view | lookups | passes | at 256 |" in text
     assert "### shared work" in text
-    assert text.endswith("max_entries 256 is enough; so would be 3\n")
+    assert text.endswith("max_entries 256 is enough; 3 would be too\n")
 
 
-def test_mistakes_exit_with_2(invoke: Invoke, tmp_path: Path) -> None:
-    """A suite that is not there, and one that is none."""
-    assert invoke("plan", tmp_path / "nope.yaml").exit_code == 2
-    (tmp_path / "bad.yaml").write_text("version: 2\n")
-    told = invoke("plan", tmp_path / "bad.yaml")
-    assert (told.exit_code, told.stdout) == (2, "")
-    assert told.stderr.startswith(f"error: {tmp_path / 'bad.yaml'}:1: ")
-
-
-def test_help_says_what_is_assumed(invoke: Invoke) -> None:
-    """And how it exits."""
-    text = " ".join(invoke("plan", "--help").stdout.split())
-    assert "without a model" in text
-    assert "plain LoRA adapter" in text
-    assert "Exits with 0, or 2" in text
+def test_errors(error_of: ErrorOf, tmp_path: Path) -> None:
+    """A missing and an invalid suite are named."""
+    missing, invalid = tmp_path / "nope.yaml", tmp_path / "bad.yaml"
+    invalid.write_text("version: 2\n")
+    assert error_of("plan", missing).startswith(f"suite file {missing} does not exist")
+    assert error_of("plan", invalid).startswith(f"{invalid}:1: ")

@@ -1,4 +1,4 @@
-"""Progress is drawn on a terminal's stderr, and nowhere else."""
+"""Progress bars, which are drawn on stderr if it is a terminal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from forwardscope.testing import ScriptedBackend
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Result]) -> None:
-    """Let every stream pass for a terminal of 120 columns, also those of `invoke`."""
+    """Treat every stream as a terminal of 120 columns, also those of `invoke`."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_run_shows_where_it_is_and_what_the_cache_did(
+def test_progress_of_a_run(
     invoke: Callable[..., Result], suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:
-    """The last picture has the last probe, all lookups and the share of hits."""
+    """The bar has the current probe, the number of lookups and the hit rate."""
     drawn = invoke("run", suite_file).stderr
     assert "second (2/2)" in drawn
     assert "10 lookups, 20 % hits" in drawn
@@ -34,13 +34,13 @@ def test_a_run_shows_where_it_is_and_what_the_cache_did(
 def test_quiet_draws_nothing(
     invoke: Callable[..., Result], suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:
-    """With `--quiet` a terminal stays as it was."""
+    """With --quiet nothing is printed to a terminal."""
     assert invoke("run", suite_file, "--quiet").output == ""
 
 
 @pytest.mark.usefixtures("terminal")
 def test_steps_have_a_bar_each(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each step of a preparation keeps its own line, markup in its name taken as text."""
+    """Each step has its own line, and markup in its name is literal."""
     with steps(quiet=False) as report:
         report("unpacking", 1, 4)
         report("training [bold]", 2, 2)
@@ -52,10 +52,10 @@ def test_steps_have_a_bar_each(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_steps_draw_nothing_where_nobody_looks(
+def test_steps_draw_nothing_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, quiet: bool
 ) -> None:
-    """A file that takes stderr gets no bars."""
+    """No bar is drawn into a file, and none when quiet."""
     if quiet:
         monkeypatch.setenv("FORCE_COLOR", "1")
     else:

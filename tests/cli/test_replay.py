@@ -1,4 +1,4 @@
-"""Spans made from a trace: what hangs under what, when, and with which ids."""
+"""Spans made from a trace file: their parents, times and ids; `forwardscope trace export`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from forwardscope.testing import ScriptedBackend
 from forwardscope.trace.writer import line_of
 
 Invoke = Callable[..., Result]
+ErrorOf = Callable[..., str]
 
 _RUN = "0123456789abcdef" * 2
 _PEER = Path(__file__).parents[1] / "data" / "dlm_sway_trace.jsonl"
@@ -46,16 +47,16 @@ def named(spans: list[ReadableSpan], kind: names.Span) -> list[ReadableSpan]:
 
 
 def test_a_run_is_a_tree() -> None:
-    """A suite.run holds its probes, these their lookups, and a miss its forward."""
+    """A run is the parent of its probes, a probe of its lookups, a miss of its forward pass."""
     spans = replayed([event(), event(hit=True), event(probe=None)])
     (run,), (probe,) = named(spans, names.SUITE_RUN), named(spans, names.PROBE_RUN)
-    asked = named(spans, names.LOOKUP)
+    lookups = named(spans, names.LOOKUP)
     forwards = named(spans, names.FORWARD)
     assert run.parent is None
     assert probe.parent == run.context
-    assert [one.parent for one in asked] == [probe.context, probe.context, run.context]
-    assert [one.parent for one in forwards] == [asked[0].context, asked[2].context]
-    assert [one.attributes[names.CACHE_RESULT.name] for one in asked] == ["miss", "hit", "miss"]
+    assert [one.parent for one in lookups] == [probe.context, probe.context, run.context]
+    assert [one.parent for one in forwards] == [lookups[0].context, lookups[2].context]
+    assert [one.attributes[names.CACHE_RESULT.name] for one in lookups] == ["miss", "hit", "miss"]
     assert probe.attributes[names.CASE_NAME.name] == "p"
     totals = [
         [one.attributes[name.name] for name in (names.TOTAL_LOOKUPS, names.TOTAL_PASSES)]
@@ -64,8 +65,8 @@ def test_a_run_is_a_tree() -> None:
     assert totals == [[3, 2], [2, 1]]
 
 
-def test_times_are_the_traces_own() -> None:
-    """A lookup ends at its `ts` and lasts its `wall_ms`; nothing sticks out of its parent."""
+def test_times_are_those_of_the_trace() -> None:
+    """A lookup ends at `ts` and lasts `wall_ms`; each span lies within its parent."""
     spans = replayed([event(10.0, wall_ms=2500.0), event(11.0, wall_ms=0.5, hit=True)])
     lookup = named(spans, names.LOOKUP)[0]
     assert (lookup.start_time, lookup.end_time) == (7_500_000_000, 10_000_000_000)
@@ -77,7 +78,7 @@ def test_times_are_the_traces_own() -> None:
 
 
 def test_a_batch_is_one_forward() -> None:
-    """It lasts as long as its shares together and links its lookups, hits between them or not."""
+    """Its duration is the sum of its misses' shares, and it links to their lookups."""
     batch = [
         event(10.0 + place / 1e6, wall_ms=100.0, batch=3, tokens=5, prompt_hash=str(place))
         for place in range(3)
@@ -99,16 +100,16 @@ def test_a_batch_is_one_forward() -> None:
     assert probe.start_time <= first.start_time
 
 
-def test_a_batch_that_is_cut_off_is_told_as_far_as_it_goes() -> None:
-    """At the end of the file, or where another begins."""
+def test_an_incomplete_batch() -> None:
+    """It ends at the end of the file, or where another batch begins."""
     ends = replayed([event(batch=3), event(batch=3)])
     assert [len(one.links) for one in named(ends, names.FORWARD)] == [2]
     other = replayed([event(batch=3), event(batch=2), event(batch=2)])
     assert [len(one.links) for one in named(other, names.FORWARD)] == [1, 2]
 
 
-def test_what_failed_is_marked() -> None:
-    """The lookup and its pass, by the class of the exception."""
+def test_a_failed_lookup() -> None:
+    """The lookup and its forward pass have the error status and the exception's class."""
     spans = replayed([event(error="ValueError")])
     for kind in (names.LOOKUP, names.FORWARD):
         (span,) = named(spans, kind)
@@ -118,8 +119,8 @@ def test_what_failed_is_marked() -> None:
     assert (run.status.is_unset, run.attributes[names.TOTAL_ERRORS.name]) == (True, 1)
 
 
-def test_ids_are_the_runs_own_and_stay() -> None:
-    """The trace id is the run id; a second replay gives the same spans; runs are traces apart."""
+def test_ids() -> None:
+    """The trace id is the run id; span ids are unique, and equal in a second replay."""
     events = [event(), event(run_id="f" * 32), event(hit=True)]
     replay = Replay(events, Resource({}), "1.0")
     spans = list(replay)
@@ -130,15 +131,15 @@ def test_ids_are_the_runs_own_and_stay() -> None:
 
 
 @pytest.mark.parametrize("run_id", [None, "", "nightly", "0" * 32, "F" * 32])
-def test_other_run_ids_have_traces_too(run_id: str | None) -> None:
-    """Valid ones, the same each time."""
+def test_ids_of_runs_without_a_hex_id(run_id: str | None) -> None:
+    """They are valid, and equal in a second replay."""
     one, two = (replayed([event(run_id=run_id)]) for _ in range(2))
     assert one[0].context.trace_id == two[0].context.trace_id != 0
     assert all(span.context.is_valid for span in one)
 
 
-def test_it_reconciles_with_a_real_run(tmp_path: Path) -> None:
-    """As many lookups, passes and probes as the run counted, of names that are listed."""
+def test_counts_are_those_of_the_run(tmp_path: Path) -> None:
+    """Spans equal the run's lookups, forward passes and probes, with documented attributes."""
     path = tmp_path / "t.jsonl"
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
     probes = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two")]
@@ -159,68 +160,66 @@ def test_it_reconciles_with_a_real_run(tmp_path: Path) -> None:
             assert set(span.attributes or {}) <= listed
 
 
-class _Taking(SpanExporter):
-    """Takes everything, or nothing."""
+class _Receiver(SpanExporter):
+    """Accepts every span, or refuses every connection."""
 
-    def __init__(self, *, takes: bool) -> None:
-        self.takes = takes
+    def __init__(self, *, accepts: bool) -> None:
+        self.accepts = accepts
         self.spans: list[ReadableSpan] = []
 
     def export(self, spans: Iterable[ReadableSpan]) -> SpanExportResult:  # type: ignore[override]
-        if not self.takes:
+        if not self.accepts:
             raise ConnectionRefusedError(111, "Connection refused")
         self.spans += spans
         return SpanExportResult.SUCCESS
 
 
 @pytest.fixture
-def taking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., _Taking]:
-    def make(*, takes: bool) -> _Taking:
-        exporter = _Taking(takes=takes)
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., _Receiver]:
+    def make(*, accepts: bool) -> _Receiver:
+        exporter = _Receiver(accepts=accepts)
         monkeypatch.setattr("forwardscope.cli.otlp.make_exporter", lambda _: OtlpExporter(exporter))
         return exporter
 
     return make
 
 
-def test_export_says_what_arrived(invoke: Invoke, taking: Callable[..., _Taking]) -> None:
-    """And under which id it can be looked for."""
-    exporter = taking(takes=True)
-    told = invoke("trace", "export", _PEER, "--otlp", "http://user:secret@127.0.0.1:4318")
-    assert told.exit_code == 0
+def test_export(invoke: Invoke, receiver: Callable[..., _Receiver]) -> None:
+    """The trace id and the number of spans are printed, without the URL's credentials."""
+    exporter = receiver(accepts=True)
+    ran = invoke("trace", "export", _PEER, "--otlp", "http://user:secret@127.0.0.1:4318")
+    assert ran.exit_code == 0
     assert len(exporter.spans) == 114 + 75 + 4 + 1
     trace_id = f"{exporter.spans[0].context.trace_id:032x}"
-    assert told.stdout == (f"trace {trace_id}\nOTLP http://127.0.0.1:4318: 194 spans exported\n")
+    assert ran.stdout == (f"trace {trace_id}\nOTLP http://127.0.0.1:4318: 194 spans exported\n")
 
 
-def test_export_to_nobody(invoke: Invoke, taking: Callable[..., _Taking], tmp_path: Path) -> None:
-    """What did not arrive is told with its reason, exit 1; it is not tried for each record."""
-    taking(takes=False)
+def test_export_to_a_receiver_that_refuses(
+    invoke: Invoke, receiver: Callable[..., _Receiver], tmp_path: Path
+) -> None:
+    """The exit status is 1, the reason is printed, and only one batch is tried."""
+    receiver(accepts=False)
     path = tmp_path / "t.jsonl"
     path.write_bytes(line_of(event()) * 20_000)
-    told = invoke("trace", "export", path, "--otlp", "http://127.0.0.1:4318")
-    assert told.exit_code == 1
-    assert "0 spans exported, " in told.stdout
-    assert told.stdout.endswith(" not: Connection refused\n")
+    ran = invoke("trace", "export", path, "--otlp", "http://127.0.0.1:4318")
+    assert ran.exit_code == 1
+    assert "0 spans exported, " in ran.stdout
+    assert ran.stdout.endswith(" dropped: Connection refused\n")
 
 
-def test_export_takes_a_receiver_and_a_trace(invoke: Invoke, tmp_path: Path) -> None:
-    """Anything else is told, and exit 2."""
-    told = invoke("trace", "export", _PEER, "--otlp", "nonsense")
-    assert (told.exit_code, told.stdout) == (2, "")
-    assert "is no URL of a server" in told.stderr
+def test_export_errors(invoke: Invoke, error_of: ErrorOf, tmp_path: Path) -> None:
+    """An invalid URL, an empty trace and a missing option exit with 2."""
+    error = error_of("trace", "export", _PEER, "--otlp", "nonsense")
+    assert "is not the URL of a server" in error
     (tmp_path / "empty").touch()
-    told = invoke("trace", "export", tmp_path / "empty", "--otlp", "http://127.0.0.1:1")
-    assert told.exit_code == 2
-    assert "is empty" in told.stderr
+    error = error_of("trace", "export", tmp_path / "empty", "--otlp", "http://127.0.0.1:1")
+    assert "is empty" in error
     assert invoke("trace", "export", _PEER).exit_code == 2
 
 
-def test_export_needs_the_sdk(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the extra is named."""
+def test_export_without_the_sdk(error_of: ErrorOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that installs it is printed."""
     monkeypatch.delattr(forwardscope.cli, "replay")
     monkeypatch.setitem(sys.modules, "forwardscope.cli.replay", None)
-    told = invoke("trace", "export", _PEER, "--otlp", "http://127.0.0.1:4318")
-    assert told.exit_code == 2
-    assert "pip install 'forwardscope[otel]'" in told.stderr
-    assert told.stdout == ""
+    error = error_of("trace", "export", _PEER, "--otlp", "http://127.0.0.1:4318")
+    assert "pip install 'forwardscope[otel]'" in error

@@ -1,4 +1,4 @@
-"""`forwardscope report`: the page of a run that the command line made."""
+"""`forwardscope report`, on a run of the command line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typer.testing import Result
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
+ErrorOf = Callable[..., str]
 Files = tuple[Path, Path]
 
 
 @pytest.fixture
-def made(invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path) -> Files:
-    """A result, and a trace that has a run before it too."""
+def files(invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path) -> Files:
+    """A result, and a trace of its run and an earlier one."""
     result, trace = tmp_path / "r.json", tmp_path / "t.jsonl"
     for _ in range(2):
         assert invoke("run", suite_file, "--json", result, "--trace", trace).exit_code == 0
@@ -24,38 +25,32 @@ def made(invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_pa
     return result, trace
 
 
-def test_a_page_with_a_trace(invoke: Invoke, made: Files, tmp_path: Path) -> None:
-    """It takes this run's part of the trace."""
-    result, trace = made
+def test_a_report_with_a_trace(invoke: Invoke, files: Files, tmp_path: Path) -> None:
+    """It uses only this run's records of the trace."""
+    result, trace = files
     page = tmp_path / "new" / "page.html"
-    told = invoke("report", result, "--trace", trace, "-o", page)
-    assert (told.exit_code, told.stdout) == (0, f"wrote {page}\n")
+    ran = invoke("report", result, "--trace", trace, "-o", page)
+    assert (ran.exit_code, ran.stdout) == (0, f"wrote {page}\n")
     text = page.read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert "10 lookups" in text
     assert "Timeline" in text
 
 
-def test_a_page_without_one(
-    invoke: Invoke, made: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_report_without_a_trace(
+    invoke: Invoke, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is report.html here."""
+    """The default file is report.html in the current folder."""
     monkeypatch.chdir(tmp_path)
-    assert invoke("report", made[0]).exit_code == 0
+    assert invoke("report", files[0]).exit_code == 0
     assert "make the report with --trace FILE" in (tmp_path / "report.html").read_text()
 
 
-def test_mistakes(invoke: Invoke, made: Files, tmp_path: Path) -> None:
-    """A trace of another run, a result that is none, and a place that cannot be written to."""
-    result, trace = made
+def test_errors(error_of: ErrorOf, files: Files) -> None:
+    """A trace of another run, an invalid result, and a page that cannot be written."""
+    result, trace = files
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join(lines[: len(lines) // 2]))
-    told = invoke("report", result, "--trace", trace)
-    assert told.exit_code == 2
-    assert "it is of another run" in " ".join(told.stderr.split())
-    told = invoke("report", trace)
-    assert told.exit_code == 2
-    assert told.stderr.startswith(f"error: {trace} is no result that this version can read: ")
-    told = invoke("report", result, "-o", result / "page.html")
-    assert told.exit_code == 2
-    assert "cannot be written" in told.stderr
+    assert "use the trace of that run" in error_of("report", result, "--trace", trace)
+    assert error_of("report", trace).startswith(f"{trace} is no result that this version can read")
+    assert "cannot be written" in error_of("report", result, "-o", result / "page.html")

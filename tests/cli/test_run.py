@@ -1,4 +1,4 @@
-"""`forwardscope run`: its exit status, its files, and what it prints."""
+"""`forwardscope run`: exit status, output files and printed lines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Invoke = Callable[..., Result]
 Loaded = list[ScriptedBackend]
 
 
-def rewrite(suite: Path, right: str, wrong: str) -> None:
-    """Change a suite file in one place."""
+def replace(suite: Path, old: str, new: str) -> None:
+    """Replace the first occurrence of a text in a suite file."""
     text = suite.read_text()
-    assert right in text
-    suite.write_text(text.replace(right, wrong, 1))
+    assert old in text
+    suite.write_text(text.replace(old, new, 1))
 
 
 def test_a_run_that_passes_exits_with_0(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """The report is on stdout, nothing on stderr, and the model is closed again."""
+    """The report is printed on stdout, nothing on stderr, and the model is closed."""
     ran = invoke("run", suite_file)
     assert (ran.exit_code, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
@@ -39,14 +39,14 @@ def test_a_run_that_passes_exits_with_0(invoke: Invoke, suite_file: Path, loaded
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "verdict"),
+    ("old", "new", "verdict"),
     [("0.000001", "1000.0", "fail"), ("[b, c]", "[raise]", "error")],
 )
 def test_a_run_that_does_not_pass_exits_with_1(
-    invoke: Invoke, suite_file: Path, loaded: Loaded, right: str, wrong: str, verdict: str
+    invoke: Invoke, suite_file: Path, loaded: Loaded, old: str, new: str, verdict: str
 ) -> None:
-    """A probe that fails and one that errs both show in the status, and the report is printed."""
-    rewrite(suite_file, right, wrong)
+    """A probe fails or has an error; the report is printed."""
+    replace(suite_file, old, new)
     ran = invoke("run", suite_file)
     assert (ran.exit_code, ran.stderr) == (1, "")
     assert f" {verdict} " in ran.stdout
@@ -54,7 +54,7 @@ def test_a_run_that_does_not_pass_exits_with_1(
 
 
 def test_trace_and_result_agree(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """The lines of the trace are the lookups of the result, with equal hits and misses."""
+    """Both have the same lookups, hits, misses and run id."""
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
     result = SuiteResult.model_validate_json(result_file.read_text())
@@ -70,8 +70,10 @@ def test_trace_and_result_agree(invoke: Invoke, suite_file: Path, loaded: Loaded
     assert ran.stdout.splitlines()[-1] == "reconciled: 10 lookups = 10 trace records"
 
 
-def test_a_trace_is_appended_to(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """A second run adds its lines, and reconciles with its own alone."""
+def test_a_second_run_appends_to_the_trace(
+    invoke: Invoke, suite_file: Path, loaded: Loaded
+) -> None:
+    """Each run reconciles with its own records only."""
     trace = suite_file.with_name("t.jsonl")
     runs = [invoke("run", suite_file, "--trace", trace) for _ in range(2)]
     assert [ran.exit_code for ran in runs] == [0, 0]
@@ -81,35 +83,33 @@ def test_a_trace_is_appended_to(invoke: Invoke, suite_file: Path, loaded: Loaded
 
 
 def test_quiet_prints_nothing(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """Neither progress nor report; the files are written all the same."""
+    """Progress and report are not printed; the result is written."""
     result_file = suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--quiet", "--json", result_file)
     assert (ran.exit_code, ran.output) == (0, "")
     assert SuiteResult.model_validate_json(result_file.read_text()).passed
 
 
-def test_no_cache_pays_for_everything(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """The option wins over the suite, and the report says that the cache is off."""
-    rewrite(suite_file, "probes:", "cache: {enabled: true}\nprobes:")
+def test_no_cache(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The option takes precedence over the suite, and the report names it."""
+    replace(suite_file, "probes:", "cache: {enabled: true}\nprobes:")
     ran = invoke("run", suite_file, "--no-cache")
     assert ran.exit_code == 0
     assert "cache: 0 of 10 lookups answered without a forward pass (0 %)" in ran.stdout
     assert "the cache is off" in ran.stdout
 
 
-def test_the_suites_cache_is_used(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """Bounds of the suite file are those of the run."""
-    rewrite(suite_file, "probes:", "cache: {max_entries: 3, max_bytes: 50000}\nprobes:")
+def test_cache_bounds_of_the_suite(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The run's cache has them."""
+    replace(suite_file, "probes:", "cache: {max_entries: 3, max_bytes: 50000}\nprobes:")
     assert invoke("run", suite_file, "-q").exit_code == 0
     cache = loaded[0].instrumentation.cache
     assert (cache.maxsize, cache.max_bytes) == (3, 50_000)
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-def test_a_full_disk_is_warned_of_in_one_line(
-    invoke: Invoke, suite_file: Path, loaded: Loaded
-) -> None:
-    """The run goes on, and the report counts what was not written."""
+def test_a_full_disk(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """One warning is printed, the run continues, and the report counts lost records."""
     ran = invoke("run", suite_file, "--trace", "/dev/full")
     assert ran.exit_code == 0
     (warning,) = ran.stderr.splitlines()
@@ -118,13 +118,13 @@ def test_a_full_disk_is_warned_of_in_one_line(
 
 
 def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """No traceback; the trace has what was answered, and no result is made up."""
-    rewrite(suite_file, "[b, c]", "[interrupt]")
+    """There is no traceback and no result; the trace has the lookups so far."""
+    replace(suite_file, "[b, c]", "[interrupt]")
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
     assert ran.exit_code == 130
     assert ran.stderr.splitlines() == [
-        f"{trace}: has what was answered so far",
+        f"{trace}: has the lookups so far",
         "interrupted; no result was written",
     ]
     stats = loaded[0].instrumentation.stats
@@ -136,14 +136,14 @@ def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: L
 def test_sigterm_stops_before_the_next_forward_pass(
     invoke: Invoke, suite_file: Path, loaded: Loaded
 ) -> None:
-    """The pass in flight is answered and traced, no other is made, and the exit status is 143."""
+    """The pass in flight is finished and traced, no other is made; the exit status is 143."""
     before = signal.getsignal(signal.SIGTERM)
-    rewrite(suite_file, "[b, c]", "[terminate]")
+    replace(suite_file, "[b, c]", "[terminate]")
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
     assert ran.exit_code == 143
     assert ran.stderr.splitlines()[-2:] == [
-        f"{trace}: has what was answered so far",
+        f"{trace}: has the lookups so far",
         "interrupted; no result was written",
     ]
     events = list(TraceReader(trace))
@@ -161,7 +161,7 @@ def test_a_signal_while_the_model_loads(
     terminate: Callable[[BackendInstrumentation], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run stops once the model is loaded; it is not called, and it is closed again."""
+    """The run stops once the model is loaded; the model is closed without a forward pass."""
     backends: Loaded = []
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
@@ -179,7 +179,7 @@ def test_a_signal_while_the_model_loads(
 def test_a_signal_after_the_suite(
     invoke: Invoke, suite_file: Path, loaded: Loaded, in_thread: Callable[..., Any]
 ) -> None:
-    """It ends the wait for a last scrape; result, report and exit status are the run's own."""
+    """It ends the wait for a last scrape; result, report and exit status do not change."""
     metrics, result_file = suite_file.with_name("m.prom"), suite_file.with_name("r.json")
 
     def interrupt_after_the_suite() -> None:
@@ -199,14 +199,15 @@ def test_a_signal_after_the_suite(
     assert SuiteResult.model_validate_json(result_file.read_text()).passed
 
 
-def test_the_report_is_not_lost_with_the_result(
+def full(*_: object) -> None:
+    """Fail as on a full disk."""
+    raise OSError(28, "No space left on device")
+
+
+def test_the_report_is_printed_if_the_result_cannot_be_written(
     invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A result that cannot be written after all costs the status, and not the report."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
+    """The exit status is 2, and no partial result remains."""
     monkeypatch.setattr(Path, "replace", full)
     ran = invoke("run", suite_file, "--json", suite_file.with_name("r.json"))
     assert ran.exit_code == 2
@@ -215,19 +216,15 @@ def test_the_report_is_not_lost_with_the_result(
     assert [path.name for path in suite_file.parent.iterdir()] == ["suite.yaml"]
 
 
-def test_the_result_is_not_lost_with_the_report(
-    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+def test_the_result_is_written_if_the_report_cannot_be_printed(
+    error_of: Callable[..., str],
+    suite_file: Path,
+    loaded: Loaded,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A report that cannot be printed costs the status, and not the result."""
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
+    """The exit status is 2."""
     monkeypatch.setattr("forwardscope.cli.running.print_report", full)
     result_file = suite_file.with_name("r.json")
-    ran = invoke("run", suite_file, "--json", result_file)
-    assert ran.exit_code == 2
-    assert ran.stderr.splitlines() == [
-        "error: the report cannot be printed: No space left on device"
-    ]
+    error = error_of("run", suite_file, "--json", result_file)
+    assert error == "the report cannot be printed: No space left on device"
     assert json.loads(result_file.read_text())["backend_stats"]["cache_hits"] == 2

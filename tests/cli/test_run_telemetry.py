@@ -1,4 +1,4 @@
-"""Running with telemetry: options over the suite's block, files, and what the report ends with."""
+"""`forwardscope run` with telemetry: options, the metrics file and the outcomes of exports."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
-_REFUSED = "http://127.0.0.1:9"  # discard: nobody listens there
+_REFUSED = "http://127.0.0.1:9"  # the discard port, which has no server
 _OTEL = ("ENDPOINT", "TRACES_ENDPOINT", "PROTOCOL", "TRACES_PROTOCOL")
 
 
 @pytest.fixture(autouse=True)
 def no_standard_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs these tests may have a collector of their own."""
+    """Remove variables of the machine that name an OTLP receiver."""
     for name in _OTEL:
         monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
     monkeypatch.delenv("TRACEPARENT", raising=False)
 
 
 def samples(path: Path) -> dict[str, float]:
-    """Return the samples of a metrics file that have no labels but suite and model."""
+    """Return the samples of a metrics file whose labels are suite and model."""
     return {
         sample.name: sample.value
         for family in text_string_to_metric_families(path.read_text())
@@ -40,27 +40,27 @@ def samples(path: Path) -> dict[str, float]:
     }
 
 
-def test_options_go_before_the_suite(suite_file: Path) -> None:
-    """What the command line does not say is the suite's, and then the default."""
+def test_options_take_precedence_over_the_suite(suite_file: Path) -> None:
+    """Settings without an option are those of the suite, or the default."""
     block = "telemetry:\n  otlp: http://suite:1\n  metrics_port: 7\n  span_budget: all\n"
     suite_file.write_text(suite_file.read_text() + block)
     options = RunOptions(otlp="http://option:2", metrics_linger=3.0, no_cache=True)
-    spec = options.over(load_suite(suite_file))
+    spec = options.override(load_suite(suite_file))
     assert spec.telemetry == TelemetrySpec(
         otlp="http://option:2", metrics_port=7, span_budget="all", metrics_linger=3.0
     )
     assert spec.cache.enabled is False
 
 
-def test_every_key_of_the_block_is_an_option() -> None:
-    """The same names in both."""
+def test_every_telemetry_setting_is_an_option() -> None:
+    """The names are equal."""
     assert set(TelemetrySpec.model_fields) <= set(RunOptions.__dataclass_fields__)
 
 
 def test_metrics_file_and_report_agree_with_the_result(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
 ) -> None:
-    """The file has the run's numbers, and the report and the result say that it was written."""
+    """The file has the run's counts; report and result have the outcome of the export."""
     path, result_path = tmp_path / "run.prom", tmp_path / "r.json"
     ran = invoke("run", suite_file, "--metrics-file", path, "--json", result_path)
     assert ran.exit_code == 0
@@ -77,10 +77,10 @@ def test_metrics_file_and_report_agree_with_the_result(
     assert f"{path}: metrics written" in ran.stdout.splitlines()
 
 
-def test_what_does_not_arrive_is_named_and_changes_nothing_else(
+def test_failed_exports(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
 ) -> None:
-    """Neither exit status nor numbers change; the spans are counted as dropped."""
+    """They are reported and spans count as dropped; the exit status does not change."""
     result_path = tmp_path / "r.json"
     ran = invoke(
         *("run", suite_file, "--json", result_path, "--trace", tmp_path / "t.jsonl"),
@@ -105,24 +105,24 @@ def test_what_does_not_arrive_is_named_and_changes_nothing_else(
     assert "Traceback" not in ran.stderr
 
 
-def test_port_is_told_when_the_run_begins(
+def test_the_metrics_url_is_printed(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:
-    """A free port is no use to whom it is not told; a missed scrape is."""
+    """It is printed at the start unless quiet, and a missing last scrape is reported."""
     ran = invoke("run", suite_file, "--metrics-port", 0, "--metrics-linger", 0.01)
-    (told,) = ran.stderr.splitlines()
-    url = told.removeprefix("metrics: ")
+    (line,) = ran.stderr.splitlines()
+    url = line.removeprefix("metrics: ")
     assert f"{url}: scraped 0 times, not within 0.01 s after the end" in ran.stdout
     assert ran.exit_code == 0
     assert invoke("run", suite_file, "--metrics-port", 0, "--quiet").stderr == ""
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        (["--otlp", "nowhere"], "otlp: 'nowhere' is no URL of a server"),
+        (["--otlp", "nowhere"], "otlp: 'nowhere' is not the URL of a server"),
         (["--pushgateway", "host:9091"], "write it like http://127.0.0.1:9091"),
-        (["--metrics-linger", "5"], "waits for a scrape; say where: add --metrics-port N"),
+        (["--metrics-linger", "5"], "needs a metrics endpoint; add --metrics-port N"),
         (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "another --metrics-address"),
         (["--metrics-file", "/proc/nobody/run.prom"], "the metrics cannot be written to"),
         (["--metrics-file", "same", "--json", "same"], "cannot hold both"),
@@ -130,32 +130,29 @@ def test_port_is_told_when_the_run_begins(
         (["--otlp-protocol", "carrier-pigeon"], "'http/protobuf', 'grpc'"),
     ],
 )
-def test_mistakes_are_told_before_the_model_loads(
+def test_invalid_options(
     invoke: Invoke,
     suite_file: Path,
     loaded: list[ScriptedBackend],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
-    told: str,
+    message: str,
 ) -> None:
-    """Exit 2, one sentence with the way out, nothing loaded and nothing left behind."""
+    """The message has a fix; no model is loaded and no file remains."""
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     ran = invoke("run", suite_file, *options)
     assert ran.exit_code == 2
-    assert told in " ".join(ran.stderr.split())
+    assert message in " ".join(ran.stderr.split())
     assert loaded == []
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_aborted_run_is_published_as_over(
+def test_metrics_of_an_interrupted_run(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
 ) -> None:
-    """After an interrupt the gauges say that it is over, neither whole nor a success.
-
-    What it was at did not fail, and what was delivered is told.
-    """
+    """The run is neither active, complete nor successful, and has no probe error."""
     suite_file.write_text(suite_file.read_text().replace("[b, c]", "[b, interrupt]"))
     path = tmp_path / "run.prom"
     ran = invoke("run", suite_file, "--metrics-file", path)
@@ -172,22 +169,27 @@ def test_an_aborted_run_is_published_as_over(
 
 
 @pytest.mark.parametrize(
-    ("prompts", "errors", "complete", "success"),
-    [("[b, c]", 0, 1, True), ("[b, raise]", 1, 0, False)],
-    ids=["measured", "error"],
+    ("old", "new", "errors", "complete", "successful"),
+    [
+        ("[b, c]", "[b, c]", 0, 1, True),
+        ("0.000001", "1000", 0, 1, False),
+        ("[b, c]", "[b, raise]", 1, 0, False),
+    ],
+    ids=["pass", "fail", "error"],
 )
-def test_a_run_is_complete_where_all_its_probes_were_measured(
+def test_a_run_is_complete_if_no_probe_has_an_error(
     invoke: Invoke,
     suite_file: Path,
     loaded: list[ScriptedBackend],
     tmp_path: Path,
-    prompts: str,
+    old: str,
+    new: str,
     errors: int,
     complete: int,
-    success: bool,
+    successful: bool,
 ) -> None:
-    """A probe that erred asked less, so what the run paid says nothing."""
-    suite_file.write_text(suite_file.read_text().replace("[b, c]", prompts))
+    """A verdict of `fail` is a result; a probe with an error has fewer lookups."""
+    suite_file.write_text(suite_file.read_text().replace(old, new))
     path = tmp_path / "run.prom"
     invoke("run", suite_file, "--metrics-file", path)
     found = samples(path)
@@ -195,33 +197,22 @@ def test_a_run_is_complete_where_all_its_probes_were_measured(
     assert found["forwardscope_run_active"] == 0
     assert found["forwardscope_run_errors"] == errors
     assert found["forwardscope_run_complete"] == complete
-    assert ("forwardscope_run_last_success_timestamp_seconds" in found) == success
-
-
-def test_a_run_that_fails_is_complete_too(
-    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
-) -> None:
-    """A verdict of `fail` is a finding."""
-    suite_file.write_text(suite_file.read_text().replace("0.000001", "1000"))
-    path = tmp_path / "run.prom"
-    assert invoke("run", suite_file, "--metrics-file", path).exit_code == 1
-    assert len(loaded) == 1
-    assert samples(path)["forwardscope_run_complete"] == 1
+    assert ("forwardscope_run_last_success_timestamp_seconds" in found) == successful
 
 
 @pytest.mark.parametrize("options", [["--metrics-port", "0"], []])
-def test_series_begin_while_the_model_loads(
+def test_series_exist_while_the_model_loads(
     invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    """A scrape in that time sees them at 0; where nobody can scrape, no work is done for it."""
-    begun: dict[SeriesKey, Counts] = {}
+    """A scrape during loading reads zeros; without an endpoint no series is created."""
+    series: dict[SeriesKey, Counts] = {}
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
-        begun.update(instrumentation.ledger.snapshot().series)
+        series.update(instrumentation.ledger.snapshot().series)
         return ScriptedBackend(instrumentation=instrumentation)
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)
     invoke("run", suite_file, *options)
     probes = {None, "first", "second"} if options else set()
-    assert {key.probe for key in begun} == probes
-    assert all(counts == Counts() for counts in begun.values())
+    assert {key.probe for key in series} == probes
+    assert all(counts == Counts() for counts in series.values())

@@ -1,4 +1,4 @@
-"""Delivery of spans: each one is exported or dropped and counted, and close has a bound."""
+"""Span delivery: exact counts of exported and dropped spans, and a bounded close."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _SUCCESS, _FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 
 
 class Receiver(SpanExporter):
-    """Keeps the names of what it is sent.
+    """Records the names of exported spans.
 
     Args:
-        answer: Decides the result of each batch.
+        answer: Returns the result of a batch.
     """
 
     def __init__(self, answer: Answer = lambda: _SUCCESS) -> None:
@@ -53,55 +53,55 @@ class Receiver(SpanExporter):
 
 
 class Held:
-    """An answer that waits for `go_on`."""
+    """An answer that waits until `release` is set."""
 
     def __init__(self) -> None:
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.reached, self.release = threading.Event(), threading.Event()
 
     def __call__(self) -> SpanExportResult:
         self.reached.set()
-        assert self.go_on.wait(_PATIENCE_S)
+        assert self.release.wait(_PATIENCE_S)
         return _SUCCESS
 
 
 @pytest.fixture
 def held() -> Iterator[Held]:
-    """An answer that waits for the end of the test at the latest."""
+    """An answer that waits, at most until the end of the test."""
     held = Held()
     yield held
-    held.go_on.set()
+    held.release.set()
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export at once and read no variable of the machine's."""
+def export_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the shortest delay, and remove the machine's variables."""
     for name in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT"):
         monkeypatch.delenv(f"OTEL_BSP_{name}", raising=False)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
 
 
 @pytest.fixture
-def delay_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export full batches alone, until the delivery closes."""
+def export_only_full_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set a delay of an hour, so that partial batches are exported at close."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
 
 
 def deliver_to(
     exporter: SpanExporter, last_error: Callable[[], str | None] = lambda: None
 ) -> SpanDelivery:
-    """Return a delivery to an exporter of the SDK's interface."""
+    """Return a delivery to an SDK exporter."""
     return SpanDelivery(OtlpExporter(exporter, last_error))
 
 
 def end_spans(delivery: SpanDelivery, *names: str) -> None:
-    """Start and end spans through a provider."""
+    """Start and end spans."""
     tracer = make_provider(delivery).get_tracer("test")
     for name in names:
         tracer.start_span(name).end()
 
 
-def test_all_are_exported_in_order() -> None:
-    """After close the receiver has each span once, and each is counted by its name."""
+def test_spans_are_exported_in_order() -> None:
+    """After close the receiver has each span once, and spans are counted by name."""
     receiver = Receiver()
     delivery = deliver_to(receiver)
     names = [f"span {number % 3}" for number in range(1500)]
@@ -114,43 +114,39 @@ def test_all_are_exported_in_order() -> None:
     assert receiver.shutdowns == 1
 
 
-@pytest.mark.usefixtures("delay_for_ever")
-def test_refused_batches_are_dropped() -> None:
-    """A batch that the receiver refuses is counted with its reason, and the next one is sent."""
-    answers = iter([_FAILURE, _SUCCESS])
-    delivery = deliver_to(Receiver(lambda: next(answers)), lambda: "HTTP 400: Bad Request")
+def refuse() -> SpanExportResult:
+    """Answer as a receiver that refuses a batch."""
+    return _FAILURE
+
+
+def fail() -> SpanExportResult:
+    """Raise an error that no exporter should raise."""
+    raise RuntimeError("gone")
+
+
+@pytest.mark.usefixtures("export_only_full_batches")
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(refuse, "HTTP 400: Bad Request"), (fail, "RuntimeError: gone")]
+)
+def test_a_failed_batch_is_dropped(answer: Answer, reason: str) -> None:
+    """It is counted with its reason, and the next batch is exported."""
+    answers = iter([answer, lambda: _SUCCESS])
+    delivery = deliver_to(Receiver(lambda: next(answers)()), lambda: "HTTP 400: Bad Request")
     end_spans(delivery, *["first"] * 512, *["second"] * 10)
     delivery.close(_PATIENCE_S)
     assert delivery.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 10}
-    assert delivery.failure == "HTTP 400: Bad Request"
-
-
-@pytest.mark.usefixtures("delay_for_ever")
-def test_an_exporter_that_raises_loses_its_batch_alone() -> None:
-    """The error is the reason, and the next batch is sent."""
-    errors = iter([RuntimeError("gone")])
-
-    def answer() -> SpanExportResult:
-        for error in errors:
-            raise error
-        return _SUCCESS
-
-    delivery = deliver_to(Receiver(answer))
-    end_spans(delivery, *["first"] * 512, "second")
-    delivery.close(_PATIENCE_S)
-    assert delivery.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 1}
-    assert delivery.failure == "RuntimeError: gone"
+    assert delivery.failure == reason
 
 
 def test_a_full_queue_drops_and_never_waits(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the queue's size spans are pending until close, and dropped then."""
+    """Spans that do not fit are pending until close, and then dropped."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
     delivery = deliver_to(Receiver(held))
     end_spans(delivery, "first")
     assert held.reached.wait(_PATIENCE_S)
     end_spans(delivery, *["span"] * 130)
     assert delivery.outcomes() == {("first", "pending"): 1, ("span", "pending"): 130}
-    held.go_on.set()
+    held.release.set()
     delivery.close(_PATIENCE_S)
     assert delivery.outcomes() == {
         ("first", "exported"): 1,
@@ -161,10 +157,10 @@ def test_a_full_queue_drops_and_never_waits(held: Held, monkeypatch: pytest.Monk
 
 
 def test_an_ordinary_run_fits_into_the_queue(held: Held) -> None:
-    """Of four probes with 2,000 hit spans none is dropped where the receiver pauses."""
+    """Four probes with 2,000 hit spans each lose none while the receiver pauses."""
     delivery = deliver_to(Receiver(held))
     end_spans(delivery, *["lookup hit"] * 4 * 2_000, *["forward ft"] * 400)
-    held.go_on.set()
+    held.release.set()
     delivery.close(_PATIENCE_S)
     assert delivery.outcomes() == {
         ("lookup hit", "exported"): 8_000,
@@ -172,9 +168,9 @@ def test_an_ordinary_run_fits_into_the_queue(held: Held) -> None:
     }
 
 
-@pytest.mark.usefixtures("delay_for_ever")
-def test_the_variables_of_the_batch_processor_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OTEL_BSP_MAX_EXPORT_BATCH_SIZE bounds a batch; a queue smaller than that bounds it too."""
+@pytest.mark.usefixtures("export_only_full_batches")
+def test_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is bounded by OTEL_BSP_MAX_EXPORT_BATCH_SIZE, and by a smaller queue."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100")
     receiver = Receiver()
     delivery = deliver_to(receiver)
@@ -191,27 +187,30 @@ def test_the_variables_of_the_batch_processor_are_honoured(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
 @pytest.mark.parametrize("name", ["MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "SCHEDULE_DELAY"])
-def test_a_variable_that_is_no_positive_number_is_a_mistake(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_invalid_variables(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """The error names the variable and its value."""
     monkeypatch.setenv(f"OTEL_BSP_{name}", value)
     with pytest.raises(OutputError, match=f"OTEL_BSP_{name} is '{value}'; write a whole number"):
         deliver_to(Receiver())
 
 
-def test_a_receiver_that_hangs_costs_the_time_given(held: Held) -> None:
-    """All is dropped; a later answer changes nothing, and no further batch is sent."""
+@pytest.mark.parametrize("late", [lambda: _SUCCESS, refuse, fail])
+def test_a_receiver_that_hangs(held: Held, late: Answer) -> None:
+    """All spans are dropped at close; the late answer changes nothing, and no batch follows."""
     before = set(threading.enumerate())
-    receiver = Receiver(held)
+
+    def answer() -> SpanExportResult:
+        held()
+        return late()
+
+    receiver = Receiver(answer)
     delivery = deliver_to(receiver)
     end_spans(delivery, *["span"] * 600)
     assert held.reached.wait(_PATIENCE_S)
     delivery.close(0.0)
     expected = {("span", "dropped"): 600}
     assert delivery.outcomes() == expected
-    assert delivery.failure == "not delivered in time"
-    held.go_on.set()
+    held.release.set()
     for thread in set(threading.enumerate()) - before:
         thread.join(_PATIENCE_S)
         assert not thread.is_alive()
@@ -220,27 +219,8 @@ def test_a_receiver_that_hangs_costs_the_time_given(held: Held) -> None:
     assert len(receiver.batches) == 1
 
 
-def test_a_failure_after_close_changes_nothing(held: Held) -> None:
-    """The reason is final, like the counts."""
-    before = set(threading.enumerate())
-
-    def fail() -> SpanExportResult:
-        held()
-        raise RuntimeError("too late")
-
-    delivery = deliver_to(Receiver(fail))
-    end_spans(delivery, "span")
-    assert held.reached.wait(_PATIENCE_S)
-    delivery.close(0.0)
-    held.go_on.set()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(_PATIENCE_S)
-    assert delivery.failure == "not delivered in time"
-    assert delivery.outcomes() == {("span", "dropped"): 1}
-
-
-def test_the_reason_of_an_attempt_under_way_is_known(held: Held) -> None:
-    """An exporter that still retries at close has the reason of its last attempt."""
+def test_the_reason_while_the_exporter_retries(held: Held) -> None:
+    """If the exporter still retries at close, the reason is that of its last attempt."""
     delivery = deliver_to(Receiver(held), lambda: "Connection refused")
     end_spans(delivery, "span")
     assert held.reached.wait(_PATIENCE_S)
@@ -252,11 +232,11 @@ def test_the_reason_of_an_attempt_under_way_is_known(held: Held) -> None:
 def test_close_is_bounded_wherever_the_exporter_hangs(
     held: Held, in_thread: InThread, place: str
 ) -> None:
-    """It returns in its time with final counts."""
+    """It returns in time with final counts."""
     receiver = Receiver(held if place != "shutdown" else lambda: _SUCCESS)
 
     def hang() -> None:
-        held.go_on.wait(_PATIENCE_S)
+        held.release.wait(_PATIENCE_S)
 
     if place == "shutdown":
         receiver.shutdown = hang  # type: ignore[method-assign]
@@ -267,8 +247,8 @@ def test_close_is_bounded_wherever_the_exporter_hangs(
     assert delivery.outcomes() == {("span", outcome): 1}
 
 
-def test_an_exporter_whose_shutdown_raises_fails_nothing() -> None:
-    """Its error costs no span and does not leave `close`."""
+def test_an_exporter_whose_shutdown_raises() -> None:
+    """`close` does not raise, and no span is lost."""
     receiver = Receiver()
     receiver.shutdown = lambda: 1 / 0  # type: ignore[method-assign, assignment]
     delivery = deliver_to(receiver)
@@ -277,9 +257,9 @@ def test_an_exporter_whose_shutdown_raises_fails_nothing() -> None:
     assert delivery.outcomes() == {("span", "exported"): 1}
 
 
-@pytest.mark.usefixtures("delay_for_ever")
-def test_close_without_a_thread_drops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no more threads, nothing is raised and the counts are final."""
+@pytest.mark.usefixtures("export_only_full_batches")
+def test_close_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised, and pending spans are dropped."""
     delivery = deliver_to(Receiver())
     end_spans(delivery, "span")
 
@@ -292,9 +272,9 @@ def test_close_without_a_thread_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert delivery.outcomes() == {("span", "dropped"): 1}
 
 
-@pytest.mark.usefixtures("delay_for_ever")
-def test_an_interrupted_close_is_final(held: Held) -> None:
-    """An interrupt ends the wait, and nothing is pending afterwards."""
+@pytest.mark.usefixtures("export_only_full_batches")
+def test_an_interrupted_close(held: Held) -> None:
+    """An interrupt ends the wait, and no span is pending afterwards."""
     interrupted = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -322,7 +302,7 @@ def test_an_interrupted_close_is_final(held: Held) -> None:
 
 
 def test_a_span_that_ends_after_close_is_dropped() -> None:
-    """It is counted, and not exported."""
+    """It is counted and not exported."""
     receiver = Receiver()
     delivery = deliver_to(receiver)
     delivery.close(_PATIENCE_S)
@@ -332,7 +312,7 @@ def test_a_span_that_ends_after_close_is_dropped() -> None:
 
 
 class SlowName(str):
-    """A name whose hash is Python code, so that another thread can run inside each count."""
+    """A name whose hash is Python code, so that threads can switch inside each count."""
 
     __slots__ = ()
 
@@ -342,7 +322,7 @@ class SlowName(str):
 
 @pytest.fixture
 def many_switches() -> Iterator[None]:
-    """Let threads take turns as often as possible."""
+    """Switch threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -351,17 +331,17 @@ def many_switches() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_switches")
 def test_counts_are_exact_under_threads(in_thread: InThread) -> None:
-    """Eight threads end spans while every third batch fails: exported is what was received."""
+    """Eight threads end spans while every third batch fails."""
     results: list[tuple[int, SpanExportResult]] = []
     start = threading.Barrier(8)
 
-    class Every(Receiver):
+    class Unreliable(Receiver):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             result = _SUCCESS if len(results) % 3 else _FAILURE
             results.append((len(spans), result))
             return result
 
-    delivery = deliver_to(Every())
+    delivery = deliver_to(Unreliable())
 
     def end() -> None:
         start.wait(_PATIENCE_S)
@@ -377,11 +357,11 @@ def test_counts_are_exact_under_threads(in_thread: InThread) -> None:
 
 
 @pytest.mark.usefixtures("many_switches")
-def test_the_counts_agree_at_every_moment(held: Held) -> None:
-    """What is exported is no longer pending: a reader never sees a span twice or not at all."""
+def test_counts_are_consistent_at_any_moment(held: Held) -> None:
+    """A reader never sees a span twice or not at all."""
     delivery = deliver_to(Receiver(held))
     end_spans(delivery, *[SlowName("span")] * 5_000)
-    held.go_on.set()
+    held.release.set()
     while (counts := delivery.outcomes())["span", "pending"]:
         assert counts.total() == 5_000
     assert counts == {("span", "exported"): 5_000}
@@ -390,19 +370,19 @@ def test_the_counts_agree_at_every_moment(held: Held) -> None:
 
 @pytest.mark.usefixtures("many_switches")
 def test_spans_that_end_during_close_are_counted(in_thread: InThread) -> None:
-    """Wherever the close falls between them, each is exported or dropped, and none is pending."""
+    """Each is exported or dropped, and none is pending."""
     context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     span = ReadableSpan(SlowName("span"), context=context)
     for _ in range(20):
-        delivery, begun = deliver_to(Receiver()), threading.Barrier(5)
+        delivery, start = deliver_to(Receiver()), threading.Barrier(5)
 
-        def end(delivery: SpanDelivery = delivery, begun: threading.Barrier = begun) -> None:
-            begun.wait(_PATIENCE_S)
+        def end(delivery: SpanDelivery = delivery, start: threading.Barrier = start) -> None:
+            start.wait(_PATIENCE_S)
             for _ in range(300):
                 delivery.on_end(span)
 
         ended = [in_thread(end) for _ in range(4)]
-        begun.wait(_PATIENCE_S)
+        start.wait(_PATIENCE_S)
         delivery.close(0.0)
         for future in ended:
             future.result(_PATIENCE_S)
@@ -442,7 +422,7 @@ os._exit(0)
 
 
 def test_a_forked_child_counts_its_own_spans() -> None:
-    """Whatever a thread of the parent counts at the fork, the child does not wait for it."""
+    """A lock that a parent's thread holds at the fork does not block the child."""
     command = [sys.executable, "-c", _FORKING, __file__.rpartition("/")[0]]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Work in a worker thread that signals stop."""
+"""Stopping of work in a worker thread by SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=la
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[list[Any]]:
-    """The handlers of before; they are there again after each test."""
+    """The handlers before the test; after it they are installed again."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     yield before
@@ -35,7 +35,7 @@ def handlers() -> Iterator[list[Any]]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for something that another thread does."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + _PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
@@ -43,11 +43,11 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def interrupted(number: int, until_stopped: Callable[[], object]) -> Callable[[Stop], None]:
-    """Make work that gets a signal, and raises KeyboardInterrupt when the stop is requested.
+    """Return work that sends itself a signal and stops when a stop is requested.
 
     Args:
         number: The signal.
-        until_stopped: What the work waits for between the two, beside the request.
+        until_stopped: A condition that the work waits for before it stops.
     """
 
     def work(stop: Stop) -> None:
@@ -62,7 +62,7 @@ def interrupted(number: int, until_stopped: Callable[[], object]) -> Callable[[S
 
 
 def test_work_runs_in_another_thread_with_the_callers_context() -> None:
-    """Its value is returned, and the context variables are the caller's."""
+    """Its value is returned, and it sees the caller's context variables."""
     _VARIABLE.set("of the caller")
     thread, value = run_stoppable(lambda _: (threading.current_thread(), _VARIABLE.get()))
     assert thread is not threading.main_thread()
@@ -70,7 +70,7 @@ def test_work_runs_in_another_thread_with_the_callers_context() -> None:
 
 
 def test_without_a_signal_no_stop_is_requested() -> None:
-    """Neither while the work runs nor after its end."""
+    """The registered function is not called."""
     calls: list[int] = []
     run_stoppable(lambda stop: stop.on_request(lambda: calls.append(1)))
     assert calls == []
@@ -78,7 +78,7 @@ def test_without_a_signal_no_stop_is_requested() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
 def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
-    """In the main thread, whatever it is."""
+    """It is raised in the main thread."""
 
     def work(_: Stop) -> None:
         raise error
@@ -90,7 +90,7 @@ def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
 
 @both
 def test_the_first_signal_requests_a_stop(number: int) -> None:
-    """Its number is in the exit status, and one line on stderr says what happens."""
+    """The exit status has its number, and the notice is printed on stderr."""
     with redirect_stderr(io.StringIO()) as stderr, pytest.raises(Stopped) as raised:
         run_stoppable(interrupted(number, stderr.getvalue))
     assert raised.value.status == 128 + number
@@ -99,8 +99,8 @@ def test_the_first_signal_requests_a_stop(number: int) -> None:
     )
 
 
-def test_an_interrupt_of_the_works_own_is_a_stop() -> None:
-    """Its exit status is that of SIGINT; there was no signal to say anything about."""
+def test_keyboard_interrupt_without_a_signal_is_a_stop() -> None:
+    """The exit status is that of SIGINT, and nothing is printed."""
 
     def work(_: Stop) -> None:
         raise KeyboardInterrupt
@@ -111,8 +111,8 @@ def test_an_interrupt_of_the_works_own_is_a_stop() -> None:
     assert stderr.getvalue() == ""
 
 
-def test_work_that_goes_on_to_its_end_is_not_stopped() -> None:
-    """Its value is returned after a signal too, and its own notice is printed."""
+def test_work_that_runs_to_its_end_is_not_stopped() -> None:
+    """After a signal its value is still returned, and its own notice is printed."""
 
     def work(stop: Stop) -> str:
         stop.notice = "nearly done"
@@ -125,8 +125,8 @@ def test_work_that_goes_on_to_its_end_is_not_stopped() -> None:
     assert stderr.getvalue() == "nearly done; a second signal ends the run at once\n"
 
 
-def test_a_signal_that_is_sent_twice_is_one() -> None:
-    """The same signal again ends nothing while it is not printed that it would."""
+def test_a_duplicate_signal_counts_once() -> None:
+    """The same signal again does not end the process before the notice is printed."""
     sent: list[int] = []
 
     def send_again() -> None:  # in the main thread, which takes it before this returns
@@ -142,7 +142,7 @@ def test_a_signal_that_is_sent_twice_is_one() -> None:
     assert run_stoppable(work) == "value"
 
 
-def test_what_registers_after_the_request_is_called_at_once() -> None:
+def test_functions_registered_after_the_request_are_called_at_once() -> None:
     """Each function is called once."""
     stop, calls = Stop(), []
     stop.on_request(lambda: calls.append("before"))
@@ -152,7 +152,7 @@ def test_what_registers_after_the_request_is_called_at_once() -> None:
 
 
 class _NoReader(io.StringIO):
-    """A pipe that is not read any more."""
+    """A pipe without a reader."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
@@ -165,10 +165,8 @@ def _closed() -> io.StringIO:
 
 
 @pytest.mark.parametrize("broken", [None, _NoReader(), _closed()], ids=["none", "pipe", "closed"])
-def test_a_stop_needs_no_stderr(
-    monkeypatch: pytest.MonkeyPatch, broken: io.StringIO | None
-) -> None:
-    """Where the line cannot be printed, the work is stopped all the same."""
+def test_a_stop_without_stderr(monkeypatch: pytest.MonkeyPatch, broken: io.StringIO | None) -> None:
+    """The work stops if the notice cannot be printed."""
     monkeypatch.setattr(sys, "stderr", broken)
     start = time.monotonic()
     with pytest.raises(Stopped):
@@ -176,7 +174,7 @@ def test_a_stop_needs_no_stderr(
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    """As a shell ignores SIGINT for a command in the background."""
+    """A shell ignores SIGINT for a command in the background."""
 
     def work(_: Stop) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
@@ -192,7 +190,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 def test_outside_the_main_thread_it_is_a_plain_call(
     in_thread: Callable[..., Any], handlers: list[Any]
 ) -> None:
-    """No other thread, no handler; what the work raises is not translated."""
+    """There is no other thread and no handler, and exceptions are unchanged."""
 
     def work(_: Stop) -> None:
         assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -222,7 +220,7 @@ run_stoppable(work)
 
 @both
 def test_the_second_signal_ends_the_process_at_once(number: int) -> None:
-    """With its own status, though the work never returns."""
+    """The status is its own, even if the work never returns."""
     command = [sys.executable, "-c", _HANGS]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
@@ -251,8 +249,8 @@ run_stoppable(work)
 """
 
 
-def test_the_terminal_is_left_in_order() -> None:
-    """The line stands above the bar, and the second signal shows the cursor again."""
+def test_the_terminal_is_restored() -> None:
+    """The notice is printed above the bar, and the second signal shows the cursor again."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", _HANGS_WITH_A_BAR]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
@@ -260,20 +258,20 @@ def test_the_terminal_is_left_in_order() -> None:
         process = subprocess.Popen(command, stderr=theirs, env=env)
         os.close(theirs)
         try:
-            shown = b""
+            output = b""
             for number, awaited in ((signal.SIGINT, b"waiting"), (signal.SIGINT, b"at once\r\n")):
-                while awaited not in shown:
-                    shown += terminal.read(1024)
+                while awaited not in output:
+                    output += terminal.read(1024)
                 process.send_signal(number)
             assert process.wait(_PATIENCE_S) == 130
             with suppress(OSError):  # the terminal's other end is closed
                 while more := terminal.read(1024):
-                    shown += more
+                    output += more
         finally:
             process.kill()
-    assert b"\nstopping before " in shown.replace(b"\x1b[2K", b"").replace(b"\r", b"\n")
-    assert b"\x1b[?25l" in shown
-    assert shown.endswith(b"\x1b[?25h")
+    assert b"\nstopping before " in output.replace(b"\x1b[2K", b"").replace(b"\r", b"\n")
+    assert b"\x1b[?25l" in output
+    assert output.endswith(b"\x1b[?25h")
 
 
 _MANY_LINES = """
@@ -287,13 +285,13 @@ run_stoppable(work)
 """
 
 
-def test_the_second_signal_needs_no_reader() -> None:
-    """It ends a process that cannot print its line, since its stderr is full and is not read."""
+def test_the_second_signal_ends_a_process_with_a_full_stderr() -> None:
+    """The notice cannot be printed, since no program reads the pipe."""
     with subprocess.Popen([sys.executable, "-c", _MANY_LINES], stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr.read(1) == b"x"
             process.send_signal(signal.SIGINT)
-            time.sleep(0.5)  # the line cannot be read, so this is how long it may take to be tried
+            time.sleep(0.5)  # time to try to print the notice, which cannot be observed
             process.send_signal(signal.SIGTERM)
             assert process.wait(_PATIENCE_S) == 143
         finally:

@@ -1,4 +1,4 @@
-"""Where spans go: what is asked for, then what the standard variables say."""
+"""The OTLP receiver: chosen by options, then by the standard variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forwardscope.errors import OutputError
 _URL = "http://127.0.0.1:4318"
 
 
-def test_nothing_asked_and_nothing_set_is_nowhere() -> None:
+def test_no_receiver_by_default() -> None:
     """Without an option and a variable there are no spans."""
     assert otlp_target(None, None, {}) is None
 
@@ -36,8 +36,8 @@ def test_nothing_asked_and_nothing_set_is_nowhere() -> None:
     ],
 )
 def test_protocol(url: str, protocol: str | None, environ: dict[str, str], expected: str) -> None:
-    """What is asked for wins, then the variable of the signal, the general one, and the port."""
-    assert otlp_target(url, protocol, environ) == OtlpTarget(url, expected, asked=True)
+    """The option takes precedence, then the traces variable, the general one, and the port."""
+    assert otlp_target(url, protocol, environ) == OtlpTarget(url, expected, explicit=True)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_protocol(url: str, protocol: str | None, environ: dict[str, str], expec
     ],
 )
 def test_standard_variables_name_a_receiver(environ: dict[str, str]) -> None:
-    """The endpoint of the signal goes before the general one."""
-    assert otlp_target(None, None, environ) == OtlpTarget(_URL, "http/protobuf", asked=False)
+    """The endpoint for traces takes precedence over the general one."""
+    assert otlp_target(None, None, environ) == OtlpTarget(_URL, "http/protobuf", explicit=False)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_standard_variables_name_a_receiver(environ: dict[str, str]) -> None:
     ],
 )
 def test_standard_variables_turn_spans_off(more: dict[str, str]) -> None:
-    """A disabled SDK, the exporter `none` and an empty endpoint each mean no spans."""
+    """A disabled SDK, the exporter `none` or an empty endpoint means no spans."""
     assert otlp_target(None, None, {"OTEL_EXPORTER_OTLP_ENDPOINT": _URL} | more) is None
 
 
 @pytest.mark.parametrize(
-    ("url", "environ", "told"),
+    ("url", "environ", "message"),
     [
         ("localhost:4318", {}, "write it like http://"),
-        ("ftp://localhost", {}, "'ftp://localhost' is no URL of a server"),
-        ("http://", {}, "no URL of a server"),
-        ("http://localhost:99999", {}, "no URL of a server"),
+        ("ftp://localhost", {}, "'ftp://localhost' is not the URL of a server"),
+        ("http://", {}, "not the URL of a server"),
+        ("http://localhost:99999", {}, "not the URL of a server"),
         (_URL, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "use http/protobuf or grpc"),
         (
             None,
@@ -82,21 +82,19 @@ def test_standard_variables_turn_spans_off(more: dict[str, str]) -> None:
         ),
     ],
 )
-def test_mistakes_are_told_with_the_way_out(
-    url: str | None, environ: dict[str, str], told: str
-) -> None:
-    """What is no receiver is one sentence."""
-    with pytest.raises(OutputError, match=told):
+def test_invalid_settings(url: str | None, environ: dict[str, str], message: str) -> None:
+    """The message has the value and a valid one."""
+    with pytest.raises(OutputError, match=message):
         otlp_target(url, None, environ)
 
 
-def test_a_port_of_zero_is_no_server() -> None:
-    """Nobody can be reached there."""
+def test_port_zero_is_invalid() -> None:
+    """The message names the option and the URL."""
     with pytest.raises(OutputError, match="pushgateway: 'http://localhost:0'"):
         check_url("pushgateway", "http://localhost:0", ("http",), "http://localhost:9091")
 
 
-def test_credentials_are_not_shown() -> None:
-    """User and password go to the server and nowhere else."""
+def test_without_credentials() -> None:
+    """User name and password are removed."""
     assert without_credentials("http://me:secret@host:4318/x") == "http://host:4318/x"
     assert without_credentials(_URL) == _URL

@@ -1,4 +1,4 @@
-"""The command line; thin, it only joins the parts that do the work."""
+"""The command line: parses options and calls the parts that do the work."""
 
 from forwardscope.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The commands and their options."""
+"""The `forwardscope` program and its commands."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.console import Console
 
 from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text
-from forwardscope.cli.doctor import examine
-from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.doctor import print_installation
+from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
 from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
@@ -26,18 +26,16 @@ from forwardscope.suite.loading import load_suite
 __all__ = ["main"]
 
 app = typer.Typer(
-    help="See and save forward passes when comparing a language model with its fine-tuned self.",
+    help="Compare a base language model with its fine-tuned version, and cache, count and trace "
+    "the forward passes.",
+    epilog="Start with `forwardscope demo`, or with `forwardscope init` and then "
+    "`forwardscope run suite.yaml`. Each command has its own --help.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(plan)
-app.command()(report)
-app.command()(gate)
-app.add_typer(traces, name="trace")
-app.add_typer(dashboards, name="dashboards")
 
 
 def main() -> None:
@@ -45,8 +43,8 @@ def main() -> None:
     app(prog_name="forwardscope")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         Console().print(f"forwardscope {version('forwardscope')}", highlight=False)
         raise typer.Exit
 
@@ -55,9 +53,52 @@ def _print_version(wanted: bool) -> None:
 def _root(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None: ...
+
+
+@app.command()
+@takes_run_options
+def demo(options: RunOptions) -> None:
+    """Run all four probes on a small real model, SmolLM2-135M-Instruct.
+
+    The first call unpacks the model and trains a small adapter, which takes about
+    a minute. Both are stored in the user's cache folder.
+
+    Exit status: 0 when the run ends and its counts reconcile, whatever the
+    verdicts; 1 when they do not; 2 for an error.
+    """
+    with errors_exit_with_two():
+        spec = options.override(demo_suite(quiet=options.quiet))
+        check_outputs(options.output_files(spec))
+        result = run_and_report(spec, options)
+    raise typer.Exit(0 if result.reconciliation.holds else 1)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.", metavar="SUITE.yaml")] = Path(
+        "suite.yaml"
+    ),
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Write the demo's suite, with its model and adapter."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file if it exists.")
+    ] = False,
+) -> None:
+    """Write a commented suite file, to edit and run."""
+    with errors_exit_with_two():
+        write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
+    next_step = "run it" if demo else "edit the model and run"
+    Console().print(f"wrote {path}; {next_step}: forwardscope run {path}", highlight=False)
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -66,54 +107,34 @@ def run(
     suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
     options: RunOptions,
 ) -> None:
-    """Run a suite of probes and show what the cache did.
+    """Run a suite of probes and report their verdicts and the cache hits.
 
-    Exits with 0 when every probe passes or is skipped, 1 when one fails or
-    errs, 2 for a mistake in the suite or the options, 130 when it is interrupted
-    and 143 when it is terminated; what it found so far is then in its trace. It
-    stops before the next forward pass; a second signal ends it at once.
+    The suite file names the model, its adapter and the probes. Options take
+    precedence over the suite's `cache` and `telemetry` settings.
+
+    Exit status: 0 when every probe passes or is skipped, 1 when a probe fails or
+    ends with an error, 2 for a mistake in the suite or the options, 130 after
+    SIGINT (Ctrl-C), 143 after SIGTERM. The first signal stops the run before its
+    next forward pass; the trace has the lookups so far. A second signal ends the
+    process at once.
     """
-    with mistakes_exit_with_two():
-        spec = options.over(load_suite(suite))
-        check_outputs(options.outputs(spec))
-        refuse_to_overwrite(suite, options.outputs(spec))
+    with errors_exit_with_two():
+        spec = options.override(load_suite(suite))
+        check_outputs(options.output_files(spec))
+        refuse_to_overwrite(suite, options.output_files(spec))
         result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 
 
-@app.command()
-@takes_run_options
-def demo(options: RunOptions) -> None:
-    """Run all four probes on a small real model, SmolLM2-135M-Instruct.
-
-    The first time the model is unpacked and a small adapter is trained, which
-    takes about a minute; both are kept in the user's cache folder. Exits with
-    0 when it ran and its numbers reconcile, whatever the verdicts.
-    """
-    with mistakes_exit_with_two():
-        spec = options.over(demo_suite(quiet=options.quiet))
-        check_outputs(options.outputs(spec))
-        result = run_and_report(spec, options)
-    raise typer.Exit(0 if result.reconciliation.holds else 1)
+app.command()(report)
+app.command()(gate)
 
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed, what is missing, and the command that adds it."""
-    examine(Console())
+    """List installed and missing packages, and the commands that install the missing ones."""
+    print_installation(Console())
 
 
-@app.command()
-def init(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("suite.yaml"),
-    demo: Annotated[
-        bool,
-        typer.Option("--demo", help="Write the demo's suite, with its model and adapter."),
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
-) -> None:
-    """Write a commented suite file to start from."""
-    with mistakes_exit_with_two():
-        write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
-    then = "run it" if demo else "edit the model and run"
-    Console().print(f"wrote {path}; {then}: forwardscope run {path}", highlight=False)
+app.add_typer(traces, name="trace")
+app.add_typer(dashboards, name="dashboards")

@@ -1,4 +1,4 @@
-"""The commands on dashboards and rules."""
+"""The commands `forwardscope dashboards export` and `check`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.exporting import KEPT, write_tree
+from forwardscope.cli.exits import errors_exit_with_two
+from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
 from forwardscope.dashboards.files import shipped, working_folder
 from forwardscope.errors import UserError
 
@@ -24,53 +24,55 @@ if TYPE_CHECKING:
 __all__ = ["dashboards"]
 
 dashboards = typer.Typer(
-    help="Take along what Grafana, Prometheus and Alertmanager load, and check your own.",
+    help="Export dashboards and alert rules for Grafana and Prometheus; check your own.",
     no_args_is_help=True,
 )
 
-_NEXT: Final = """next, in {folder}:
+_NEXT_STEPS: Final = """next, in {folder}:
   cp .env.example .env     and write a password for Grafana into it
   docker compose up -d     then Grafana is at http://127.0.0.1:3000; its user is admin
 with servers of your own:
   Grafana     import the JSON files of {folder}/dashboards/grafana
   Prometheus  add the rule files of {folder}/dashboards/prometheus: recording.yml, alerts-*.yml
 after changes: forwardscope dashboards check {quoted}"""
-_LONGEST: Final = 200
-_LABEL: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_MAX_QUERY_CHARS: Final = 200
+_LABEL_NAME: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
-def _label(text: str) -> str:
-    if _LABEL.fullmatch(text):
+def _label_name(text: str) -> str:
+    if _LABEL_NAME.fullmatch(text):
         return text
-    raise typer.BadParameter(f"{text!r} is no label's name, as for instance cluster is")
+    raise typer.BadParameter(f"{text!r} is not a label name; write one like cluster")
 
 
 @dashboards.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where; it is made if need be.", metavar="DIR")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder; created if it does not exist.", metavar="DIR")
+    ],
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite files that differ from this version's.")
+        bool, typer.Option("--force", help="Overwrite files that differ; save each as NAME~ first.")
     ] = False,
 ) -> None:
-    """Write dashboards, alert rules and a compose stack into a folder.
+    """Write dashboards, alert rules and a Docker Compose stack into a folder.
 
-    With them come the rules' tests and their runbook. `docker compose up` in
-    that folder starts Prometheus, Alertmanager, a Pushgateway, Jaeger and
-    Grafana, for this machine alone. What is there already is never deleted,
-    and overwritten only with --force, which keeps what it was beside it.
+    The stack runs Prometheus, Alertmanager, a Pushgateway, Jaeger and Grafana for
+    this machine only; start it with `docker compose up` in the folder. The
+    rules' tests and a runbook are included. Existing files are never deleted, and
+    overwritten only with --force.
     """
-    with mistakes_exit_with_two():
+    with errors_exit_with_two():
         files = working_folder(version("forwardscope"))
         new, overwritten = write_tree(folder, files, force=force)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    left = len(files) - len(new) - len(overwritten)
+    unchanged = len(files) - len(new) - len(overwritten)
     console.print(
-        f"wrote {_many(len(files) - left, 'file')} to {folder}"
-        + (f"; {left} left as they were" if left else "")
+        f"wrote {_plural(len(files) - unchanged, 'file')} to {folder}"
+        + (f"; {unchanged} unchanged" if unchanged else "")
     )
     for name in overwritten:
-        console.print(f"  {name} is overwritten; what it was is {name}{KEPT}")
-    console.print(_NEXT.format(folder=folder, quoted=shlex.quote(str(folder))))
+        console.print(f"  {name} is overwritten; its old content is in {name}{BACKUP_SUFFIX}")
+    console.print(_NEXT_STEPS.format(folder=folder, quoted=shlex.quote(str(folder))))
 
 
 @dashboards.command()
@@ -78,8 +80,8 @@ def check(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A dashboard's JSON, a rule file, or a folder of them; those that "
-            "forwardscope brings where it is left out.",
+            help="A dashboard (JSON), a rule file (YAML), or a folder of them. By default the "
+            "files that forwardscope ships.",
             metavar="PATH",
             show_default=False,
         ),
@@ -88,32 +90,33 @@ def check(
         list[str] | None,
         typer.Option(
             "--label",
-            parser=_label,
-            help="One that your Prometheus adds to each series; can be repeated.",
+            parser=_label_name,
+            help="A label that your Prometheus adds to each series; repeat it for several.",
             metavar="NAME",
         ),
     ] = None,
 ) -> None:
-    """Say whether this version exports each metric and label that queries ask for.
+    """Check that this version exports the metrics and labels that dashboards and rules use.
 
-    It looks at the queries of panels, annotations, variables and rules, and
-    at the labels in legends and alerts. Exits with 0 when all is there, 1 when
-    something is not, and 2 for files that cannot be read. Needs the extra
-    dashboards.
+    Checks the queries of panels, annotations, variables and rules, and the labels
+    in legends and alerts. Needs the extra `dashboards`.
+
+    Exit status: 0 when everything is exported, 1 when something is not, 2 when a
+    file cannot be read.
     """
-    with mistakes_exit_with_two():
-        report, files = _examined(path, label or ())
+    with errors_exit_with_two():
+        report, files = _check_files(path, label or ())
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for finding in report.findings:
-        console.print(_told(finding))
+        console.print(_finding_lines(finding))
     console.print(_summary(report, files))
     if report.foreign:
         foreign = ", ".join(sorted(report.foreign))
-        console.print(_plain(f"not forwardscope's, and not looked at: {foreign}"))
+        console.print(_printable(f"not checked, since other programs export them: {foreign}"))
     raise typer.Exit(1 if report.findings else 0)
 
 
-def _examined(path: Path | None, labels: Iterable[str]) -> tuple[Report, int]:
+def _check_files(path: Path | None, labels: Iterable[str]) -> tuple[Report, int]:
     # loads the PromQL parser, which is an extra
     from forwardscope.dashboards import check, reading  # noqa: PLC0415
 
@@ -123,38 +126,39 @@ def _examined(path: Path | None, labels: Iterable[str]) -> tuple[Report, int]:
     own = queries_of(file for file in shipped().items() if file[0].endswith((".json", ".yml")))
     queries = own if path is None else queries_of(reading.files_under(path))
     if not queries:
-        raise UserError(f"{path} holds no dashboard and no rule that asks Prometheus for anything")
+        raise UserError(f"{path} has no dashboard and no rule with a Prometheus query")
     report = check.check(queries, recorded=own, added=labels, version=version("forwardscope"))
     return report, len({query.place.file for query in queries})
 
 
-def _told(finding: Finding) -> str:
+def _finding_lines(finding: Finding) -> str:
     query = " ".join(finding.query.text.split())
-    cut = query if len(query) <= _LONGEST else f"{query[:_LONGEST]}…"
-    return f"{_plain(str(finding.query.place))}\n  {_plain(finding.says)}\n  in: {_plain(cut)}"
+    cut = query if len(query) <= _MAX_QUERY_CHARS else f"{query[:_MAX_QUERY_CHARS]}…"
+    lines = (str(finding.query.place), f"  {finding.message}", f"  in: {cut}")
+    return "\n".join(_printable(line) for line in lines)
 
 
 def _summary(report: Report, files: int) -> str:
     places = {query.place for query in report.queries}
     panels, rules = (sum(one.kind == kind for one in places) for kind in ("panel", "rule"))
-    looked = (
-        f"{_many(panels, 'panel')}, {_many(rules, 'rule')}, "
-        f"{_many(len(report.queries), 'expression')} in {_many(files, 'file')}"
+    checked = (
+        f"{_plural(panels, 'panel')}, {_plural(rules, 'rule')}, "
+        f"{_plural(len(report.queries), 'expression')} in {_plural(files, 'file')}"
     )
     if report.findings:
-        found = _many(len(report.findings), "mistake")
-        return f"{looked}: {found}; for labels that your servers add, see --label"
+        mistakes = _plural(len(report.findings), "mistake")
+        return f"{checked}: {mistakes}; for labels that your servers add, see --label"
     if not report.metrics and not report.recorded:
-        return f"{looked} ask for nothing of forwardscope's"
-    exported = f"{_many(len(report.metrics), 'metric')}, all exported by forwardscope"
-    also = f", and for {len(report.recorded)} that rules record" if report.recorded else ""
-    return f"{looked} ask for {exported} {version('forwardscope')}{also}"
+        return f"{checked}: no forwardscope metric is used"
+    recorded = f", {len(report.recorded)} recorded by rules" if report.recorded else ""
+    exported = f"{_plural(len(report.metrics), 'metric')} exported by forwardscope"
+    return f"{checked}: {exported} {version('forwardscope')}{recorded}; no mistakes"
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _plain(text: str) -> str:
-    """Keep what files hold from steering the terminal."""
+def _printable(text: str) -> str:
+    """Replace control characters, which a terminal would obey."""
     return "".join(one if one.isprintable() else "�" for one in text)

@@ -1,4 +1,4 @@
-"""The embedded default: a real model, a small adapter, and a suite with all four probes."""
+"""The demo: a small real model, a small adapter, and a suite with all four probes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def demo_suite(*, quiet: bool) -> SuiteSpec:
 
 
 def demo_suite_text(*, quiet: bool) -> str:
-    """Make the demo's model and adapter where they are not there yet; return its suite's YAML.
+    """Return the demo's suite as YAML; create its model and adapter if they are missing.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        ModelError: The package that carries the model is not installed.
+        ModelError: The package that contains the model is not installed.
     """
     with steps(quiet=quiet) as report:
         report("loading torch", 0, 1)
@@ -36,5 +36,5 @@ def demo_suite_text(*, quiet: bool) -> str:
         adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
     text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
     paths = {"model": str(model), "adapter": str(adapter)}
-    # a JSON string is a YAML one, whatever stands in a path
+    # JSON strings are valid YAML, so any character in a path is quoted correctly
     return Template(text).substitute({name: json.dumps(path) for name, path in paths.items()})

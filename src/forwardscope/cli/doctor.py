@@ -1,4 +1,4 @@
-"""What this installation can do."""
+"""Installed packages, missing packages and the device, for `forwardscope doctor`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["examine"]
+__all__ = ["print_installation"]
 
 _HF = "pip install 'forwardscope[hf]'"
 _OTEL = "pip install 'forwardscope[otel]'"
 _DASHBOARDS = "pip install 'forwardscope[dashboards]'   (to check dashboards and rules)"
-_NEEDED = {
+_INSTALL_COMMANDS = {
     "numpy": "pip install --force-reinstall forwardscope",
     "pydantic": "pip install --force-reinstall forwardscope",
     "torch": _HF,
@@ -32,15 +32,15 @@ _NEEDED = {
 }
 
 
-def examine(console: Console) -> None:
-    """Print versions, the device, and for each missing package the command that adds it."""
+def print_installation(console: Console) -> None:
+    """Print versions, the device, and the command that installs each missing package."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("forwardscope", version("forwardscope"))
     table.add_row("Python", f"{platform.python_version()} ({sys.executable})")
     table.add_row("system", platform.platform())
     table.add_row("cache folder", str(user_cache_path("forwardscope")))
-    for package, command in _NEEDED.items():
-        missing = Text.assemble(("missing", "yellow"), f"; add it with: {command}")  # no markup
+    for package, command in _INSTALL_COMMANDS.items():
+        missing = Text.assemble(("missing", "yellow"), f"; add it with: {command}")
         table.add_row(package, _version_of(package) or missing)
     table.add_row("device", _device())
     console.print(table, highlight=False)

@@ -1,4 +1,4 @@
-"""How errors, interrupts and a request to end leave the process."""
+"""Exit statuses of user errors, SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rich.text import Text
 from forwardscope.cli.stopping import Stopped
 from forwardscope.errors import UserError
 
-__all__ = ["mistakes_exit_with_two"]
+__all__ = ["errors_exit_with_two"]
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 
 
 @contextmanager
-def mistakes_exit_with_two() -> Iterator[None]:
-    """Print a user's mistake in one sentence on stderr and exit with 2.
+def errors_exit_with_two() -> Iterator[None]:
+    """Print a `UserError` as one line on stderr and exit with 2.
 
-    A run that was stopped exits with 130 after SIGINT and with 143 after SIGTERM.
-    So does whatever else is interrupted, which is in the main thread: SIGTERM
-    raises KeyboardInterrupt there, as SIGINT does.
+    After SIGINT the exit status is 130, after SIGTERM it is 143, both for a run
+    that was stopped and for other work. In the main thread SIGTERM raises
+    KeyboardInterrupt, as SIGINT does.
     """
     console = Console(stderr=True)
     with _terminate_as_interrupt() as terminated:
         try:
             yield
         except UserError as error:
-            sentence = " ".join(str(error).split())
-            console.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+            line = " ".join(str(error).split())
+            console.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
             raise typer.Exit(2) from error
         except Stopped as error:
             console.print("interrupted; no result was written")
@@ -48,7 +48,7 @@ def mistakes_exit_with_two() -> Iterator[None]:
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[threading.Event]:
     terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals come to it alone
+    if threading.current_thread() is not threading.main_thread():  # cannot set handlers
         yield terminated
         return
 
@@ -56,8 +56,8 @@ def _terminate_as_interrupt() -> Iterator[threading.Event]:
         terminated.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield terminated
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""The command that holds a run against the one before a change."""
+"""The command `forwardscope gate`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.text import Text
 from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
 from forwardscope.analysis.run_data import RunData, is_result, run_data_of_result, run_data_of_trace
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich, plain
-from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.reading import Traces, must_be_a_file
+from forwardscope.cli.exits import errors_exit_with_two
+from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.errors import OutputError
 
 __all__ = ["gate"]
@@ -23,43 +23,56 @@ __all__ = ["gate"]
 
 def gate(
     baseline: Annotated[
-        Path, typer.Argument(help="Result or trace of the run before.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Result or trace of the earlier run.", metavar="BASELINE", show_default=False
+        ),
     ],
     current: Annotated[
-        Path, typer.Argument(help="Result or trace of the run to judge.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Result or trace of the run to check.", metavar="CURRENT", show_default=False
+        ),
     ],
     max_more_passes: Annotated[
-        int, typer.Option(help="Forward passes that each probe may pay more on each view.", min=0)
+        int,
+        typer.Option(help="Additional forward passes to allow per probe and view.", min=0),
     ] = 0,
     max_hit_rate_drop: Annotated[
-        float, typer.Option(help="How far the hit rate may fall; 0.01 is a point.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Drop of the hit rate to allow; 0.01 is one percentage point.", min=0, max=1
+        ),
     ] = 0.0,
     max_slowdown: Annotated[
         float | None,
         typer.Option(
-            help="How many times as long a forward pass may take on average, 1.5 for instance; "
-            "without it time is told and not judged.",
+            help="Allowed ratio of the mean durations of a forward pass, for example 1.5. By "
+            "default times are printed and not checked.",
             min=0,
             show_default=False,
         ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(help="Write the checks as JUnit's XML.", metavar="FILE.xml")
+        Path | None,
+        typer.Option(help="Write the checks to this file as JUnit XML.", metavar="FILE.xml"),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         Literal["terminal", "json", "markdown"],
-        typer.Option("--format", help="How to write it; markdown fits a pull request's comment."),
+        typer.Option("--format", help="Output format; markdown suits a pull request comment."),
     ] = "terminal",
 ) -> None:
-    """Fail where a run paid for more forward passes than the one before, or found less.
+    """Compare two runs of one suite; fail if the second made more forward passes.
 
-    Both are results (`forwardscope run --json`) or traces (`--trace`) of one
-    suite. It fails when a probe paid more on a view, the hit rate fell, or a
-    probe's verdict did, and says what was asked that was not before. Exits
-    with 0 when nothing is worse, 1 when something is, 2 for files that cannot
-    be compared.
+    Each argument is a result (`forwardscope run --json`) or a trace (`--trace`).
+    A check fails when a probe made more forward passes on a view, when the hit
+    rate dropped, or when a probe's verdict got worse. Two traces also tell which
+    of the additional passes are for new prompts.
+
+    Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
+    cannot be compared.
     """
-    with mistakes_exit_with_two():
+    with errors_exit_with_two():
         limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
         before, now = _run_data(baseline), _run_data(current)
         checks = compare(before, now, limits)
@@ -68,8 +81,8 @@ def gate(
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
-        said = {"ok": not failed, "checks": [asdict(one) for one in checks]}
-        typer.echo(json.dumps({**said, "compared": as_dicts(table)}, indent=2))
+        facts = {"ok": not failed, "checks": [asdict(one) for one in checks]}
+        typer.echo(json.dumps({**facts, "compared": as_dicts(table)}, indent=2))
     elif format == "markdown":
         typer.echo(_markdown(failed, len(checks), table))
     else:
@@ -78,7 +91,7 @@ def gate(
 
 
 def _run_data(path: Path) -> RunData:
-    must_be_a_file(path)
+    require_plain_file(path)
     if is_result(path):
         return run_data_of_result(path)
     return run_data_of_trace(path, Traces([path]))

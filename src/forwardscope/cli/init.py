@@ -1,4 +1,4 @@
-"""Writing a suite file to start from."""
+"""Writing a suite file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["suite_template", "write_suite"]
 
 
 def suite_template() -> str:
-    """Return the commented template."""
+    """Return the commented suite template."""
     return (files("forwardscope.suite") / "template.yaml").read_text(encoding="utf-8")
 
 
@@ -19,7 +19,7 @@ def write_suite(text: str, path: Path, *, force: bool) -> None:
     """Write a suite file.
 
     Raises:
-        OutputError: It exists and `force` is not given, or it cannot be written.
+        OutputError: The file exists and `force` is false, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The options of a command that runs a suite: declared once, handed over as one object."""
+"""The options of the commands that run a suite, declared once as a dataclass."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def _span_budget(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line says about a run, beyond the suite."""
+    """Options of a run, next to its suite; None where the suite's setting applies."""
 
     trace: Annotated[
         Path | None,
-        typer.Option(help="Append one JSON line a lookup to this file.", metavar="FILE"),
+        typer.Option(help="Append one JSON line per lookup to this file.", metavar="FILE"),
     ] = None
     json: Annotated[
-        Path | None, typer.Option(help="Write the result to this file.", metavar="FILE")
+        Path | None, typer.Option(help="Write the result to this file, as JSON.", metavar="FILE")
     ] = None
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print neither progress nor report.")
+        bool, typer.Option("--quiet", "-q", help="Print no progress and no report.")
     ] = False
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Keep nothing between calls: pay for every question.")
+        bool, typer.Option("--no-cache", help="Turn the cache off: store no result.")
     ] = False
     otlp: Annotated[
         str | None,
         typer.Option(
-            help="Send spans to this OTLP receiver, for instance Jaeger. Without it the standard "
-            "OTEL_EXPORTER_OTLP_* variables are looked at.",
+            help="Send spans to this OTLP receiver, for example Jaeger. By default the standard "
+            "OTEL_EXPORTER_OTLP_* variables apply.",
             metavar="URL",
             rich_help_panel=_SPANS,
         ),
@@ -57,7 +57,8 @@ class RunOptions:
     otlp_protocol: Annotated[
         Literal["http/protobuf", "grpc"] | None,
         typer.Option(
-            help="How to speak to it. By default grpc on port 4317, http/protobuf elsewhere.",
+            help="Protocol of the receiver. By default OTEL_EXPORTER_OTLP_PROTOCOL; if it is not "
+            "set, grpc for port 4317 and http/protobuf for others.",
             rich_help_panel=_SPANS,
         ),
     ] = None
@@ -65,8 +66,8 @@ class RunOptions:
         str | None,
         typer.Option(
             parser=_span_budget,
-            help="Hit spans a probe, or all; misses and forward passes are always spans. "
-            "By default 2000.",
+            help="Number of cache hits per probe that get a span, or all. Misses and forward "
+            "passes always get one. By default 2000.",
             metavar="N|all",
             rich_help_panel=_SPANS,
         ),
@@ -74,7 +75,7 @@ class RunOptions:
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            help="Serve metrics for Prometheus on this port while it runs; 0 takes a free one.",
+            help="Serve metrics for Prometheus on this port during the run; 0 picks a free port.",
             min=0,
             max=65535,
             metavar="N",
@@ -84,7 +85,7 @@ class RunOptions:
     metrics_address: Annotated[
         str | None,
         typer.Option(
-            help="Where to serve them. By default 127.0.0.1.",
+            help="Address to serve metrics on. By default 127.0.0.1.",
             metavar="ADDRESS",
             rich_help_panel=_METRICS,
         ),
@@ -92,7 +93,7 @@ class RunOptions:
     metrics_linger: Annotated[
         float | None,
         typer.Option(
-            help="After the end, wait at most so many seconds for one more scrape.",
+            help="After the run, wait up to this many seconds for a last scrape.",
             min=0,
             max=86400,
             metavar="S",
@@ -102,7 +103,7 @@ class RunOptions:
     pushgateway: Annotated[
         str | None,
         typer.Option(
-            help="Push the run's outcome to this Pushgateway, for runs that end before a scrape.",
+            help="Push the run's metrics to this Pushgateway, for runs that end before a scrape.",
             metavar="URL",
             rich_help_panel=_METRICS,
         ),
@@ -110,31 +111,31 @@ class RunOptions:
     metrics_file: Annotated[
         str | None,
         typer.Option(
-            help="Write the run's outcome to this file, for node_exporter's textfile collector.",
+            help="Write the run's metrics to this file, for node_exporter's textfile collector.",
             metavar="FILE.prom",
             rich_help_panel=_METRICS,
         ),
     ] = None
 
-    def over(self, spec: SuiteSpec) -> SuiteSpec:
-        """Return the suite with what the command line says in place of its own.
+    def override(self, spec: SuiteSpec) -> SuiteSpec:
+        """Return the suite with its settings replaced by the options that are given.
 
         Raises:
-            UserError: An option's value is none that a suite could have.
+            UserError: The value of an option is not valid.
         """
-        said = {name: getattr(self, name) for name in TelemetrySpec.model_fields}
-        said = {name: value for name, value in said.items() if value is not None}
+        options = {name: getattr(self, name) for name in TelemetrySpec.model_fields}
+        given = {name: value for name, value in options.items() if value is not None}
         try:
-            telemetry = TelemetrySpec(**spec.telemetry.model_dump() | said)
+            telemetry = TelemetrySpec(**spec.telemetry.model_dump() | given)
         except ValidationError as error:
-            raise UserError(_refused(error)) from error
+            raise UserError(_message(error)) from error
         if self.metrics_linger and telemetry.metrics_port is None:
-            raise UserError("--metrics-linger waits for a scrape; say where: add --metrics-port N")
+            raise UserError("--metrics-linger needs a metrics endpoint; add --metrics-port N")
         cache = spec.cache.model_dump() | ({"enabled": False} if self.no_cache else {})
         return spec.model_copy(update={"telemetry": telemetry, "cache": CacheSpec(**cache)})
 
-    def outputs(self, spec: SuiteSpec) -> dict[str, Path | None]:
-        """Return the files that a run writes, by what they hold."""
+    def output_files(self, spec: SuiteSpec) -> dict[str, Path | None]:
+        """Return the files that a run writes, by content; None for a file not written."""
         metrics = spec.telemetry.metrics_file
         return {
             "trace": self.trace,
@@ -143,16 +144,17 @@ class RunOptions:
         }
 
 
-def _refused(error: ValidationError) -> str:
-    """Tell the first mistake; a variable of the shell that is not set gives an empty value."""
+def _message(error: ValidationError) -> str:
+    """Return a message on the first invalid option."""
     first = error.errors()[0]
     option = str(first["loc"][0]).replace("_", "-")
-    way_out = "; leave the option out, or give it a value" if first["input"] == "" else ""
-    return f"--{option} {first['input']!r}: {first['msg']}{way_out}"
+    # an unset shell variable gives an empty value
+    hint = "; leave the option out, or give it a value" if first["input"] == "" else ""
+    return f"--{option} {first['input']!r}: {first['msg']}{hint}"
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `RunOptions`, and hand them to it as its `options`."""
+    """Add the fields of `RunOptions` to a command as options; pass them as its `options`."""
     fields = signature(RunOptions, eval_str=True).parameters
     own = signature(command, eval_str=True)
 

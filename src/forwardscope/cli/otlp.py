@@ -1,4 +1,4 @@
-"""OTLP exporters of the SDK, the reasons of their failures, and the CLI's tracer provider."""
+"""The SDK's OTLP exporters, the reasons of failed exports, and the CLI's tracer provider."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ __all__ = [
 _TRACES_PATH = "/v1/traces"
 _CONNECT_TIMEOUT_S = 1.0
 _LONGEST_REASON = 160
-#: With one of these the SDK's HTTP exporter loads a session of its own.
+#: If one of these is set, the SDK's HTTP exporter loads its own session.
 _CREDENTIAL_PROVIDERS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
 )
-#: Without any handler, Python prints warnings to stderr.
+#: A logger without handlers prints warnings to stderr.
 _NO_OUTPUT = logging.NullHandler()
 
 
 class OtlpExporter:
-    """An exporter of the SDK, with the reason where it does not deliver.
+    """An SDK exporter that reports why an export failed.
 
     Args:
-        exporter: The SDK's.
-        last_error: Returns why the last attempt failed; None where that is not
-            known, or where it did not fail.
+        exporter: The SDK's exporter.
+        last_error: Returns why the last attempt failed; None if it succeeded or the
+            reason is not known.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class OtlpExporter:
         self.last_error = last_error
 
     def send(self, spans: Sequence[ReadableSpan]) -> str | None:
-        """Export spans; return why they were not delivered, or None where they were."""
+        """Export spans; return None, or the reason if they were not delivered."""
         try:
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001 - reported as the reason; the run goes on
@@ -70,7 +70,7 @@ class OtlpExporter:
 
 
 class RecordingSession(requests.Session):
-    """An HTTP session that keeps why its last request failed.
+    """An HTTP session that records why its last request failed.
 
     Attributes:
         last_error: The reason; None after a success.
@@ -79,7 +79,7 @@ class RecordingSession(requests.Session):
     last_error: str | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request as the base class does."""
+        """Send a request and record its error."""
         try:
             response = super().request(*args, **kwargs)
         except Exception as error:
@@ -102,7 +102,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def connection_error(url: str) -> str | None:
-    """Open a connection to a server and close it; return why that failed, or None."""
+    """Open and close a connection to a server; return None, or the reason if that fails."""
     parts = urlsplit(url)
     if parts.hostname is None or parts.port is None:
         return None
@@ -116,31 +116,31 @@ def connection_error(url: str) -> str | None:
 def make_exporter(target: OtlpTarget) -> OtlpExporter:
     """Return an exporter to a receiver.
 
-    Headers, time-out, compression and TLS come from the standard variables. The
-    SDK's log lines are kept off the terminal from now on, even those of a thread
-    that outlives a run: the report has the reason of a failure.
+    Headers, timeout, compression and TLS come from the standard variables. From
+    then on the SDK's log lines do not reach stderr, even from a thread that outlives
+    the run; the run's report has the reason of a failure.
     """
     if target.protocol == "grpc":
-        # its core writes to stderr by itself; the report has the reason
+        # gRPC's C core also writes to stderr
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        made = _grpc_exporter(target)
+        exporter = _grpc_exporter(target)
     else:
-        made = _http_exporter(target)
+        exporter = _http_exporter(target)
     logging.getLogger("opentelemetry").addHandler(_NO_OUTPUT)
-    return made
+    return exporter
 
 
 def _grpc_exporter(target: OtlpTarget) -> OtlpExporter:
     """Return a gRPC exporter.
 
-    It keeps the error of a call to itself, so the reason of a failure is that of
-    a plain connection.
+    The SDK does not expose the error of a call, so a failure is explained by the
+    error of a plain connection.
     """
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter,
     )
 
-    endpoint = target.url.replace("grpc://", "http://", 1) if target.asked else None
+    endpoint = target.url.replace("grpc://", "http://", 1) if target.explicit else None
     return OtlpExporter(OTLPSpanExporter(endpoint), lambda: connection_error(target.url))
 
 
@@ -149,7 +149,7 @@ def _http_exporter(target: OtlpTarget) -> OtlpExporter:
         OTLPSpanExporter,
     )
 
-    endpoint = target.url if target.asked else None
+    endpoint = target.url if target.explicit else None
     if endpoint and not endpoint.endswith(_TRACES_PATH):
         endpoint = endpoint.rstrip("/") + _TRACES_PATH
     if any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS):
@@ -160,17 +160,17 @@ def _http_exporter(target: OtlpTarget) -> OtlpExporter:
 
 def make_resource() -> Resource:
     """Return the resource of the CLI's spans; the standard variables take precedence."""
-    named = Resource({SERVICE_NAME: "forwardscope", SERVICE_VERSION: version("forwardscope")})
-    asked = {
+    defaults = Resource({SERVICE_NAME: "forwardscope", SERVICE_VERSION: version("forwardscope")})
+    from_environment = {
         key: value
         for key, value in Resource.create().attributes.items()
         if not (key == SERVICE_NAME and str(value).startswith("unknown_service"))
     }
-    return named.merge(Resource(asked))
+    return defaults.merge(Resource(from_environment))
 
 
 def make_provider(processor: SpanProcessor) -> TracerProvider:
-    """Return a tracer provider of the CLI's own; the standard variables configure sampling."""
+    """Return the CLI's tracer provider; the standard variables configure sampling."""
     provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
     provider.add_span_processor(processor)
     return provider

@@ -1,4 +1,4 @@
-"""The files that a run writes: checked before the model loads, and none left behind for nothing."""
+"""Checks of a run's output files before the model loads, and the run's instrumentation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["check_outputs", "instrumentation_for", "refuse_to_overwrite"]
 
 
 def check_outputs(outputs: Mapping[str, Path | None]) -> None:
-    """Raise now what would else be raised after minutes of work.
+    """Check that all output files can be written, before minutes of work.
 
     Args:
-        outputs: What is written where, None for not at all.
+        outputs: Files by content; None for a file not written.
 
     Raises:
         OutputError: A file cannot be written, or two are the same.
     """
-    wanted = [(what, path) for what, path in outputs.items() if path is not None]
-    for (what, path), (other, second) in combinations(wanted, 2):
+    files = [(what, path) for what, path in outputs.items() if path is not None]
+    for (what, path), (other, second) in combinations(files, 2):
         if path.resolve() == second.resolve():
             raise OutputError(f"{path} cannot hold both {what} and {other}; name two files")
-    for what, path in wanted:
+    for what, path in files:
         try:
             _try_to_write(path)
         except OSError as error:
@@ -39,7 +39,7 @@ def check_outputs(outputs: Mapping[str, Path | None]) -> None:
 
 
 def refuse_to_overwrite(suite: Path, outputs: Mapping[str, Path | None]) -> None:
-    """Keep a slip of the hand from writing over the suite.
+    """Check that no output file is the suite file.
 
     Raises:
         OutputError: An output file is the suite file.
@@ -53,7 +53,7 @@ def refuse_to_overwrite(suite: Path, outputs: Mapping[str, Path | None]) -> None
 def instrumentation_for(
     spec: SuiteSpec, trace: Path | None, tracer_provider: TracerProvider | None
 ) -> Iterator[BackendInstrumentation]:
-    """Open the trace before any model loads; remove it again where nothing was ever asked."""
+    """Yield the instrumentation of a run; remove a new trace that is still empty at the end."""
     budget = spec.telemetry.span_budget
     try:
         existed = trace is not None and trace.exists()
@@ -72,9 +72,8 @@ def instrumentation_for(
         yield instrumentation
     finally:
         instrumentation.close()
-        asked = instrumentation.stats.total_lookups
-        if trace is not None and not (existed or asked):
-            with suppress(OSError):  # someone else's already
+        if trace is not None and not (existed or instrumentation.stats.total_lookups):
+            with suppress(OSError):  # another process may have removed it
                 if trace.stat().st_size == 0:
                     trace.unlink()
 
@@ -83,7 +82,7 @@ def _try_to_write(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if path.exists() and not path.is_file():
-        return  # a device or a pipe; opening it would already do something
+        return  # opening a device or a pipe can have effects
     if path.exists():
         with path.open("ab"):
             pass

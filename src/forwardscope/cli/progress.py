@@ -1,4 +1,4 @@
-"""Progress on stderr: where a run is, how much it asked, and how much the cache answered."""
+"""Progress on stderr: the current probe, the number of lookups, and the hit rate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["RunProgress", "steps"]
 
 
 class RunProgress(Observer):
-    """A bar over a suite's probes with live counts.
+    """A progress bar over a suite's probes, with live counts.
 
     Args:
         spec: The suite that is run.
@@ -66,17 +66,17 @@ class RunProgress(Observer):
     ) -> None:
         self._progress.stop()
 
-    def say(self, what: str) -> None:
-        """Name what goes on now."""
-        self._progress.update(self._task, description=what)
+    def describe(self, activity: str) -> None:
+        """Set the bar's text."""
+        self._progress.update(self._task, description=activity)
 
-    def tell(self, line: str) -> None:
-        """Print a line that stays, also where no bar is drawn."""
+    def print_line(self, line: str) -> None:
+        """Print a line above the bar, also when no bar is drawn."""
         if not self._quiet:
             self._progress.console.print(Text(line), soft_wrap=True)
 
     def probe_started(self, index: int, probe: Probe) -> None:
-        """Name the probe that runs now."""
+        """Show the probe's name."""
         self._progress.update(
             self._task,
             description=f"{escape(probe.name)} ({index + 1}/{self._total})",
@@ -84,8 +84,8 @@ class RunProgress(Observer):
             completed=index,
         )
 
-    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - the bar needs no more
-        """Move the bar."""
+    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - of the base class
+        """Advance the bar."""
         self._progress.advance(self._task)
 
 
@@ -94,7 +94,7 @@ class _LookupsColumn(ProgressColumn):
         super().__init__()
         self._stats = stats
 
-    def render(self, task: Task) -> Text:  # noqa: ARG002 - drawn from the stats alone
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - of the base class
         now = self._stats.to_dict()
         lookups = now["cache_hits"] + now["cache_misses"]
         return Text(f"{lookups:.0f} lookups, {100 * now['hit_rate']:.0f} % hits", style="cyan")
@@ -102,11 +102,11 @@ class _LookupsColumn(ProgressColumn):
 
 @contextmanager
 def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Draw one bar a step of a preparation.
+    """Draw one progress bar per step.
 
     Yields:
-        A function that takes a step's name, how much of it is done, and how
-        much there is; the bar of a new name is added below the others.
+        A function of a step's name, the amount done and the total amount. A new
+        name adds a bar below the others.
     """
     console = Console(stderr=True)
     bars = Progress(

@@ -1,4 +1,4 @@
-"""Reading traces for a person: a bar while it lasts, and a clear word on what cannot be read."""
+"""Reading of trace files, with a progress bar and messages for unreadable files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from forwardscope.errors import UserError
 from forwardscope.trace import TraceEvent, TraceReader
 
-__all__ = ["Traces", "must_be_a_file"]
+__all__ = ["Traces", "require_plain_file"]
 
-_EIGHT: Final = "ts, probe, view_id, prompt_hash, top_k, op, wall_ms and hit"
+_REQUIRED_KEYS: Final = "ts, probe, view_id, prompt_hash, top_k, op, wall_ms and hit"
 
 
 class Traces:
-    """Several trace files as one, with a bar on stderr while they are read; can be read again.
+    """The records of trace files, with a progress bar on stderr; can be iterated again.
 
     Args:
         paths: The files, read in this order.
@@ -29,34 +29,34 @@ class Traces:
 
     @property
     def skipped(self) -> int:
-        """Lines that are no records, in the last reading."""
+        """Lines of the last iteration that are not records."""
         return sum(reader.skipped for reader in self._readers)
 
     @property
     def position(self) -> int:
-        """Bytes read by now."""
+        """Bytes read so far."""
         return sum(reader.position for reader in self._readers)
 
     def __iter__(self) -> Iterator[TraceEvent]:
-        """Yield their records.
+        """Yield the records of all files.
 
         Raises:
-            UserError: A file cannot be read, or holds no record at all.
+            UserError: A file cannot be read, or has no record.
         """
         with _Bar(self, sum(_size(reader.path) for reader in self._readers)):
             for reader in self._readers:
                 yield from _records(reader)
 
 
-def must_be_a_file(path: Path) -> None:
-    """Refuse a pipe, which can be read once only.
+def require_plain_file(path: Path) -> None:
+    """Check that a path can be read twice.
 
     Raises:
-        UserError: It is one, or something like it.
+        UserError: It is a pipe or a device.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(
-            f"{path} is no plain file, and is read more than once; write it to one first"
+            f"{path} is not a plain file and cannot be read twice; copy it to a file first"
         )
 
 
@@ -71,15 +71,15 @@ def _records(reader: TraceReader) -> Iterator[TraceEvent]:
     except OSError as error:
         raise UserError(f"{reader.path} cannot be read: {error.strerror}") from error
     if not reader.skipped:
-        raise UserError(f"{reader.path} is empty: nothing was asked, or it was traced elsewhere")
-    lines = (
-        "its one line is no" if reader.skipped == 1 else f"of its {reader.skipped} lines is none a"
+        raise UserError(f"{reader.path} is empty: it has no trace record")
+    lines = "its only line is not" if reader.skipped == 1 else f"none of {reader.skipped} lines is"
+    raise UserError(
+        f"{reader.path} is not a trace: {lines} a JSON object with the keys {_REQUIRED_KEYS}"
     )
-    raise UserError(f"{reader.path} is no trace: {lines} JSON object with {_EIGHT}")
 
 
 def _size(path: Path) -> int:
-    """Return how many bytes a file has, 0 where it does not say; reading it tells why."""
+    """Return the size of a file in bytes; 0 if unknown, since reading it raises the error."""
     try:
         return path.stat().st_size
     except OSError:
@@ -87,7 +87,7 @@ def _size(path: Path) -> int:
 
 
 class _Bar(Progress):
-    """Asks how far the reading is whenever it is drawn, so that a record costs nothing more."""
+    """A bar that reads the position only when it is drawn, so that a record costs nothing."""
 
     def __init__(self, traces: Traces, size: int) -> None:
         console = Console(stderr=True)
@@ -97,7 +97,7 @@ class _Bar(Progress):
         self._task = self.add_task("reading", total=size or None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Return the bar as it is now."""
-        if hasattr(self, "_task"):
+        """Return the bar at the current position."""
+        if hasattr(self, "_task"):  # the base class calls this before the task exists
             self.update(self._task, completed=self._traces.position)
         return super().get_renderables()

@@ -1,4 +1,4 @@
-"""Spans of a run that had no receiver, made from its trace."""
+"""Spans made from a trace file, for runs without an OTLP receiver."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _RUN_ID_DIGITS: Final = 32
 
 
 @dataclass(slots=True)
-class _Open:
-    """A run or a probe whose lookups are still being read.
+class _SpanData:
+    """Identity and times of a span; for a run or a probe, updated with each lookup.
 
     Attributes:
-        context: Of its span.
-        start_ns: When its first lookup began, in nanoseconds since the epoch.
-        end_ns: When its last one ended.
-        counts: Of its lookups.
+        context: The span's context.
+        start_ns: Start of the first lookup, in nanoseconds since the epoch.
+        end_ns: End of the last lookup, likewise.
+        counts: Counts of the lookups.
     """
 
     context: SpanContext
@@ -55,7 +55,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Batch:
-    """A forward batch of which not all misses are read yet."""
+    """The misses of a forward batch that are read so far."""
 
     first: TraceEvent
     parent: SpanContext
@@ -66,84 +66,84 @@ class _Batch:
     tokens_reused: int = 0
 
     def count_tokens(self, event: TraceEvent) -> None:
-        """Add those of one miss."""
+        """Add the tokens of one miss."""
         self.tokens += event.tokens or 0
         self.tokens_reused += event.tokens_reused or 0
 
 
 class Replay:
-    """Makes the spans of a trace's runs, with their own times.
+    """Iterates over the spans of a trace's runs, with their recorded times.
 
-    Of each run a `suite.run`, of each probe in it a `probe.run`, of each lookup a
-    `cache.lookup`, and of each forward pass or batch a `forward`. A batch takes as long
-    as its shares together. A run's trace id is its run id, and a second replay gives the
-    same ids, so that a receiver that knows the spans has them once.
+    There is a `suite.run` per run, a `probe.run` per probe, a `cache.lookup` per
+    lookup, and a `forward` per forward pass or batch. The duration of a batch is the
+    sum of its misses' shares. The trace id is the run id. A second replay gives the
+    same ids, so that a receiver can recognise spans it already has.
 
     Args:
-        events: The records, in the file's order.
-        resource: Of the spans.
-        version: Of forwardscope, for their scope.
-
-    Attributes:
-        trace_ids: Of the runs so far, 32 hex digits each.
+        events: The records, in the order of the file.
+        resource: Resource of the spans.
+        version: Version of forwardscope, for the instrumentation scope.
     """
 
     def __init__(self, events: Iterable[TraceEvent], resource: Resource, version: str) -> None:
         self._events = events
         self._resource = resource
         self._scope = InstrumentationScope(names.TRACER, version)
-        self._runs: dict[str | None, _Open] = {}
-        self._probes: dict[tuple[str | None, str], _Open] = {}
+        self._runs: dict[str | None, _SpanData] = {}
+        self._probes: dict[tuple[str | None, str], _SpanData] = {}
         self._batches: dict[tuple[str | None, str | None, str, str], _Batch] = {}
         self._serial = 0
 
     @property
     def trace_ids(self) -> list[str]:
-        """Ids of the runs' traces, 32 hex digits each."""
+        """Trace ids of the runs so far, 32 hex digits each."""
         return [f"{run.context.trace_id:032x}" for run in self._runs.values()]
 
     def __iter__(self) -> Iterator[ReadableSpan]:
-        """Yield all spans, those of probes and runs last."""
+        """Yield all spans; those of probes and runs come last."""
         for event in self._events:
-            yield from self._lookup(event)
+            yield from self._lookup_spans(event)
         for batch in self._batches.values():
-            yield self._forward(batch)
+            yield self._forward_span(batch)
         for (run_id, name), probe in self._probes.items():
-            attributes = {names.CASE_NAME.name: printable(name), **_totals(probe.counts)}
-            run = self._runs[run_id].context
-            yield self._span(names.PROBE_RUN, probe.context, run, probe, attributes)
-        for run_id, one in self._runs.items():
-            told = {} if run_id is None else {names.RUN_ID.name: printable(run_id)}
-            yield self._span(names.SUITE_RUN, one.context, None, one, told | _totals(one.counts))
+            attributes = {names.CASE_NAME.name: printable(name), **_total_attributes(probe.counts)}
+            parent = self._runs[run_id].context
+            yield self._span(names.PROBE_RUN, probe.context, parent, probe, attributes)
+        for run_id, run in self._runs.items():
+            attributes = {} if run_id is None else {names.RUN_ID.name: printable(run_id)}
+            attributes |= _total_attributes(run.counts)
+            yield self._span(names.SUITE_RUN, run.context, None, run, attributes)
 
-    def _lookup(self, event: TraceEvent) -> Iterator[ReadableSpan]:
+    def _lookup_spans(self, event: TraceEvent) -> Iterator[ReadableSpan]:
         end_ns = round(event.ts * 1e9)
         start_ns = end_ns - round(event.wall_ms * (event.batch or 1) * 1e6)
         run = self._runs.get(event.run_id)
         if run is None:
             context = self._context(_trace_id(event))
-            run = self._runs[event.run_id] = _Open(context, start_ns, end_ns)
+            run = self._runs[event.run_id] = _SpanData(context, start_ns, end_ns)
         run.add(event, start_ns, end_ns)
         parent = run.context
         if event.probe is not None:
             key = (event.run_id, event.probe)
             if key not in self._probes:
-                self._probes[key] = _Open(self._context(parent.trace_id), start_ns, end_ns)
+                self._probes[key] = _SpanData(self._context(parent.trace_id), start_ns, end_ns)
             self._probes[key].add(event, start_ns, end_ns)
             parent = self._probes[key].context
         context = self._context(parent.trace_id)
-        times = _Open(context, start_ns, end_ns)
-        yield self._span(names.LOOKUP, context, parent, times, _of_lookup(event), event.error)
+        times = _SpanData(context, start_ns, end_ns)
+        yield self._span(
+            names.LOOKUP, context, parent, times, _lookup_attributes(event), event.error
+        )
         if not event.hit:
-            yield from self._pass(event, context, parent, end_ns)
+            yield from self._forward_spans(event, context, parent, end_ns)
 
-    def _pass(
+    def _forward_spans(
         self, event: TraceEvent, lookup: SpanContext, parent: SpanContext, end_ns: int
     ) -> Iterator[ReadableSpan]:
         if (event.batch or 1) == 1:
-            alone = _Batch(event, lookup, end_ns, [], event.wall_ms)
-            alone.count_tokens(event)
-            yield self._forward(alone)
+            single = _Batch(event, lookup, end_ns, [], event.wall_ms)
+            single.count_tokens(event)
+            yield self._forward_span(single)
             return
         key = (event.run_id, event.probe, event.view_id, event.op)
         batch = self._batches.get(key)
@@ -151,7 +151,7 @@ class Replay:
             event.batch,
             event.error,
         ):
-            yield self._forward(self._batches.pop(key))
+            yield self._forward_span(self._batches.pop(key))
             batch = None
         if batch is None:
             batch = self._batches[key] = _Batch(event, parent, end_ns)
@@ -160,9 +160,9 @@ class Replay:
         batch.wall_ms += event.wall_ms
         batch.count_tokens(event)
         if len(batch.links) == event.batch:
-            yield self._forward(self._batches.pop(key))
+            yield self._forward_span(self._batches.pop(key))
 
-    def _forward(self, batch: _Batch) -> ReadableSpan:
+    def _forward_span(self, batch: _Batch) -> ReadableSpan:
         context = self._context(batch.parent.trace_id)
         first = batch.first
         attributes: dict[str, Any] = {
@@ -175,7 +175,7 @@ class Replay:
             attributes[names.INPUT_TOKENS.name] = batch.tokens
         if batch.tokens_reused:
             attributes[names.REUSED_TOKENS.name] = batch.tokens_reused
-        times = _Open(context, batch.end_ns - round(batch.wall_ms * 1e6), batch.end_ns)
+        times = _SpanData(context, batch.end_ns - round(batch.wall_ms * 1e6), batch.end_ns)
         links = batch.links[:MAX_LINKS]
         return self._span(
             names.FORWARD, context, batch.parent, times, attributes, first.error, links
@@ -192,7 +192,7 @@ class Replay:
         kind: names.Span,
         context: SpanContext,
         parent: SpanContext | None,
-        times: _Open,
+        times: _SpanData,
         attributes: Mapping[str, Any],
         error: str | None = None,
         links: Sequence[Link] = (),
@@ -215,14 +215,14 @@ class Replay:
 
 
 def _trace_id(event: TraceEvent) -> int:
-    """Return a run's id as a number, or one that stands for its first record."""
+    """Return the run id as a number; if it is not one, a hash of the run's first record."""
     run_id = event.run_id or ""
     if len(run_id) == _RUN_ID_DIGITS and set(run_id) <= set("0123456789abcdef"):
         return int(run_id, 16) or 1
     return int.from_bytes(sha256(line_of(event)).digest()[:16], "big") or 1
 
 
-def _of_lookup(event: TraceEvent) -> dict[str, Any]:
+def _lookup_attributes(event: TraceEvent) -> dict[str, Any]:
     return {
         names.OP.name: printable(event.op),
         names.VIEW.name: printable(event.view_id),
@@ -232,7 +232,7 @@ def _of_lookup(event: TraceEvent) -> dict[str, Any]:
     }
 
 
-def _totals(counts: Counts) -> dict[str, Any]:
+def _total_attributes(counts: Counts) -> dict[str, Any]:
     return {
         names.TOTAL_LOOKUPS.name: counts.lookups,
         names.TOTAL_HITS.name: counts.hits + counts.coalesced,

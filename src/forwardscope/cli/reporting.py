@@ -1,4 +1,4 @@
-"""The command that makes a page of a run."""
+"""The command `forwardscope report`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from forwardscope.analysis.report import report as report_of
 from forwardscope.analysis.run_data import read_result
-from forwardscope.cli.exits import mistakes_exit_with_two
+from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import Traces
 from forwardscope.errors import OutputError, UserError
 from forwardscope.suite.result import SuiteResult
@@ -21,26 +21,36 @@ __all__ = ["report"]
 
 def report(
     result: Annotated[
-        Path, typer.Argument(help="Of `forwardscope run --json`.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Result of the run, from `forwardscope run --json`.",
+            metavar="RESULT.json",
+            show_default=False,
+        ),
     ],
     trace: Annotated[
         Path | None,
-        typer.Option(help="The run's trace: adds the timeline, durations and the cache curve."),
+        typer.Option(
+            help="Trace of the run, for the timeline, durations and cache sizes.", metavar="FILE"
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE.html")
+    ] = Path("report.html"),
 ) -> None:
-    """Make one page of a run, which opens from a disk and asks no network for anything.
+    """Write an HTML report of a run: one file, which loads nothing from the network.
 
-    Verdicts, hits by probe and view, and with its trace a timeline, how long
-    forward passes took, the hit rate at every cache size, and the slowest
-    passes. A trace of several runs is taken for this one's part in it.
+    The report has the verdicts and the hits by probe and view. With --trace it
+    also has a timeline, the durations of forward passes, the hit rate at every
+    cache size, and the slowest passes. Of a trace with several runs, only the
+    records of this run are used.
+
+    Exit status: 0, or 2 for an error.
     """
-    with mistakes_exit_with_two():
-        found = read_result(result)
-        events = None if trace is None else _of_run(trace, found)
-        text = report_of(found, events)
+    with errors_exit_with_two():
+        run = read_result(result)
+        events = None if trace is None else _records_of(run, trace)
+        text = report_of(run, events)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
@@ -49,8 +59,8 @@ def report(
     Console(highlight=False, soft_wrap=True, markup=False).print(f"wrote {output}")
 
 
-def _of_run(trace: Path, result: SuiteResult) -> list[TraceEvent]:
-    events = [event for event in Traces([trace]) if event.run_id == result.run_id]
+def _records_of(run: SuiteResult, trace: Path) -> list[TraceEvent]:
+    events = [event for event in Traces([trace]) if event.run_id == run.run_id]
     if not events:
-        raise UserError(f"{trace} has no record of run {result.run_id}; it is of another run")
+        raise UserError(f"{trace} has no record of run {run.run_id}; use the trace of that run")
     return events

@@ -1,4 +1,4 @@
-"""Running a suite for a person: files checked first, progress meanwhile, a report at the end."""
+"""Running a suite with progress, telemetry and a report."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ["run_and_report"]
 def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     """Load the suite's model, run its probes, write the files and print the report.
 
-    Neither is lost where the other cannot be done. All of it is done in a worker
-    thread, which SIGINT and SIGTERM stop before the next forward pass; see
-    `run_stoppable`. A run whose suite is over is not stopped any more.
+    The run is in a worker thread, which SIGINT and SIGTERM stop before the next
+    forward pass; see `run_stoppable`. Once all probes have run, a signal no longer
+    stops it. The report is printed even if the result cannot be written.
 
     Args:
-        spec: What to run, with what the options say of it.
-        options: Where to write.
+        spec: The suite, with the options applied.
+        options: The output files, and whether to print.
 
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
-            loaded. No output file is left behind then.
-        Stopped: A signal stopped the run. No result was written then.
+            loaded. No new output file remains if the model cannot be loaded.
+        Stopped: A signal stopped the run; no result is written.
     """
     return run_stoppable(partial(_run_and_report, spec, options))
 
@@ -75,47 +75,47 @@ def _run(
     stop: Stop,
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
-    counters = _KeepCounters()
+    observer = _CountersObserver()
     with progress:
         if telemetry.endpoint_url is not None:
-            progress.tell(f"metrics: {telemetry.endpoint_url}")
+            progress.print_line(f"metrics: {telemetry.endpoint_url}")
             expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
-            observer = Observers(progress, counters, telemetry.observer)
-            result = run_suite(spec, backend, observer=observer)
+            observers = Observers(progress, observer, telemetry.observer)
+            result = run_suite(spec, backend, observer=observers)
             stop.notice = "the suite is over and the run goes on to its end"
-            if telemetry.wanted:
-                progress.say(_delivering(spec, telemetry))
-            delivery = telemetry.finish()
+            if telemetry.enabled:
+                progress.describe(_delivery_step(spec, telemetry))
+            deliveries = telemetry.finish()
         except BaseException:
-            for one in telemetry.finish(linger=False):
-                progress.tell(f"{one.to}: {one.what}")
+            for delivery in telemetry.finish(linger=False):
+                progress.print_line(f"{delivery.to}: {delivery.what}")
             if options.trace is not None:
-                progress.tell(f"{options.trace}: has what was answered so far")
+                progress.print_line(f"{options.trace}: has the lookups so far")
             raise
         finally:
             backend.close()
-    settled = counters.of_run.reconciliation()
-    return result.model_copy(update={"delivery": delivery, "reconciliation": settled})
+    reconciliation = observer.counters.reconciliation()
+    return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
 
 
-def _delivering(spec: SuiteSpec, telemetry: Telemetry) -> str:
+def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:
     seconds = spec.telemetry.metrics_linger
     if telemetry.endpoint_url is not None and seconds > 0:
         return f"waiting at most {seconds:g} s for a last scrape"
     return "delivering telemetry"
 
 
-class _KeepCounters(Observer):
-    """Keeps the counters of a run, to read them again when its spans are delivered."""
+class _CountersObserver(Observer):
+    """Stores a run's counters, to read them again after its spans are delivered."""
 
-    of_run: RunCounters
+    counters: RunCounters
 
     def run_started(self, run: RunStarted) -> None:
-        self.of_run = run.counters
+        self.counters = run.counters
 
 
 def _print(result: SuiteResult) -> None:
@@ -127,7 +127,7 @@ def _print(result: SuiteResult) -> None:
 
 class _ReportConsole(Console):
     def on_broken_pipe(self) -> None:
-        """Print no more to a reader that has gone; the run's exit status stays its own."""
+        """Stop printing; the exit status of the run does not change."""
         with suppress(SystemExit):
             super().on_broken_pipe()
 
@@ -146,7 +146,7 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show a warning as one line, without the place in the code that it came from."""
+    """Print a warning as one line, without its place in the code."""
     console = Console(stderr=True)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: console.print(

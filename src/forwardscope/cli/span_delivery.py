@@ -1,4 +1,4 @@
-"""Delivery of a run's spans: the SDK's batch processor, with exact counts and a bounded close."""
+"""A run's spans: the SDK's batch processor with exact counts and a bounded close."""
 
 from __future__ import annotations
 
@@ -23,86 +23,87 @@ from forwardscope.telemetry.span_factory import SpanOutcome
 
 __all__ = ["SpanDelivery"]
 
-#: Spans. The SDK's own default of 2,048 is one probe's hit spans.
+#: The SDK's default of 2,048 spans would not fit the hit spans of two probes.
 _QUEUE_SIZE = 16_384
 _BATCH_SIZE = 512
 _DELAY_MS = 500
-#: For the reason of a failure and the exporter's shutdown, after a close that ran out of time.
-_GIVE_UP_S = 0.2
+#: Time to find the reason and shut the exporter down, after a close that timed out.
+_ABORT_S = 0.2
 
 
 class SpanDelivery(SpanProcessor):
-    """Hands ended spans to the SDK's batch processor and counts what becomes of them.
+    """Passes ended spans to the SDK's batch processor and counts their outcomes.
 
-    The batch processor drops silently where its queue is full, so spans are
-    counted at both ends: ended = exported + dropped + pending at any moment, and
-    nothing is pending after `close`. Ending a span never waits for the receiver.
-    Safe under threads.
+    The batch processor drops spans silently when its queue is full, so spans are
+    counted before and after it. At any moment ended = exported + dropped + pending;
+    after `close` none is pending. Ending a span never waits for the receiver.
+    Thread-safe.
 
     Args:
-        exporter: Delivers the spans; called in the batch processor's thread.
+        exporter: The exporter; called in the batch processor's thread.
 
     Raises:
-        OutputError: A variable OTEL_BSP_* is no positive whole number.
+        OutputError: A variable OTEL_BSP_* is not a positive whole number.
     """
 
     def __init__(self, exporter: OtlpExporter) -> None:
         self._exporter = exporter
         self._counts = _Counts()
-        self._counted = _CountingExporter(exporter, self._counts)
-        self._processor = _batch_processor(self._counted)
-        self._left: str | None = None
+        self._counting_exporter = _CountingExporter(exporter, self._counts)
+        self._processor = _batch_processor(self._counting_exporter)
+        self._close_failure: str | None = None
 
     @property
     def failure(self) -> str | None:
-        """Why spans were dropped; None where none were."""
-        return self._counted.failure or self._left
+        """Why spans were dropped; None if none were."""
+        return self._counting_exporter.failure or self._close_failure
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Count a span that has ended and queue it; after `close` it is dropped."""
-        self._counts.end(span.name)
+        """Count an ended span and queue it; after `close`, count it as dropped."""
+        self._counts.add(span.name)
         self._processor.on_end(span)
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Return how many spans, by name and outcome."""
+        """Return the number of spans by name and outcome."""
         return self._counts.outcomes()
 
     def close(self, timeout_s: float) -> None:
-        """Export what is queued, and drop what is not delivered in time. Twice is once.
+        """Export the queue, and drop the spans that are not delivered in time.
 
-        The counts are final afterwards. The batch processor's shutdown takes no
-        time-out (it waits for the exporter 30 s in SDK 1.45, and without a bound
-        in 1.30), so it runs in a thread that may outlive this call.
+        The counts are final afterwards. A second call does nothing. The batch
+        processor's shutdown has no timeout parameter (it waits 30 s for the exporter
+        in SDK 1.45, and without a bound in 1.30), so it runs in a thread that may
+        outlive this call.
         """
         if self._counts.final:
             return
         drained = False
         try:
-            drained = _within(timeout_s, self._processor.shutdown)
-        finally:  # final even where the wait is interrupted
-            left = self._counts.finish()
-        if left:
-            self._left = "the queue was full" if drained else "not delivered in time"
+            drained = _run_with_timeout(timeout_s, self._processor.shutdown)
+        finally:  # final even if the wait is interrupted
+            undelivered = self._counts.finish()
+        if undelivered:
+            self._close_failure = "the queue was full" if drained else "not delivered in time"
         if not drained:
-            self._give_up()
+            self._abort()
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         reasons: list[str] = []
 
         def stop() -> None:
             reasons.append(self._exporter.last_error() or "")
             self._exporter.shutdown()
 
-        _within(_GIVE_UP_S, stop)
-        if self._left and reasons and reasons[0]:
-            self._left = reasons[0]
+        _run_with_timeout(_ABORT_S, stop)
+        if self._close_failure and reasons and reasons[0]:
+            self._close_failure = reasons[0]
 
 
 class _Counts:
-    """Spans by name and outcome. Safe under threads; a forked child begins at zero.
+    """Spans by name and outcome. Thread-safe; a forked child starts at zero.
 
     Attributes:
-        final: Whether nothing is pending any more, and answers are not counted.
+        final: Whether outcomes are no longer counted and no span is pending.
     """
 
     def __init__(self) -> None:
@@ -111,17 +112,17 @@ class _Counts:
         reset_in_children(self)
 
     def after_fork(self) -> None:
-        """Begin at zero, with a lock that is free."""
+        """Start at zero, with a new lock."""
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, SpanOutcome]] = Counter()
 
-    def end(self, name: str) -> None:
-        """Count a span that has ended."""
+    def add(self, name: str) -> None:
+        """Count an ended span: as pending, or as dropped once the counts are final."""
         with self._lock:
             self._counts[name, "dropped" if self.final else "pending"] += 1
 
-    def answer(self, spans: Sequence[ReadableSpan], outcome: SpanOutcome) -> bool:
-        """Count the outcome of a batch; say whether it came in time to be counted."""
+    def settle(self, spans: Sequence[ReadableSpan], outcome: SpanOutcome) -> bool:
+        """Count the outcome of a batch, unless the counts are final; return whether it counts."""
         with self._lock:
             if not self.final:
                 for span in spans:
@@ -130,7 +131,7 @@ class _Counts:
             return not self.final
 
     def finish(self) -> int:
-        """Count what is pending as dropped; return how many that are."""
+        """Count pending spans as dropped and make the counts final; return their number."""
         with self._lock:
             self.final = True
             pending = {key: n for key, n in self._counts.items() if key[1] == "pending"}
@@ -140,16 +141,16 @@ class _Counts:
             return sum(pending.values())
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Return the counts as of one moment."""
+        """Return a consistent snapshot of the counts."""
         with self._lock:
             return +self._counts
 
 
 class _CountingExporter(SpanExporter):
-    """Counts what another exporter delivers; sends nothing once the counts are final.
+    """Counts the outcomes of an exporter; exports nothing once the counts are final.
 
     Attributes:
-        failure: Why the last lost batch was lost.
+        failure: Reason of the last failed batch.
     """
 
     def __init__(self, exporter: OtlpExporter, counts: _Counts) -> None:
@@ -158,17 +159,17 @@ class _CountingExporter(SpanExporter):
         self._counts = counts
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Deliver a batch and count its outcome."""
+        """Export a batch and count its outcome."""
         if self._counts.final:
             return SpanExportResult.FAILURE
         failure = self._exporter.send(spans)
-        in_time = self._counts.answer(spans, "dropped" if failure else "exported")
-        if failure and in_time:
+        counted = self._counts.settle(spans, "dropped" if failure else "exported")
+        if failure and counted:
             self.failure = failure
         return SpanExportResult.FAILURE if failure else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Shut the other exporter down."""
+        """Shut the exporter down."""
         self._exporter.shutdown()
 
 
@@ -191,17 +192,17 @@ def _setting(variable: str, default: int) -> int:
     return int(text or default)
 
 
-def _within(timeout_s: float, call: Callable[[], None]) -> bool:
-    """Call something in a daemon thread; say whether it ended in time."""
+def _run_with_timeout(timeout_s: float, call: Callable[[], None]) -> bool:
+    """Call a function in a daemon thread; return whether it ended in time."""
 
     def work() -> None:
-        with suppress(Exception):  # foreign code; no error of it fails a run
+        with suppress(Exception):  # an error of the exporter must not fail the run
             call()
 
     thread = threading.Thread(target=work, name="forwardscope-close", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the system gives no more threads
+    except RuntimeError:  # no more threads can be started
         return False
     thread.join(timeout_s)
     return not thread.is_alive()

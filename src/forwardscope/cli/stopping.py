@@ -1,8 +1,8 @@
-"""A stop by signal: the work runs in a worker thread, the main thread waits and takes signals.
+"""Stopping by signal: a worker thread runs the work while the main thread handles signals.
 
-Python runs signal handlers in the main thread, between any two of its instructions. An exception
-raised there can leave a lock held, in this library or in another. So the handlers only record the
-signal, and the work is stopped where it can be: before its next forward call.
+Python runs signal handlers in the main thread, between any two instructions. An exception raised
+there can leave a lock held, in this library or another. So the handlers only record the signal,
+and the work stops at a safe point: before its next forward call.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["Stop", "Stopped", "run_stoppable"]
 
 T = TypeVar("T")
 
-#: How often the main thread looks for a signal that the system delivered to another thread.
+#: How often the main thread wakes up to run handlers of signals that another thread received.
 _POLL_S: Final = 0.1
-#: How long the same signal again is no second one: `timeout` sends it to the process and to the
-#: group of the process, so that it may come twice.
-_TWICE_S: Final = 0.1
+#: Within this time the same signal counts once: `timeout` sends it to the process and to its
+#: process group, so that it can arrive twice.
+_DUPLICATE_S: Final = 0.1
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 
 class Stopped(KeyboardInterrupt):
-    """Work that was stopped before its end.
+    """The work was stopped before its end.
 
     Attributes:
-        status: The exit status that says so: 128 plus the number of the signal.
+        status: The exit status: 128 plus the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -43,10 +43,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """What a stop does to the work, registered by the work itself. Safe under threads.
+    """A stop request and the functions it calls. Thread-safe.
 
     Attributes:
-        notice: What happens next when a stop is requested now; printed then.
+        notice: Printed when a stop is requested: what the work does next.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Stop:
         self._callbacks: list[Callable[[], None]] = []
 
     def on_request(self, callback: Callable[[], None]) -> None:
-        """Call a function once a stop is requested; now, where it was requested before."""
+        """Register a function to call on a request; call it now if there was one already."""
         with self._lock:
             self._callbacks.append(callback)
             requested = self._requested
@@ -73,24 +73,24 @@ class Stop:
 
 
 def run_stoppable(work: Callable[[Stop], T]) -> T:
-    """Run a function in a worker thread; SIGINT and SIGTERM stop it meanwhile.
+    """Run a function in a worker thread that SIGINT and SIGTERM stop.
 
-    The first signal requests a stop. The work then raises KeyboardInterrupt where
-    it can stop, or it goes on to its end. Where that takes longer than a moment, one
-    line on stderr says so. From then on a second signal ends the process at once,
-    with the status of that signal; before, only one of the other kind does. A signal
-    that is ignored stays ignored. Outside the main thread, where no handler can be
-    installed, this is a plain call.
+    The first signal requests a stop. The work then raises KeyboardInterrupt at a
+    point where it can stop, or runs to its end. If it is still running after
+    0.1 s, the notice is printed on stderr. After that, a second signal ends the
+    process at once with the status of that signal. Before that, only the other
+    signal does. A signal that is ignored stays ignored. Outside the main thread
+    no handler can be installed, and the work is called directly.
 
     Args:
-        work: Runs in a copy of the caller's context (contextvars).
+        work: The function; runs in a copy of the caller's context (contextvars).
 
     Returns:
-        What the work returned, whether or not a stop was requested.
+        The value of the work, whether or not a stop was requested.
 
     Raises:
         Stopped: The work raised KeyboardInterrupt.
-        BaseException: Whatever else the work raised, unchanged.
+        BaseException: Any other exception of the work, unchanged.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -98,7 +98,7 @@ def run_stoppable(work: Callable[[Stop], T]) -> T:
     outcome: Future[T] = Future()
     run = copy_context().run
     worker = threading.Thread(
-        target=lambda: run(_settle, outcome, work, stop), name="forwardscope-run", daemon=True
+        target=lambda: run(_run_work, outcome, work, stop), name="forwardscope-run", daemon=True
     )
     with _Signals() as signals:
         worker.start()
@@ -106,9 +106,9 @@ def run_stoppable(work: Callable[[Stop], T]) -> T:
             worker.join(_POLL_S)
         if signals.first is not None:
             stop.request()
-            worker.join(_TWICE_S)
+            worker.join(_DUPLICATE_S)
         if worker.is_alive():
-            signals.second_ends = True  # before the line is printed, which may block
+            signals.second_ends = True  # before printing, which may block
             _print_line(f"{stop.notice}; a second signal ends the run at once")
         while worker.is_alive():
             worker.join(_POLL_S)
@@ -119,37 +119,36 @@ def run_stoppable(work: Callable[[Stop], T]) -> T:
 
 
 class _Signals:
-    """The handlers of SIGINT and SIGTERM, while it is entered.
+    """A context manager that installs handlers of SIGINT and SIGTERM.
 
     Attributes:
-        first: The first signal that came.
-        second_ends: Whether the same signal again ends the process.
+        first: The first signal received.
+        second_ends: Whether a second signal equal to the first ends the process.
     """
 
     first: int | None = None
     second_ends = False
 
     def __enter__(self) -> Self:
-        taken = (signal.SIGINT, signal.SIGTERM)
-        self._before = {
-            one: signal.signal(one, self._take)
-            for one in taken
+        self._previous = {
+            one: signal.signal(one, self._handle)
+            for one in (signal.SIGINT, signal.SIGTERM)
             if signal.getsignal(one) is not signal.SIG_IGN
         }
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in reversed(self._before.items()):  # SIGINT last: its handler may raise
-            signal.signal(one, handler or signal.SIG_DFL)  # None for one that is not Python's
+        for one, handler in reversed(self._previous.items()):  # SIGINT last: its handler may raise
+            signal.signal(one, handler or signal.SIG_DFL)  # None: it was not set from Python
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.first is None:
             self.first = number
         elif self.second_ends or number != self.first:
             _end_at_once(number)
 
 
-def _settle(outcome: Future[T], work: Callable[[Stop], T], stop: Stop) -> None:
+def _run_work(outcome: Future[T], work: Callable[[Stop], T], stop: Stop) -> None:
     try:
         outcome.set_result(work(stop))
     except BaseException as error:  # noqa: BLE001 - raised again in the main thread
@@ -157,19 +156,19 @@ def _settle(outcome: Future[T], work: Callable[[Stop], T], stop: Stop) -> None:
 
 
 def _print_line(line: str) -> None:
-    # through sys.stderr, in whose place a progress bar puts a file that prints above the bar
-    if sys.stderr is None:  # it was closed before the start
+    # through sys.stderr, which a progress bar replaces to print above the bar
+    if sys.stderr is None:  # closed before the start
         return
-    with suppress(OSError, ValueError):  # it is closed by now, or its reader is gone
+    with suppress(OSError, ValueError):  # closed, or without a reader
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
 def _end_at_once(number: int) -> NoReturn:
-    # os._exit because any other end waits for the worker, which may be in a forward pass that
-    # never returns. Nothing is flushed: the worker may hold a stream's lock while a reader lets
-    # it wait, and the lines of the trace are written already.
+    # os._exit, since any other exit waits for the worker, which may be in a forward pass that
+    # never returns. No stream is flushed: the worker may hold its lock while it waits for a
+    # reader. The trace is written line by line and needs no flush.
     with suppress(OSError):
-        if os.isatty(2):  # a progress bar has hidden the cursor
+        if os.isatty(2):  # a progress bar hides the cursor
             os.write(2, _SHOW_CURSOR)
     os._exit(128 + number)

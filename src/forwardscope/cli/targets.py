@@ -1,4 +1,4 @@
-"""Where spans go, by the options, the suite and the standard variables."""
+"""The OTLP receiver of a run, from the options, the suite and the standard variables."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ class OtlpTarget:
     """An OTLP receiver.
 
     Attributes:
-        url: Where it is.
+        url: Its URL.
         protocol: `http/protobuf` or `grpc`.
-        asked: Whether the user named it; else the standard variables did, which
-            the exporter reads for itself.
+        explicit: Whether an option or the suite names it. Otherwise the standard
+            variables do, and the SDK's exporter reads them.
     """
 
     url: str
     protocol: str
-    asked: bool
+    explicit: bool
 
 
 def otlp_target(
     url: str | None, protocol: str | None, environ: Mapping[str, str] = os.environ
 ) -> OtlpTarget | None:
-    """Return where spans go; None for nowhere.
+    """Return the receiver of spans; None if spans are off.
 
     Args:
-        url: What the user asked for, or None to look at the standard variables.
-        protocol: How the user wants it spoken to, or None to find out.
+        url: URL from the options or the suite; None to use the standard variables.
+        protocol: Protocol from the options or the suite; None to choose one.
         environ: The environment.
 
     Raises:
-        OutputError: The URL, the protocol or the exporter asked for is none that is known.
+        OutputError: The URL is not valid, or the protocol or exporter is not known.
     """
     if url is not None:
         check_url("otlp", url, ("http", "https", "grpc"), "http://127.0.0.1:4318")
-        return OtlpTarget(url, _protocol(url, protocol, environ), asked=True)
+        return OtlpTarget(url, _protocol(url, protocol, environ), explicit=True)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "otlp"
-    found = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
-    if found is None or exporter == "none":
+    endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    if endpoint is None or exporter == "none":
         return None
     if exporter != "otlp":
         raise OutputError(f"OTEL_TRACES_EXPORTER is {exporter!r}; only otlp and none are known")
-    return OtlpTarget(found, _protocol(found, protocol, environ), asked=False)
+    return OtlpTarget(endpoint, _protocol(endpoint, protocol, environ), explicit=False)
 
 
 def check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> None:
-    """Make sure that a URL names a server.
+    """Check that a URL has a known scheme and a host.
 
     Raises:
         OutputError: It does not.
@@ -72,17 +72,17 @@ def check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> 
     except ValueError:
         good = False
     if not good:
-        raise OutputError(f"{option}: {url!r} is no URL of a server; write it like {example}")
+        raise OutputError(f"{option}: {url!r} is not the URL of a server; write it like {example}")
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL that can be shown."""
+    """Return a URL without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _protocol(url: str, asked: str | None, environ: Mapping[str, str]) -> str:
-    named = asked or next((environ[n] for n in _PROTOCOL_VARIABLES if environ.get(n)), None)
+def _protocol(url: str, explicit: str | None, environ: Mapping[str, str]) -> str:
+    named = explicit or next((environ[n] for n in _PROTOCOL_VARIABLES if environ.get(n)), None)
     if named is None:
         parts = urlsplit(url)
         grpc = parts.scheme == "grpc" or parts.port == _GRPC_PORT

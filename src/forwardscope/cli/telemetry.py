@@ -1,4 +1,4 @@
-"""Where one run's spans and metrics go, from before the model loads to after the end."""
+"""The exporters of one run's spans and metrics."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Telemetry"]
 
-#: All ways out together keep the program no longer than this after a run.
+#: Time that all exporters together may take after a run.
 _CLOSE_S: Final = 4.5
-_PUSH_RESERVE_S: Final = 1.5
-_MAKE_SPANS_S: Final = 1.5
+_PUSH_CLOSE_S: Final = 1.5
+_HIT_SPANS_CLOSE_S: Final = 1.5
 
 
 class Telemetry:
-    """One run's spans and metrics on their ways out.
+    """Exports one run's spans and metrics, as its suite configures.
 
-    A context manager: what it opened is closed at its end. Nothing that fails
-    on the way out makes the run fail; `finish` tells it.
+    A context manager that opens the exporters and closes them. A failed export does
+    not fail the run; `finish` returns it.
 
     Args:
-        spec: What is run; `spec.telemetry` says where to.
+        spec: The suite; `spec.telemetry` has the settings.
 
     Raises:
-        UserError: A port is taken, a URL is none, or an extra is missing.
+        UserError: A port is in use, a URL is not valid, or an extra is missing.
 
     Attributes:
         tracer_provider: For the backend's instrumentation; None without spans.
-        observer: To be told how the run goes on.
+        observer: Receives the events of the run.
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
         self._settings: Final = spec.telemetry
         self._metrics = RunMetrics(spec)
-        self._of_run = CollectorRegistry()  # what is pushed and written
-        self._all = CollectorRegistry()  # what is scraped
-        self._of_run.register(self._metrics)
-        self._all.register(self._metrics)
+        self._run_registry = CollectorRegistry()  # pushed and written to the file
+        self._scrape_registry = CollectorRegistry()  # also has the backend's metrics
+        self._run_registry.register(self._metrics)
+        self._scrape_registry.register(self._metrics)
         self._instrumentation: BackendInstrumentation | None = None
         self._spans: SpanDelivery | None = None
         self._endpoint: MetricsEndpoint | None = None
@@ -68,8 +68,8 @@ class Telemetry:
         self._linger_ended = False
         self._otlp_url = ""
         self.tracer_provider: TracerProvider | None = None
-        self.observer: Final[Observer] = Observers(self._metrics, _Republish(self._publish))
-        self._open = ExitStack()
+        self.observer: Final[Observer] = Observers(self._metrics, _PublishObserver(self._publish))
+        self._exit_stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -82,45 +82,47 @@ class Telemetry:
             self._open_pusher()
             token = otel_context.attach(context_from_environment())
             opening.callback(otel_context.detach, token)
-            self._open = opening.pop_all()
+            self._exit_stack = opening.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._exit_stack.close()
 
     @property
     def endpoint_url(self) -> str | None:
-        """Where the run can be scraped."""
+        """URL of the metrics endpoint; None without one."""
         return None if self._endpoint is None else self._endpoint.url
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything goes anywhere."""
-        ways = (self._spans, self._endpoint, self._pusher, self._settings.metrics_file)
-        return any(way is not None for way in ways)
+    def enabled(self) -> bool:
+        """Whether any spans or metrics are exported."""
+        exporters = (self._spans, self._endpoint, self._pusher, self._settings.metrics_file)
+        return any(one is not None for one in exporters)
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
-        """Show a backend's metrics and account for its spans."""
+        """Export a backend's metrics, and count the outcomes of its spans."""
         self._instrumentation = instrumentation
         instrumentation.spans.delivery = self._spans
-        register(instrumentation, self._all)
+        register(instrumentation, self._scrape_registry)
 
     def finish(self, *, linger: bool = True) -> list[Delivery]:
-        """Deliver what is left, at most a few seconds long, and say what arrived where.
+        """Deliver the remaining spans and metrics within a few seconds; return the outcomes.
 
         Args:
-            linger: Wait for a last scrape, where the settings ask for it.
+            linger: Whether to wait for a last scrape, if the settings have it.
         """
-        due = time.monotonic() + _CLOSE_S
+        deadline = time.monotonic() + _CLOSE_S
         deliveries = []
         if self._instrumentation is not None:
-            self._instrumentation.spans.close(_MAKE_SPANS_S)
+            self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         if self._spans is not None:
-            reserve = _PUSH_RESERVE_S if self._pusher is not None else 0.0
-            self._spans.close(_until(due) - reserve)
+            reserve = _PUSH_CLOSE_S if self._pusher is not None else 0.0
+            self._spans.close(_remaining(deadline) - reserve)
             deliveries.append(self._spans_delivery(self._spans))
         if self._pusher is not None:
-            deliveries.append(self._push_delivery(self._pusher, self._pusher.close(_until(due))))
+            deliveries.append(
+                self._push_delivery(self._pusher, self._pusher.close(_remaining(deadline)))
+            )
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
             deliveries.append(self._file_delivery(self._settings.metrics_file))
@@ -129,7 +131,7 @@ class Telemetry:
         return deliveries
 
     def end_linger(self) -> None:
-        """End the wait for a last scrape, now or when it begins. Safe under threads."""
+        """End the wait for a last scrape, now or when it begins. Thread-safe."""
         self._linger_ended = True
         if self._endpoint is not None:
             self._endpoint.end_linger()
@@ -145,9 +147,9 @@ class Telemetry:
 
             exporter = otlp.make_exporter(target)
         except ImportError as error:
-            who = "otlp" if target.asked else "an OTEL_EXPORTER_OTLP_* variable"
-            wanted = f"{who} asks for spans, and the OpenTelemetry SDK"
-            raise MissingExtraError(wanted, "otel") from error
+            setting = "otlp" if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
+            package = f"{setting} needs the OpenTelemetry SDK, which"
+            raise MissingExtraError(package, "otel") from error
         self._otlp_url = without_credentials(target.url)
         self._spans = span_delivery.SpanDelivery(exporter)
         self.tracer_provider = otlp.make_provider(self._spans)
@@ -157,20 +159,20 @@ class Telemetry:
         if port is None:
             return
         try:
-            self._endpoint = MetricsEndpoint(self._all, address, port)
+            self._endpoint = MetricsEndpoint(self._scrape_registry, address, port)
         except OSError as error:
             raise OutputError(
                 f"metrics cannot be served on {address} port {port}: {error.strerror}; "
-                f"choose another {_to_choose(error)}"
+                f"choose another {_option_to_change(error)}"
             ) from error
 
     def _open_pusher(self) -> None:
         url = self._settings.pushgateway
         if url is not None:
             check_url("pushgateway", url, ("http", "https"), "http://127.0.0.1:9091")
-            self._pusher = Pusher(url, self._of_run, self._metrics.labels)
+            self._pusher = Pusher(url, self._run_registry, self._metrics.labels)
 
-    # -- as it goes ---------------------------------------------------------------------
+    # -- during the run -----------------------------------------------------------------
 
     def _publish(self) -> None:
         if self._pusher is not None:
@@ -180,18 +182,18 @@ class Telemetry:
 
     def _write_file(self, path: str) -> None:
         try:
-            write_metrics_file(Path(path), self._of_run)
+            write_metrics_file(Path(path), self._run_registry)
         except OSError as error:
             self._file_failure = error.strerror or str(error)
         else:
             self._file_failure = None
 
-    # -- what arrived where -------------------------------------------------------------
+    # -- outcomes -----------------------------------------------------------------------
 
     def _spans_delivery(self, spans: SpanDelivery) -> Delivery:
-        count = spans.outcomes()
-        exported = sum(n for (_, outcome), n in count.items() if outcome == "exported")
-        dropped = sum(n for (_, outcome), n in count.items() if outcome == "dropped")
+        counts = spans.outcomes()
+        exported = sum(n for (_, outcome), n in counts.items() if outcome == "exported")
+        dropped = sum(n for (_, outcome), n in counts.items() if outcome == "dropped")
         what = f"{exported} spans exported"
         if dropped:
             what += f", {dropped} dropped: {spans.failure or 'not delivered'}"
@@ -213,32 +215,34 @@ class Telemetry:
         after, ok = "", True
         if linger and seconds > 0:
             ok = endpoint.linger(seconds)
-            missed = f", not within {seconds:g} s after the end"
-            if self._linger_ended:
-                missed = ", not after the end: the wait was interrupted"
-            after = ", also after the end" if ok else missed
+            if ok:
+                after = ", also after the end"
+            elif self._linger_ended:
+                after = ", not after the end: the wait was interrupted"
+            else:
+                after = f", not within {seconds:g} s after the end"
         return Delivery(to=endpoint.url, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
 
 
-class _Republish(Observer):
-    """Sends a run's gauges on when it began and after each probe."""
+class _PublishObserver(Observer):
+    """Publishes a run's gauges at its start and after each probe."""
 
     def __init__(self, publish: Callable[[], None]) -> None:
         self._publish = publish
 
-    def run_started(self, run: RunStarted) -> None:  # noqa: ARG002 - the gauges know it
+    def run_started(self, run: RunStarted) -> None:  # noqa: ARG002 - of the base class
         self._publish()
 
-    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - the gauges know it
+    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - of the base class
         self._publish()
 
 
-def _to_choose(error: OSError) -> str:
-    """Name the option whose value is to blame for an endpoint that cannot be opened."""
+def _option_to_change(error: OSError) -> str:
+    """Return the option whose value caused the error, with a hint."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return "--metrics-address, one of this machine's own"
-    return "--metrics-port, 0 takes a free one"
+        return "--metrics-address, an address of this machine"
+    return "--metrics-port; 0 picks a free port"
 
 
-def _until(due: float) -> float:
-    return max(0.0, due - time.monotonic())
+def _remaining(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

@@ -1,4 +1,4 @@
-"""The commands on traces."""
+"""The commands `forwardscope trace summary`, `curve`, `why` and `export`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from forwardscope.analysis.formatting import (
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
 from forwardscope.analysis.why import explain, miss_line, reason_line
-from forwardscope.cli.exits import mistakes_exit_with_two
-from forwardscope.cli.reading import Traces, must_be_a_file
+from forwardscope.cli.exits import errors_exit_with_two
+from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, UserError
 
@@ -36,17 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["traces"]
 
 traces = typer.Typer(
-    help="Ask traces what a suite paid for; those of other tools with the same eight keys too.",
+    help="Analyse trace files of forwardscope, or of another tool with the same eight keys.",
     no_args_is_help=True,
 )
-
 
 #: Spans sent in one request.
 _BATCH_SIZE: Final = 512
 
 
 class Format(StrEnum):
-    """How an answer is written."""
+    """Output formats."""
 
     TERMINAL = "terminal"
     JSON = "json"
@@ -54,40 +53,45 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-_Files = Annotated[list[Path], typer.Argument(help="Traces; several are one.", metavar="FILE…")]
-_File = Annotated[Path, typer.Argument(help="A trace.", metavar="FILE", show_default=False)]
+_Files = Annotated[
+    list[Path], typer.Argument(help="Trace files, read as one trace.", metavar="FILE")
+]
+_File = Annotated[Path, typer.Argument(help="A trace file.", metavar="FILE", show_default=False)]
 
 
 @traces.command()
 def summary(
     files: _Files,
     format: Annotated[  # noqa: A002 - the option's name
-        Format, typer.Option("--format", help="How to write it; csv has the counts alone.")
+        Format, typer.Option("--format", help="Output format; csv has only the counts.")
     ] = Format.TERMINAL,
 ) -> None:
-    """Sum up who asked what, what the cache answered, and what was paid.
+    """Count lookups, hits and forward passes by probe, view and op.
 
-    By probe, view and op: lookups, hits (coalesced ones not included), forward
-    passes, failed ones, the share of lookups that paid none, the time spent in
-    passes, and the time that hits saved: each the mean duration of a pass of
-    its op and view. Then the slowest passes and the most repeated prompts.
+    Also prints the time spent in forward passes, the time that hits saved, the
+    slowest passes and the prompts with the most lookups. A hit saves the mean
+    duration of a forward pass of its op and view. The hit rate is the share of
+    lookups answered without a forward pass; coalesced lookups, which count
+    towards it, and failed ones have their own columns.
+
+    Exit status: 0, or 2 when a file is not a trace or cannot be read.
     """
-    with mistakes_exit_with_two():
-        read = Traces(files)
-        summed = summarize(read)
-    tables = summary_tables(summed)
+    with errors_exit_with_two():
+        events = Traces(files)
+        result = summarize(events)
+    tables = summary_tables(result)
     if format is Format.JSON:
-        facts = {"skipped_lines": read.skipped, "questions": summed.questions}
+        facts = {"skipped_lines": events.skipped, "questions": result.questions}
         rows = {name: as_dicts(table) for name, table in tables.items()}
         typer.echo(json.dumps({**facts, **rows}, indent=2))
     elif format is Format.CSV:
-        typer.echo(as_csv(counts_table(summed)), nl=False)
+        typer.echo(as_csv(counts_table(result)), nl=False)
     elif format is Format.MARKDOWN:
         typer.echo("\n".join(as_markdown(table) for table in tables.values()))
     else:
         _print(*(table for table in tables.values() if table.rows))
-        _say(f"{count(summed.questions)} distinct questions")
-    _tell_skipped(read)
+        _print_line(f"{count(result.questions)} distinct lookups")
+    _print_skipped(events)
 
 
 @traces.command()
@@ -95,33 +99,35 @@ def curve(
     file: _File,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw it into this file, an SVG for instance.", metavar="FILE.svg"),
+        typer.Option(help="Draw the curve into this file, for example an SVG.", metavar="FILE.svg"),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Format, typer.Option("--format", help="How to write it.")
+        Format, typer.Option("--format", help="Output format.")
     ] = Format.TERMINAL,
 ) -> None:
-    """Say what the hit rate would be at every cache size, and which sizes are worth having.
+    """Compute the hit rate at every cache size, and the sizes that are large enough.
 
-    It is exact for a cache that drops what was used least recently, as
-    forwardscope's does. Beside it stands the best that any cache of that size
-    could do, had it known what would be asked; that is best by count, and
-    another choice of as many hits could save more time. Lookups that failed do
-    not count, each run begins with an empty cache, and the order within a batch
-    is the file's.
+    The hit rate is exact for a cache that evicts the least recently used entry,
+    as forwardscope's does. The column `at best` is the highest hit rate of any
+    eviction policy, which would need to know all later lookups. Each run in the
+    file starts with an empty cache. Failed lookups do not count. Lookups of one
+    batch are taken in the order of the file.
+
+    Exit status: 0, or 2 when the file is not a trace or cannot be read.
     """
-    with mistakes_exit_with_two():
+    with errors_exit_with_two():
         if plot is not None:
             from forwardscope.analysis.plot import write_plot  # noqa: PLC0415 - of an extra
-        read = Traces([file])
-        found = curve_of(read)
-        best = list(optimum_at(found, sizes_to_show(found)))
+        events = Traces([file])
+        result = curve_of(events)
+        best = list(optimum_at(result, sizes_to_show(result)))
         if plot is not None:
-            write_plot(found, best, plot)
-    table = curve_table(found, best)
-    worth = {share: found.worth(share) for share in SHARES}
+            write_plot(result, best, plot)
+    table = curve_table(result, best)
+    worth = {share: result.worth(share) for share in SHARES}
     if format is Format.JSON:
-        facts = {"skipped_lines": read.skipped, "lookups": found.total, "hits": found.lookups.hits}
+        lookups, hits = result.total, result.lookups.hits
+        facts = {"skipped_lines": events.skipped, "lookups": lookups, "hits": hits}
         sizes = {f"{share:.0%}": size for share, size in worth.items()}
         typer.echo(json.dumps({**facts, "worth": sizes, "sizes": as_dicts(table)}, indent=2))
     elif format is Format.CSV:
@@ -129,8 +135,8 @@ def curve(
     elif format is Format.MARKDOWN:
         typer.echo(as_markdown(table))
     else:
-        _print_curve(found, table)
-    _tell_skipped(read)
+        _print_curve(result, table)
+    _print_skipped(events)
 
 
 @traces.command()
@@ -138,37 +144,40 @@ def why(
     file: _File,
     miss: Annotated[
         int | None,
-        typer.Option(help="Which miss of the file, from 1 on.", metavar="N", min=1),
+        typer.Option(help="Explain the N-th miss of the file, from 1.", metavar="N", min=1),
     ] = None,
     prompt_hash: Annotated[
         str | None,
-        typer.Option(help="All misses of a prompt; the beginning of its hash will do."),
+        typer.Option(help="Explain all misses of a prompt; a prefix is enough.", metavar="HASH"),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["terminal", "json"], typer.Option("--format", help="How to write it.")
+        Literal["terminal", "json"], typer.Option("--format", help="Output format.")
     ] = "terminal",
 ) -> None:
-    """Say why a lookup missed, and paid for a forward pass.
+    """Explain why a lookup was a miss and cost a forward pass.
 
-    Because nobody had asked for it; because it was asked of another view or op,
-    or with another top_k; because it was asked, and had failed; or because it
-    was asked and evicted since: so many other questions ago, farther than any
-    hit of its run reached back. Exits with 2 where there is no such miss.
+    Needs --miss or --prompt-hash; hashes are in the trace and in `trace summary`.
+    The reasons are: the first lookup of the prompt; earlier lookups had another
+    view, op or top_k; the earlier forward pass failed; or the value was evicted.
+
+    Exit status: 0, or 2 when there is no such miss or the file cannot be read.
     """
-    with mistakes_exit_with_two():
+    with errors_exit_with_two():
         if (miss is None) == (not prompt_hash):
-            raise UserError("name a miss by --miss N, or a prompt by --prompt-hash HASH")
-        must_be_a_file(file)
-        found = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
-        if not found:
+            raise UserError("give either --miss N or --prompt-hash HASH")
+        require_plain_file(file)
+        explanations = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
+        if not explanations:
             which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
             raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
     if format == "json":
-        typer.echo(json.dumps([asdict(one) | {"event": one.event.to_dict()} for one in found]))
+        typer.echo(
+            json.dumps([asdict(one) | {"event": one.event.to_dict()} for one in explanations])
+        )
         return
-    for one in found:
-        _say(plain(miss_line(one)))
-        _say(f"  {plain(reason_line(one))}")
+    for one in explanations:
+        _print_line(plain(miss_line(one)))
+        _print_line(f"  {plain(reason_line(one))}")
 
 
 @traces.command()
@@ -176,30 +185,36 @@ def export(
     file: _File,
     otlp: Annotated[
         str,
-        typer.Option(help="The receiver, for instance Jaeger.", metavar="URL", show_default=False),
+        typer.Option(help="OTLP receiver, for example Jaeger.", metavar="URL", show_default=False),
     ],
     otlp_protocol: Annotated[
         Literal["http/protobuf", "grpc"] | None,
-        typer.Option(help="How to speak to it. By default grpc on port 4317, HTTP elsewhere."),
+        typer.Option(
+            help="Protocol of the receiver. By default OTEL_EXPORTER_OTLP_PROTOCOL; if it is not "
+            "set, grpc for port 4317 and http/protobuf for others.",
+        ),
     ] = None,
 ) -> None:
-    """Send a trace's runs as spans, with their own times: for runs that had no receiver.
+    """Send the runs of a trace file to an OTLP receiver as spans, with their recorded times.
 
-    A run's trace has its run id, and a second export the same ids. The suite's
-    name and the verdicts are not in a trace, and so not in its spans. Exits with
-    0 when all of them arrived, 1 when not, 2 for a mistake. Needs the extra otel.
+    The trace id is the run id, and a second export has the same ids. The spans
+    lack the suite's name and the verdicts, which are not in a trace file. Needs
+    the extra `otel`.
+
+    Exit status: 0 when all spans are exported, 1 when some are not, 2 for a
+    mistake in the options or the file.
     """
-    with mistakes_exit_with_two():
+    with errors_exit_with_two():
         sent, dropped, failure, trace_ids = _export(file, otlp, otlp_protocol)
     for trace_id in trace_ids:
-        _say(f"trace {trace_id}")
-    said = f"OTLP {without_credentials(otlp)}: {count(sent)} spans exported"
-    _say(f"{said}, {count(dropped)} not: {failure or 'no answer'}" if dropped else said)
+        _print_line(f"trace {trace_id}")
+    line = f"OTLP {without_credentials(otlp)}: {count(sent)} spans exported"
+    _print_line(f"{line}, {count(dropped)} dropped: {failure}" if dropped else line)
     raise typer.Exit(1 if dropped else 0)
 
 
 def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str | None, list[str]]:
-    """Export a trace; return how many spans arrived, how many did not, why, and the trace ids."""
+    """Export a trace; return the spans exported and dropped, why, and the trace ids."""
     target = otlp_target(url, protocol)
     try:
         from forwardscope.cli import otlp, replay  # noqa: PLC0415 - of an extra
@@ -211,7 +226,7 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str |
     sent = 0
     try:
         for batch in _batches(spans):
-            if failure := exporter.send(batch):  # the receiver gets no further batch
+            if failure := exporter.send(batch):  # send no further batch
                 return sent, len(batch), failure, spans.trace_ids
             sent += len(batch)
     finally:
@@ -220,20 +235,20 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str |
 
 
 def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-    rest = iter(spans)
-    while batch := list(islice(rest, _BATCH_SIZE)):
+    remaining = iter(spans)
+    while batch := list(islice(remaining, _BATCH_SIZE)):
         yield batch
 
 
-def _print_curve(found: Curve, table: Table) -> None:
+def _print_curve(curve: Curve, table: Table) -> None:
     if not table.rows:
-        _say(f"{count(found.total)} lookups, and no question twice: no cache answers any")
+        _print_line(f"{count(curve.total)} lookups, all distinct: no cache size gives a hit")
         return
     _print(with_bars(table))
-    _say(f"of {count(found.total)} lookups the recorded cache answered {count(found.lookups.hits)}")
+    _print_line(f"recorded: {count(curve.lookups.hits)} hits in {count(curve.total)} lookups")
     for share in SHARES:
-        size, of = found.worth(share), "all" if share == 1 else f"{share:.0%}"
-        _say(f"max_entries {count(size)} answers {of} of what an endless cache would")
+        size, part = count(curve.worth(share)), "all" if share == 1 else f"{share:.0%}"
+        _print_line(f"max_entries {size} gives {part} of the hits of an unbounded cache")
 
 
 def _print(*tables: Table) -> None:
@@ -243,12 +258,12 @@ def _print(*tables: Table) -> None:
         console.print(as_rich(table))
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     Console(highlight=False, markup=False, soft_wrap=True).print(line)
 
 
-def _tell_skipped(read: Traces) -> None:
-    if read.skipped:
-        lines = "1 line is" if read.skipped == 1 else f"{count(read.skipped)} lines are"
-        note = f"{lines} torn, or no record, and not counted"
+def _print_skipped(events: Traces) -> None:
+    if events.skipped:
+        lines = "1 line is" if events.skipped == 1 else f"{count(events.skipped)} lines are"
+        note = f"{lines} skipped: incomplete, or not a trace record"
         Console(stderr=True, highlight=False, soft_wrap=True).print(note)

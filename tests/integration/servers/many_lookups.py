@@ -22,7 +22,7 @@ DIFFERENT = 1_000  # questions; each is a miss once
 
 def main(url: str, threads: int, close_s: float) -> None:
     """Ask from some threads, close, and print counts as JSON."""
-    delivery = SpanDelivery(make_exporter(OtlpTarget(url, "http/protobuf", asked=True)))
+    delivery = SpanDelivery(make_exporter(OtlpTarget(url, "http/protobuf", explicit=True)))
     provider = make_provider(delivery)
     inst = BackendInstrumentation(
         tracer_provider=provider, span_budget=None, cache_maxsize=DIFFERENT

@@ -1,0 +1,53 @@
+"""The help of every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import Result
+
+from forwardscope.cli.app import app
+
+Invoke = Callable[..., Result]
+
+
+def _commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield names, command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from _commands(one, *names, name)
+
+
+_COMMANDS = dict(_commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("names", _COMMANDS, ids=" ".join)
+def test_help_describes_every_option_and_command(invoke: Invoke, names: tuple[str, ...]) -> None:
+    """Each option, argument and subcommand is listed with a description; -h is --help."""
+    command = _COMMANDS[names]
+    shown = invoke(*names, "--help")
+    assert shown.exit_code == 0
+    assert invoke(*names, "-h").stdout == shown.stdout
+    assert [one.name for one in command.params if not one.help] == []
+    options = [option for one in command.params for option in one.opts if option.startswith("-")]
+    listed = [*options, "--help", *getattr(command, "commands", ())]
+    assert [one for one in listed if one not in shown.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("run", "Exit status: 0 when every probe passes or is skipped, 1 when a probe fails"),
+        ("demo", "Exit status: 0 when the run ends and its counts reconcile"),
+        ("plan", "Exit status: 0, or 2 for a mistake in the suite"),
+        ("gate", "Exit status: 0 when nothing is worse, 1 when something is, 2 when the files"),
+        ("trace why", "Exit status: 0, or 2 when there is no such miss"),
+        ("trace export", "Exit status: 0 when all spans are exported, 1 when some are not"),
+        ("dashboards check", "Exit status: 0 when everything is exported, 1 when something is"),
+    ],
+)
+def test_help_states_the_exit_status(invoke: Invoke, command: str, status: str) -> None:
+    """The commands whose status is a result say what each value means."""
+    assert status in " ".join(invoke(*command.split(), "--help").stdout.split())
