@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** Draw a dashboard as a picture, over the data of a Prometheus. See README.md. */
+/** Draw a dashboard as a picture, with the data of a Prometheus. See README.md. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -23,7 +23,7 @@ const BROWSER = [
   '--disable-component-update',
   '--disable-sync',
 ];
-/** What Grafana's styles call its fonts, and where they are here. */
+/** Files of the fonts, by the names in Grafana's styles. */
 const FONTS = {
   'Inter-Regular': 'inter/files/inter-latin-400-normal.woff2',
   'Inter-Medium': 'inter/files/inter-latin-500-normal.woff2',
@@ -58,7 +58,7 @@ function readArguments() {
   return values;
 }
 
-/** The values of each variable, of `NAME=VALUE` texts. */
+/** Return the values of each variable, from `NAME=VALUE` texts. */
 function choices(pairs) {
   const found = {};
   for (const pair of pairs) {
@@ -71,7 +71,7 @@ function choices(pairs) {
   return found;
 }
 
-/** Build the page, unless it has been built since its sources changed. */
+/** Build the page if its sources have changed. */
 async function buildIfNeeded() {
   const built = join(ROOT, 'built/index.html');
   const sources = readdirSync(join(ROOT, 'src')).map((name) => `src/${name}`);
@@ -82,22 +82,22 @@ async function buildIfNeeded() {
   }
 }
 
-/** Open the page in a new browser; return what it lacks. */
+/** Open the page, save the picture, and return the panels that are missing in it. */
 async function picture(page, address, settings, out) {
-  const troubles = [];
-  page.on('pageerror', (error) => troubles.push(String(error)));
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(String(error)));
   page.on('console', (message) => {
     const { url } = message.location();
-    // A refused query is told by the page, with the reason.
+    // The page itself reports a rejected query, with the reason.
     if (message.type() === 'error' && !url.startsWith(`${address}/api/`)) {
-      troubles.push(`${message.text()} (${url})`);
+      errors.push(`${message.text()} (${url})`);
     }
   });
   await page.route(`${address}/fonts/**`, (route) => {
     const file = FONTS[basename(route.request().url(), '.woff2')] ?? MONOSPACE;
     return route.fulfill({ path: join(ROOT, 'node_modules/@fontsource', file) });
   });
-  // Nothing but this page's own server is asked.
+  // Requests to other servers are blocked.
   await page.route(
     (url) => url.origin !== address,
     (route) => route.abort(),
@@ -110,7 +110,7 @@ async function picture(page, address, settings, out) {
   }
   await page.waitForFunction(() => !document.querySelector('svg:empty')); // icons come last
   await page.locator('#page').screenshot({ path: out });
-  return { leftOut: drawn.leftOut, failed: [...drawn.failed, ...troubles] };
+  return { leftOut: drawn.leftOut, failed: [...drawn.failed, ...errors] };
 }
 
 async function draw(given) {
@@ -132,7 +132,7 @@ async function draw(given) {
   const server = await preview({ root: ROOT, logLevel: 'error', preview: place });
   const browser = await chromium.launch({ executablePath: given.chromium, args: BROWSER });
   try {
-    // All of it in view: what is below the edge of a window is not painted.
+    // The window has the height of the page: a browser does not paint what is below its edge.
     const ends = (settings.dashboard.panels ?? []).map(
       ({ gridPos: at }) => (at?.y ?? 0) + (at?.h ?? 1),
     );
@@ -149,7 +149,7 @@ async function draw(given) {
 try {
   const { leftOut, failed } = await draw(readArguments());
   leftOut.forEach((panel) => console.error(`left out: ${panel}`));
-  failed.forEach((trouble) => console.error(`error: ${trouble}`));
+  failed.forEach((message) => console.error(`error: ${message}`));
   process.exitCode = failed.length > 0 ? 1 : 0;
 } catch (error) {
   console.error(`error: ${error.message}`);

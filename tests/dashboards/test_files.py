@@ -1,4 +1,4 @@
-"""What ships with the code: all that the servers load, and nothing that is somebody's own."""
+"""The shipped files: everything that the servers load, and no local file of a user."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ _NEEDED = {
 }
 
 
-def test_what_the_servers_load_is_there() -> None:
-    """The compose file, what it builds and reads, dashboards, rules and runbook."""
+def test_servers_have_their_files() -> None:
+    """There are the compose file, its inputs, dashboards, rules and the runbook."""
     assert set(shipped()) >= _NEEDED
 
 
-def test_files_are_those_of_the_checkout() -> None:
-    """Each has the content and the place that it has in the repository."""
+def test_files_equal_the_checkout() -> None:
+    """Each file has its path and content in the repository."""
     found = shipped()
     assert list(found) == sorted(found)
     assert found == {name: (_CHECKOUT / name).read_bytes() for name in found}
 
 
 @pytest.mark.parametrize("folder", ["grafana", "jaeger", "prometheus/tests"])
-def test_whole_folders_ship(folder: str) -> None:
-    """A file that is added there ships without anybody's thinking of it."""
+def test_complete_folders(folder: str) -> None:
+    """A file that is added to the folder ships too."""
     inside = (_CHECKOUT / "dashboards" / folder).rglob("*")
-    written = {path.relative_to(_CHECKOUT).as_posix() for path in inside if path.is_file()}
-    assert written
-    assert written <= set(shipped())
+    present = {path.relative_to(_CHECKOUT).as_posix() for path in inside if path.is_file()}
+    assert present
+    assert present <= set(shipped())
 
 
-def test_each_rule_file_ships() -> None:
-    """What Prometheus is told to load is beside its configuration, and all of it is loaded."""
+def test_rule_files() -> None:
+    """All rule files ship, and the configuration of Prometheus loads them."""
     folder = PurePosixPath("dashboards/prometheus")
-    told = yaml.safe_load(shipped()[f"{folder}/prometheus.yml"])["rule_files"]
+    loaded = yaml.safe_load(shipped()[f"{folder}/prometheus.yml"])["rule_files"]
     beside = {path.name for path in map(PurePosixPath, shipped()) if path.parent == folder}
     written = {path.name for path in (_CHECKOUT / folder).glob("*.yml")}
-    assert set(told) == beside - {"prometheus.yml"} == written - {"prometheus.yml"}
+    assert set(loaded) == beside - {"prometheus.yml"} == written - {"prometheus.yml"}
 
 
-def test_what_is_mounted_ships() -> None:
-    """Each path that the compose file mounts from its own folder has something to mount."""
+def test_mounted_files() -> None:
+    """Each path that the compose file mounts from its folder ships."""
     services = yaml.safe_load(shipped()["docker-compose.yml"])["services"].values()
     volumes = [one for service in services for one in service.get("volumes", ())]
     mounted = [one.split(":")[0].removeprefix("./") for one in volumes if one.startswith("./")]
@@ -72,8 +72,8 @@ def test_what_is_mounted_ships() -> None:
         assert any(PurePosixPath(name).is_relative_to(path) for name in shipped())
 
 
-def test_nothing_else_ships() -> None:
-    """Neither the preview nor what people keep beside the files: targets, secrets, settings."""
+def test_no_other_file() -> None:
+    """Neither the preview ships, nor targets, secrets or settings of a user."""
     names = shipped()
     assert [name for name in names if "preview" in name or "node_modules" in name] == []
     assert ".env" not in names
@@ -82,26 +82,26 @@ def test_nothing_else_ships() -> None:
         assert beside == [f"dashboards/{folder}/{known}.yml"]
 
 
-def test_a_folder_without_the_source_installs_the_release() -> None:
-    """The demo's image is told a version of the package index; no other file is changed."""
-    plain, made = shipped(), working_folder("1.2.3")
-    assert {name for name in plain if plain[name] != made[name]} == {".env.example"}
-    lines = made[".env.example"].decode().splitlines()
+def test_working_folder_installs_a_release() -> None:
+    """The demo's image installs a version of the package index; no other file changes."""
+    plain, adapted = shipped(), working_folder("1.2.3")
+    assert {name for name in plain if plain[name] != adapted[name]} == {".env.example"}
+    lines = adapted[".env.example"].decode().splitlines()
     assert [one for one in lines if "FORWARDSCOPE=" in one] == [
         "FORWARDSCOPE=forwardscope[hf,otel]==1.2.3"
     ]
     assert len(lines) == len(plain[".env.example"].decode().splitlines())
 
 
-def test_an_installation_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence says so, with the command that mends it."""
+def test_an_installation_without_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is one sentence with the command that repairs it."""
     monkeypatch.setattr(files, "_IN_WHEEL", tmp_path / "stack")
     monkeypatch.setattr(files, "_CHECKOUT", tmp_path)
     with pytest.raises(UserError, match=r"lacks the dashboards' files; .*--force-reinstall"):
         shipped()
 
 
-def test_export_loads_nothing_that_is_an_extra(tmp_path: Path) -> None:
+def test_export_imports_no_extra(tmp_path: Path) -> None:
     """Neither the PromQL parser nor the library that makes the dashboards is imported."""
     script = (
         "import sys\n"

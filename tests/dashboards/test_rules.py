@@ -1,4 +1,4 @@
-"""The rules for Prometheus: whole, named as they should be, tested, and told of in the runbook."""
+"""The rules for Prometheus follow its conventions, have test cases, and are in the runbook."""
 
 import re
 from pathlib import Path
@@ -39,11 +39,11 @@ on_each_rule = pytest.mark.parametrize(
 )
 
 
-def test_the_alerts_are_those_of_suites_and_of_services() -> None:
-    """Ten for suites, in a file of their own, and five for services, each named once."""
-    of_suites = [rule for name, rule in _ALERTS if name == "prometheus/alerts-runs.yml"]
-    of_services = [rule for name, rule in _ALERTS if name == "prometheus/alerts-services.yml"]
-    assert {rule["alert"] for rule in of_suites} == {
+def test_alerts() -> None:
+    """There are ten alerts on suites and five on services, in separate files, each once."""
+    suites = [rule for name, rule in _ALERTS if name == "prometheus/alerts-runs.yml"]
+    services = [rule for name, rule in _ALERTS if name == "prometheus/alerts-services.yml"]
+    assert {rule["alert"] for rule in suites} == {
         "ForwardPassRegression",
         "ForwardLatencyRegression",
         "CacheHitRateDrop",
@@ -55,15 +55,15 @@ def test_the_alerts_are_those_of_suites_and_of_services() -> None:
         "TraceWriteErrors",
         "PushFailed",
     }
-    assert all(rule["alert"].startswith("Service") for rule in of_services)
-    assert len(of_services) == 5
+    assert all(rule["alert"].startswith("Service") for rule in services)
+    assert len(services) == 5
     identities = [_identity(rule) for _, rule in _ALERTS]
-    assert len(set(identities)) == len(identities) == len(of_suites) + len(of_services)
+    assert len(set(identities)) == len(identities) == len(suites) + len(services)
 
 
 @on_each_alert
-def test_alerts_say_what_and_how_much(rule: dict[str, Any]) -> None:
-    """Each has a severity, a patience, a summary, a sentence with the value, and a runbook."""
+def test_alerts_are_described(rule: dict[str, Any]) -> None:
+    """Each has a severity, a duration, a summary, a sentence with the value, and a runbook."""
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert re.fullmatch(r"[1-9]\d*m", rule["for"])
     annotations = rule["annotations"]
@@ -71,12 +71,12 @@ def test_alerts_say_what_and_how_much(rule: dict[str, Any]) -> None:
     assert not annotations["summary"].endswith(".")
     assert annotations["description"].endswith(".")
     valued = "$value" in annotations["description"]
-    assert valued or rule["expr"].startswith("absent("), "absent() is 1, which says nothing"
+    assert valued or rule["expr"].startswith("absent("), "absent() is always 1"
 
 
 @on_each_alert
-def test_the_runbook_has_a_heading_for_each(rule: dict[str, Any]) -> None:
-    """The URL leads to the file in the repository, and its anchor to a section of it."""
+def test_runbook_has_a_section_for_each_alert(rule: dict[str, Any]) -> None:
+    """The URL is that of the runbook, and its anchor that of a complete section."""
     page, anchor = rule["annotations"]["runbook_url"].split("#")
     assert page == RUNBOOK
     assert page.endswith("/docs/runbook.md")
@@ -89,8 +89,8 @@ def test_the_runbook_has_a_heading_for_each(rule: dict[str, Any]) -> None:
         assert part in section
 
 
-def test_the_runbook_tells_of_no_other_alert() -> None:
-    """A heading of the runbook's sections is an alert that there is."""
+def test_runbook_has_no_other_section() -> None:
+    """Each heading of a section is the name of an alert."""
     text = (_ROOT / "docs" / "runbook.md").read_text("utf-8")
     assert set(re.findall(r"^### (\w+)$", text, re.M)) == {rule["alert"] for _, rule in _ALERTS}
 
@@ -102,8 +102,8 @@ def test_queries_are_promql(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("record", _RECORDED)
-def test_recorded_names_tell_level_metric_and_operation(record: str) -> None:
-    """As Prometheus' own guide has it: level:metric:operation."""
+def test_names_of_recorded_metrics(record: str) -> None:
+    """They follow the convention of Prometheus: level:metric:operation."""
     level, metric, operation = record.split(":")
     assert level in {"run", "suite", "job_backend"}
     assert any(metric.startswith(one.name.removesuffix("_total")) for one in METRICS)
@@ -111,32 +111,32 @@ def test_recorded_names_tell_level_metric_and_operation(record: str) -> None:
 
 
 @on_each_rule
-def test_rules_ask_for_what_there_is(rule: dict[str, Any]) -> None:
-    """Metrics of names.py, what is recorded, or what a Pushgateway says of itself; all used."""
+def test_rules_use_known_metrics(rule: dict[str, Any]) -> None:
+    """Metrics are in names.py, recorded, or exported by a Pushgateway about itself."""
     known = {metric.name for metric in METRICS} | set(_RECORDED)
     known |= {f"{names.FORWARD_DURATION.name}_{part}" for part in ("sum", "count")}
     known |= {"push_time_seconds", "push_failure_time_seconds", "pushgateway_build_info"}
-    assert _asked(rule["expr"]) <= known
+    assert _metrics(rule["expr"]) <= known
 
 
-def test_what_is_recorded_is_asked_for() -> None:
-    """No rule records what no other one reads."""
-    assert set(_RECORDED) <= {name for _, rule in _RULES for name in _asked(rule["expr"])}
+def test_recorded_metrics_are_used() -> None:
+    """Each recorded metric is read by another rule."""
+    assert set(_RECORDED) <= {name for _, rule in _RULES for name in _metrics(rule["expr"])}
 
 
-def test_suites_and_services_are_kept_apart() -> None:
-    """Alerts on suites read no counter of a backend, those on services no run's gauge."""
+def test_suites_and_services_are_separate() -> None:
+    """Rules on suites read no counter of a backend; rules on services read no gauge of a run."""
     of_runs = {metric.name for metric in RUN_METRICS} - {names.RUN_INFO.name}
     runs = [*run_rules.recordings(), *run_rules.alerts()]
     services = [*service_rules.recordings(), *service_rules.alerts()]
     counters = {metric.name for metric in BACKEND_METRICS}
-    assert not any(_asked(rule.expr) & counters for rule in runs)
-    assert not any(_asked(rule.expr) & of_runs for rule in services)
+    assert not any(_metrics(rule.expr) & counters for rule in runs)
+    assert not any(_metrics(rule.expr) & of_runs for rule in services)
 
 
 @on_each_alert
-def test_each_alert_has_cases(rule: dict[str, Any]) -> None:
-    """The cases for promtool say when it fires, with all that it says, and when it does not."""
+def test_each_alert_has_test_cases(rule: dict[str, Any]) -> None:
+    """The cases for promtool include the full text of the alert, and times without an alert."""
     cases = [case for case in _cases() if case["alertname"] == rule["alert"]]
     firing = [one["exp_labels"] for case in cases for one in case["exp_alerts"]]
     reason = rule["labels"].get("reason")
@@ -151,8 +151,8 @@ def _cases() -> list[dict[str, Any]]:
     return [case for test in tests for case in test.get("alert_rule_test", ())]
 
 
-def _asked(expr: str) -> set[str]:
-    """Return the names of the series that a query reads."""
+def _metrics(expr: str) -> set[str]:
+    """Return the metrics that a query reads."""
     found = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", expr)
     words = re.findall(r"[a-z_:][a-zA-Z0-9_:]*", found)
     return {word for word in words if word.startswith(("forwardscope_", "push")) or ":" in word}

@@ -1,4 +1,4 @@
-"""The compose stack: closed to the outside, pinned, and of one piece with the files it mounts."""
+"""The compose stack is local, pinned, and consistent with the files that it mounts."""
 
 import json
 import re
@@ -23,12 +23,12 @@ def _read(path: str) -> Any:
 
 
 def _mounts(service: dict[str, Any]) -> list[list[str]]:
-    """Source, target and perhaps `ro` of each volume."""
+    """Return source, target and optional `ro` of each volume."""
     return [mount.split(":") for mount in service.get("volumes", ())]
 
 
 def _on_host(name: str, path: str) -> Path:
-    """The file of the repository that a container sees at a path."""
+    """Return the file of the repository that is mounted at a path of a container."""
     for source, target, *_ in _mounts(_SERVICES[name]):
         if source.startswith("./") and PurePosixPath(path).is_relative_to(target):
             return _ROOT / source / PurePosixPath(path).relative_to(target)
@@ -36,18 +36,18 @@ def _on_host(name: str, path: str) -> Path:
 
 
 def _flags(name: str) -> dict[str, str]:
-    """The options of a container's command, written as --name=value."""
+    """Return the --name=value options of a container's command."""
     return dict(one.split("=", 1) for one in _SERVICES[name]["command"] if "=" in one)
 
 
 def _sources() -> dict[str, dict[str, Any]]:
-    """Grafana's data sources by uid."""
+    """Return Grafana's data sources by uid."""
     found = _read("dashboards/grafana/provisioning/datasources/forwardscope.yml")["datasources"]
     return {source["uid"]: source for source in found}
 
 
 def test_images_are_pinned() -> None:
-    """Each server is of one exact version."""
+    """Each server has an exact version."""
     assert {name: service["image"] for name, service in _SERVERS.items()} == {
         "prometheus": "prom/prometheus:v3.14.0",
         "alertmanager": "prom/alertmanager:v0.34.0",
@@ -57,8 +57,8 @@ def test_images_are_pinned() -> None:
     }
 
 
-def test_ports_are_of_this_machine_alone() -> None:
-    """Each is published on 127.0.0.1, under its usual number; the demo publishes none."""
+def test_ports_are_local() -> None:
+    """Each is published on 127.0.0.1 with its usual number; the demo publishes none."""
     ports = {name: service.get("ports", []) for name, service in _SERVICES.items()}
     assert ports == {
         "prometheus": ["127.0.0.1:9090:9090"],
@@ -73,7 +73,7 @@ def test_ports_are_of_this_machine_alone() -> None:
 
 @on_each_service
 def test_containers_are_bounded(name: str) -> None:
-    """Memory and logs have limits, and no process can gain a privilege."""
+    """Memory and logs have limits, and no process can gain privileges."""
     service = _SERVICES[name]
     assert re.match(r"\d+[mg]$", service["mem_limit"])
     assert service["logging"]["driver"] == "local"
@@ -83,8 +83,8 @@ def test_containers_are_bounded(name: str) -> None:
 
 
 @on_each_server
-def test_servers_come_back_and_tell_how_they_are(name: str) -> None:
-    """Each restarts, asks itself whether it is ready, and writes to its volumes alone."""
+def test_servers_restart_and_have_health_checks(name: str) -> None:
+    """Each restarts, checks itself on 127.0.0.1, and writes only to its volumes."""
     service = _SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -93,8 +93,8 @@ def test_servers_come_back_and_tell_how_they_are(name: str) -> None:
 
 
 @on_each_service
-def test_services_wait_until_others_are_healthy(name: str) -> None:
-    """What a service depends on has a health check, and is waited for."""
+def test_services_wait_for_healthy_dependencies(name: str) -> None:
+    """Each dependency has a health check, and the service waits for it."""
     for other, how in _SERVICES[name].get("depends_on", {}).items():
         assert how == {"condition": "service_healthy"}
         assert "healthcheck" in _SERVICES[other]
@@ -102,7 +102,7 @@ def test_services_wait_until_others_are_healthy(name: str) -> None:
 
 @on_each_service
 def test_state_is_in_named_volumes(name: str) -> None:
-    """Each container has a volume of its own, and cannot write to the repository."""
+    """Each container has its own volume, and cannot write to the repository."""
     mounts = _mounts(_SERVICES[name])
     assert [source for source, *_ in mounts if source in _COMPOSE["volumes"]]
     for source, _, *how in mounts:
@@ -110,7 +110,7 @@ def test_state_is_in_named_volumes(name: str) -> None:
 
 
 def test_each_volume_is_used_once() -> None:
-    """None is shared, and none is left over."""
+    """No volume is shared or unused."""
     used = [
         source
         for service in _SERVICES.values()
@@ -121,8 +121,8 @@ def test_each_volume_is_used_once() -> None:
 
 
 @on_each_service
-def test_mounted_files_are_there(name: str) -> None:
-    """Docker would make an empty folder of a missing one."""
+def test_mounted_folders_exist(name: str) -> None:
+    """Docker creates an empty folder for a missing one."""
     for source, *_ in _mounts(_SERVICES[name]):
         assert source in _COMPOSE["volumes"] or (_ROOT / source).is_dir()
 
@@ -141,13 +141,13 @@ def test_mounted_files_are_there(name: str) -> None:
         ),
     ],
 )
-def test_named_files_are_there(name: str, path: str) -> None:
-    """What a server is told to read is mounted, and is in the repository."""
+def test_configuration_files_exist(name: str, path: str) -> None:
+    """Each configured path is a mounted file of the repository."""
     assert _on_host(name, path).is_file()
 
 
 def test_persistent_state_is_on_volumes() -> None:
-    """Where servers are told to write, a volume is mounted."""
+    """Each path that a server writes to is on a volume."""
     jaeger = _read("dashboards/jaeger/jaeger.yml")["extensions"]["jaeger_storage"]["backends"]
     written = {
         "prometheus": [_flags("prometheus")["--storage.tsdb.path"]],
@@ -161,8 +161,8 @@ def test_persistent_state_is_on_volumes() -> None:
             assert any(PurePosixPath(path).is_relative_to(target) for target in targets)
 
 
-def test_nobody_enters_grafana_without_a_password() -> None:
-    """There is no anonymous access and no sign-up, and no start without a password."""
+def test_grafana_requires_a_password() -> None:
+    """There is no anonymous access, no sign-up, and no start without a password."""
     settings = _SERVICES["grafana"]["environment"]
     assert settings["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
     assert settings["GF_USERS_ALLOW_SIGN_UP"] == "false"
@@ -170,45 +170,45 @@ def test_nobody_enters_grafana_without_a_password() -> None:
     assert re.fullmatch(r"\$\{GRAFANA_PASSWORD:\?.*\.env\.example.*\}", password)
 
 
-def test_grafana_keeps_its_own_plugins() -> None:
-    """It does not update them: a failed update would leave it without its data sources."""
+def test_grafana_does_not_update_plugins() -> None:
+    """A failed update would leave Grafana without its data sources."""
     settings = _SERVICES["grafana"]["environment"]
     assert settings["GF_PLUGINS_PREINSTALL_AUTO_UPDATE"] == "false"
     assert settings["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
 
 
-def test_the_example_of_settings_names_them_all() -> None:
-    """It has no password, and what has a default is a comment."""
-    asked = set(re.findall(r"\$\{([A-Z_]+)", (_ROOT / "docker-compose.yml").read_text("utf-8")))
+def test_example_of_settings() -> None:
+    """It names all variables, has no password, and comments out those with a default."""
+    used = set(re.findall(r"\$\{([A-Z_]+)", (_ROOT / "docker-compose.yml").read_text("utf-8")))
     text = (_ROOT / ".env.example").read_text("utf-8")
-    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) == asked
+    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) == used
     assert re.findall(r"^[A-Z_]+=.*", text, re.MULTILINE) == ["GRAFANA_PASSWORD="]
 
 
 def test_all_rules_are_loaded() -> None:
-    """Each rule file of the repository is named, and each that is named is there."""
+    """Prometheus loads exactly the rule files of the repository."""
     folder = _ROOT / "dashboards" / "prometheus"
     rules = {path.name for path in folder.glob("*.yml")} - {"prometheus.yml"}
     assert set(_read("dashboards/prometheus/prometheus.yml")["rule_files"]) == rules
 
 
-def test_the_example_of_targets_is_empty() -> None:
-    """Prometheus reads it as it is, and nothing is down."""
+def test_example_of_targets_is_empty() -> None:
+    """Unchanged, it adds no target that is down."""
     assert _read("dashboards/prometheus/targets/example.yml") == []
 
 
-def test_metrics_and_traces_are_kept_as_long_as_rules_look_back() -> None:
-    """And as long as each other, so that an exemplar leads to a trace."""
-    kept = int(_flags("prometheus")["--storage.tsdb.retention.time"].removesuffix("d"))
+def test_retention() -> None:
+    """Metrics outlast the windows of the rules, and traces last as long as metrics."""
+    days_kept = int(_flags("prometheus")["--storage.tsdb.retention.time"].removesuffix("d"))
     rules = _read("dashboards/prometheus/prometheus.yml")["rule_files"]
     texts = [(_ROOT / "dashboards/prometheus" / name).read_text("utf-8") for name in rules]
-    assert kept > max(int(days) for text in texts for days in re.findall(r"\[(\d+)d\]", text))
+    assert days_kept > max(int(days) for text in texts for days in re.findall(r"\[(\d+)d\]", text))
     backends = _read("dashboards/jaeger/jaeger.yml")["extensions"]["jaeger_storage"]["backends"]
-    assert backends["disk"]["badger"]["ttl"]["spans"] == f"{kept * _DAY_H}h"
+    assert backends["disk"]["badger"]["ttl"]["spans"] == f"{days_kept * _DAY_H}h"
 
 
-def test_addresses_are_those_of_services() -> None:
-    """What Prometheus scrapes and Grafana asks is a service, on the port that it publishes."""
+def test_addresses() -> None:
+    """Prometheus and Grafana use services of the stack, on the ports that these publish."""
     inside = {
         f"{name}:{port.rsplit(':', 1)[1]}"
         for name, service in _SERVERS.items()
@@ -217,13 +217,13 @@ def test_addresses_are_those_of_services() -> None:
     config = _read("dashboards/prometheus/prometheus.yml")
     fixed = [job.get("static_configs", []) for job in config["scrape_configs"]]
     fixed.append(config["alerting"]["alertmanagers"][0]["static_configs"])
-    asked = {target for some in fixed for one in some for target in one["targets"]}
-    asked |= {source["url"].removeprefix("http://") for source in _sources().values()}
-    assert asked - {"127.0.0.1:9090"} <= inside  # Prometheus itself
+    used = {target for some in fixed for one in some for target in one["targets"]}
+    used |= {source["url"].removeprefix("http://") for source in _sources().values()}
+    assert used - {"127.0.0.1:9090"} <= inside  # Prometheus itself
 
 
 def test_data_sources_refer_to_each_other() -> None:
-    """Fixed uids, none of them dangling, and none that a user can edit."""
+    """All uids exist, all sources are used, and none is editable."""
     sources = _sources()
     (prometheus,) = (one for one in sources.values() if one.get("isDefault"))
     options = prometheus["jsonData"]
@@ -232,19 +232,19 @@ def test_data_sources_refer_to_each_other() -> None:
     assert all(source["editable"] is False for source in sources.values())
 
 
-def test_exemplars_lead_to_jaeger() -> None:
-    """By the label that the collector gives them: within Grafana, and by Jaeger's own address."""
+def test_exemplars_link_to_jaeger() -> None:
+    """The links use the label trace_id: one within Grafana, and one to Jaeger's own page."""
     inside, outside = _sources()["forwardscope-prometheus"]["jsonData"][
         "exemplarTraceIdDestinations"
     ]
     assert inside["name"] == outside["name"] == "trace_id"
     assert inside["datasourceUid"] == "forwardscope-jaeger"
-    # one $ would be read as a variable of Grafana's environment
+    # Grafana would read a single $ as an environment variable
     assert outside["url"] == "http://127.0.0.1:16686/trace/$${__value.raw}"
 
 
-def test_dashboards_find_a_data_source() -> None:
-    """The variable of each offers those of the default source's type, as often as it scrapes."""
+def test_dashboards_have_a_data_source() -> None:
+    """Their variable has the type of the default source, whose interval is that of the scrapes."""
     default = _sources()["forwardscope-prometheus"]
     for path in (_ROOT / "dashboards/grafana").glob("*.json"):
         variable = json.loads(path.read_text("utf-8"))["templating"]["list"][0]
@@ -254,14 +254,14 @@ def test_dashboards_find_a_data_source() -> None:
 
 
 def test_dashboards_are_provisioned() -> None:
-    """Grafana reads the folder of their JSON, and saves no change to them."""
+    """Grafana reads the folder of their JSON, and cannot save changes."""
     (provider,) = _read("dashboards/grafana/provisioning/dashboards/forwardscope.yml")["providers"]
     assert _on_host("grafana", provider["options"]["path"]) == _ROOT / "dashboards/grafana"
     assert provider["allowUiUpdates"] is False
 
 
 def test_inhibited_alerts_exist() -> None:
-    """The names and labels that Alertmanager looks for are those of the rules."""
+    """The names and labels in the configuration of Alertmanager are those of the rules."""
     rules = [
         rule
         for name in ("alerts-runs.yml", "alerts-services.yml")

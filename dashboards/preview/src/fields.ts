@@ -1,4 +1,4 @@
-/** What Grafana does to data before a panel shows it: transformations, then units, colours, … */
+/** The steps of Grafana before a panel shows data: transformations, then units, colours, … */
 import {
   applyFieldOverrides,
   cacheFieldDisplayNames,
@@ -20,7 +20,7 @@ import {
 import type { Panel } from '@grafana/schema';
 import { firstValueFrom } from 'rxjs';
 
-// Some of them are in the list twice, under an older name.
+// Some of them are in the list twice, also under an older name.
 const transformers = new Map(Object.values(standardTransformers).map((each) => [each.id, each]));
 standardTransformersRegistry.setInit(() =>
   [...transformers].map(([id, transformer]) => ({
@@ -38,7 +38,7 @@ export function transform(panel: Panel, data: DataFrame[]): Promise<DataFrame[]>
   return firstValueFrom(transformDataFrame(steps, data));
 }
 
-/** The field settings of a panel, with what Grafana takes where one says nothing. */
+/** Return the field settings of a panel, with the defaults of Grafana. */
 export function fieldConfig(panel: Panel): FieldConfigSource {
   const { defaults, overrides } = structuredClone(
     panel.fieldConfig ?? { defaults: {}, overrides: [] },
@@ -58,20 +58,20 @@ export function fieldConfig(panel: Panel): FieldConfigSource {
     .flatMap((rule) => rule.properties)
     .filter((each) => each.id === 'thresholds');
   for (const thresholds of [defaults.thresholds, ...changed.map((each) => each.value)]) {
-    fromTheLeast(thresholds);
+    setLowestStep(thresholds);
   }
   return { defaults, overrides };
 }
 
-/** Give each field its settings and what formats and colours its values. */
-export function dress(
+/** Apply the settings to each field, with the functions that format and colour its values. */
+export function applySettings(
   data: DataFrame[],
   config: FieldConfigSource,
   theme: GrafanaTheme2,
   replaceVariables: (text?: string) => string,
 ): DataFrame[] {
   const fieldConfigRegistry = new Registry(() => properties(config));
-  const dressed = applyFieldOverrides({
+  const applied = applyFieldOverrides({
     data,
     fieldConfig: config,
     fieldConfigRegistry,
@@ -79,18 +79,18 @@ export function dress(
     theme,
     timeZone: 'browser',
   });
-  cacheFieldDisplayNames(dressed); // where a table looks for them
-  return dressed;
+  cacheFieldDisplayNames(applied); // tables read them there
+  return applied;
 }
 
-/** JSON has no infinity: the first step's value is null there. */
-function fromTheLeast({ steps }: ThresholdsConfig): void {
+/** Replace null, which JSON has for the infinite value of the first step. */
+function setLowestStep({ steps }: ThresholdsConfig): void {
   for (const step of steps) {
     step.value ??= -Infinity;
   }
 }
 
-const OF_ALL = [
+const ALL_FIELDS = [
   'unit',
   'displayName',
   'noValue',
@@ -100,11 +100,11 @@ const OF_ALL = [
   'color',
   'filterable',
 ];
-const OF_NUMBERS = ['min', 'max', 'decimals', 'fieldMinMax'];
+const NUMBER_FIELDS = ['min', 'max', 'decimals', 'fieldMinMax'];
 
 /**
- * What can be set on a field: Grafana's own properties, and those of the panel's kind that are set
- * here. A property is taken as it is, so that no list of each kind's is needed.
+ * Return the properties that can be set on a field: those of all panels, and those that this panel
+ * sets. Values are not validated, so no list of the properties of each panel type is needed.
  */
 function properties({ defaults, overrides }: FieldConfigSource): FieldConfigPropertyItem[] {
   const changed = overrides.flatMap((rule) => rule.properties.map((each) => each.id));
@@ -114,8 +114,8 @@ function properties({ defaults, overrides }: FieldConfigSource): FieldConfigProp
   ]);
   const isNumber = (field: Field) => field.type === FieldType.number;
   return [
-    ...OF_ALL.map((path) => property(path, path)),
-    ...OF_NUMBERS.map((path) => ({ ...property(path, path), shouldApply: isNumber })),
+    ...ALL_FIELDS.map((path) => property(path, path)),
+    ...NUMBER_FIELDS.map((path) => ({ ...property(path, path), shouldApply: isNumber })),
     ...[...custom].map((path) => ({ ...property(`custom.${path}`, path), isCustom: true })),
   ];
 }

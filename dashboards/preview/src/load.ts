@@ -1,15 +1,15 @@
-/** From a dashboard's JSON to a page: its time range, its variables' values, its panels. */
+/** Load a dashboard's JSON: its time range, the values of its variables, and its panels. */
 import { dateMath, dateTime, rangeUtil, type DateTime, type TimeRange } from '@grafana/data';
 import type { Dashboard, Panel, RowPanel, VariableModel } from '@grafana/schema';
 
 import { labelValues } from './prometheus';
 
-/** What `draw.mjs` hands over. */
+/** Settings from `draw.mjs`. */
 export interface Settings {
   dashboard: Dashboard;
   theme: 'dark' | 'light';
   width: number;
-  /** Between two scrapes, in seconds. */
+  /** Seconds between two scrapes. */
   step: number;
   from?: string;
   to?: string;
@@ -17,12 +17,12 @@ export interface Settings {
   choices: Record<string, string[]>;
 }
 
-/** A variable: as it stands in a query, and as a reader sees it. */
+/** A variable, with its value in queries and its displayed value. */
 export interface Variable {
   name: string;
   label: string;
   queried: string;
-  shown: string;
+  displayed: string;
 }
 
 export interface Page {
@@ -35,7 +35,7 @@ export interface Page {
 export async function load({ dashboard, from, to, choices }: Settings): Promise<Page> {
   const range = timeRange(from ?? dashboard.time?.from, to ?? dashboard.time?.to);
   const variables: Variable[] = [];
-  // One after the other: the query of a variable may name those before it.
+  // In order: the query of a variable may contain earlier variables.
   for (const model of dashboard.templating?.list ?? []) {
     if (model.type !== 'datasource') {
       variables.push(
@@ -46,11 +46,14 @@ export async function load({ dashboard, from, to, choices }: Settings): Promise<
   return { title: dashboard.title ?? '', range, variables, panels: dashboard.panels ?? [] };
 }
 
-export function byName(variables: Variable[], what: 'queried' | 'shown'): Record<string, string> {
+export function byName(
+  variables: Variable[],
+  what: 'queried' | 'displayed',
+): Record<string, string> {
   return Object.fromEntries(variables.map((each) => [each.name, each[what]]));
 }
 
-/** Put values in the place of `$name`, `${name}` and `${name:format}`. */
+/** Replace `$name`, `${name}` and `${name:format}` with values. */
 export function fill(text: string, values: Record<string, string>): string {
   const name = /\$(\w+)|\$\{(\w+)(?::\w+)?\}/g;
   return text.replace(name, (whole, bare, braced) => values[bare ?? braced] ?? whole);
@@ -60,7 +63,7 @@ function timeRange(from = 'now-6h', to = 'now'): TimeRange {
   return { from: moment(from, false), to: moment(to, true), raw: { from, to } };
 }
 
-/** From an ISO time, seconds or milliseconds since the epoch, or `now-6h` and the like. */
+/** Parse an ISO time, seconds or milliseconds since the epoch, or a time like `now-6h`. */
 function moment(text: string, roundUp: boolean): DateTime {
   if (/^\d+(\.\d+)?$/.test(text)) {
     const number = Number(text);
@@ -83,16 +86,16 @@ async function variable(
   const label = model.label || name;
   const values = choice ?? (await current(model, range, before));
   if (values.includes('$__all')) {
-    return { name, label, queried: model.allValue || '.*', shown: 'All' };
+    return { name, label, queried: model.allValue || '.*', displayed: 'All' };
   }
-  // As Grafana's Prometheus data source has it: a choice of several is a regular expression.
+  // Like Grafana's Prometheus data source: several values become a regular expression.
   const severalAllowed = model.multi || model.includeAll;
   const escaped = severalAllowed ? values.map(escape) : values;
   const queried = escaped.length === 1 ? escaped[0] : `(${escaped.join('|')})`;
-  return { name, label, queried, shown: values.join(' + ') };
+  return { name, label, queried, displayed: values.join(' + ') };
 }
 
-/** The values that a variable has when its dashboard is opened. */
+/** Return the values of a variable when its dashboard is opened. */
 async function current(
   model: VariableModel,
   range: TimeRange,
@@ -102,9 +105,9 @@ async function current(
   if (chosen.includes('$__all') || model.type !== 'query') {
     return chosen.map((value) => automatic(model, value, range));
   }
-  const there = await labelValues(fill(queryOf(model), before), range);
-  const kept = chosen.filter((value) => there.includes(value));
-  return kept.length > 0 ? kept : there.slice(0, 1);
+  const existing = await labelValues(fill(queryOf(model), before), range);
+  const valid = chosen.filter((value) => existing.includes(value));
+  return valid.length > 0 ? valid : existing.slice(0, 1);
 }
 
 function queryOf(model: VariableModel): string {
@@ -112,7 +115,7 @@ function queryOf(model: VariableModel): string {
   return typeof query === 'object' ? String(query.query) : (query ?? '');
 }
 
-/** An interval variable's "auto" is a share of the time range. */
+/** Return the interval for the value "auto" of an interval variable. */
 function automatic(model: VariableModel, value: string, range: TimeRange): string {
   const { auto_count = 30, auto_min } = model as { auto_count?: number; auto_min?: string };
   return value.startsWith('$__auto')
@@ -120,7 +123,7 @@ function automatic(model: VariableModel, value: string, range: TimeRange): strin
     : value;
 }
 
-/** Twice escaped: for the regular expression, and for the string around it. */
+/** Escape a value for a regular expression within a string. */
 function escape(value: string): string {
   return value.replace(/[\\^$*+?.()|[\]{}]/g, '\\\\$&').replaceAll('"', '\\"');
 }

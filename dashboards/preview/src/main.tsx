@@ -1,4 +1,4 @@
-/** Load, ask, draw, and tell `draw.mjs` how that went. */
+/** Load the dashboard, run its queries, draw it, and report the outcome to `draw.mjs`. */
 import { createTheme, ThemeContext, type GrafanaTheme2 } from '@grafana/data';
 import { initPluginTranslations } from '@grafana/i18n';
 import type { Panel, RowPanel } from '@grafana/schema';
@@ -16,7 +16,7 @@ declare global {
   interface Window {
     __grafana_public_path__: string;
     settings: Settings;
-    /** Set when the page is there: what it lacks; or why it is not there. */
+    /** Set when the page is complete: panels that are missing, or the reason of a failure. */
     drawn?: { leftOut: string[]; failed: string[]; broken?: string };
   }
 }
@@ -31,7 +31,7 @@ async function draw(settings: Settings): Promise<void> {
         {page}
       </ThemeContext.Provider>,
     );
-  // Fonts first, which the styles name: text in a canvas does not change when its font arrives.
+  // Fonts load first: text in a canvas does not change when its font is loaded later.
   flushSync(() => show());
   await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 12px Inter`)));
 
@@ -57,7 +57,7 @@ async function cell(
 ): Promise<Cell> {
   const { x = 0, y = 0, w = 24, h = 1 } = panel.gridPos ?? {};
   const place = box({ x, y, w, h }, settings.width);
-  const title = fill(panel.title ?? '', byName(page.variables, 'shown'));
+  const title = fill(panel.title ?? '', byName(page.variables, 'displayed'));
   return isRow(panel)
     ? { title, place }
     : { title, place, content: await content(panel, page, settings, theme, place.width) };

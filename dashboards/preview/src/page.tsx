@@ -1,4 +1,4 @@
-/** The page: a header, and the panels where the dashboard places them. */
+/** The page: a header, and the panels at their positions in the dashboard. */
 import { dateTimeFormat } from '@grafana/data';
 import { Icon, PanelChrome, Text, useTheme2 } from '@grafana/ui';
 import type { CSSProperties } from 'react';
@@ -7,7 +7,7 @@ import type { Content } from './content';
 import type { Page } from './load';
 import { KINDS } from './panels';
 
-/** A panel to draw, or a row's heading where there is no content. */
+/** A panel, or the heading of a row if there is no content. */
 export interface Cell {
   title: string;
   place: Box;
@@ -28,7 +28,7 @@ const GAP = 8;
 const EDGE = 16;
 const HEADER = 40;
 
-/** From a place in the dashboard's grid. */
+/** Return the place on the page of a cell in the dashboard's grid. */
 export function box(grid: { x: number; y: number; w: number; h: number }, pageWidth: number): Box {
   const column = (pageWidth - 2 * EDGE - (COLUMNS - 1) * GAP) / COLUMNS;
   return {
@@ -70,9 +70,9 @@ function Header({ title, range, variables }: Page) {
         {title}
       </Text>
       <span style={{ flexGrow: 1 }} />
-      {variables.map(({ name, label, shown }) => (
+      {variables.map(({ name, label, displayed }) => (
         <Text key={name} variant="bodySmall" color="secondary">
-          {label}: {shown || 'none'}
+          {label}: {displayed || 'none'}
         </Text>
       ))}
       <Text variant="bodySmall">
@@ -97,7 +97,7 @@ function Heading({ title }: { title: string }) {
 function Framed({ title, place, content }: Required<Cell>) {
   const { panel, data, config, replaceVariables, error } = content;
   const Kind = KINDS[panel.type];
-  // The other kinds say by themselves that there is no data.
+  // The other panel types display the absence of data themselves.
   const empty = ['timeseries', 'table'].includes(panel.type) && !data.some((frame) => frame.length);
   return (
     <PanelChrome

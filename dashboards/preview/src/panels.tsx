@@ -1,4 +1,4 @@
-/** One component for each kind of panel, of the same parts as Grafana's own. */
+/** One component for each panel type, built from Grafana's components. */
 import { renderTextPanelMarkdown } from '@grafana/data';
 import {
   LegendDisplayMode,
@@ -21,7 +21,7 @@ import type { ComponentProps, FC } from 'react';
 import type { PanelProps } from './content';
 import { Repeat, type Repeated } from './repeat';
 
-/** One number a series, over its line. */
+/** One number for each series, over its line. */
 function Stat(props: PanelProps) {
   const theme = useTheme2();
   const options = { ...statDefaults, ...props.panel.options } as StatOptions;
@@ -45,7 +45,7 @@ function Stat(props: PanelProps) {
   );
 }
 
-/** One bar a series. */
+/** One bar for each series. */
 function Bars(props: PanelProps) {
   const theme = useTheme2();
   const options = { ...barsDefaults, ...props.panel.options } as BarsOptions;

@@ -1,14 +1,14 @@
-/** Prometheus' HTTP API, reached through the server of this page. */
+/** The HTTP API of Prometheus, through the server of this page. */
 import type { Labels, TimeRange } from '@grafana/data';
 
-/** One series of an answer; samples are (seconds since the epoch, number as text). */
+/** One series of a result; samples are (seconds since the epoch, number as text). */
 export interface Series {
   labels: Labels;
   samples: Array<[number, string]>;
 }
 
 export async function queryRange(expr: string, range: TimeRange, step: number): Promise<Series[]> {
-  // At whole multiples of the step, as Grafana asks: so pictures of one range have the same points.
+  // At multiples of the step, like Grafana: pictures of one range have the same points.
   const start = Math.floor(seconds(range.from) / step) * step;
   const end = Math.floor(seconds(range.to) / step) * step;
   return series(await call('query_range', { query: expr, start, end, step }));
@@ -18,7 +18,7 @@ export async function queryInstant(expr: string, range: TimeRange): Promise<Seri
   return series(await call('query', { query: expr, time: seconds(range.to) }));
 }
 
-/** Answer `label_values(label)` or `label_values(selector, label)`. */
+/** Return the values of `label_values(label)` or `label_values(selector, label)`. */
 export async function labelValues(query: string, range: TimeRange): Promise<string[]> {
   const parts = /^label_values\((?:(.+),)?\s*(\w+)\s*\)$/.exec(query.trim());
   if (!parts) {

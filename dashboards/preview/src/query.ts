@@ -1,4 +1,4 @@
-/** A panel's queries, answered as data frames like those of Grafana's Prometheus data source. */
+/** Run a panel's queries; the data frames are like those of Grafana's Prometheus data source. */
 import {
   createDataFrame,
   FieldType,
@@ -21,25 +21,25 @@ interface Target {
   range?: boolean;
   format?: 'time_series' | 'table' | 'heatmap';
   legendFormat?: string;
-  /** Least step. */
+  /** Minimum step. */
   interval?: string;
 }
 
-/** What the queries of one panel depend on. */
+/** Inputs of the queries of one panel. */
 export interface Context {
   range: TimeRange;
   variables: Record<string, string>;
-  /** Between two scrapes, in seconds. */
+  /** Seconds between two scrapes. */
   scrape: number;
-  /** Of the panel, in pixels: there are no more points than that. */
+  /** Width of the panel in pixels, and the maximum number of points. */
   width: number;
 }
 
 export async function query(panel: Panel, context: Context): Promise<DataFrame[]> {
   const targets = (panel.targets ?? []) as unknown as Target[];
-  const asked = targets.filter((target) => target.expr && !target.hide);
-  const tables = asked.filter((target) => target.format === 'table').length;
-  const answers = asked.map((target) => answer(target, panel, context, tables > 1));
+  const active = targets.filter((target) => target.expr && !target.hide);
+  const tables = active.filter((target) => target.format === 'table').length;
+  const answers = active.map((target) => answer(target, panel, context, tables > 1));
   return (await Promise.all(answers)).flat();
 }
 
@@ -61,7 +61,7 @@ async function answer(
     : found.map((series) => lineFrame(series, target, intervalMs));
 }
 
-/** The variables that Grafana itself defines. */
+/** Return the variables that Grafana defines. */
 function builtIn(range: TimeRange, interval: string, step: number, scrape: number) {
   const [from, to] = [range.from.valueOf(), range.to.valueOf()];
   const seconds = Math.round((to - from) / 1000);
@@ -97,7 +97,7 @@ function lineFrame(series: Series, target: Target, intervalMs: number): DataFram
   });
 }
 
-/** A series' name; none where Grafana is to find what distinguishes the series of a panel. */
+/** Return the name of a series; undefined if Grafana derives it from the labels. */
 function legend(labels: Labels, { legendFormat, expr }: Target): string | undefined {
   const { __name__ = '', ...others } = labels;
   if (legendFormat === '__auto') {
@@ -110,7 +110,7 @@ function legend(labels: Labels, { legendFormat, expr }: Target): string | undefi
   return __name__ + (pairs.length > 0 ? `{${pairs.join(', ')}}` : '') || expr;
 }
 
-/** One row a sample, one column a label; the values' name tells the query if there are several. */
+/** Return a row for each sample and a column for each label. */
 function table(series: Series[], refId: string, several: boolean): DataFrame {
   const labels = [...new Set(series.flatMap((each) => Object.keys(each.labels)))].sort();
   const rows = series.flatMap((each) => each.samples.map((sample) => ({ ...each, sample })));
@@ -133,7 +133,7 @@ function table(series: Series[], refId: string, several: boolean): DataFrame {
   });
 }
 
-/** The samples with an empty one after each that has no next: there the line ends. */
+/** Add an empty sample in each gap, so that the line ends there. */
 function withGaps(samples: Series['samples'], stepMs: number): Series['samples'] {
   return samples.flatMap((sample, index) => {
     const next = samples[index + 1];
@@ -146,7 +146,7 @@ function times(samples: Series['samples']): number[] {
   return samples.map(([seconds]) => seconds * 1000);
 }
 
-/** JavaScript's name of `+Inf` and `-Inf` is a longer one. */
+/** Parse values; JavaScript spells `Inf` as `Infinity`. */
 function numbers(samples: Series['samples']): (number | null)[] {
   return samples.map(([, text]) => (text === '' ? null : Number(text.replace('Inf', 'Infinity'))));
 }

@@ -1,4 +1,4 @@
-/** What stat and bar gauge have in common: each series reduced to a value, these side by side. */
+/** The common part of stat and bar gauge: each series reduced to a value, side by side. */
 import {
   getDisplayValueAlignmentFactors,
   getFieldDisplayValues,
@@ -12,7 +12,7 @@ import type { JSX } from 'react';
 
 import type { PanelProps } from './content';
 
-/** One of the values, with its place. */
+/** One value, with its place. */
 export type Repeated = VizRepeaterRenderValueProps<FieldDisplay, DisplayValueAlignmentFactors>;
 type Layout = Partial<VizRepeater<FieldDisplay, DisplayValueAlignmentFactors>['props']>;
 

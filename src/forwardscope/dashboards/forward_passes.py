@@ -156,7 +156,7 @@ def by_probe() -> Panel:
     """Scoring time of each probe over time."""
     return lines(
         "Scoring time a second, by probe",
-        "Wall time of the scoring calls, waiting included; 1 s means that the probe scores all the time.",
+        "Wall time of the scoring calls, waiting included; 1 s means that the probe always scores.",
         {"{{probe}}": named_probes(rate(names.SCORING_SECONDS, by="probe"))},
         "s",
         stacked=True,
