@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 import promql_parser
@@ -32,10 +33,8 @@ def parsed(query: str) -> promql_parser.Expr:
     try:
         return promql_parser.parse(_filled(query, _DURATION))
     except ValueError:
-        try:
+        with suppress(ValueError):
             return promql_parser.parse(_filled(query))
-        except ValueError:
-            pass
         raise
 
 
