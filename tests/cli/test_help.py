@@ -1,8 +1,11 @@
-"""The help of every command."""
+"""The help of every command, and the commands in README and docs."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,11 @@ from forwardscope.cli.app import app
 
 Invoke = Callable[..., Result]
 
+_ROOT = Path(__file__).parents[2]
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(?:sh|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CALL = re.compile(r"(?:^|[\s(])forwardscope ((?:[a-z]+ )?[^|&;#`\n]*)")
+
 
 def _commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield names, command
@@ -20,7 +28,15 @@ def _commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]
         yield from _commands(one, *names, name)
 
 
+def _calls() -> Iterator[tuple[str, str]]:
+    for page in _PAGES:
+        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            for call in _CALL.findall(block.replace("\\\n", " ")):
+                yield page.name, call.strip()
+
+
 _COMMANDS = dict(_commands(typer.main.get_command(app)))
+_LEAVES = {names: one for names, one in _COMMANDS.items() if not hasattr(one, "commands")}
 
 
 @pytest.mark.parametrize("names", _COMMANDS, ids=" ".join)
@@ -51,3 +67,18 @@ def test_help_describes_every_option_and_command(invoke: Invoke, names: tuple[st
 def test_help_states_the_exit_status(invoke: Invoke, command: str, status: str) -> None:
     """The commands whose status is a result say what each value means."""
     assert status in " ".join(invoke(*command.split(), "--help").stdout.split())
+
+
+@pytest.mark.parametrize("call", sorted(set(_calls())), ids=" ".join)
+def test_every_documented_call_is_valid(call: tuple[str, str]) -> None:
+    """The command, its options and the number of its arguments exist."""
+    words = shlex.split(call[1].partition(" >")[0])
+    names = next(tuple(words[:n]) for n in (2, 1) if tuple(words[:n]) in _LEAVES)
+    _LEAVES[names].make_context(" ".join(names), words[len(names) :])
+
+
+@pytest.mark.parametrize("names", _LEAVES, ids=" ".join)
+def test_every_command_is_documented(names: tuple[str, ...]) -> None:
+    """README or docs contain each command."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in _PAGES)
+    assert f"forwardscope {' '.join(names)}" in pages

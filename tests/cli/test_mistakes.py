@@ -24,8 +24,7 @@ def test_a_missing_suite(error_of: ErrorOf, tmp_path: Path, loaded: Loaded) -> N
     """The message names the file, and the command that writes one."""
     error = error_of("run", tmp_path / "nope.yaml")
     assert error == (
-        f"suite file {tmp_path}/nope.yaml does not exist; "
-        "`forwardscope init` writes one to start from"
+        f"suite file {tmp_path}/nope.yaml does not exist; `forwardscope init` writes a template"
     )
     assert loaded == []
 

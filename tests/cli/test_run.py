@@ -34,7 +34,7 @@ def test_a_run_that_passes_exits_with_0(invoke: Invoke, suite_file: Path, loaded
     assert (ran.exit_code, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
     assert "cache: 2 of 10 lookups answered without a forward pass (20 %)" in lines
-    assert lines[-1] == "reconciled: 10 lookups; no trace or span was asked for"
+    assert lines[-1] == "reconciled: 10 lookups; no trace or spans"
     assert [backend.closed for backend in loaded] == [True]
 
 
@@ -117,42 +117,32 @@ def test_a_full_disk(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
     assert "reconciled: 10 lookups = 0 trace records + 10 not written" in ran.stdout
 
 
-def test_an_interrupt_exits_with_130(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """There is no traceback and no result; the trace has the lookups so far."""
-    replace(suite_file, "[b, c]", "[interrupt]")
-    trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
-    ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
-    assert ran.exit_code == 130
-    assert ran.stderr.splitlines() == [
-        f"{trace}: has the lookups so far",
-        "interrupted; no result was written",
-    ]
-    stats = loaded[0].instrumentation.stats
-    assert len(list(TraceReader(trace))) == stats.total_lookups == 7
-    assert loaded[0].closed
-    assert not result_file.exists()
-
-
-def test_sigterm_stops_before_the_next_forward_pass(
-    invoke: Invoke, suite_file: Path, loaded: Loaded
+@pytest.mark.parametrize(
+    ("prompt", "status", "error"),
+    [("interrupt", 130, "KeyboardInterrupt"), ("terminate", 143, None)],
+    ids=["KeyboardInterrupt", "SIGTERM"],
+)
+def test_an_interrupted_run(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, prompt: str, status: int, error: str | None
 ) -> None:
-    """The pass in flight is finished and traced, no other is made; the exit status is 143."""
-    before = signal.getsignal(signal.SIGTERM)
-    replace(suite_file, "[b, c]", "[terminate]")
+    """The trace has the lookups so far, with the pass in flight; there is no result."""
+    handler = signal.getsignal(signal.SIGTERM)
+    replace(suite_file, "[b, c]", f"[{prompt}]")
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
-    assert ran.exit_code == 143
+    assert ran.exit_code == status
     assert ran.stderr.splitlines()[-2:] == [
         f"{trace}: has the lookups so far",
         "interrupted; no result was written",
     ]
+    assert "Traceback" not in ran.stderr
     events = list(TraceReader(trace))
     assert len(events) == loaded[0].instrumentation.stats.total_lookups == 7
-    assert (events[-1].view_id, events[-1].hit, events[-1].error) == ("base", False, None)
-    assert loaded[0].forward_batches[-1] == ("base", ["terminate"])
+    assert (events[-1].view_id, events[-1].hit, events[-1].error) == ("base", False, error)
+    assert loaded[0].forward_batches[-1] == ("base", [prompt])
     assert loaded[0].closed
     assert not result_file.exists()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_a_signal_while_the_model_loads(

@@ -62,18 +62,18 @@ def interrupted(number: int, until_stopped: Callable[[], object]) -> Callable[[S
 
 
 def test_work_runs_in_another_thread_with_the_callers_context() -> None:
-    """Its value is returned, and it sees the caller's context variables."""
+    """Its value is returned, and without a signal no stop is requested."""
     _VARIABLE.set("of the caller")
-    thread, value = run_stoppable(lambda _: (threading.current_thread(), _VARIABLE.get()))
+    requests: list[int] = []
+
+    def work(stop: Stop) -> tuple[threading.Thread, str]:
+        stop.on_request(lambda: requests.append(1))
+        return threading.current_thread(), _VARIABLE.get()
+
+    thread, value = run_stoppable(work)
     assert thread is not threading.main_thread()
     assert value == "of the caller"
-
-
-def test_without_a_signal_no_stop_is_requested() -> None:
-    """The registered function is not called."""
-    calls: list[int] = []
-    run_stoppable(lambda stop: stop.on_request(lambda: calls.append(1)))
-    assert calls == []
+    assert requests == []
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])

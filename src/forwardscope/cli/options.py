@@ -43,7 +43,7 @@ class RunOptions:
         bool, typer.Option("--quiet", "-q", help="Print no progress and no report.")
     ] = False
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Turn the cache off: store no result.")
+        bool, typer.Option("--no-cache", help="Turn the cache off: store no computed value.")
     ] = False
     otlp: Annotated[
         str | None,

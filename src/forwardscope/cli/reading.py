@@ -12,9 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from forwardscope.errors import UserError
 from forwardscope.trace import TraceEvent, TraceReader
 
-__all__ = ["Traces", "require_plain_file"]
+__all__ = ["REQUIRED_KEYS", "Traces", "require_plain_file"]
 
-_REQUIRED_KEYS: Final = "ts, probe, view_id, prompt_hash, top_k, op, wall_ms and hit"
+REQUIRED_KEYS: Final = "ts, probe, view_id, prompt_hash, top_k, op, wall_ms and hit"
 
 
 class Traces:
@@ -74,7 +74,7 @@ def _records(reader: TraceReader) -> Iterator[TraceEvent]:
         raise UserError(f"{reader.path} is empty: it has no trace record")
     lines = "its only line is not" if reader.skipped == 1 else f"none of {reader.skipped} lines is"
     raise UserError(
-        f"{reader.path} is not a trace: {lines} a JSON object with the keys {_REQUIRED_KEYS}"
+        f"{reader.path} is not a trace: {lines} a JSON object with the keys {REQUIRED_KEYS}"
     )
 
 

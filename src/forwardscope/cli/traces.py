@@ -26,7 +26,7 @@ from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
 from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.exits import errors_exit_with_two
-from forwardscope.cli.reading import Traces, require_plain_file
+from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, UserError
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["traces"]
 
 traces = typer.Typer(
-    help="Analyse trace files of forwardscope, or of another tool with the same eight keys.",
+    help="Analyse trace files: forward passes, hit rates, cache sizes and misses.\n\n"
+    "`forwardscope run --trace` writes them. Files of other tools are read if each line is a JSON "
+    f"object with the keys {REQUIRED_KEYS}.",
     no_args_is_help=True,
 )
 
