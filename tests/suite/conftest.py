@@ -1,4 +1,4 @@
-"""Suites made in memory, and what a run of one leaves behind."""
+"""Suites for tests, created without a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MakeSpec = Callable[..., SuiteSpec]
 
 @pytest.fixture
 def make_spec() -> MakeSpec:
-    """Make a suite of some probes, without a file."""
+    """Return a function that creates a suite from probes and settings."""
 
     def make(*probes: Probe, **settings: object) -> SuiteSpec:
         model = ModelSpec(path="some-model", adapter="some-adapter")
@@ -26,7 +26,7 @@ def make_spec() -> MakeSpec:
 
 @pytest.fixture
 def whole(make_spec: MakeSpec) -> SuiteSpec:
-    """A suite with all four kinds, two of which ask the same prompts."""
+    """Return a suite with one probe of each kind; three of them have the same prompts."""
     prompts = ("a secret question", "another secret question")
     return make_spec(
         NullAdapter(name="baseline", runs=2, sentinel_prompts=["a secret sentinel"]),

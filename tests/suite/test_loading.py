@@ -1,4 +1,4 @@
-"""A suite file is read whole, or refused in one line that names file, line and key."""
+"""Loading a suite file; errors are one line with file, line and key."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ probes:
 KINDS = "null_adapter, delta_kl, adapter_ablation, prompt_collapse"
 
 
-def refusal(text: str) -> str:
-    """Return what is said of a text that is no suite."""
+def error_of(text: str) -> str:
+    """Return the error message for an invalid suite."""
     with pytest.raises(SpecError) as caught:
         parse_suite(text, "suite.yaml")
     message = str(caught.value)
@@ -42,8 +42,8 @@ def refusal(text: str) -> str:
     return message
 
 
-def test_a_suite_is_read() -> None:
-    """What the file says is what the suite has."""
+def test_a_valid_suite() -> None:
+    """The suite has the values of the file."""
     spec = parse_suite(SUITE, "suite.yaml")
     assert (spec.model.path, spec.model.adapter) == ("some-model", "some-adapter")
     assert (spec.defaults.seed, spec.cache.max_entries) == (3, 9)
@@ -55,7 +55,7 @@ def test_a_suite_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ("defaults:", "defualts:", "5: defualts: unknown key; did you mean defaults?"),
         ("path:", "pth:", "3: model.pth: unknown key; did you mean path?"),
@@ -69,13 +69,13 @@ def test_a_suite_is_read() -> None:
         ("name: two", "delta_kl: two", "15: probes[1].delta_kl: unknown key; known: name, kind"),
     ],
 )
-def test_a_typo_in_a_key_gets_a_suggestion(right: str, wrong: str, said: str) -> None:
-    """A key that nobody knows is named with its line and what was probably meant."""
-    assert refusal(SUITE.replace(right, wrong)).startswith(f"suite.yaml:{said}")
+def test_unknown_keys(right: str, wrong: str, message: str) -> None:
+    """The error has the line, the key, and a similar key or all known keys."""
+    assert error_of(SUITE.replace(right, wrong)).startswith(f"suite.yaml:{message}")
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ("version: 1", "version: 2", "1: version: must be 1; got 2"),
         ("version: 1", "version: '1'", "1: version: must be 1; got '1'"),
@@ -101,7 +101,7 @@ def test_a_typo_in_a_key_gets_a_suggestion(right: str, wrong: str, said: str) ->
             "5: telemetry.span_budget: must be a whole number or all; got -1",
         ),
         ("delta_kl", "delta_lk", f"11: probes[0].kind: unknown probe kind 'delta_lk'; {KINDS}"),
-        ("kind: adapter_ablation", "top_k: 5", f"15: probes[1].kind: missing; one of {KINDS}"),
+        ("kind: adapter_ablation", "top_k: 5", f"15: probes[1].kind: missing; use one of {KINDS}"),
         ("delta_kl", "[]", "11: probes[0].kind: unknown probe kind '[]'"),
         ("[third]", "[]", "17: probes[1].prompts: needs at least 1 item; got []"),
         ("[third]", "", "17: probes[1].prompts: must be a list; got None"),
@@ -116,34 +116,34 @@ def test_a_typo_in_a_key_gets_a_suggestion(right: str, wrong: str, said: str) ->
         ),
         ("[third]", "[third]\n    lambdas: [0, 1, 1]", "18: probes[1].lambdas: must rise"),
         ("[third]", "[third]\n    lambdas: [0, '1', 2]", "18: probes[1].lambdas[1]: must be a"),
-        ("name: two", "name: one", "15: probes[1].name: two probes are named 'one'; give each"),
+        ("name: two", "name: one", "15: probes[1].name: two probes are named 'one'; names must"),
         ("  - name: two", "  - 5\n  - name: two", "15: probes[1]: must be a mapping; got 5"),
         ("some-model", '"\\ud800"', "3: model.path: must be a valid string"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(right: str, wrong: str, said: str) -> None:
-    """File, line, key, what is expected and what is there stand in one line."""
-    said = said.replace(f"; {KINDS}", f"; known: {KINDS}")
-    assert refusal(SUITE.replace(right, wrong)).startswith(f"suite.yaml:{said}")
+def test_invalid_values(right: str, wrong: str, message: str) -> None:
+    """The error has the file, the line, the key, the expected value and the value."""
+    message = message.replace(f"; {KINDS}", f"; known: {KINDS}")
+    assert error_of(SUITE.replace(right, wrong)).startswith(f"suite.yaml:{message}")
 
 
 @pytest.mark.parametrize("probes", ["probes:", "probes: []", "probes: {a: 1}", "probes: 5"])
-def test_a_suite_has_probes(probes: str) -> None:
-    """No list of probes, or an empty one, is refused at its key."""
+def test_a_suite_must_have_probes(probes: str) -> None:
+    """A missing or empty list of probes is an error at its key."""
     text = SUITE[: SUITE.index("probes:")] + probes
-    assert refusal(text).startswith("suite.yaml:9: probes: ")
+    assert error_of(text).startswith("suite.yaml:9: probes: ")
 
 
 @pytest.mark.parametrize("text", ["", "# a comment\n", "---\n", "- version: 1", "5", "null", "[]"])
-def test_what_is_no_mapping_is_no_suite(text: str) -> None:
-    """An empty file, a list and a number are told what a suite is."""
-    assert refusal(text) == (
+def test_a_suite_must_be_a_mapping(text: str) -> None:
+    """The error for an empty file, a list or a number describes a suite."""
+    assert error_of(text) == (
         "suite.yaml: a suite is a mapping with the keys version, model and probes"
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("\na: [1", ":2: not valid YAML: "),
         ("a: 1\n\tb: 2", ":2: not valid YAML: "),
@@ -153,40 +153,43 @@ def test_what_is_no_mapping_is_no_suite(text: str) -> None:
         ("a: \0", ": not valid YAML: unacceptable character #x0000"),
         ("a: !!python/object/apply:os.getcwd []", ":1: not valid YAML: could not determine a"),
         ("a: !!python/name:os.system", ":1: not valid YAML: could not determine a"),
-        (f"{SUITE}version: 1\n", ":18: not valid YAML: key 'version' stands twice"),
-        (SUITE.replace("seed: 3", "seed: 3\n  seed: 4"), ":7: not valid YAML: key 'seed' stands"),
+        (f"{SUITE}version: 1\n", ":18: not valid YAML: key 'version' is duplicated"),
+        (SUITE.replace("seed: 3", "seed: 3\n  seed: 4"), ":7: not valid YAML: key 'seed' is"),
         ("1: a", ":1: not valid YAML: a key must be text; put it in quotes"),
         ("yes: a", ":1: not valid YAML: a key must be text"),
         ("? [a, b]\n: c", ":1: not valid YAML: a key must be text"),
-        ("a: !!bool maybe", ":1: not valid YAML: 'maybe' is no valid bool"),
-        ("a: !!int ''", ":1: not valid YAML: '' is no valid int"),
-        ("a: !!timestamp soon", ":1: not valid YAML: 'soon' is no valid timestamp"),
-        ("a: 2001-99-99", ":1: not valid YAML: '2001-99-99' is no valid timestamp"),
-        ("a: 99999999999999999999", ":1: not valid YAML: '99999999999999999999' is no valid int"),
+        ("a: !!bool maybe", ":1: not valid YAML: 'maybe' is not a valid bool"),
+        ("a: !!int ''", ":1: not valid YAML: '' is not a valid int"),
+        ("a: !!timestamp soon", ":1: not valid YAML: 'soon' is not a valid timestamp"),
+        ("a: 2001-99-99", ":1: not valid YAML: '2001-99-99' is not a valid timestamp"),
+        (
+            "a: 9999999999999999999",
+            ":1: not valid YAML: '9999999999999999999' is not a valid int",
+        ),
     ],
 )
-def test_malformed_yaml_is_told_with_its_line(text: str, said: str) -> None:
-    """What YAML itself does not allow is refused before anything else is looked at."""
-    assert refusal(text).startswith(f"suite.yaml{said}")
+def test_malformed_yaml(text: str, message: str) -> None:
+    """The error has the line and the problem."""
+    assert error_of(text).startswith(f"suite.yaml{message}")
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "0x" + "f" * 5000], ids=["decimal", "hex"])
-def test_a_number_of_any_length_is_told_in_short(digits: str) -> None:
-    """A number that Python would not print is cut in the message."""
-    said = refusal(SUITE.replace("seed: 3", f"seed: {digits}"))
-    assert said.startswith("suite.yaml:6: not valid YAML: '")
-    assert said.endswith("' is no valid int")
-    assert len(said) < 100
+def test_a_very_long_number_is_truncated(digits: str) -> None:
+    """The message stays short for a number that Python does not print."""
+    message = error_of(SUITE.replace("seed: 3", f"seed: {digits}"))
+    assert message.startswith("suite.yaml:6: not valid YAML: '")
+    assert message.endswith("' is not a valid int")
+    assert len(message) < 100
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
-def test_deep_nesting_is_refused(opening: str) -> None:
-    """A file that nests without end does not exhaust the stack."""
-    assert refusal(opening * 100_000) == "suite.yaml: nested too deeply to be a suite"
+def test_deep_nesting(opening: str) -> None:
+    """Deep nesting is an error and does not exhaust the stack."""
+    assert error_of(opening * 100_000) == "suite.yaml: nested too deeply to be a suite"
 
 
-def layers(form: str) -> str:
-    """Return nine mappings or lists, each of ten aliases of the one before: 10^9 in all."""
+def alias_bomb(form: str) -> str:
+    """Return nine collections, each with ten aliases of the previous one: 10^9 nodes."""
     aliases = (", ".join([f"*a{i}"] * 10) for i in range(9))
     lines = (f"a{i}: &a{i} {form.format(below)}" for i, below in enumerate(aliases, start=1))
     return "\n".join(["a0: &a0 {x: y}", *lines])
@@ -194,16 +197,16 @@ def layers(form: str) -> str:
 
 @pytest.mark.parametrize(
     "text",
-    [layers("[{}]"), layers("{{<<: [{}]}}"), "a: &a [*a]", "&a {b: *a}", "a: &a\n  <<: *a"],
-    ids=["lists", "merges", "circle of lists", "circle of maps", "circle of merges"],
+    [alias_bomb("[{}]"), alias_bomb("{{<<: [{}]}}"), "a: &a [*a]", "&a {b: *a}", "a: &a\n  <<: *a"],
+    ids=["lists", "merges", "cycle of lists", "cycle of maps", "cycle of merges"],
 )
-def test_alias_bombs_are_refused(text: str) -> None:
-    """Aliases that write out to more than a file could hold are not written out."""
-    assert "its aliases refer to more than a suite can hold" in refusal(text)
+def test_alias_bombs(text: str) -> None:
+    """Aliases with too many nodes are an error before they are expanded."""
+    assert f"its aliases expand to more than {MAX_BYTES} nodes" in error_of(text)
 
 
-def test_aliases_and_merges_that_stay_small_are_fine() -> None:
-    """Prompts can be shared and settings merged; what stands in the probe itself wins."""
+def test_aliases_and_merges() -> None:
+    """Probes can share values by alias or merge; their own values take precedence."""
     text = SUITE.replace("kind: adapter_ablation\n    prompts: [third]", "<<: *one\n")
     text = text.replace("- name: one\n", "- &one\n    name: one\n    top_k: 7\n")
     first, second = parse_suite(text, "suite.yaml").probes
@@ -211,15 +214,15 @@ def test_aliases_and_merges_that_stay_small_are_fine() -> None:
     assert second.prompts == first.prompts
 
 
-def test_a_mistake_behind_a_merge_is_named_with_its_line() -> None:
-    """A value that overrides a merged one is told at its own line."""
+def test_an_invalid_value_that_overrides_a_merged_one() -> None:
+    """The error has the line of the overriding value."""
     text = SUITE.replace("kind: adapter_ablation\n    prompts: [third]", "<<: *one\n    top_k: 0")
     text = text.replace("- name: one\n", "- &one\n    name: one\n    top_k: 7\n")
-    assert refusal(text).startswith("suite.yaml:19: probes[1].top_k: must be greater than")
+    assert error_of(text).startswith("suite.yaml:19: probes[1].top_k: must be greater than")
 
 
-def test_paths_beside_the_file_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path that exists beside the file is made absolute; another is left alone."""
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that exists relative to the file becomes absolute; any other is unchanged."""
     (tmp_path / "suites" / "some-model").mkdir(parents=True)
     (tmp_path / "suites" / "suite.yaml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
@@ -228,8 +231,8 @@ def test_paths_beside_the_file_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert model.adapter == "some-adapter"
 
 
-def test_a_model_is_called_what_is_written(tmp_path: Path) -> None:
-    """A folder's place on this machine is in no metric: the path as it stands, or a name."""
+def test_the_model_label(tmp_path: Path) -> None:
+    """The label is the name, or the path as it is in the file, never the absolute path."""
     (tmp_path / "weights").mkdir()
     file = tmp_path / "suite.yaml"
     file.write_text(SUITE.replace("some-model", "./weights"))
@@ -241,63 +244,63 @@ def test_a_model_is_called_what_is_written(tmp_path: Path) -> None:
     assert labels == {"suite": "suite", "model": "tiny"}
 
 
-def test_a_name_that_no_file_can_have_is_left_alone(tmp_path: Path) -> None:
-    """A path that is too long to look for is the model's to complain of."""
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    """A path that is too long for the file system is unchanged."""
     path = "m" * 5000
     (tmp_path / "suite.yaml").write_text(SUITE.replace("some-model", path))
     assert load_suite(tmp_path / "suite.yaml").model.path == path
 
 
 @pytest.mark.parametrize(("named", "name"), [("", "nightly"), ("name: mine\n", "mine")])
-def test_a_suite_is_named_for_its_file(tmp_path: Path, named: str, name: str) -> None:
-    """A suite without a name has its file's."""
+def test_the_suite_name(tmp_path: Path, named: str, name: str) -> None:
+    """By default a suite has the name of its file."""
     (tmp_path / "nightly.yaml").write_text(named + SUITE)
     assert load_suite(tmp_path / "nightly.yaml").name == name
 
 
-def test_a_byte_order_mark_and_crlf_are_taken(tmp_path: Path) -> None:
-    """A file from an editor on Windows is read as any other."""
+def test_byte_order_mark_and_crlf(tmp_path: Path) -> None:
+    """A file with a byte order mark and CRLF line ends is valid."""
     data = b"\xef\xbb\xbf" + SUITE.replace("\n", "\r\n").encode()
     (tmp_path / "suite.yaml").write_bytes(data)
     assert load_suite(str(tmp_path / "suite.yaml")).probes[0].prompts == ("first", "second")
 
 
-def test_a_missing_file_is_told_with_the_way_out(tmp_path: Path) -> None:
-    """The error names the file and the command that writes one."""
+def test_a_missing_file(tmp_path: Path) -> None:
+    """The error names the file and the command that writes a template."""
     with pytest.raises(SpecError, match=r"nope\.yaml does not exist; `forwardscope init` writes"):
         load_suite(tmp_path / "nope.yaml")
 
 
-def test_a_folder_is_no_suite(tmp_path: Path) -> None:
-    """The error says what is there."""
+def test_a_folder(tmp_path: Path) -> None:
+    """The error has the reason of the operating system."""
     with pytest.raises(SpecError, match=f"^suite file {tmp_path} cannot be read: Is a directory$"):
         load_suite(tmp_path)
 
 
-def test_a_suite_below_a_file_cannot_be_read(tmp_path: Path) -> None:
-    """A path that goes through a file is an error of the user's too."""
+def test_a_path_through_a_file(tmp_path: Path) -> None:
+    """A path whose parent is a file is a `SpecError`."""
     (tmp_path / "file").touch()
     with pytest.raises(SpecError, match="cannot be read: Not a directory"):
         load_suite(tmp_path / "file" / "suite.yaml")
 
 
-def test_other_encodings_are_refused(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is told where it stops being it."""
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    """The error has the position of the first invalid byte."""
     (tmp_path / "suite.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(SpecError, match=r"suite\.yaml: not UTF-8 text \(byte 9\)$"):
         load_suite(tmp_path / "suite.yaml")
 
 
 @pytest.mark.parametrize("size", [MAX_BYTES + 1, 1 << 40])
-def test_a_huge_file_is_not_read(tmp_path: Path, size: int) -> None:
-    """More than a mebibyte is refused, and a terabyte is not first read into memory."""
+def test_a_file_above_the_size_limit(tmp_path: Path, size: int) -> None:
+    """A file of more than MAX_BYTES is an error, and is not read as a whole."""
     (tmp_path / "suite.yaml").touch()
     os.truncate(tmp_path / "suite.yaml", size)
     with pytest.raises(SpecError, match=f"larger than {MAX_BYTES} bytes"):
         load_suite(tmp_path / "suite.yaml")
 
 
-def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
-    """The bound itself is allowed."""
+def test_a_file_of_the_maximum_size(tmp_path: Path) -> None:
+    """A file of MAX_BYTES is valid."""
     (tmp_path / "suite.yaml").write_text(SUITE + "#" * (MAX_BYTES - len(SUITE)))
     assert len(load_suite(tmp_path / "suite.yaml").probes) == 2

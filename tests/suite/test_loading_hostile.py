@@ -1,4 +1,4 @@
-"""Whatever a suite file holds, it is a suite or a `SpecError`."""
+"""Any content of a suite file gives a suite or a `SpecError` of one line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ yaml_text = st.text(
 
 
 def check(read: Callable[[], SuiteSpec]) -> None:
-    """Read what may be no suite; a refusal is one line."""
+    """Read a suite; an error must be a `SpecError` of one line."""
     try:
         spec = read()
     except SpecError as error:
@@ -82,7 +82,7 @@ def check(read: Callable[[], SuiteSpec]) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
-    """A file of any bytes is refused in one line."""
+    """Random bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "suite.yaml"
         path.write_bytes(data)
@@ -91,14 +91,14 @@ def test_any_bytes(data: bytes) -> None:
 
 @given(st.text(max_size=100) | yaml_text)
 def test_any_text(text: str) -> None:
-    """Any text is refused in one line, YAML's own signs most of all."""
+    """Random text, also of YAML's special characters."""
     check(lambda: parse_suite(text, "suite.yaml"))
 
 
 @given(yaml_text, st.integers(0, 10_000), st.integers(0, 12))
 @settings(max_examples=200)
-def test_a_suite_with_a_hole(patch: str, at: int, cut: int) -> None:
-    """A suite in which some characters were overwritten is refused or still one."""
+def test_overwritten_characters(patch: str, at: int, cut: int) -> None:
+    """A suite with some characters replaced."""
     text = yaml.safe_dump(SUITE, sort_keys=False)
     at %= len(text)
     check(lambda: parse_suite(text[:at] + patch + text[at + cut :], "suite.yaml"))
@@ -106,8 +106,8 @@ def test_a_suite_with_a_hole(patch: str, at: int, cut: int) -> None:
 
 @given(st.sampled_from(PLACES), trees)
 @settings(max_examples=200)
-def test_any_value_at_any_place(place: tuple[str | int, ...], value: Any) -> None:
-    """Whatever stands in place of a value, the refusal is one line."""
+def test_any_value_at_any_key(place: tuple[str | int, ...], value: Any) -> None:
+    """A suite with one value replaced by a random value."""
     tree = yaml.safe_load(yaml.safe_dump(SUITE))
     inner = tree
     for part in place[:-1]:

@@ -1,4 +1,4 @@
-"""What a suite should cost is what it does cost, as long as nothing is evicted."""
+"""The planned forward passes of a suite equal those of its run."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ from forwardscope.testing import (
 
 MakeSpec = Callable[..., SuiteSpec]
 
-CHECK = 2  # the finite check asks base and tuned view
+CHECK = 2  # lookups of the finite check, one for each view
 
 
 class Unaliased(ScriptedBackend):
-    """A backend like one with a DoRA adapter: no scale is the base's or the tuned view."""
+    """A backend without aliases, as with a DoRA adapter."""
 
     scaled_aliases: Mapping[float, str] = MappingProxyType({})
 
 
 class Bare:
-    """The part of a scripted backend that every backend has."""
+    """A backend without optional abilities and attributes."""
 
     def __init__(self, **settings: Any) -> None:
         self.inner = ScriptedBackend(**settings)
@@ -71,48 +71,48 @@ class Bare:
 
 
 class Scaling(Bare):
-    """One that can scale its adapter, and does not say what it shares."""
+    """A backend that can scale its adapter, without `scaled_aliases`."""
 
     def as_scaled_adapter(self, lam: float) -> Any:
         return self.inner.as_scaled_adapter(lam)
 
 
 class Randomizing(Bare):
-    """One that can make random adapters."""
+    """A backend that can make random adapters."""
 
     def as_null_adapter(self, seed: int, **scales: float) -> Any:
         return self.inner.as_null_adapter(seed, **scales)
 
 
-class Unknown(Scaling, Randomizing):
-    """One that can do everything, and does not say what it shares."""
+class Undeclared(Scaling, Randomizing):
+    """A backend with all abilities, without `scaled_aliases`."""
 
 
 class Unplannable(DeltaKL):
-    """A probe that only a real model can answer."""
+    """A probe that fails on the dry-run backend."""
 
     def run(self, context: ProbeContext) -> Outcome:
-        if context.backend.identity() == "counting":
+        if context.backend.identity() == "dry-run":
             raise LookupError("no such expert\nin this model")
         return super().run(context)
 
 
 def paid(result: SuiteResult) -> float:
-    """Return the forward passes of a run, none of whose probes went wrong."""
+    """Return the forward passes of a run without errors."""
     assert Verdict.ERROR not in {probe.verdict for probe in result.probes}
     return result.backend_stats["forward_passes"]
 
 
-def sized(**settings: Any) -> ScriptedBackend:
-    """Make a backend whose instrumentation has these settings."""
+def backend_with(**settings: Any) -> ScriptedBackend:
+    """Return a backend whose instrumentation has these settings."""
     return ScriptedBackend(instrumentation=BackendInstrumentation(**settings))
 
 
-# -- the plan is what is paid -----------------------------------------------------------------
+# -- equal numbers of forward passes -----------------------------------------------------------
 
 
 def test_all_four_kinds_cost_what_is_planned(whole: SuiteSpec) -> None:
-    """The check 2, baseline 3, change 4, four scales 8, two fillers 8; the rest is known."""
+    """Check 2, baseline 3, change 4, four scales 8, two fillers 8; the rest are hits."""
     result = run_suite(whole, ScriptedBackend())
     assert paid(result) == result.expected_forward_passes == 25
 
@@ -156,7 +156,7 @@ any_probe = st.one_of(
 def test_any_suite_costs_what_is_planned(
     probes: list[Probe], top_k: int, backend_type: type[ScriptedBackend], cached: bool
 ) -> None:
-    """Whatever its probes, their order and what they share, with the cache on or off."""
+    """Plan and run agree for random probes, with and without the cache."""
     spec = SuiteSpec(
         version=1,
         model=ModelSpec(path="some-model", adapter="some-adapter"),
@@ -170,23 +170,23 @@ def test_any_suite_costs_what_is_planned(
         assert paid(result) == result.cache.entries
 
 
-def test_a_baseline_shares_what_later_probes_ask(make_spec: MakeSpec) -> None:
-    """First in the suite, it pays for the base's answers that a later probe is then given."""
+def test_a_baseline_shares_lookups_with_later_probes(make_spec: MakeSpec) -> None:
+    """Later probes hit the base results that the baseline computed."""
     null = NullAdapter(name="null", runs=2, sentinel_prompts=["a", "b", "a"])
     spec = make_spec(null, DeltaKL(name="change", prompts=["a", "b", "b"]))
     result = run_suite(spec, ScriptedBackend())
     assert paid(result) == result.expected_forward_passes == CHECK + 2 + 2 * 2 + 2
 
 
-def test_a_question_of_the_check_is_known(make_spec: MakeSpec) -> None:
-    """A probe that asks the same as the finite check pays nothing for it."""
+def test_a_probe_with_the_lookups_of_the_check(make_spec: MakeSpec) -> None:
+    """A probe with the lookups of the finite check has only hits."""
     spec = make_spec(DeltaKL(name="one", prompts=["hello"], top_k=8))
     result = run_suite(spec, ScriptedBackend())
     assert paid(result) == result.expected_forward_passes == CHECK
 
 
 def test_the_vocabulary_bounds_top_k(make_spec: MakeSpec) -> None:
-    """Beyond it two values of top_k are one question; where it is not known they are two."""
+    """Values of `top_k` above the vocabulary size are equal lookups, if the size is known."""
     one = DeltaKL(name="one", prompts=["a"], top_k=40)
     spec = make_spec(one, DeltaKL(name="two", prompts=["a"], top_k=300))
     result = run_suite(spec, ScriptedBackend(vocab_size=32))
@@ -195,8 +195,8 @@ def test_the_vocabulary_bounds_top_k(make_spec: MakeSpec) -> None:
     assert expected_forward_passes(spec, ScriptedBackend(vocab_size=300)) == CHECK + 4
 
 
-def test_scales_share_only_what_the_backend_says(make_spec: MakeSpec) -> None:
-    """λ=0 and λ=1 are free after base and tuned view with plain LoRA alone."""
+def test_aliases_of_scales(make_spec: MakeSpec) -> None:
+    """λ=0 and λ=1 are hits only if the backend declares them as aliases."""
     change = DeltaKL(name="change", prompts=["a"])
     response = AdapterAblation(name="response", prompts=["a"], lambdas=(0.0, 0.5, 1.0))
     spec = make_spec(change, response)
@@ -204,9 +204,9 @@ def test_scales_share_only_what_the_backend_says(make_spec: MakeSpec) -> None:
     assert expected_forward_passes(spec, Unaliased()) == CHECK + 2 + 3
 
 
-def test_an_unknown_backend_is_not_accused(whole: SuiteSpec) -> None:
-    """One that shares more than it says pays less than planned, never more."""
-    result = run_suite(whole, Unknown())
+def test_a_backend_with_undeclared_aliases(whole: SuiteSpec) -> None:
+    """It computes fewer forward passes than planned."""
+    result = run_suite(whole, Undeclared())
     assert (paid(result), result.expected_forward_passes) == (25, 29)
 
 
@@ -216,13 +216,13 @@ def test_an_unknown_backend_is_not_accused(whole: SuiteSpec) -> None:
         (Bare, CHECK + 2),
         (Scaling, CHECK + 2 + 4),
         (Randomizing, CHECK + 2 + 3),
-        (Unknown, CHECK + 2 + 4 + 3),
+        (Undeclared, CHECK + 2 + 4 + 3),
     ],
 )
-def test_what_a_backend_cannot_do_costs_nothing(
+def test_a_skipped_probe_has_no_planned_passes(
     make_spec: MakeSpec, backend_type: type[Bare], passes: int
 ) -> None:
-    """A probe that will be skipped is not paid for in the plan either."""
+    """The plan skips the probes that the run skips."""
     spec = make_spec(
         NullAdapter(name="null", runs=2, sentinel_prompts=["s"]),
         DeltaKL(name="change", prompts=["a"]),
@@ -232,45 +232,45 @@ def test_what_a_backend_cannot_do_costs_nothing(
     assert paid(result) == result.expected_forward_passes == passes
 
 
-def test_without_a_cache_every_call_is_paid_for(whole: SuiteSpec, make_spec: MakeSpec) -> None:
-    """Nothing is kept between calls; an equal prompt in one call is one pass all the same."""
-    result = run_suite(whole, sized(cache_enabled=False))
+def test_without_a_cache_every_call_computes(whole: SuiteSpec, make_spec: MakeSpec) -> None:
+    """Nothing is stored between calls; equal prompts of one call are one forward pass."""
+    result = run_suite(whole, backend_with(cache_enabled=False))
     lookups = sum(one.lookups for one in result.series)
     assert paid(result) == result.expected_forward_passes == lookups
     twice = make_spec(*(DeltaKL(name=name, prompts=["a", "a"]) for name in ("one", "two")))
-    result = run_suite(twice, sized(cache_enabled=False))
+    result = run_suite(twice, backend_with(cache_enabled=False))
     assert paid(result) == result.expected_forward_passes == CHECK + 2 * 2
 
 
-def test_without_a_backend_the_suite_says_whether_there_is_a_cache(make_spec: MakeSpec) -> None:
-    """The plan follows `cache.enabled`, and its bounds change nothing."""
+def test_without_a_backend_the_suite_enables_the_cache(make_spec: MakeSpec) -> None:
+    """The plan depends on `cache.enabled`, not on the bounds of the cache."""
     probes = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two")]
     assert expected_forward_passes(make_spec(*probes)) == CHECK + 4
     assert expected_forward_passes(make_spec(*probes, cache=CacheSpec(max_entries=1))) == CHECK + 4
     assert expected_forward_passes(make_spec(*probes, cache=CacheSpec(enabled=False))) == CHECK + 8
 
 
-# -- what differs from the plan ---------------------------------------------------------------
+# -- other numbers of forward passes ----------------------------------------------------------
 
 
 def test_a_cache_that_is_too_small_costs_more(whole: SuiteSpec) -> None:
-    """The plan is that of a cache with room for everything, and bounds are left out of it."""
-    result = run_suite(whole, sized(cache_maxsize=4))
+    """The plan assumes an unbounded cache, so evictions add forward passes."""
+    result = run_suite(whole, backend_with(cache_maxsize=4))
     assert result.expected_forward_passes == 25
     assert result.cache.evictions > 0
     assert paid(result) > 25
-    assert paid(run_suite(whole, sized(cache_maxsize=25))) == 25
+    assert paid(run_suite(whole, backend_with(cache_maxsize=25))) == 25
 
 
 def test_values_that_are_rejected_cost_more(whole: SuiteSpec) -> None:
-    """What is larger than the whole cache is paid for each time."""
-    result = run_suite(whole, sized(cache_max_bytes=1))
+    """A value larger than the whole cache is computed at each lookup."""
+    result = run_suite(whole, backend_with(cache_max_bytes=1))
     assert (result.cache.rejections > 0, result.cache.entries) == (True, 0)
     assert paid(result) > (result.expected_forward_passes or 0) == 25
 
 
 def test_a_used_backend_costs_less(whole: SuiteSpec) -> None:
-    """The plan begins with an empty cache; what is known from before makes a run cheaper."""
+    """The plan assumes an empty cache; entries from an earlier run are hits."""
     backend = ScriptedBackend()
     results = [run_suite(whole, backend) for _ in range(2)]
     assert [(paid(one), one.expected_forward_passes) for one in results] == [(25, 25), (0, 25)]
@@ -278,7 +278,7 @@ def test_a_used_backend_costs_less(whole: SuiteSpec) -> None:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_probe_that_fails_costs_less(make_spec: MakeSpec, cached: bool) -> None:
-    """A failed batch is no forward pass, and what is asked again later is paid for once."""
+    """A failed batch has no forward passes; a later probe computes its prompts."""
 
     def script(view: ScriptedView, prompt: str) -> Any:
         if prompt == "broken":
@@ -296,30 +296,27 @@ def test_a_probe_that_fails_costs_less(make_spec: MakeSpec, cached: bool) -> Non
     assert result.backend_stats["forward_passes"] == CHECK + 2
 
 
-# -- planning leaves no mark ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 21, 25, 34])
-def test_a_plan_with_a_bound_is_what_a_run_pays(whole: SuiteSpec, size: int) -> None:
-    """Probe by probe and view by view, with every eviction."""
+def test_a_plan_with_a_bounded_cache(whole: SuiteSpec, size: int) -> None:
+    """It has the run's forward passes by series and its evictions."""
     planned = plan_suite(whole, max_entries=size)
-    backend = sized(cache_maxsize=size)
+    backend = backend_with(cache_maxsize=size)
     result = run_suite(whole, backend)
     passes = {key: counts.forward_passes for key, counts in planned.series.items()}
     assert passes == {(one.probe, one.view_id, one.op): one.forward_passes for one in result.series}
     assert planned.evictions == backend.instrumentation.cache.evictions
 
 
-def test_a_result_has_its_plan_by_series(whole: SuiteSpec) -> None:
-    """They add up to what is expected of the run, whatever it paid."""
-    result = run_suite(whole, sized(cache_maxsize=4))
+def test_planned_passes_of_a_result(whole: SuiteSpec) -> None:
+    """Planned passes by series add up to the planned passes of the run."""
+    result = run_suite(whole, backend_with(cache_maxsize=4))
     expected = [one.expected_forward_passes for one in result.series]
     assert sum(filter(None, expected)) == result.expected_forward_passes == 25
     assert any(one.forward_passes > (one.expected_forward_passes or 0) for one in result.series)
 
 
-def test_enough_entries_pay_for_nothing_twice(whole: SuiteSpec) -> None:
-    """And one fewer would; without a cache none is enough."""
+def test_enough_entries(whole: SuiteSpec) -> None:
+    """With this size nothing is computed twice, with one entry less something is."""
     enough = enough_entries(whole)
     assert plan_suite(whole, max_entries=enough).forward_passes == 25
     assert plan_suite(whole, max_entries=enough - 1).forward_passes > 25
@@ -327,8 +324,8 @@ def test_enough_entries_pay_for_nothing_twice(whole: SuiteSpec) -> None:
     assert enough_entries(off) == 0
 
 
-def test_shared_work_is_told_by_who_asks_and_who_paid(make_spec: MakeSpec) -> None:
-    """Each hit once; a probe that asks twice shares with itself."""
+def test_shared_work_is_by_probe(make_spec: MakeSpec) -> None:
+    """Each hit counts once, also a hit of a probe on its own entry."""
     spec = make_spec(
         DeltaKL(name="one", prompts=["a", "b"]), DeltaKL(name="two", prompts=["b", "c", "c"])
     )
@@ -337,9 +334,9 @@ def test_shared_work_is_told_by_who_asks_and_who_paid(make_spec: MakeSpec) -> No
     assert sum(shared_work(spec).values()) == total.hits + total.coalesced == 4
 
 
-def test_planning_asks_the_backend_nothing(whole: SuiteSpec, tmp_path: Path) -> None:
-    """No lookup, no forward batch, no entry and no record is the plan's."""
-    backend = sized(trace_path=tmp_path / "t.jsonl")
+def test_planning_does_not_use_the_backend(whole: SuiteSpec, tmp_path: Path) -> None:
+    """The backend has no lookups, forward batches, entries or records afterwards."""
+    backend = backend_with(trace_path=tmp_path / "t.jsonl")
     assert expected_forward_passes(whole, backend) == 25
     assert backend.instrumentation.stats.total_lookups == 0
     assert backend.forward_batches == []
@@ -349,7 +346,7 @@ def test_planning_asks_the_backend_nothing(whole: SuiteSpec, tmp_path: Path) -> 
 
 
 def test_planning_makes_no_spans(whole: SuiteSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where the program has a tracer provider for all."""
+    """Planning creates no spans, also with a global tracer provider."""
     telemetry = InMemoryTelemetry()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
     expected_forward_passes(whole)
@@ -359,54 +356,53 @@ def test_planning_makes_no_spans(whole: SuiteSpec, monkeypatch: pytest.MonkeyPat
     assert [span.name for span in telemetry.spans()] == ["suite.run"]
 
 
-# -- where it is told -------------------------------------------------------------------------
+# -- reporting and failures -------------------------------------------------------------------
 
 
-def test_the_gauge_stands_from_the_start(whole: SuiteSpec) -> None:
-    """It has its value before the first probe, and the run's passes exceed it at the end."""
-    shown, registry, seen = RunMetrics(whole), CollectorRegistry(), []
-    registry.register(shown)
+def test_the_gauge_of_planned_passes(whole: SuiteSpec) -> None:
+    """It has its value before the first probe and does not change."""
+    metrics, registry, seen = RunMetrics(whole), CollectorRegistry(), []
+    registry.register(metrics)
 
     def value(metric: names.Metric) -> float | None:
         return registry.get_sample_value(metric.name, {"suite": "tested", "model": "some-model"})
 
     class Watcher(Observer):
         def run_started(self, run: RunStarted) -> None:
-            shown.run_started(run)
+            metrics.run_started(run)
             seen.append((run.expected_forward_passes, value(names.RUN_EXPECTED)))
 
-    result = run_suite(whole, sized(cache_maxsize=4), observer=Watcher())
+    result = run_suite(whole, backend_with(cache_maxsize=4), observer=Watcher())
     assert seen == [(25, 25.0)]
     assert value(names.RUN_FORWARD_PASSES) == paid(result) > value(names.RUN_EXPECTED) == 25
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_plan_that_fails_does_not_fail_the_run(make_spec: MakeSpec, strict: bool) -> None:
-    """It is warned of once, by its cause; the number is none, and the gauge NaN.
+    """There is one warning with the cause, no number in the result, and NaN in the gauge.
 
-    NaN replaces the number of a run before at a Pushgateway, which no gauge would not.
+    NaN replaces the value of an earlier run at a Pushgateway; a missing gauge does not.
     """
     spec = make_spec(Unplannable(name="odd", prompts=["a"], min_mean=1e-6))
-    shown = RunMetrics(spec)
+    metrics = RunMetrics(spec)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error" if strict else "always")
-        result = run_suite(spec, ScriptedBackend(), observer=shown)
+        result = run_suite(spec, ScriptedBackend(), observer=metrics)
     assert [str(one.message) for one in caught] == [
-        "what the run should cost is not known: probe 'odd' cannot be planned: "
-        "LookupError: no such expert"
+        "the run has no plan: probe 'odd' cannot be planned: LookupError: no such expert"
     ] * (not strict)
     assert result.passed
     assert result.expected_forward_passes is None
-    values = {family.name: family.samples[0].value for family in shown.collect()}
+    values = {family.name: family.samples[0].value for family in metrics.collect()}
     assert values[names.RUN_FORWARD_PASSES.name] == paid(result)
     assert math.isnan(values[names.RUN_EXPECTED.name])
     assert math.isnan(values[names.RUN_PERIOD.name])
 
 
-def test_a_backend_that_cannot_say_what_it_shares_does_not_fail_the_run(
+def test_a_backend_whose_attribute_raises_does_not_fail_the_run(
     make_spec: MakeSpec,
 ) -> None:
-    """An attribute that raises costs the plan alone."""
+    """An exception in an attribute of the backend only prevents the plan."""
 
     class Broken(ScriptedBackend):
         @property
@@ -414,14 +410,14 @@ def test_a_backend_that_cannot_say_what_it_shares_does_not_fail_the_run(
             raise RuntimeError("not loaded")
 
     spec = make_spec(DeltaKL(name="one", prompts=["a"], min_mean=1e-6))
-    with pytest.warns(RuntimeWarning, match="not known: RuntimeError: not loaded") as caught:
+    with pytest.warns(RuntimeWarning, match="no plan: RuntimeError: not loaded") as caught:
         result = run_suite(spec, Broken())
     assert len(caught) == 1
     assert (result.passed, result.expected_forward_passes) == (True, None)
 
 
-def test_series_of_a_run_begin_before_it(make_spec: MakeSpec) -> None:
-    """Those that a run counts, by probe, view family and op, are there at 0; no other probe is."""
+def test_series_of_a_run_start_before_it(make_spec: MakeSpec) -> None:
+    """All series that a run counts exist with value 0, and none of another probe."""
     spec = make_spec(
         NullAdapter(name="null", runs=2),
         DeltaKL(name="change", prompts=["a", "b"]),
@@ -429,16 +425,18 @@ def test_series_of_a_run_begin_before_it(make_spec: MakeSpec) -> None:
     )
     inst = BackendInstrumentation()
     expect_series(spec, inst)
-    begun = {(key.probe, view_family(key.view_id), key.op) for key in inst.ledger.snapshot().series}
+    started = {
+        (key.probe, view_family(key.view_id), key.op) for key in inst.ledger.snapshot().series
+    }
     assert inst.stats.total_lookups == 0
     result = run_suite(spec, ScriptedBackend(instrumentation=inst))
     counted = {(one.probe, view_family(one.view_id), one.op) for one in result.series}
-    assert counted <= begun
-    assert {probe for probe, *_ in begun} == {None, "null", "change", "response"}
+    assert counted <= started
+    assert {probe for probe, *_ in started} == {None, "null", "change", "response"}
 
 
-def test_a_probe_that_cannot_be_planned_expects_nothing(make_spec: MakeSpec) -> None:
-    """It is no reason to fail before the model is there."""
+def test_a_suite_that_cannot_be_planned_starts_no_series(make_spec: MakeSpec) -> None:
+    """There is no error before the model is loaded."""
     inst = BackendInstrumentation()
     expect_series(make_spec(Unplannable(name="expert", prompts=["a"])), inst)
     assert inst.ledger.snapshot().series == {}

@@ -1,4 +1,4 @@
-"""A result is plain JSON, written whole or not at all, and quotes no prompt."""
+"""A result is JSON without prompts, and is written atomically."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def result(whole: SuiteSpec) -> SuiteResult:
     return run_suite(whole, ScriptedBackend())
 
 
-def refused_constant(name: str) -> None:
-    """Stand in for what JSON has no word for."""
+def reject_constant(name: str) -> None:
+    """Raise an error for NaN and infinity, which JSON does not have."""
     raise ValueError(f"{name} is not JSON")
 
 
-def test_a_result_comes_back_from_its_file(result: SuiteResult, tmp_path: Path) -> None:
-    """What was written is read back equal, the version of the format first."""
+def test_a_written_result_can_be_read(result: SuiteResult, tmp_path: Path) -> None:
+    """The file has an equal result, with the format version as its first key."""
     result.write(tmp_path / "r.json")
     text = (tmp_path / "r.json").read_text()
     assert SuiteResult.model_validate_json(text) == result
-    record = json.loads(text, parse_constant=refused_constant)
+    record = json.loads(text, parse_constant=reject_constant)
     assert next(iter(record.items())) == ("schema_version", 1)
     assert text.endswith("}\n")
 
 
-def test_a_result_has_the_keys_of_the_contract(result: SuiteResult) -> None:
-    """Programs that read a result find each key where the design says."""
+def test_keys_of_a_result(result: SuiteResult) -> None:
+    """The JSON has the documented keys."""
     record = json.loads(result.model_dump_json())
     assert set(record) >= {"run_id", "suite", "model", "adapter", "identity", "versions", "seed"}
     probe_keys = "name kind verdict score raw z_score ci_95 message evidence duration_s stats"
@@ -62,8 +62,8 @@ def test_a_result_has_the_keys_of_the_contract(result: SuiteResult) -> None:
     ]
 
 
-def test_another_version_is_refused(result: SuiteResult) -> None:
-    """A file of a later format is not taken for this one, nor one with unknown keys."""
+def test_another_version_is_an_error(result: SuiteResult) -> None:
+    """A later format version and unknown keys are errors."""
     record = json.loads(result.model_dump_json())
     with pytest.raises(ValidationError, match="schema_version"):
         SuiteResult.model_validate({**record, "schema_version": 2})
@@ -71,20 +71,20 @@ def test_another_version_is_refused(result: SuiteResult) -> None:
         SuiteResult.model_validate({**record, "more": 1})
 
 
-def test_a_result_from_before_plans_is_read(result: SuiteResult) -> None:
-    """A file without the expected forward passes is one whose run was not planned."""
+def test_a_result_without_a_plan_is_valid(result: SuiteResult) -> None:
+    """In results of older versions the expected forward passes are missing."""
     record = json.loads(result.model_dump_json())
     assert record.pop("expected_forward_passes") == result.backend_stats["forward_passes"]
     assert SuiteResult.model_validate(record).expected_forward_passes is None
 
 
-def test_no_prompt_is_quoted(result: SuiteResult) -> None:
-    """The text of prompts and sentinels is nowhere in a result."""
+def test_a_result_has_no_prompts(result: SuiteResult) -> None:
+    """The JSON contains no text of prompts or sentinels."""
     assert "secret" not in result.model_dump_json()
 
 
-def test_no_prompt_is_quoted_in_errors(make_spec: MakeSpec) -> None:
-    """A prompt that cannot be scored is named by its hash."""
+def test_errors_have_no_prompts(make_spec: MakeSpec) -> None:
+    """The message of a failed probe does not contain the prompt."""
     probe = DeltaKL(name="long", prompts=["a secret that is too long"])
     result = run_suite(make_spec(probe), ScriptedBackend(context=10))
     assert result.probes[0].verdict is Verdict.ERROR
@@ -92,10 +92,8 @@ def test_no_prompt_is_quoted_in_errors(make_spec: MakeSpec) -> None:
     assert "secret" not in result.model_dump_json()
 
 
-def test_folders_are_made_and_an_older_file_is_replaced(
-    result: SuiteResult, tmp_path: Path
-) -> None:
-    """The file is there afterwards, whole, readable and alone."""
+def test_write_creates_folders_and_replaces_a_file(result: SuiteResult, tmp_path: Path) -> None:
+    """The folder has only the new result, which is readable by all."""
     path = tmp_path / "new" / "folder" / "r.json"
     result.write(str(path))
     result.model_copy(update={"suite": "second"}).write(path)
@@ -108,7 +106,7 @@ def test_folders_are_made_and_an_older_file_is_replaced(
 def test_a_failed_write_leaves_the_old_file(
     result: SuiteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A disk that fills up costs neither the earlier result nor a stray file."""
+    """On a full disk the old file is unchanged, and no temporary file is left."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -125,7 +123,7 @@ def test_a_failed_write_leaves_the_old_file(
 def test_an_interrupted_write_leaves_the_old_file(
     result: SuiteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C at the wrong moment leaves no stray file either."""
+    """After an interrupt the old file is unchanged, and no temporary file is left."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -137,8 +135,8 @@ def test_an_interrupted_write_leaves_the_old_file(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_what_cannot_be_written_to_is_told(result: SuiteResult, tmp_path: Path) -> None:
-    """A folder, a path through a file and a full device are errors that name the path."""
+def test_paths_that_cannot_be_written(result: SuiteResult, tmp_path: Path) -> None:
+    """A folder, a path through a file and a full device are errors with the path."""
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "r.json", Path("/dev/full")):
         with pytest.raises(OutputError, match=f"the result cannot be written to {path}: "):
@@ -146,8 +144,8 @@ def test_what_cannot_be_written_to_is_told(result: SuiteResult, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_pipe_is_written_to_and_stays_a_pipe(result: SuiteResult, tmp_path: Path) -> None:
-    """What is no plain file gets the JSON and is not replaced by one."""
+def test_a_pipe_is_not_replaced(result: SuiteResult, tmp_path: Path) -> None:
+    """The JSON is written into the pipe, which stays a pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -159,8 +157,8 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(result: SuiteResult, tmp_path: Pa
     assert pipe.is_fifo()
 
 
-def test_a_path_that_is_not_utf8_can_be_told(make_spec: MakeSpec) -> None:
-    """A model in a folder whose name is not UTF-8 does not cost the whole run."""
+def test_a_path_that_is_not_utf8(make_spec: MakeSpec) -> None:
+    """The JSON has the model path with escaped bytes."""
     spec = make_spec(DeltaKL(name="one", prompts=["a"]), cache=CacheSpec())
     model = spec.model.model_copy(update={"path": "/models/\udcff"})
     result = run_suite(spec.model_copy(update={"model": model}), ScriptedBackend())

@@ -1,4 +1,4 @@
-"""Running a suite: its order, its verdicts, and what is left behind when something breaks."""
+"""Running a suite: order, verdicts, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TWO = DeltaKL(name="two", prompts=["c"], min_mean=1e-6)
 def failing_on(
     prompt: str, error: BaseException
 ) -> Callable[[ScriptedView, str], npt.NDArray[np.float64]]:
-    """Make a script that raises for one prompt."""
+    """Return a script that raises for one prompt."""
 
-    def script(view: ScriptedView, asked: str) -> FloatArray:
-        if asked == prompt:
+    def script(view: ScriptedView, current: str) -> FloatArray:
+        if current == prompt:
             raise error
-        return pseudo_random_logits(view, asked)
+        return pseudo_random_logits(view, current)
 
     return script
 
@@ -44,46 +44,46 @@ def failing_on(
 def stopping_on(
     prompt: str, instrumentation: Callable[[], BackendInstrumentation]
 ) -> Callable[[ScriptedView, str], npt.NDArray[np.float64]]:
-    """Make a script that requests a stop at one prompt."""
+    """Return a script that requests a stop at one prompt."""
 
-    def script(view: ScriptedView, asked: str) -> FloatArray:
-        if asked == prompt:
+    def script(view: ScriptedView, current: str) -> FloatArray:
+        if current == prompt:
             instrumentation().request_stop()
-        return pseudo_random_logits(view, asked)
+        return pseudo_random_logits(view, current)
 
     return script
 
 
 def broken(view_id: str) -> Callable[[ScriptedView, str], npt.NDArray[np.float64]]:
-    """Make a script that gives NaN for one view."""
+    """Return a script that returns NaN for one view."""
 
-    def script(view: ScriptedView, asked: str) -> FloatArray:
-        logits = pseudo_random_logits(view, asked)
+    def script(view: ScriptedView, current: str) -> FloatArray:
+        logits = pseudo_random_logits(view, current)
         return logits * math.nan if view.id == view_id else logits
 
     return script
 
 
-class Watcher(Observer):
-    """An observer that takes notes."""
+class Recorder(Observer):
+    """An observer that records its events."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[object, ...]] = []
+        self.events: list[tuple[object, ...]] = []
 
     def probe_started(self, index: int, probe: Probe) -> None:
-        self.notes.append(("started", index, probe.name))
+        self.events.append(("started", index, probe.name))
 
     def probe_finished(self, result: ProbeResult) -> None:
-        self.notes.append(("finished", result.name, result.verdict))
+        self.events.append(("finished", result.name, result.verdict))
 
 
 def findings(result: SuiteResult) -> list[dict[str, object]]:
-    """Return what the probes found, without how long it took and what it cost."""
+    """Return the results of the probes without durations and counts."""
     return [probe.model_dump(exclude={"duration_s", "stats"}) for probe in result.probes]
 
 
 def test_all_probes_run_in_order(whole: SuiteSpec) -> None:
-    """Each of the four kinds gets its place, its verdict and its numbers in the result."""
+    """The result has each probe in order, with its verdict and numbers."""
     result = run_suite(whole, ScriptedBackend())
     assert [(probe.name, probe.kind) for probe in result.probes] == [
         ("baseline", "null_adapter"),
@@ -98,7 +98,7 @@ def test_all_probes_run_in_order(whole: SuiteSpec) -> None:
     assert set(result.probes[3].evidence) >= {"context_lengths", "mean_divergence_per_length"}
 
 
-def test_result_says_what_was_run(make_spec: MakeSpec) -> None:
+def test_result_describes_the_run(make_spec: MakeSpec) -> None:
     """The result has the suite, the backend, the versions and the time."""
     before = datetime.now(UTC) - timedelta(seconds=1)  # the result's time has whole seconds
     spec = make_spec(ONE, exactness="strict", period="6h", defaults=Defaults(seed=5))
@@ -111,8 +111,8 @@ def test_result_says_what_was_run(make_spec: MakeSpec) -> None:
     assert result.wall_s >= sum(probe.duration_s for probe in result.probes)
 
 
-def test_each_run_has_an_id_of_its_own(make_spec: MakeSpec) -> None:
-    """Two runs of one suite can be told apart."""
+def test_each_run_has_its_own_id(make_spec: MakeSpec) -> None:
+    """Two runs of one suite have different ids."""
     backend, spec = ScriptedBackend(), make_spec(ONE)
     ids = {run_suite(spec, backend).run_id for _ in range(2)}
     assert {len(run_id) for run_id in ids} == {32}
@@ -120,7 +120,7 @@ def test_each_run_has_an_id_of_its_own(make_spec: MakeSpec) -> None:
 
 
 def test_defaults_reach_the_probes(make_spec: MakeSpec, tmp_path: Path) -> None:
-    """The suite's seed and top_k are used by the probes that set none."""
+    """Probes without their own settings use the suite's seed and top_k."""
     path = tmp_path / "t.jsonl"
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
     wide = DeltaKL(name="wide", prompts=[f"prompt {i}" for i in range(20)])
@@ -131,16 +131,16 @@ def test_defaults_reach_the_probes(make_spec: MakeSpec, tmp_path: Path) -> None:
     assert first.probes[0].ci_95 != second.probes[0].ci_95
 
 
-def test_a_baseline_reaches_later_probes_alone(make_spec: MakeSpec) -> None:
-    """What stands before the baseline is judged without it."""
+def test_a_baseline_is_used_by_later_probes(make_spec: MakeSpec) -> None:
+    """A probe before the baseline has no z-score."""
     result = run_suite(make_spec(ONE, NullAdapter(name="null"), TWO), ScriptedBackend())
     z_scores = {probe.name: probe.z_score for probe in result.probes}
     assert (z_scores["one"], z_scores["null"]) == (None, None)
     assert z_scores["two"] is not None
 
 
-def test_a_skipped_baseline_does_not_take_an_earlier_one_away(make_spec: MakeSpec) -> None:
-    """A `null_adapter` with nothing to calibrate leaves what an earlier one measured."""
+def test_a_skipped_baseline_does_not_replace_an_earlier_one(make_spec: MakeSpec) -> None:
+    """A `null_adapter` without later probes is skipped."""
     first, last = NullAdapter(name="null"), NullAdapter(name="last")
     result = run_suite(make_spec(first, TWO, last), ScriptedBackend())
     assert result.probes[1].z_score is not None
@@ -153,15 +153,15 @@ def test_a_skipped_baseline_does_not_take_an_earlier_one_away(make_spec: MakeSpe
 def test_a_failed_probe_fails_the_run(
     make_spec: MakeSpec, min_mean: float, verdict: str, passed: bool
 ) -> None:
-    """A run passes where each of its probes does."""
+    """A run passes if no probe fails."""
     judged = DeltaKL(name="judged", prompts=["a"], min_mean=min_mean)
     result = run_suite(make_spec(ONE, judged), ScriptedBackend())
     assert result.probes[1].verdict == verdict
     assert result.passed is passed
 
 
-def test_a_skipped_probe_fails_nothing(make_spec: MakeSpec) -> None:
-    """A run with a skipped probe passes."""
+def test_a_skipped_probe_does_not_fail_the_run(make_spec: MakeSpec) -> None:
+    """A run of passed and skipped probes passes."""
     result = run_suite(make_spec(ONE, NullAdapter(name="null")), ScriptedBackend())
     assert [probe.verdict for probe in result.probes] == [Verdict.PASS, Verdict.SKIP]
     assert result.passed
@@ -181,18 +181,18 @@ def test_a_skipped_probe_fails_nothing(make_spec: MakeSpec) -> None:
 def test_a_probe_that_raises_is_an_error(
     make_spec: MakeSpec, error: Exception, message: str
 ) -> None:
-    """The suite goes on; the result has the error's class and first line, or our own sentence."""
+    """The next probe runs; the message is the class and first line, or that of our own error."""
     result = run_suite(make_spec(ONE, TWO), ScriptedBackend(failing_on("b", error)))
-    failed, after = result.probes
+    failed, next_probe = result.probes
     assert (failed.verdict, failed.message) == (Verdict.ERROR, message)
     assert (failed.score, failed.raw, failed.evidence) == (None, None, {})
-    assert after.verdict is Verdict.PASS
+    assert next_probe.verdict is Verdict.PASS
     assert not result.passed
     assert SuiteResult.model_validate_json(result.model_dump_json()) == result
 
 
 def test_a_failed_batch_is_counted(make_spec: MakeSpec) -> None:
-    """Each prompt of the batch that failed is a miss and an error of its probe."""
+    """Each prompt of a failed batch counts as a miss and an error."""
     backend = ScriptedBackend(failing_on("b", RuntimeError()))
     result = run_suite(make_spec(ONE, TWO), backend)
     stats = result.probes[0].stats
@@ -201,30 +201,30 @@ def test_a_failed_batch_is_counted(make_spec: MakeSpec) -> None:
     assert result.backend_stats["cache_misses"] == result.backend_stats["forward_passes"] + 2
 
 
-@pytest.mark.parametrize(("view_id", "asked"), [("base", 1), ("ft", 2)])
-def test_broken_logits_stop_the_suite(
-    make_spec: MakeSpec, tmp_path: Path, view_id: str, asked: int
+@pytest.mark.parametrize(("view_id", "lookups"), [("base", 1), ("ft", 2)])
+def test_a_failed_check_ends_the_run(
+    make_spec: MakeSpec, tmp_path: Path, view_id: str, lookups: int
 ) -> None:
-    """Both views are checked first; an error names the view and the hash of the prompt."""
-    path, watcher = tmp_path / "t.jsonl", Watcher()
+    """Both views are checked first; the error has the view and the hash of the prompt."""
+    path, recorder = tmp_path / "t.jsonl", Recorder()
     backend = ScriptedBackend(
         broken(view_id), instrumentation=BackendInstrumentation(trace_path=path)
     )
-    result = run_suite(make_spec(ONE, TWO), backend, observer=watcher)
+    result = run_suite(make_spec(ONE, TWO), backend, observer=recorder)
     (check,) = result.probes
     assert (check.name, check.kind, check.verdict) == (FINITE_CHECK, FINITE_CHECK, Verdict.ERROR)
     (prompts,) = {tuple(prompts) for _, prompts in backend.forward_batches}
     assert f"{view_id!r}" in check.message
     assert prompt_hash(prompts[0]) in check.message
-    assert (check.stats.lookups, check.stats.forward_errors) == (asked, 1)
+    assert (check.stats.lookups, check.stats.forward_errors) == (lookups, 1)
     assert [event.error for event in TraceReader(path)][-1] == "NonFiniteError"
     assert not result.passed
     assert result.reconciliation.holds
-    assert watcher.notes == []
+    assert recorder.events == []
 
 
-def test_a_check_that_raises_anything_stops_the_suite(make_spec: MakeSpec) -> None:
-    """A model that cannot be asked at all is an ERROR in the result, not a crash."""
+def test_any_exception_in_the_check_ends_the_run(make_spec: MakeSpec) -> None:
+    """An exception of the model is an ERROR in the result."""
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
         raise MemoryError
@@ -235,8 +235,8 @@ def test_a_check_that_raises_anything_stops_the_suite(make_spec: MakeSpec) -> No
     ]
 
 
-def test_a_view_that_breaks_later_is_one_probes_error(make_spec: MakeSpec) -> None:
-    """The check looks at base and tuned view; a broken scaled one is the error of who asked."""
+def test_non_finite_logits_of_another_view(make_spec: MakeSpec) -> None:
+    """The check does not cover scaled views; their errors are those of the probe."""
     ablation = AdapterAblation(name="response", prompts=["a"])
     backend = ScriptedBackend(broken("scaled_1.25"))
     result = run_suite(make_spec(ablation, TWO), backend)
@@ -244,12 +244,12 @@ def test_a_view_that_breaks_later_is_one_probes_error(make_spec: MakeSpec) -> No
     assert "'scaled_1.25'" in result.probes[0].message
 
 
-def test_the_observer_is_told_in_order(make_spec: MakeSpec) -> None:
-    """Each probe's start and end are told, failures included."""
-    watcher = Watcher()
+def test_observer_events(make_spec: MakeSpec) -> None:
+    """An observer receives the start and the result of each probe in order."""
+    recorder = Recorder()
     backend = ScriptedBackend(failing_on("b", RuntimeError()))
-    run_suite(make_spec(ONE, TWO), backend, observer=watcher)
-    assert watcher.notes == [
+    run_suite(make_spec(ONE, TWO), backend, observer=recorder)
+    assert recorder.events == [
         ("started", 0, "one"),
         ("finished", "one", Verdict.ERROR),
         ("started", 1, "two"),
@@ -261,7 +261,7 @@ def test_the_observer_is_told_in_order(make_spec: MakeSpec) -> None:
 def test_an_interrupt_is_raised_and_labels_are_reset(
     make_spec: MakeSpec, tmp_path: Path, prompt: str
 ) -> None:
-    """What was answered is in the trace; later lookups belong to no probe and no run."""
+    """The trace has the lookups until then; later lookups have no probe and no run."""
     path = tmp_path / "t.jsonl"
     backend = ScriptedBackend(
         failing_on(prompt, KeyboardInterrupt()),
@@ -279,8 +279,8 @@ def test_an_interrupt_is_raised_and_labels_are_reset(
     assert during[-1].run_id is not None
 
 
-def test_a_requested_stop_is_met_before_the_next_forward_call(make_spec: MakeSpec) -> None:
-    """The forward call in flight ends and counts; the lookup that is stopped does not."""
+def test_a_requested_stop_prevents_the_next_forward_call(make_spec: MakeSpec) -> None:
+    """The forward call in flight completes and counts; the stopped lookup does not count."""
     backend = ScriptedBackend(stopping_on("b", lambda: backend.instrumentation))
     with pytest.raises(KeyboardInterrupt):
         run_suite(make_spec(ONE, TWO), backend)
@@ -289,9 +289,9 @@ def test_a_requested_stop_is_met_before_the_next_forward_call(make_spec: MakeSpe
     assert (stats.total_lookups, stats.forward_passes) == (4, 4)
 
 
-def test_a_requested_stop_is_met_before_the_next_probe(make_spec: MakeSpec) -> None:
-    """A probe whose lookups would all be hits does not begin either."""
-    backend, watcher = ScriptedBackend(), Watcher()
+def test_a_requested_stop_prevents_the_next_probe(make_spec: MakeSpec) -> None:
+    """A probe does not start, even if all its lookups would be hits."""
+    backend, recorder = ScriptedBackend(), Recorder()
     again = ONE.model_copy(update={"name": "again"})
 
     class StopAfterOne(Observer):
@@ -299,25 +299,25 @@ def test_a_requested_stop_is_met_before_the_next_probe(make_spec: MakeSpec) -> N
             backend.instrumentation.request_stop()
 
     with pytest.raises(KeyboardInterrupt):
-        run_suite(make_spec(ONE, again), backend, observer=Observers(watcher, StopAfterOne()))
-    assert [note[:2] for note in watcher.notes] == [("started", 0), ("finished", "one")]
+        run_suite(make_spec(ONE, again), backend, observer=Observers(recorder, StopAfterOne()))
+    assert [event[:2] for event in recorder.events] == [("started", 0), ("finished", "one")]
 
 
-def test_a_stop_requested_in_the_last_probe_loses_no_result(make_spec: MakeSpec) -> None:
-    """Where no forward call is left to stop before, the suite is whole."""
+def test_a_stop_in_the_last_probe_without_forward_calls(make_spec: MakeSpec) -> None:
+    """The run completes if no forward call is left."""
     backend = ScriptedBackend()
 
-    class StopAtOnce(Observer):
+    class StopAtSecond(Observer):
         def probe_started(self, index: int, probe: Probe) -> None:
             if index == 1:
                 backend.instrumentation.request_stop()
 
     again = ONE.model_copy(update={"name": "again"})
-    assert run_suite(make_spec(ONE, again), backend, observer=StopAtOnce()).passed
+    assert run_suite(make_spec(ONE, again), backend, observer=StopAtSecond()).passed
 
 
 def test_labels_are_reset_after_a_run(make_spec: MakeSpec, tmp_path: Path) -> None:
-    """A lookup after the run has neither its probe nor its id."""
+    """A lookup after the run has no probe and no run id."""
     path = tmp_path / "t.jsonl"
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
     run_suite(make_spec(ONE), backend)
@@ -327,8 +327,8 @@ def test_labels_are_reset_after_a_run(make_spec: MakeSpec, tmp_path: Path) -> No
     assert (last.probe, later.probe, later.run_id) == ("one", None, None)
 
 
-def test_the_backend_is_left_open(make_spec: MakeSpec) -> None:
-    """It is its owner's to close."""
+def test_the_backend_stays_open(make_spec: MakeSpec) -> None:
+    """A run does not close the backend."""
     backend = ScriptedBackend()
     run_suite(make_spec(ONE), backend)
     assert not backend.closed
@@ -339,7 +339,7 @@ def test_the_backend_is_left_open(make_spec: MakeSpec) -> None:
 def test_cache_and_trace_change_no_value(
     whole: SuiteSpec, tmp_path: Path, traced: bool, cached: bool
 ) -> None:
-    """What the probes find is equal bit for bit with the cache and the trace on or off."""
+    """Results are equal bit for bit with and without the cache and the trace."""
     instrumentation = BackendInstrumentation(
         trace_path=tmp_path / "t.jsonl" if traced else None, cache_enabled=cached
     )

@@ -1,4 +1,4 @@
-"""After any run, what was counted, what is in the result and what is in the trace agree."""
+"""The counts of a run agree in its ledger, result, trace and spans."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ COUNTED = (
 
 
 def backend_with(trace_path: Path | str | None = None, **settings: object) -> ScriptedBackend:
-    """Make a backend with an instrumentation of its own."""
+    """Return a backend whose instrumentation has these settings."""
     instrumentation = BackendInstrumentation(trace_path=trace_path, **settings)
     return ScriptedBackend(instrumentation=instrumentation)
 
 
 def summed(tallies: Iterable[Tally]) -> dict[str, int]:
-    """Add up counts."""
+    """Return the sums of all counts."""
     total = Counter[str]()
     for tally in tallies:
         total.update({name: getattr(tally, name) for name in COUNTED})
@@ -47,7 +47,7 @@ def summed(tallies: Iterable[Tally]) -> dict[str, int]:
 
 
 def check_counts(result: SuiteResult, trace: Path) -> None:
-    """Compare totals, probes, series and trace lines of one run."""
+    """Check that totals, probes, series and trace lines of a run agree."""
     stats, series = result.backend_stats, result.series
     assert summed(series)["cache_hits"] == stats["cache_hits"]
     assert summed(series)["cache_misses"] == stats["cache_misses"]
@@ -79,7 +79,7 @@ def check_counts(result: SuiteResult, trace: Path) -> None:
 
 
 def test_counts_agree_everywhere(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Totals, probes, series and trace lines of a run with all four kinds are the same counts."""
+    """A run of all four kinds of probes reconciles."""
     backend = backend_with(tmp_path / "t.jsonl")
     result = run_suite(whole, backend)
     check_counts(result, tmp_path / "t.jsonl")
@@ -97,7 +97,7 @@ def test_counts_agree_everywhere(whole: SuiteSpec, tmp_path: Path) -> None:
 
 
 def test_expected_counts_of_a_small_suite(make_spec: MakeSpec) -> None:
-    """Two probes on the same two prompts pay for them once, in two views each."""
+    """Of two probes with the same two prompts, the second has only hits."""
     one, two = (DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two"))
     result = run_suite(make_spec(one, two), backend_with())
     assert summed(result.series) == {
@@ -117,7 +117,7 @@ def test_expected_counts_of_a_small_suite(make_spec: MakeSpec) -> None:
 
 
 def test_counts_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path) -> None:
-    """Passes that fail are misses in every place, and in the trace with their class."""
+    """Failed passes are misses everywhere, and the trace has their class."""
 
     def script(view: ScriptedView, prompt: str) -> object:
         if prompt == "b" and view.id == "ft":
@@ -135,7 +135,7 @@ def test_counts_of_a_run_with_failures_agree(make_spec: MakeSpec, tmp_path: Path
 
 
 def test_without_a_trace_nothing_is_compared(make_spec: MakeSpec) -> None:
-    """What is off drops out of the equation."""
+    """A disabled output is null in the reconciliation."""
     result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend_with())
     assert result.reconciliation.model_dump() == {
         "lookups": 4,
@@ -146,8 +146,8 @@ def test_without_a_trace_nothing_is_compared(make_spec: MakeSpec) -> None:
     }
 
 
-def test_records_that_were_not_written_are_part_of_the_equation(make_spec: MakeSpec) -> None:
-    """On a full disk the run goes on, and each lost record is told of."""
+def test_records_that_cannot_be_written_are_counted(make_spec: MakeSpec) -> None:
+    """On a full disk the run continues, and the reconciliation has the lost records."""
     with pytest.warns(RuntimeWarning, match="the run goes on"):
         result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend_with("/dev/full"))
     assert result.passed
@@ -160,10 +160,10 @@ def test_records_that_were_not_written_are_part_of_the_equation(make_spec: MakeS
     }
 
 
-def test_a_record_lost_in_silence_is_found(
+def test_missing_records_are_detected(
     make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the trace has fewer lines than were counted, the run says so."""
+    """A trace with fewer records than lookups does not reconcile."""
     backend = backend_with(tmp_path / "t.jsonl")
     monkeypatch.setattr(backend.instrumentation.trace, "write_batch", lambda events: None)
     result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend)
@@ -171,8 +171,8 @@ def test_a_record_lost_in_silence_is_found(
     assert not result.reconciliation.holds
 
 
-def test_a_used_backend_is_counted_from_now_on(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Two runs on one backend and one trace have counts of their own; the second has hits only."""
+def test_counts_of_a_used_backend(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Each run on a backend has its own counts; the second has only hits."""
     path = tmp_path / "t.jsonl"
     backend = backend_with(path)
     with backend.as_base() as view:
@@ -189,8 +189,8 @@ def test_a_used_backend_is_counted_from_now_on(whole: SuiteSpec, tmp_path: Path)
     assert lines == 2 + first.reconciliation.lookups + second.reconciliation.lookups
 
 
-def test_with_the_cache_off_everything_is_paid(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Nothing is kept between calls, and all of it is counted and traced all the same."""
+def test_counts_without_a_cache(whole: SuiteSpec, tmp_path: Path) -> None:
+    """Every lookup is a forward pass, and all counts agree."""
     path = tmp_path / "t.jsonl"
     result = run_suite(whole, backend_with(path, cache_enabled=False))
     check_counts(result, path)
@@ -200,8 +200,8 @@ def test_with_the_cache_off_everything_is_paid(whole: SuiteSpec, tmp_path: Path)
     assert (result.cache.enabled, result.cache.entries) == (False, 0)
 
 
-def test_a_small_cache_is_told_of(whole: SuiteSpec, tmp_path: Path) -> None:
-    """Evictions and bounds are in the result, and all counts agree."""
+def test_counts_with_a_small_cache(whole: SuiteSpec, tmp_path: Path) -> None:
+    """The result has evictions and bounds, and all counts agree."""
     path = tmp_path / "t.jsonl"
     result = run_suite(whole, backend_with(path, cache_maxsize=2, cache_max_bytes=100_000))
     check_counts(result, path)
@@ -211,33 +211,33 @@ def test_a_small_cache_is_told_of(whole: SuiteSpec, tmp_path: Path) -> None:
     assert 0 < result.cache.bytes <= 100_000
 
 
-def test_spans_that_a_slow_processor_holds_are_part_of_the_equation(make_spec: MakeSpec) -> None:
-    """Where some of a run's hit spans are made and others are pending, each is counted once."""
-    hits, go_on = iter(range(1000)), threading.Event()
+def test_pending_spans_are_counted(make_spec: MakeSpec) -> None:
+    """Ended and pending hit spans are each counted once."""
+    hits, released = iter(range(1000)), threading.Event()
 
     class Slow(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
             result = (span.attributes or {}).get("forwardscope.cache.result")
             if result == "hit" and next(hits) >= 3:
-                assert go_on.wait(60)
+                assert released.wait(60)
 
     telemetry = InMemoryTelemetry()
     telemetry.tracer_provider.add_span_processor(Slow())
     prompts = [f"prompt {number}" for number in range(10)]
     spec = make_spec(*(DeltaKL(name=name, prompts=prompts) for name in ("one", "two")))
     result = run_suite(spec, ScriptedBackend(instrumentation=telemetry.instrumentation()))
-    go_on.set()
+    released.set()
     assert result.reconciliation.spans is not None
     assert result.reconciliation.spans["pending"] > 0
     assert result.reconciliation.holds
 
 
-def test_all_spans_of_a_run_call_the_model_alike(make_spec: MakeSpec) -> None:
-    """What the suite calls it stands in each span, whatever the backend called it before."""
+def test_all_spans_have_the_model_label(make_spec: MakeSpec) -> None:
+    """Each span has the suite's name of the model, not that of the backend."""
     telemetry = InMemoryTelemetry()
     instrumentation = telemetry.instrumentation()
-    instrumentation.spans.model = "/where/it/is"
+    instrumentation.spans.model = "/path/of/the/model"
     spec = make_spec(DeltaKL(name="one", prompts=["a"]))
     run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
-    told = {span.attributes.get("gen_ai.request.model") for span in telemetry.spans()}
-    assert told - {None} == {spec.model.label}
+    labels = {span.attributes.get("gen_ai.request.model") for span in telemetry.spans()}
+    assert labels - {None} == {spec.model.label}

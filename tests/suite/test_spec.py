@@ -1,4 +1,4 @@
-"""What a suite may say, and what it says where it is silent."""
+"""The schema of a suite: valid values and defaults."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ MakeSpec = Callable[..., SuiteSpec]
     ],
 )
 def test_period_is_a_number_and_a_unit(make_spec: MakeSpec, period: str, seconds: int) -> None:
-    """The period is given in seconds whatever its unit."""
+    """`period_s` is the period in seconds for every unit."""
     assert make_spec(ONE, period=period).period_s == seconds
 
 
-def test_period_may_be_left_out(make_spec: MakeSpec) -> None:
-    """A suite that is run by hand has none."""
+def test_period_is_optional(make_spec: MakeSpec) -> None:
+    """By default there is no period."""
     assert make_spec(ONE).period_s is None
 
 
 @pytest.mark.parametrize(
     "period", ["", "0d", "01d", "d", "1", "1y", "1.5h", "-1d", "1 d", "1d\n", "١d", "1000000s", 5]
 )
-def test_other_periods_are_refused(make_spec: MakeSpec, period: object) -> None:
-    """No zero, no fraction, no other unit, no other digits, and nothing after the unit."""
+def test_invalid_periods(make_spec: MakeSpec, period: object) -> None:
+    """Zero, fractions, other units, other digits and text after the unit are errors."""
     with pytest.raises(ValidationError) as caught:
         make_spec(ONE, period=period)
     assert caught.value.errors()[0]["loc"] == ("period",)
 
 
-def test_what_is_left_out_has_its_default(make_spec: MakeSpec) -> None:
-    """The defaults are those that the template shows."""
+def test_defaults(make_spec: MakeSpec) -> None:
+    """Settings that a suite omits have their defaults."""
     spec = make_spec(ONE)
     assert spec.defaults == Defaults(seed=0, top_k=256)
     assert spec.cache == CacheSpec(enabled=True, max_entries=256, max_bytes=None)
@@ -77,13 +77,13 @@ def test_what_is_left_out_has_its_default(make_spec: MakeSpec) -> None:
 def test_sections_are_strict(
     section: type[Defaults | CacheSpec | ModelSpec], wrong: dict[str, object]
 ) -> None:
-    """No type is guessed, no bound is empty, and no key is unknown."""
+    """Wrong types, values out of range and unknown keys are errors."""
     with pytest.raises(ValidationError):
         section(**wrong)
 
 
-def test_names_differ(make_spec: MakeSpec) -> None:
-    """Two probes of one name are refused by that name."""
+def test_probe_names_are_unique(make_spec: MakeSpec) -> None:
+    """The error for a duplicate name contains it."""
     two = DeltaKL(name="two", prompts=["a"])
     assert len(make_spec(ONE, two).probes) == 2
     with pytest.raises(ValidationError, match="two probes are named 'one'"):

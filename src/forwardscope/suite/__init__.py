@@ -1,4 +1,4 @@
-"""Suites: their files, plans, runs and results."""
+"""Suites: files, plans, runs and results."""
 
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.observer import Observer, Observers, RunStarted

@@ -1,4 +1,4 @@
-"""Putting a suite's probes to a backend, in order: the way of a run, and of its plan."""
+"""Run the probes of a suite on a backend; used for runs and for plans."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from forwardscope.telemetry import names
 
 __all__ = ["FINITE_CHECK", "format_error", "run_probes"]
 
-#: The name that a failed check of the views has among the probes of a result.
+#: Name of a failed finite check among the probes of a result.
 FINITE_CHECK: Final = "finite_check"
 _CHECK_PROMPT = "hello"
 _CHECK_TOP_K = 8
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE = 300
 
 
 def run_probes(
     spec: SuiteSpec, backend: Backend, counters: RunCounters, observer: Observer
 ) -> list[ProbeResult]:
-    """Check both views for finite logits, then run the probes, in order.
+    """Check both views for finite logits, then run the probes in order.
 
     Args:
-        spec: What to run.
-        backend: What to ask.
-        counters: Of that backend.
-        observer: Told of each probe.
+        spec: The suite.
+        backend: The backend to measure.
+        counters: Counters of that backend.
+        observer: Receives the start and the result of each probe.
 
     Returns:
-        What each found; what a probe raised is its ERROR. Where the check
-        fails, its ERROR alone.
+        The result of each probe; an exception gives the verdict ERROR. If the
+        check fails, only its ERROR.
 
     Raises:
-        KeyboardInterrupt: A stop was requested of the backend's instrumentation
-            before the last probe began, or before a forward call.
+        KeyboardInterrupt: A stop was requested before the last probe began, or
+            before a forward call; see `BackendInstrumentation.request_stop`.
     """
-    broken = _finite_check(backend, counters)
-    if broken is not None:
-        return [broken]
+    failed_check = _finite_check(backend, counters)
+    if failed_check is not None:
+        return [failed_check]
     results: list[ProbeResult] = []
     baseline = None
     for index, probe in enumerate(spec.probes):
@@ -68,13 +68,13 @@ def run_probes(
 
 
 def _finite_check(backend: Backend, counters: RunCounters) -> ProbeResult | None:
-    """Ask both views one question; return an ERROR where that fails."""
+    """Score one prompt in both views; return an ERROR if that fails."""
     start = time.perf_counter()
     try:
         for view in (backend.as_base(), backend.as_finetuned()):
             with view as opened:
                 opened.next_token_dist(_CHECK_PROMPT, top_k=_CHECK_TOP_K)
-    except Exception as error:  # noqa: BLE001 - a backend may raise anything; the result tells it
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything; it becomes the result
         return ProbeResult(
             name=FINITE_CHECK,
             kind=FINITE_CHECK,
@@ -96,7 +96,7 @@ def _run_probe(
         instrumentation.set_current_probe(probe.name)
         try:
             outcome = probe.run(context)
-        except Exception as raised:  # noqa: BLE001 - the suite goes on whatever a probe raises
+        except Exception as raised:  # noqa: BLE001 - the other probes still run
             outcome, error = Outcome(Verdict.ERROR, format_error(raised)), type(raised).__name__
         finally:
             instrumentation.set_current_probe(None)
@@ -118,8 +118,8 @@ def _run_probe(
 
 
 def format_error(error: Exception) -> str:
-    """Return our own errors as they are, and of others the class and the first line."""
+    """Return the message of our own errors; of others the class and the first line."""
     if isinstance(error, ForwardscopeError):
         return printable(str(error))
     first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {printable(first_line)[:_LONGEST_MESSAGE]}"
+    return f"{type(error).__name__}: {printable(first_line)[:_MAX_MESSAGE]}"

@@ -34,7 +34,7 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise SpecError(
-            f"suite file {file} does not exist; `forwardscope init` writes one to start from"
+            f"suite file {file} does not exist; `forwardscope init` writes a template"
         ) from None
     except OSError as error:
         raise SpecError(f"suite file {file} cannot be read: {error.strerror}") from error
@@ -43,9 +43,9 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     spec = parse_suite(text, str(file))
     model = spec.model.model_copy(
         update={
-            "path": _beside(file, spec.model.path),
+            "path": _resolve(file, spec.model.path),
             "name": spec.model.name or spec.model.path,
-            "adapter": _beside(file, spec.model.adapter),
+            "adapter": _resolve(file, spec.model.adapter),
         }
     )
     return spec.model_copy(update={"model": model, "name": spec.name or file.stem})
@@ -79,9 +79,10 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         raise SpecError(first_mistake(error, content, tree, source)) from error
 
 
-def _beside(file: Path, path: str) -> str:
+def _resolve(file: Path, path: str) -> str:
+    """Return a path that exists relative to the file as absolute, and any other unchanged."""
     candidate = file.parent / path
     try:
         return str(candidate.resolve()) if candidate.exists() else path
-    except OSError:  # not a valid file name, but perhaps a hub id
+    except OSError:  # not a valid file name; it may be a hub id
         return path

@@ -63,16 +63,17 @@ def plan_suite(
     """Return the plan of a suite; by default nothing is evicted or rejected.
 
     The suite is run on a dry-run backend, with the same code as a real run.
-    With a cache, each distinct lookup costs one forward pass, including those
-    of the finite check. Without a cache, each distinct lookup of a call does.
+    With a cache, each distinct lookup of the suite costs one forward pass,
+    including those of the finite check. Without a cache, each distinct lookup of
+    a call costs one.
 
     A run that starts with an empty cache costs exactly the planned forward
     passes, except where an event that cannot be planned makes it cheaper: a
     failed finite check, a failed forward pass, a `DivergenceError` within
     `adapter_ablation` or `null_adapter`, or filler that equals another prompt.
-    A cache that is not empty also makes it cheaper. The lookups of
-    forwardscope's own probes do not depend on values. A custom probe whose
-    lookups do is planned with made-up values, and may cost more or less.
+    A cache that is not empty also makes it cheaper. The lookups of the built-in
+    probes do not depend on values. A custom probe whose lookups do is planned
+    with made-up values and may cost more or less.
 
     Args:
         spec: The suite.
@@ -86,14 +87,14 @@ def plan_suite(
     Raises:
         ProbeError: A probe cannot be planned, because it fails without a model.
     """
-    caches = _caches(spec, backend)
-    counting = dry_run_backend(backend, cache_enabled=caches, max_entries=max_entries)
+    cache_enabled = _cache_enabled(spec, backend)
+    dry_run = dry_run_backend(backend, cache_enabled=cache_enabled, max_entries=max_entries)
     try:
-        _ask(spec, counting)
-        instrumentation = counting.instrumentation
+        _run_or_raise(spec, dry_run)
+        instrumentation = dry_run.instrumentation
         return Plan(instrumentation.ledger.snapshot().series, instrumentation.cache.evictions)
     finally:
-        counting.close()
+        dry_run.close()
 
 
 def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> int:
@@ -105,7 +106,7 @@ def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> 
 
 
 def enough_entries(spec: SuiteSpec) -> int:
-    """Return a cache size with which a suite computes nothing twice; 0 without a cache.
+    """Return a cache size with which a suite computes no lookup twice; 0 without a cache.
 
     It is the smallest size that a binary search finds. A plan with this size
     costs no more than a plan with an unbounded cache.
@@ -113,11 +114,11 @@ def enough_entries(spec: SuiteSpec) -> int:
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    endless = plan_suite(spec).forward_passes
-    too_few, enough = 0, endless if spec.cache.enabled else 0
+    unbounded = plan_suite(spec).forward_passes
+    too_few, enough = 0, unbounded if spec.cache.enabled else 0
     while enough - too_few > 1:
         size = (too_few + enough) // 2
-        if plan_suite(spec, max_entries=size).forward_passes > endless:
+        if plan_suite(spec, max_entries=size).forward_passes > unbounded:
             too_few = size
         else:
             enough = size
@@ -125,39 +126,39 @@ def enough_entries(spec: SuiteSpec) -> int:
 
 
 def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
-    """Return the number of hits by the probe of the hit and the probe that paid for the value.
+    """Return the number of hits by the probe of the hit and the probe of the forward pass.
 
-    The two probes of a key can be the same; None means outside any probe. The
-    cache is unbounded.
+    Both probes of a key can be the same; None means outside any probe. The cache
+    is unbounded.
 
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    counting = dry_run_backend(None, cache_enabled=spec.cache.enabled)
-    counting.instrumentation.trace = notes = _Notes()
+    dry_run = dry_run_backend(None, cache_enabled=spec.cache.enabled)
+    dry_run.instrumentation.trace = trace = _TraceInMemory()
     try:
-        _ask(spec, counting)
+        _run_or_raise(spec, dry_run)
     finally:
-        counting.close()
-    paid_by: dict[Question, str | None] = {}
+        dry_run.close()
+    computed_by: dict[Question, str | None] = {}
     shared: Counter[tuple[str | None, str | None]] = Counter()
-    for event in notes.events:
+    for event in trace.events:
         question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
         if event.hit:
-            shared[event.probe, paid_by[question]] += 1
+            shared[event.probe, computed_by[question]] += 1
         else:
-            paid_by[question] = event.probe
+            computed_by[question] = event.probe
     return dict(shared)
 
 
 def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
-    """Return `plan_suite`, or warn and return None, so that no run fails because of its plan."""
+    """Return the plan of a suite, or warn and return None if it cannot be planned."""
     try:
         return plan_suite(spec, backend)
     except Exception as error:  # noqa: BLE001 - a probe or a backend may raise anything
-        with suppress(RuntimeWarning):  # a run continues also where warnings are errors
+        with suppress(RuntimeWarning):  # a run continues even if warnings are errors
             warnings.warn(
-                f"what the run should cost is not known: {format_error(error)}",
+                f"the run has no plan: {format_error(error)}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -167,27 +168,27 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
 def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> None:
     """Start the series of a run at 0, before its backend exists.
 
-    Prometheus sees no increase in a counter whose first scrape has its final
+    Prometheus sees no increase in a counter whose first sample is its final
     value. Loading a model usually takes longer than a scrape interval, so series
-    that start before it are scraped at 0 first. A suite that cannot be planned
-    starts no series.
+    that start before it are scraped at 0. A suite that cannot be planned starts
+    no series.
 
     Args:
         spec: The suite that will be run.
         instrumentation: Instrumentation of the run's backend.
     """
-    counting = dry_run_backend(None, cache_enabled=spec.cache.enabled)
+    dry_run = dry_run_backend(None, cache_enabled=spec.cache.enabled)
     try:
-        _ask(spec, counting)
-    except Exception:  # noqa: BLE001 - `plan_run` reports it, when the backend exists
+        _run_or_raise(spec, dry_run)
+    except Exception:  # noqa: BLE001 - `plan_run` warns of it later
         return
     finally:
-        counting.close()
-    instrumentation.ledger.expect(counting.instrumentation.ledger.snapshot().series)
+        dry_run.close()
+    instrumentation.ledger.expect(dry_run.instrumentation.ledger.snapshot().series)
 
 
-class _Notes(TraceWriter):
-    """A trace writer that keeps records in memory."""
+class _TraceInMemory(TraceWriter):
+    """A trace writer that stores records in memory."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -201,13 +202,13 @@ class _Notes(TraceWriter):
         self.events.extend(events)
 
 
-def _caches(spec: SuiteSpec, backend: Backend | None) -> bool:
+def _cache_enabled(spec: SuiteSpec, backend: Backend | None) -> bool:
     if backend is None:
         return spec.cache.enabled
     return not isinstance(backend.instrumentation.cache, DisabledCache)
 
 
-def _ask(spec: SuiteSpec, counting: DryRunBackend) -> None:
-    for result in run_probes(spec, counting, RunCounters(counting.instrumentation), Observers()):
+def _run_or_raise(spec: SuiteSpec, dry_run: DryRunBackend) -> None:
+    for result in run_probes(spec, dry_run, RunCounters(dry_run.instrumentation), Observers()):
         if result.verdict is Verdict.ERROR:
             raise ProbeError(f"probe {result.name!r} cannot be planned: {result.message}")

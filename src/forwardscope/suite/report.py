@@ -45,8 +45,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
-    if (overpaid := _overpaid_line(result)) is not None:
-        console.print(Text(overpaid, style="bold yellow"), soft_wrap=True)
+    if (over_plan := _over_plan_line(result)) is not None:
+        console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
         console.print(Text(f"trace {result.trace_id}"), soft_wrap=True)
     for one in result.delivery:
@@ -114,45 +114,45 @@ def _cache_line(result: SuiteResult) -> str:
 def _tokens_line(tokens: PromptTokens) -> str:
     share = _percent(tokens.reused / (tokens.computed + tokens.reused))
     return (
-        f"prompt tokens: {tokens.computed} computed, {tokens.reused} reused of shared prefixes "
+        f"prompt tokens: {tokens.computed} computed, {tokens.reused} reused from shared prefixes "
         f"({share})"
     )
 
 
-def _overpaid_line(result: SuiteResult) -> str | None:
-    """Return how many forward passes a run paid beyond the plan, and why; None if none."""
+def _over_plan_line(result: SuiteResult) -> str | None:
+    """Return the line about more forward passes than planned and their cause, or None."""
     paid, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
     if expected is None or paid <= expected:
         return None
     line = f"paid {paid} forward passes, {expected} expected"
-    counts = {"evicted": result.cache.evictions, "rejected": result.cache.rejections}
-    lost = " or ".join(f"{what} ({n})" for what, n in counts.items() if n)
-    if not lost:
+    counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
+    losses = [f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
+    if not losses:
         return line
-    line += f": {paid - expected} again for what was {lost}"
-    if again := ", ".join(_paid_again(result.series)):
-        line += f", by {again}"
-    too_small = " and ".join(_too_small(result.cache, expected))
-    return f"{line}; raise {too_small}" if too_small else line
+    line += f": {paid - expected} repeated after {' and '.join(losses)}"
+    if places := ", ".join(_repeated_passes(result.series)):
+        line += f" in {places}"
+    settings = " and ".join(_settings_to_raise(result.cache, expected))
+    return f"{line}; raise {settings}" if settings else line
 
 
-def _paid_again(series: Iterable[SeriesResult]) -> Iterable[str]:
-    """Yield each probe and view that paid more forward passes than planned, and how many."""
+def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
+    """Yield each probe and view with more forward passes than planned, and how many more."""
     more: Counter[tuple[str | None, str]] = Counter()
     for one in series:
         if one.expected_forward_passes is not None:
             more[one.probe, one.view_id] += one.forward_passes - one.expected_forward_passes
     for (probe, view_id), passes in more.items():
         if passes > 0:
-            yield f"{probe or 'the first check'} on {view_id} ({passes})"
+            yield f"{probe or 'the finite check'} on {view_id} ({passes})"
 
 
-def _too_small(cache: CacheUse, needed: int) -> Iterable[str]:
+def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
     """Yield the cache settings to raise so that `needed` entries fit."""
-    few = cache.evictions > 0 and cache.max_entries < needed
-    if few:
+    too_few = cache.evictions > 0 and cache.max_entries < needed
+    if too_few:
         yield f"cache.max_entries to at least {needed}"
-    if cache.max_bytes is not None and (cache.rejections or not few):
+    if cache.max_bytes is not None and (cache.rejections or not too_few):
         yield "cache.max_bytes"
 
 
@@ -160,18 +160,18 @@ def _delivery_line(one: Delivery) -> Text:
     return Text(f"{one.to}: {one.what}", style="" if one.ok else "bold yellow")
 
 
-def _reconciliation_line(found: Reconciliation) -> Text:
-    sides = [f"{found.lookups} lookups"]
-    if found.trace_records is not None:
-        sides.append(f"{found.trace_records} trace records")
-        if found.trace_write_errors:
-            sides[-1] += f" + {found.trace_write_errors} not written"
-    if found.spans is not None:
-        counts = [f"{n} {outcome}" for outcome, n in sorted(found.spans.items()) if n]
+def _reconciliation_line(one: Reconciliation) -> Text:
+    sides = [f"{one.lookups} lookups"]
+    if one.trace_records is not None:
+        sides.append(f"{one.trace_records} trace records")
+        if one.trace_write_errors:
+            sides[-1] += f" + {one.trace_write_errors} not written"
+    if one.spans is not None:
+        counts = [f"{n} {outcome}" for outcome, n in sorted(one.spans.items()) if n]
         sides.append(f"spans {' + '.join(counts) or 'none'}")
     if len(sides) == 1:
-        return Text(f"reconciled: {sides[0]}; no trace or span was asked for")
-    if found.holds:
+        return Text(f"reconciled: {sides[0]}; no trace or spans")
+    if one.holds:
         return Text(f"reconciled: {' = '.join(sides)}", style="green")
     return Text(f"NOT reconciled: {' ≠ '.join(sides)}", style="bold red")
 

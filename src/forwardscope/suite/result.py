@@ -1,4 +1,4 @@
-"""Result of a run, as plain data and as JSON."""
+"""The result of a run, as plain data and as JSON."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Tally(_Record):
 
     Attributes:
         lookups: All lookups.
-        cache_hits: Lookups that paid no forward pass, including coalesced ones.
+        cache_hits: Lookups without a forward pass of their own, including coalesced ones.
         coalesced: Lookups answered by a forward pass in flight.
-        cache_misses: Lookups that led a forward pass.
+        cache_misses: Lookups with a forward pass of their own.
         forward_passes: Forward passes that succeeded.
         forward_errors: Forward passes that failed.
         hit_rate: cache_hits / lookups; 0.0 without lookups.
@@ -189,7 +189,7 @@ class SuiteResult(_Record):
         exactness: `fast` or `strict`.
         dtype: Dtype in the suite file.
         device: Device in the suite file.
-        versions: Versions of forwardscope and of the libraries that computed.
+        versions: Versions of Python, forwardscope and the libraries of the model.
         seed: Seed of the suite.
         period_s: Intended interval between runs, in seconds, or null.
         started_at: Start of the run, ISO 8601, UTC.
@@ -200,10 +200,10 @@ class SuiteResult(_Record):
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
-        prompt_tokens: Computed and reused tokens; null in results of versions
-            that did not count them.
+        prompt_tokens: Computed and reused tokens; null in results of older
+            versions.
         reconciliation: Whether ledger, trace and spans agree.
-        delivery: Destinations of telemetry, and what arrived.
+        delivery: Destinations of telemetry and what was delivered.
     """
 
     schema_version: Literal[1] = 1
@@ -250,7 +250,7 @@ class SuiteResult(_Record):
         text = self.model_dump_json(indent=2) + "\n"
         temporary: Path | None = None
         try:
-            if target.exists() and not target.is_file():  # do not replace a pipe or device
+            if target.exists() and not target.is_file():  # do not replace a pipe or a device
                 target.write_text(text, encoding="utf-8")
                 return
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Counts of a run: what the ledger, trace, cache and spans counted since it began."""
+"""Counts of one run from the ledger, trace, cache and spans."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class RunCounters:
         return sum(n for (_, outcome), n in self._outcomes().items() if outcome == "dropped")
 
     def backend_stats(self) -> BackendStats:
-        """Return the totals of the run; `max_batch_size` covers the backend's whole life."""
+        """Return the totals of the run; `max_batch_size` covers all runs of the backend."""
         before, now = self._before.totals(), self._inst.ledger.totals()
         return BackendStats(
             cache_hits=now.cache_hits - before.cache_hits,

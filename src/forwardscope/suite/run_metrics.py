@@ -1,4 +1,4 @@
-"""Gauges of a run; a suite is a batch job, often shorter than a scrape interval."""
+"""Gauges of one run, which is often shorter than a scrape interval."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class RunMetrics(Observer):
 
 
 def _or_nan(value: float | None) -> float:
-    """Return `value`, or NaN where it is None, to replace an earlier value at a Pushgateway."""
+    """Return `value`, or NaN if it is None, which replaces an earlier value at a Pushgateway."""
     return math.nan if value is None else value
 
 

@@ -1,4 +1,4 @@
-"""Running a suite's probes on a backend."""
+"""Run a suite on a backend and return its result."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ from forwardscope.telemetry import names
 __all__ = ["run_suite"]
 
 _FLUSH_S = 0.5
-_COMPUTING = ("forwardscope", "numpy", "torch", "transformers", "peft")
+_PACKAGES = ("forwardscope", "numpy", "torch", "transformers", "peft")
 
 
 def run_suite(
     spec: SuiteSpec, backend: Backend, *, observer: Observer | None = None
 ) -> SuiteResult:
-    """Run all probes of a suite, in order, and count what they asked.
+    """Run all probes of a suite in order and count their lookups.
 
-    Both views are checked for finite logits first; if that fails, the suite
-    stops there with an ERROR in the result. A probe that raises is an ERROR
-    too, and the suite goes on. An interrupt is raised on, as a requested stop
-    is (`BackendInstrumentation.request_stop`); the trace then has what was
-    answered so far.
+    First, both views are checked for finite logits; if the check fails, the run
+    ends with an ERROR in the result. A probe that raises an exception has the
+    verdict ERROR, and the next probe runs.
 
-    What it should cost is planned before it starts, by running the probes
-    on a backend without a model; see `plan_suite`.
+    Before the run its forward passes are planned; see `plan_suite`.
 
     Args:
-        spec: What to run.
-        backend: What to ask; left open. One that was used before is counted
-            from now on.
-        observer: Told of each probe.
+        spec: The suite.
+        backend: The backend to measure; it stays open. It may have been used
+            before: only lookups of this run count.
+        observer: Receives the events of the run.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted, or a stop was requested
+            (`BackendInstrumentation.request_stop`). The trace has the lookups
+            until then.
     """
     identity, plan = backend.identity(), plan_run(spec, backend)
     expected = None if plan is None else plan.forward_passes
@@ -53,27 +55,27 @@ def run_suite(
     started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
     counters = RunCounters(instrumentation)
-    telling = Observers() if observer is None else observer
+    observer = observer or Observers()
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
     instrumentation.spans.model = spec.model.label
     try:
         with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
             run = RunStarted(spec, run_id, trace_id_of(span), started_s, counters, expected)
-            telling.run_started(run)
+            observer.run_started(run)
             try:
-                probes = run_probes(spec, backend, counters, telling)
+                probes = run_probes(spec, backend, counters, observer)
             finally:
                 at_run_end(span, probes, counters.total(), counters.elided)
     except BaseException:
-        telling.run_finished(None)
+        observer.run_finished(None)
         raise
     finally:
         instrumentation.set_run_id(None)
     wall_s = time.perf_counter() - start
     instrumentation.spans.flush(_FLUSH_S)
     result = _result(run, identity, wall_s, probes, {} if plan is None else plan.series)
-    telling.run_finished(result)
+    observer.run_finished(result)
     return result
 
 
@@ -111,10 +113,10 @@ def _result(
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": python_version()}
-    for package in _COMPUTING:
+    versions = {"python": python_version()}
+    for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -30,7 +30,7 @@ def at_run_start(spec: SuiteSpec, run_id: str) -> dict[str, Any]:
 def at_run_end(
     span: trace.Span, results: Sequence[ProbeResult] | None, tally: Tally, elided: int
 ) -> None:
-    """Set the attributes of a run at its end; no results mean that it was aborted."""
+    """Set the attributes of a run at its end; `results` is None if it was aborted."""
     if results is None:
         status = "aborted"
     elif any(one.verdict in (Verdict.FAIL, Verdict.ERROR) for one in results):

@@ -13,7 +13,7 @@ from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCol
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 
 __all__ = [
-    "TWO_OF_A_NAME",
+    "DUPLICATE_NAME",
     "CacheSpec",
     "Defaults",
     "ModelSpec",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: Error type of a duplicate probe name; its context has the `index` of the second probe.
-TWO_OF_A_NAME: Final = "two_of_a_name"
+DUPLICATE_NAME: Final = "duplicate_name"
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -45,8 +45,8 @@ class ModelSpec(Section):
     Attributes:
         path: A folder, a `.gguf` file or a hub id. A relative path is first
             searched in the folder of the suite file.
-        name: Name in results, metrics and spans, so that they can be compared
-            between machines; by default `path` as it is written.
+        name: Name in results, metrics and spans, the same on
+            every machine; by default `path` as it is in the file.
         adapter: A folder or a hub id with a LoRA adapter.
         device: A torch device, or `auto`.
         dtype: Dtype of the weights in memory.
@@ -69,7 +69,7 @@ class Defaults(Section):
 
     Attributes:
         seed: Seed of random draws.
-        top_k: Number of tokens of a distribution that are kept.
+        top_k: Number of most probable tokens in each distribution.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -90,12 +90,12 @@ class CacheSpec(Section):
     max_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
-def _span_budget(given: object) -> int | str:
-    if given == "all":
+def _span_budget(value: object) -> int | str:
+    if value == "all":
         return "all"
-    if type(given) is int and given >= 0:
-        return given
-    raise ValueError(f"must be a whole number or all; got {reprlib.repr(given)}")
+    if type(value) is int and value >= 0:
+        return value
+    raise ValueError(f"must be a whole number or all; got {reprlib.repr(value)}")
 
 
 class TelemetrySpec(Section):
@@ -133,8 +133,8 @@ class SuiteSpec(Section):
         model: Model and adapter.
         defaults: Settings for probes that do not have their own.
         cache: Settings of the forward cache.
-        exactness: `fast` computes prompts in padded batches, `strict` computes
-            each prompt alone and whole.
+        exactness: `fast` computes padded batches and reuses shared prefixes,
+            `strict` computes each prompt alone.
         period: Intended interval between runs: a number and s, m, h, d or w.
         telemetry: Destinations of spans and metrics.
         probes: Probes in the order in which they run.
@@ -156,13 +156,13 @@ class SuiteSpec(Section):
         return None if self.period is None else int(self.period[:-1]) * _SECONDS[self.period[-1]]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> SuiteSpec:
+    def _check_names(self) -> SuiteSpec:
         seen: set[str] = set()
         for index, probe in enumerate(self.probes):
             if probe.name in seen:
                 raise PydanticCustomError(
-                    TWO_OF_A_NAME,
-                    "two probes are named {name}; give each its own name",
+                    DUPLICATE_NAME,
+                    "two probes are named {name}; names must be unique",
                     {"name": repr(probe.name), "index": index},
                 )
             seen.add(probe.name)

@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 
 from forwardscope.probes import PROBES
 from forwardscope.suite.spec import (
-    TWO_OF_A_NAME,
+    DUPLICATE_NAME,
     CacheSpec,
     Defaults,
     ModelSpec,
     SuiteSpec,
     TelemetrySpec,
 )
-from forwardscope.suite.yaml_source import place_of
+from forwardscope.suite.yaml_source import locate
 
 __all__ = ["first_mistake"]
 
@@ -32,7 +32,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
-    """Return one sentence about the most informative mistake.
+    """Describe the most informative mistake in one sentence.
 
     Args:
         error: Error from the validation of the suite.
@@ -43,47 +43,47 @@ def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source:
     details = error.errors(include_url=False)
     # an unknown key is often the misspelling of a missing key
     first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-    loc = _where(first)
-    line, key = place_of(tree, loc)
-    return f"{source}:{line}: {key}{_expected(first, loc, content)}"
+    loc = _location(first)
+    line, key = locate(tree, loc)
+    return f"{source}:{line}: {key}{_message(first, loc, content)}"
 
 
-def _where(detail: ErrorDetails) -> tuple[int | str, ...]:
+def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
     """Return the keys and indices of a mistake's position in the file."""
     loc = detail["loc"]
-    if detail["type"] == TWO_OF_A_NAME:
+    if detail["type"] == DUPLICATE_NAME:
         return "probes", detail["ctx"]["index"], "name"
     if detail["type"].startswith("union_tag_"):
         return *loc, "kind"
-    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # the third is the probe's kind
+    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # without the kind of the probe
 
 
-def _expected(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
-    kind, given = detail["type"], reprlib.repr(detail["input"])
-    if kind == "extra_forbidden":
+def _message(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
+    error, value = detail["type"], reprlib.repr(detail["input"])
+    if error == "extra_forbidden":
         return _unknown_key(str(loc[-1]), _fields_at(loc[:-1], content))
-    if kind == "missing":
+    if error == "missing":
         return "missing; add this key"
-    if kind == "union_tag_invalid":
+    if error == "union_tag_invalid":
         return (
             f"unknown probe kind {reprlib.repr(detail['ctx']['tag'])}; known: {', '.join(PROBES)}"
         )
-    if kind == "union_tag_not_found":
-        return f"missing; one of {', '.join(PROBES)}"
-    if kind in ("too_short", "string_too_short"):
-        least = detail["ctx"]["min_length"]
-        what = "character" if kind == "string_too_short" else "item"
-        return f"needs at least {least} {what}{'s' * (least > 1)}; got {given}"
-    if kind in ("model_type", "model_attributes_type"):
-        return f"must be a mapping; got {given}"
+    if error == "union_tag_not_found":
+        return f"missing; use one of {', '.join(PROBES)}"
+    if error in ("too_short", "string_too_short"):
+        minimum = detail["ctx"]["min_length"]
+        what = "character" if error == "string_too_short" else "item"
+        return f"needs at least {minimum} {what}{'s' * (minimum > 1)}; got {value}"
+    if error in ("model_type", "model_attributes_type"):
+        return f"must be a mapping; got {value}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
     message = message.replace("String should", "must").replace("a valid tuple", "a list")
-    return message if kind in ("value_error", TWO_OF_A_NAME) else f"{message}; got {given}"
+    return message if error in ("value_error", DUPLICATE_NAME) else f"{message}; got {value}"
 
 
 def _unknown_key(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    similar = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"known: {', '.join(known)}"
     return f"unknown key; {hint}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["MAX_BYTES", "place_of", "read_yaml"]
+__all__ = ["MAX_BYTES", "locate", "read_yaml"]
 
 #: Maximum bytes of a suite file, and maximum nodes after its aliases are expanded.
 MAX_BYTES: Final = 1 << 20
@@ -16,7 +16,7 @@ MAX_BYTES: Final = 1 << 20
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _INT_BITS: Final = 64
-_LONGEST_KEY: Final = 40
+_MAX_KEY: Final = 40
 
 
 def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
@@ -32,20 +32,20 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         tree = loader.get_single_node()
         if tree is None:
             return None, None
-        if _written_out(tree, {}) > MAX_BYTES:
+        if _expanded_size(tree, {}) > MAX_BYTES:
             raise yaml.constructor.ConstructorError(
-                None, None, "its aliases refer to more than a suite can hold", tree.start_mark
+                None, None, f"its aliases expand to more than {MAX_BYTES} nodes", tree.start_mark
             )
         return tree, loader.construct_document(tree)
     finally:
         loader.dispose()
 
 
-def place_of(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
-    """Return the line and the name of the value at `loc`, or of its nearest parent in the file."""
+def locate(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
+    """Return the line and the key of the value at `loc`, or of its nearest parent in the file."""
     node, line, name = tree, tree.start_mark.line, ""
     for part in loc:
-        name += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
+        name += f"[{part}]" if isinstance(part, int) else f".{_printable_key(part)}"
         if isinstance(node, yaml.MappingNode):
             for key, value in reversed(node.value):  # merged pairs come first
                 if key.value == part:
@@ -57,9 +57,9 @@ def place_of(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
     return line + 1, f"{name[1:]}: " if name else ""
 
 
-def _shown(key: str) -> str:
-    """Return a key as it is in the file, or quoted and truncated if it is not a plain word."""
-    return key if key.isidentifier() and len(key) <= _LONGEST_KEY else reprlib.repr(key)
+def _printable_key(key: str) -> str:
+    """Return a plain word unchanged, and any other key quoted and truncated."""
+    return key if key.isidentifier() and len(key) <= _MAX_KEY else reprlib.repr(key)
 
 
 class _Loader(yaml.SafeLoader):
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key.value in seen:
                 raise yaml.composer.ComposerError(
-                    None, None, f"key {reprlib.repr(key.value)} stands twice", key.start_mark
+                    None, None, f"key {reprlib.repr(key.value)} is duplicated", key.start_mark
                 )
             seen.add(key.value)
         return node
@@ -88,19 +88,19 @@ class _Loader(yaml.SafeLoader):
             if isinstance(value, int) and value.bit_length() >= _INT_BITS:
                 raise OverflowError
         except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
-            problem = f"{reprlib.repr(node.value)} is no valid {node.tag.rpartition(':')[2]}"
+            problem = f"{reprlib.repr(node.value)} is not a valid {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         return value
 
 
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Count the nodes of a tree with aliases expanded; a cycle exceeds MAX_BYTES."""
     if isinstance(node, yaml.ScalarNode):
         return 1
-    if id(node) not in known:
-        known[id(node)] = MAX_BYTES
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_BYTES
         is_map = isinstance(node, yaml.MappingNode)
-        below = chain.from_iterable(node.value) if is_map else node.value
-        count = 1 + sum(_written_out(child, known) for child in below)
-        known[id(node)] = min(count, MAX_BYTES + 1)
-    return known[id(node)]
+        children = chain.from_iterable(node.value) if is_map else node.value
+        count = 1 + sum(_expanded_size(child, sizes) for child in children)
+        sizes[id(node)] = min(count, MAX_BYTES + 1)
+    return sizes[id(node)]
