@@ -75,7 +75,7 @@ def _run(
     stop: Stop,
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
-    observer = _CountersObserver()
+    counters_observer = _CountersObserver()
     with progress:
         if telemetry.endpoint_url is not None:
             progress.print_line(f"metrics: {telemetry.endpoint_url}")
@@ -84,7 +84,7 @@ def _run(
         try:
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
-            observers = Observers(progress, observer, telemetry.observer)
+            observers = Observers(progress, counters_observer, telemetry.observer)
             result = run_suite(spec, backend, observer=observers)
             stop.notice = "the suite is over and the run goes on to its end"
             if telemetry.enabled:
@@ -98,7 +98,7 @@ def _run(
             raise
         finally:
             backend.close()
-    reconciliation = observer.counters.reconciliation()
+    reconciliation = counters_observer.counters.reconciliation()
     return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
 
 
