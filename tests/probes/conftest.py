@@ -1,4 +1,4 @@
-"""A backend that can do no more than the smallest protocol asks."""
+"""A backend that implements only the `Backend` protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forwardscope.testing import ScriptedBackend
 
 
 class PlainBackend:
-    """A backend whose adapter can neither be scaled nor replaced by a random one."""
+    """A backend that can neither scale its adapter nor make random ones."""
 
     def __init__(self) -> None:
         self._inner = ScriptedBackend()

@@ -1,4 +1,4 @@
-"""What all probes share: their score, and settings that take no guesses."""
+"""Parts that probes share: scores and strict settings."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from forwardscope.testing import ScriptedBackend
 positive = st.floats(1e-6, 1e6)
 
 
-def test_score_has_its_landmarks() -> None:
-    """Nothing scores 0, the threshold 0.5, twice the threshold 0.75, and much more nearly 1."""
+def test_values_of_the_score() -> None:
+    """0 scores 0, the threshold 0.5, twice the threshold 0.75, and a large value nearly 1."""
     assert score_against(0.0, 3.0) == 0.0
     assert score_against(3.0, 3.0) == 0.5
     assert score_against(6.0, 3.0) == 0.75
@@ -34,14 +34,14 @@ def test_score_has_its_landmarks() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), positive)
-def test_score_rises_and_stays_in_bounds(one: float, other: float, threshold: float) -> None:
-    """A score is in [0, 1], and a larger value never scores less."""
+def test_score_is_monotonic_and_bounded(one: float, other: float, threshold: float) -> None:
+    """A score is in [0, 1], and a larger value never has a lower score."""
     low, high = (score_against(value, threshold) for value in sorted((one, other)))
     assert 0.0 <= low <= high <= 1.0
 
 
-def test_every_kind_is_known_by_its_name() -> None:
-    """The name in the table of probes is the one that the probe itself has."""
+def test_names_of_kinds() -> None:
+    """Each key of `PROBES` is the `kind` of its class."""
     assert {name: kind.model_fields["kind"].default for name, kind in PROBES.items()} == {
         name: name for name in ("null_adapter", "delta_kl", "adapter_ablation", "prompt_collapse")
     }
@@ -68,7 +68,7 @@ def test_every_kind_is_known_by_its_name() -> None:
     ids=repr,
 )
 def test_shared_settings_are_strict(probe: type[Probe], wrong: dict[str, Any]) -> None:
-    """No type is guessed, nothing may be empty, and no key is unknown."""
+    """Wrong types, empty values and unknown keys are errors."""
     right: dict[str, Any] = {"name": "one", "prompts": ["a"], "top_k": 8, "divergence": "kl"}
     assert probe(**right).name == "one"
     with pytest.raises(ValidationError) as caught:
@@ -94,7 +94,7 @@ def test_shared_settings_are_strict(probe: type[Probe], wrong: dict[str, Any]) -
     ],
 )
 def test_own_settings_are_strict(probe: type[Probe], wrong: dict[str, Any]) -> None:
-    """Thresholds are positive finite numbers, and lists hold numbers alone."""
+    """Thresholds are positive and finite, and lists contain only numbers."""
     with pytest.raises(ValidationError) as caught:
         probe(name="one", prompts=["a"], **wrong)
     assert caught.value.errors()[0]["loc"][0] == next(iter(wrong))
@@ -116,14 +116,14 @@ def test_own_settings_are_strict(probe: type[Probe], wrong: dict[str, Any]) -> N
     ids=repr,
 )
 def test_settings_of_the_baseline_are_strict(wrong: dict[str, Any]) -> None:
-    """A baseline has sentinels of its own and takes no `prompts`."""
+    """Wrong types, values out of range and `prompts` are errors."""
     with pytest.raises(ValidationError) as caught:
         NullAdapter(name="null", **wrong)
     assert caught.value.errors()[0]["loc"][0] == next(iter(wrong))
 
 
 def test_probes_are_values() -> None:
-    """Equal settings make equal probes with equal hashes, and none can be changed."""
+    """Probes with equal settings are equal, have equal hashes and are immutable."""
     one, same = (DeltaKL(name="one", prompts=["a"]) for _ in range(2))
     assert one == same
     assert hash(one) == hash(same)
@@ -132,8 +132,8 @@ def test_probes_are_values() -> None:
         one.name = "other"
 
 
-def test_top_k_is_the_probes_own_or_the_suites() -> None:
-    """A probe that sets no `top_k` uses the suite's."""
+def test_top_k_of_probe_and_suite() -> None:
+    """A probe without its own `top_k` uses that of the suite."""
     context = ProbeContext(ScriptedBackend(), top_k=64)
     assert DeltaKL(name="one", prompts=["a"]).k(context) == 64
     assert DeltaKL(name="one", prompts=["a"], top_k=5).k(context) == 5

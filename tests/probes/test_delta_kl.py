@@ -1,4 +1,4 @@
-"""`delta_kl`: mean divergence between base and tuned model, its verdict and its interval."""
+"""`delta_kl`: mean divergence between base and fine-tuned model, verdict and interval."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PROMPTS = ("one", "two", "three")
 
 
 def distributions(view_name: str, top_k: int) -> list[TokenDist]:
-    """Ask a fresh backend, so that the probe under test is counted alone."""
+    """Return the distributions of all prompts from a new backend."""
     backend = ScriptedBackend()
     with backend.as_base() if view_name == "base" else backend.as_finetuned() as view:
         return view.next_token_dist_batch(PROMPTS, top_k=top_k)
 
 
 def baseline(probe: DeltaKL, mean: float, std: float) -> NullBaseline:
-    """Make the baseline that a `null_adapter` would have measured for a probe."""
+    """Return a baseline for the probe with one sentinel prompt."""
     return NullBaseline(("calm",), {probe.calibration(("calm",)): NullStats(mean, std, 3)})
 
 
 @pytest.mark.parametrize("kind", ["js", "kl"])
 def test_raw_is_the_mean_over_prompts(kind: str) -> None:
-    """The raw value is the mean of each prompt's divergence of ft from base, in that order."""
+    """The raw value is the mean divergence of the fine-tuned from the base distribution."""
     probe = DeltaKL(name="change", prompts=PROMPTS, divergence=kind, top_k=8)
     outcome = probe.run(ProbeContext(ScriptedBackend()))
     pairs = zip(distributions("base", 8), distributions("ft", 8), strict=True)
@@ -43,25 +43,25 @@ def test_raw_is_the_mean_over_prompts(kind: str) -> None:
     assert outcome.raw == pytest.approx(np.mean(expected), rel=1e-12)
 
 
-def test_each_view_is_asked_once_for_all_prompts() -> None:
-    """Two forward batches are enough: base, then tuned."""
+def test_each_view_is_one_batch() -> None:
+    """There are two forward batches: base, then fine-tuned."""
     backend = ScriptedBackend()
     DeltaKL(name="change", prompts=PROMPTS).run(ProbeContext(backend))
     assert backend.forward_batches == [("base", list(PROMPTS)), ("ft", list(PROMPTS))]
 
 
-@pytest.mark.parametrize(("own", "asked"), [(None, 16), (4, 4)])
-def test_top_k_reaches_the_views(own: int | None, asked: int) -> None:
-    """The probe's `top_k` is asked for, or the suite's where it has none."""
+@pytest.mark.parametrize(("own", "used"), [(None, 16), (4, 4)])
+def test_top_k_reaches_the_views(own: int | None, used: int) -> None:
+    """Lookups have the `top_k` of the probe, or of the suite if it has none."""
     backend = ScriptedBackend()
     DeltaKL(name="change", prompts=PROMPTS, top_k=own).run(ProbeContext(backend, top_k=16))
     cache = backend.instrumentation.cache
     assert len(cache) == 6
-    assert cache.get(("next_token_dist", "base", "one", asked)) is not MISS
+    assert cache.get(("next_token_dist", "base", "one", used)) is not MISS
 
 
 def test_without_a_baseline_the_mean_decides() -> None:
-    """The mean passes where it reaches `min_mean`, and then scores 0.5."""
+    """A mean of `min_mean` passes with a score of 0.5; a lower one fails."""
     context = ProbeContext(ScriptedBackend())
     mean = DeltaKL(name="change", prompts=PROMPTS).run(context).raw
     assert mean is not None
@@ -77,7 +77,7 @@ def test_without_a_baseline_the_mean_decides() -> None:
     ("distance", "verdict"), [(3.5, Verdict.PASS), (2.5, Verdict.FAIL), (-4.0, Verdict.FAIL)]
 )
 def test_with_a_baseline_z_decides(distance: float, verdict: Verdict) -> None:
-    """The z-score is the distance from the null mean in deviations; `min_mean` does not count."""
+    """The z-score is (raw - mean) / deviation; `min_mean` is not used."""
     lenient = verdict is Verdict.FAIL
     probe = DeltaKL(name="change", prompts=PROMPTS, min_mean=1e-9 if lenient else 100.0)
     backend = ScriptedBackend()
@@ -88,26 +88,26 @@ def test_with_a_baseline_z_decides(distance: float, verdict: Verdict) -> None:
     assert outcome.verdict is verdict
     assert outcome.z_score == pytest.approx(distance)
     assert outcome.score == pytest.approx(score_against(distance, 3.0))
-    assert f"z {distance:+.1f} against random adapters, 3 wanted" in outcome.message
+    assert f"z {distance:+.1f} against random adapters, minimum 3" in outcome.message
 
 
 def test_a_baseline_of_another_calibration_is_not_used() -> None:
-    """What was measured with another divergence says nothing here."""
+    """A baseline of another divergence gives no z-score."""
     probe = DeltaKL(name="change", prompts=PROMPTS)
     other = DeltaKL(name="change", prompts=PROMPTS, divergence="kl")
     context = ProbeContext(ScriptedBackend(), baseline=baseline(other, 0.0, 1.0))
     assert probe.run(context).z_score is None
 
 
-def test_a_baseline_without_deviation_falls_back_on_the_threshold() -> None:
-    """Where the random adapters all agree there is no z, and the mean decides."""
+def test_a_baseline_without_deviation_is_not_used() -> None:
+    """If all random adapters agree there is no z-score, and the mean decides."""
     probe = DeltaKL(name="change", prompts=PROMPTS, min_mean=100.0)
     outcome = probe.run(ProbeContext(ScriptedBackend(), baseline=baseline(probe, 0.0, 0.0)))
     assert (outcome.verdict, outcome.z_score) == (Verdict.FAIL, None)
 
 
-def test_no_change_scores_nothing() -> None:
-    """Two equal models are no distance apart."""
+def test_no_change_scores_0() -> None:
+    """Equal views have a raw value, a score and an interval of 0."""
 
     def unmoved(view: ScriptedView, prompt: str) -> np.ndarray:
         return pseudo_random_logits(view, prompt, change=0.0)
@@ -117,8 +117,8 @@ def test_no_change_scores_nothing() -> None:
     assert outcome.ci_95 == (0.0, 0.0)
 
 
-def test_broken_logits_are_raised() -> None:
-    """A NaN becomes an error that names the view, not a number."""
+def test_non_finite_logits_are_an_error() -> None:
+    """A NaN raises an error with the view."""
 
     def broken(view: ScriptedView, prompt: str) -> np.ndarray:
         logits = pseudo_random_logits(view, prompt)
@@ -128,8 +128,8 @@ def test_broken_logits_are_raised() -> None:
         DeltaKL(name="change", prompts=PROMPTS).run(ProbeContext(ScriptedBackend(broken)))
 
 
-def test_interval_comes_from_the_suites_seed() -> None:
-    """The same seed gives the same interval, another one another."""
+def test_interval_depends_on_the_seed() -> None:
+    """The same seed gives the same interval, and another seed a different one."""
     probe = DeltaKL(name="change", prompts=[f"prompt {i}" for i in range(20)])
     one, same, other = (
         probe.run(ProbeContext(ScriptedBackend(), seed=seed)).ci_95 for seed in (1, 1, 2)
@@ -138,7 +138,7 @@ def test_interval_comes_from_the_suites_seed() -> None:
 
 
 def test_interval_is_of_resampled_means() -> None:
-    """Over the values 0 and 1 a quarter of the resamples are 0, and a quarter 1."""
+    """It contains the central 95 % of the resampled means."""
     assert bootstrap_interval([0.0, 1.0], seed=0) == (0.0, 1.0)
     low, high = bootstrap_interval([0.0, 1.0] * 200, seed=0) or (0.0, 0.0)
     # the deviation of a mean of 400 fair coins is 0.025
@@ -147,14 +147,14 @@ def test_interval_is_of_resampled_means() -> None:
 
 
 def test_one_prompt_has_no_interval() -> None:
-    """One value cannot be resampled."""
+    """A single value has no interval."""
     probe = DeltaKL(name="change", prompts=["one"])
     assert probe.run(ProbeContext(ScriptedBackend())).ci_95 is None
 
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=8), st.integers(0, 2**32))
 def test_interval_lies_within_the_values(values: list[float], seed: int) -> None:
-    """No resampled mean is beyond the smallest and the largest value."""
+    """An interval is within the smallest and the largest value."""
     interval = bootstrap_interval(values, seed)
     assert interval is not None
     low, high = interval

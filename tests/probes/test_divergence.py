@@ -21,7 +21,7 @@ VOCAB = 12
 
 
 def dist(probs: Mapping[int, float], tail: float | None = None) -> TokenDist:
-    """Make a distribution of tokens and their probabilities."""
+    """Return a distribution with these probabilities by token."""
     log_tail = None if tail is None else math.log(tail) if tail else -math.inf
     return TokenDist(
         np.array(list(probs)), np.log(list(probs.values())), 100, tail_logprob=log_tail
@@ -29,7 +29,7 @@ def dist(probs: Mapping[int, float], tail: float | None = None) -> TokenDist:
 
 
 def cut(logits: list[float], k: int) -> TokenDist:
-    """Make the top k of a whole distribution."""
+    """Return the top k tokens of a distribution."""
     whole = np.array(logits) - np.logaddexp.reduce(logits)
     order = np.argsort(-whole, kind="stable")
     tail = None if k >= whole.size else float(np.logaddexp.reduce(whole[order[k:]]))
@@ -37,7 +37,7 @@ def cut(logits: list[float], k: int) -> TokenDist:
 
 
 def shuffled(one: TokenDist, order: np.random.Generator) -> TokenDist:
-    """Give the same distribution with its tokens in another order."""
+    """Return the same distribution with its tokens in another order."""
     places = order.permutation(one.token_ids.size)
     return TokenDist(one.token_ids[places], one.logprobs[places], one.vocab_size, one.tail_logprob)
 
@@ -52,14 +52,14 @@ P = dist({1: 1 / 2, 2: 1 / 4, 3: 1 / 4})
 Q = dist({1: 1 / 8, 2: 1 / 8, 3: 3 / 4})
 
 
-def test_kl_is_of_the_tuned_from_the_base() -> None:
-    """`kl` weighs by the second distribution: KL(ft || base), and not the other way round."""
+def test_kl_is_from_the_second_to_the_first() -> None:
+    """`kl` is KL(other || reference), not KL(reference || other)."""
     assert divergence(P, Q, "kl") == pytest.approx(3 / 4 * LN3 - 3 / 8 * LN2, rel=1e-6)
     assert divergence(Q, P, "kl") == pytest.approx(5 / 4 * LN2 - 1 / 4 * LN3, rel=1e-6)
 
 
-def test_js_is_the_mean_distance_to_the_middle() -> None:
-    """`js` is the default, and half the sum of both divergences from the middle."""
+def test_js_is_the_mean_divergence_from_the_middle() -> None:
+    """`js`, the default, is the mean of both KL divergences from the middle."""
     from_p = 1 / 2 * math.log(8 / 5) + 1 / 4 * math.log(4 / 3) + 1 / 4 * math.log(1 / 2)
     from_q = 1 / 8 * math.log(2 / 5) + 1 / 8 * math.log(2 / 3) + 3 / 4 * math.log(3 / 2)
     assert divergence(P, Q) == pytest.approx((from_p + from_q) / 2, rel=1e-6)
@@ -84,8 +84,8 @@ def test_unknown_probabilities_stay_below_the_known_ones() -> None:
     assert divergence(one, other, "kl") == pytest.approx(expected, rel=1e-6)
 
 
-def test_tails_alone_can_make_two_sides_equal() -> None:
-    """Sides that differ only in which token was cut off are no distance apart."""
+def test_equal_probabilities_in_tokens_and_tail() -> None:
+    """Sides that differ only in which token is in the tail have a divergence of 0."""
     one = dist({1: 1 / 2, 2: 1 / 4}, tail=1 / 4)
     other = dist({1: 1 / 2, 3: 1 / 4}, tail=1 / 4)
     assert divergence(one, other, "kl") == pytest.approx(0, abs=1e-7)
@@ -101,7 +101,7 @@ def test_all_other_tokens_are_one_outcome() -> None:
 
 @pytest.mark.parametrize("tail", [None, 0.0])
 def test_without_a_tail_a_missing_token_has_no_probability(tail: float | None) -> None:
-    """No tail, or one that underflowed, has nothing to share; js stays finite."""
+    """Without a tail, or with one that underflows, js stays finite."""
     narrow = dist({1: 3 / 4, 2: 1 / 4}, tail=tail)
     wide = dist({1: 3 / 4, 2: 1 / 8, 3: 1 / 8}, tail=tail)
     expected = (1 / 4 * math.log(4 / 3) + 1 / 8 * math.log(2 / 3) + 1 / 8 * LN2) / 2
@@ -111,15 +111,15 @@ def test_without_a_tail_a_missing_token_has_no_probability(tail: float | None) -
 
 @pytest.mark.parametrize("tail", [None, 0.0])
 def test_infinite_kl_is_an_error(tail: float | None) -> None:
-    """A token that the tuned model takes for possible and the base does not is told of."""
+    """A token with probability 0 in the reference alone makes `kl` an error."""
     narrow = dist({1: 3 / 4, 2: 1 / 4}, tail=tail)
     wide = dist({1: 3 / 4, 2: 1 / 8, 3: 1 / 8}, tail=tail)
     with pytest.raises(DivergenceError, match=r"infinite.*raise top_k or use js"):
         divergence(narrow, wide, "kl")
 
 
-def test_disjoint_sides_are_ln_2_apart() -> None:
-    """The js divergence has its maximum where the two sides share no token."""
+def test_js_of_disjoint_sides_is_ln_2() -> None:
+    """The js divergence has its maximum if the sides have no token in common."""
     one, other = dist({1: 3 / 4, 2: 1 / 4}), dist({3: 3 / 4, 4: 1 / 4})
     assert divergence(one, other) == pytest.approx(LN2, rel=1e-12)
 
@@ -127,7 +127,7 @@ def test_disjoint_sides_are_ln_2_apart() -> None:
 @pytest.mark.parametrize("kind", ["js", "kl"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_non_finite_values_are_errors(bad: float, kind: Divergence) -> None:
-    """A log-probability that is no number gives an error that names its side, never a number."""
+    """A NaN or infinite log-probability is an error with its side."""
     broken = TokenDist(np.array([1, 2]), np.array([-0.5, bad]), 100)
     with pytest.raises(DivergenceError, match="the reference distribution has non-finite"):
         divergence(broken, P, kind)
@@ -136,15 +136,15 @@ def test_non_finite_values_are_errors(bad: float, kind: Divergence) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_tail_that_is_no_number_is_an_error(bad: float) -> None:
-    """A broken tail does not pass for a divergence of zero."""
+def test_a_non_finite_tail_is_an_error(bad: float) -> None:
+    """A NaN or infinite tail is an error."""
     broken = TokenDist(np.array([1, 2]), np.log([0.6, 0.3]), 100, tail_logprob=bad)
     with pytest.raises(DivergenceError, match="non-finite"):
         divergence(P, broken)
 
 
 def test_uniform_sides_are_errors() -> None:
-    """A head that prefers nothing is broken; the error names the side and how many tokens."""
+    """A uniform distribution is an error with its side and its number of tokens."""
     uniform = dist({1: 1 / 4, 2: 1 / 4, 3: 1 / 4}, tail=1 / 4)
     with pytest.raises(DivergenceError, match=r"the reference distribution is uniform.*top 3"):
         divergence(uniform, P)
@@ -172,7 +172,7 @@ def test_nearly_equal_distributions_are_nearly_zero_apart() -> None:
 
 @given(cuts, cuts)
 def test_js_is_symmetric_and_bounded(one: TokenDist, other: TokenDist) -> None:
-    """The js divergence is the same both ways, never negative and never beyond ln 2."""
+    """The js divergence is symmetric and in [0, ln 2]."""
     there, back = divergence(one, other), divergence(other, one)
     assert there == pytest.approx(back, abs=1e-12)
     assert 0.0 <= there <= LN2 + 1e-12
@@ -180,13 +180,13 @@ def test_js_is_symmetric_and_bounded(one: TokenDist, other: TokenDist) -> None:
 
 @given(cuts, cuts)
 def test_kl_is_never_negative(one: TokenDist, other: TokenDist) -> None:
-    """Rounding does not push kl below zero."""
+    """Rounding does not make kl negative."""
     assert divergence(one, other, "kl") >= 0.0
 
 
 @given(cuts, st.sampled_from(["js", "kl"]))
-def test_equal_sides_are_not_apart(one: TokenDist, kind: Divergence) -> None:
-    """A distribution diverges from itself by exactly nothing."""
+def test_divergence_of_equal_sides_is_0(one: TokenDist, kind: Divergence) -> None:
+    """The divergence of a distribution from itself is exactly 0."""
     assert divergence(one, one, kind) == 0.0
 
 
@@ -194,7 +194,7 @@ def test_equal_sides_are_not_apart(one: TokenDist, kind: Divergence) -> None:
 def test_order_of_tokens_does_not_matter(
     one: TokenDist, other: TokenDist, kind: Divergence, seed: int
 ) -> None:
-    """Only which token has which probability counts."""
+    """Permuting the tokens of both sides does not change the divergence."""
     order = np.random.default_rng(seed)
     mixed = divergence(shuffled(one, order), shuffled(other, order), kind)
     assert mixed == pytest.approx(divergence(one, other, kind), abs=1e-12)
@@ -213,7 +213,7 @@ def textbook(one: npt.ArrayLike, other: npt.ArrayLike, kind: Divergence) -> floa
 
 
 @given(logits, logits, st.sampled_from(["js", "kl"]))
-def test_whole_vocabulary_gives_the_textbook_value(
+def test_kl_over_the_whole_vocabulary(
     one: list[float], other: list[float], kind: Divergence
 ) -> None:
     """With nothing cut off, the value is that of the whole distributions."""
@@ -250,11 +250,11 @@ def test_some_whole_distributions_reach_the_value(
 
 
 def test_pairs_are_compared_in_order() -> None:
-    """Each reference is compared with the other of its own place."""
+    """Each reference is compared with the other at the same index."""
     assert divergences([P, Q], [Q, P], "kl") == [divergence(P, Q, "kl"), divergence(Q, P, "kl")]
 
 
-def test_unequal_numbers_are_refused() -> None:
-    """A side that has lost a prompt is not cut to the shorter one."""
+def test_different_lengths_are_an_error() -> None:
+    """Both sequences must have the same length."""
     with pytest.raises(ValueError, match="shorter"):
         divergences([P, Q], [P], "js")

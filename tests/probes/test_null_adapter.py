@@ -1,4 +1,4 @@
-"""`null_adapter`: what the later probes measure where the adapter is noise."""
+"""`null_adapter`: baselines of later probes from random adapters."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ ONE = DeltaKL(name="one", prompts=["a", "b"])
 def run(
     *later: Probe, backend: ScriptedBackend | None = None, **settings: object
 ) -> tuple[Outcome, ScriptedBackend]:
-    """Calibrate some probes; return the outcome and the backend that was asked."""
+    """Calibrate probes; return the outcome and the backend."""
     backend = backend or ScriptedBackend()
     probe = NullAdapter(name="null", sentinel_prompts=SENTINELS, **settings)
     return probe.run(ProbeContext(backend, later=later)), backend
 
 
-def test_base_and_each_random_adapter_are_asked_once() -> None:
-    """The sentinels go to the base and to one null view a seed, in one batch each."""
+def test_each_view_is_one_batch() -> None:
+    """The sentinels are scored once in the base view and in the null view of each seed."""
     _, backend = run(ONE, runs=3, seed_base=70)
     views = ("base", "null_70", "null_71", "null_72")
     assert backend.forward_batches == [(view, list(SENTINELS)) for view in views]
 
 
 def test_scale_of_the_random_adapters_is_passed_on() -> None:
-    """`init_scale` reaches the view, whose id has it."""
+    """The id of the null view contains `init_scale`."""
     _, backend = run(ONE, runs=1, init_scale=0.5)
     assert [view for view, _ in backend.forward_batches] == ["base", "null_1000_init0.5"]
 
 
 def test_mean_and_deviation_are_over_the_seeds() -> None:
-    """The baseline has the mean and the sample deviation (n-1) of each seed's raw value."""
+    """The baseline has the mean and the sample deviation (n-1) of the raw values."""
     outcome, _ = run(ONE, runs=4, seed_base=5)
     fresh = ScriptedBackend()
     with fresh.as_base() as view:
@@ -70,7 +70,7 @@ def test_mean_and_deviation_are_over_the_seeds() -> None:
 
 
 def test_later_probes_get_their_z_score() -> None:
-    """A z-score is (raw - mean) / deviation, over the samples that the evidence has."""
+    """A z-score is (raw - mean) / deviation over the samples in the evidence."""
     outcome, backend = run(ONE, runs=5)
     judged = ONE.run(ProbeContext(backend, baseline=outcome.baseline))
     samples = outcome.evidence["calibrations"][0]["samples"]
@@ -81,17 +81,17 @@ def test_later_probes_get_their_z_score() -> None:
 
 
 def test_equal_calibrations_share_a_baseline() -> None:
-    """Name, prompts and thresholds do not matter to what noise does, and it is paid once."""
+    """Probes that differ in name, prompts or thresholds are calibrated once."""
     other = DeltaKL(name="two", prompts=["c"], min_z=9.0, min_mean=5.0)
     outcome, backend = run(ONE, other, runs=2)
     assert outcome.baseline is not None
     assert len(outcome.baseline.stats) == 1
     assert len(backend.forward_batches) == 3
-    assert backend.instrumentation.stats.cache_hits == len(SENTINELS)  # the base, for seed two
+    assert backend.instrumentation.stats.cache_hits == len(SENTINELS)  # base view, second seed
 
 
-def test_different_calibrations_are_kept_apart() -> None:
-    """Another divergence or another top_k is another baseline."""
+def test_different_calibrations_have_their_own_baselines() -> None:
+    """Probes that differ in divergence or top_k have different baselines."""
     kl = DeltaKL(name="kl", prompts=["a"], divergence="kl")
     narrow = DeltaKL(name="narrow", prompts=["a"], top_k=4)
     outcome, backend = run(ONE, kl, narrow, runs=2)
@@ -105,32 +105,32 @@ def test_different_calibrations_are_kept_apart() -> None:
         assert outcome.baseline.stats[key] == alone.baseline.stats[key]
     means = {stats.mean for stats in outcome.baseline.stats.values()}
     assert len(means) == 3
-    assert len(backend.forward_batches) == 6  # kl asks nothing new
+    assert len(backend.forward_batches) == 6  # kl has only hits
 
 
-def blind(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
-    """Give every random adapter the same logits."""
+def same_for_all_seeds(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
+    """Return the same logits for every random adapter."""
     logits = pseudo_random_logits(ScriptedView("base", 0.0), prompt)
     return logits + (0.1 if view.id != "base" else 0.0) * np.arange(logits.size)
 
 
-@pytest.mark.parametrize(("backend", "runs"), [(None, 1), (ScriptedBackend(blind), 3)])
+@pytest.mark.parametrize(("backend", "runs"), [(None, 1), (ScriptedBackend(same_for_all_seeds), 3)])
 def test_without_a_deviation_there_is_no_z_score(
     backend: ScriptedBackend | None, runs: int
 ) -> None:
-    """One run, or runs that all agree, leave a probe to its own threshold."""
-    outcome, asked = run(ONE, backend=backend, runs=runs)
+    """With one run, or equal runs, a probe uses its own threshold."""
+    outcome, used = run(ONE, backend=backend, runs=runs)
     assert outcome.baseline is not None
     (stats,) = outcome.baseline.stats.values()
     assert (stats.std, stats.n) == (pytest.approx(0.0, abs=1e-12), runs)
     judged = DeltaKL(name="one", prompts=["a", "b"], min_mean=1e-6).run(
-        ProbeContext(asked, baseline=outcome.baseline)
+        ProbeContext(used, baseline=outcome.baseline)
     )
     assert (judged.verdict, judged.z_score) == (Verdict.PASS, None)
 
 
-def test_probes_that_opt_out_are_not_run_on_noise() -> None:
-    """Only what can be calibrated is asked; the others cost nothing."""
+def test_probes_without_calibration_are_not_run() -> None:
+    """Only probes with a calibration are run on random adapters."""
     ablation = AdapterAblation(name="ablation", prompts=["x"])
     collapse = PromptCollapse(name="collapse", prompts=["x"])
     outcome, backend = run(ablation, ONE, collapse, runs=1)
@@ -139,7 +139,7 @@ def test_probes_that_opt_out_are_not_run_on_noise() -> None:
 
 
 def test_nothing_to_calibrate_is_skipped() -> None:
-    """Where all later probes opt out, or none is later, no random adapter is made."""
+    """Without a later probe to calibrate there are no forward passes."""
     for later in ((), (AdapterAblation(name="ablation", prompts=["x"]),)):
         outcome, backend = run(*later)
         assert (outcome.verdict, outcome.baseline, outcome.score) == (Verdict.SKIP, None, None)
@@ -147,14 +147,14 @@ def test_nothing_to_calibrate_is_skipped() -> None:
 
 
 def test_a_backend_without_random_adapters_is_skipped(plain_backend: object) -> None:
-    """No null views, no baseline."""
+    """A backend without null views gives the verdict skip."""
     outcome = NullAdapter(name="null").run(ProbeContext(plain_backend, later=(ONE,)))
     assert (outcome.verdict, outcome.baseline) == (Verdict.SKIP, None)
     assert "cannot make random adapters" in outcome.message
 
 
 def test_an_older_baseline_is_not_used_while_calibrating() -> None:
-    """A second `null_adapter` measures afresh and gives the same numbers as the first."""
+    """A second `null_adapter` gives the same baseline as the first."""
     first, backend = run(ONE, runs=3)
     again = NullAdapter(name="again", sentinel_prompts=SENTINELS, runs=3).run(
         ProbeContext(backend, baseline=first.baseline, later=(ONE,))
@@ -162,16 +162,16 @@ def test_an_older_baseline_is_not_used_while_calibrating() -> None:
     assert again.baseline == first.baseline
 
 
-def test_the_backend_is_left_open() -> None:
-    """The stand-in for the tuned view closes nothing that is not its own."""
+def test_the_backend_stays_open() -> None:
+    """The probe does not close the backend."""
     _, backend = run(ONE, runs=1)
     assert not backend.closed
     with backend.as_base() as view:
         assert view.id == "base"
 
 
-def test_evidence_is_plain_and_without_prompts() -> None:
-    """What a baseline was made of can be written as JSON, and quotes nobody."""
+def test_evidence_is_json_without_prompts() -> None:
+    """The evidence can be written as JSON and contains no sentinel."""
     outcome, _ = run(ONE, runs=2)
     text = json.dumps(outcome.evidence)
     assert "calm" not in text
@@ -179,7 +179,7 @@ def test_evidence_is_plain_and_without_prompts() -> None:
 
 
 def test_the_built_in_sentinels_are_the_default() -> None:
-    """Six prompts stand ready, and a suite that names none gets them."""
+    """By default the six built-in sentinels are scored."""
     backend = ScriptedBackend()
     NullAdapter(name="null", runs=1).run(ProbeContext(backend, later=(ONE,)))
     assert len(SENTINEL_PROMPTS) == 6

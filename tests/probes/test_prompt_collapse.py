@@ -1,4 +1,4 @@
-"""`prompt_collapse`: how the adapter's influence decays behind neutral filler."""
+"""`prompt_collapse`: decay of the adapter's influence with the length of the filler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTHS = (0, 256, 512, 1024)
 
 
 def fading(effect: Callable[[int], float]) -> ScriptedBackend:
-    """Make a backend whose adapter moves one logit by a function of the filler's length."""
+    """Return a backend whose adapter changes one logit by a function of the filler's length."""
 
     def script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
         moved = view.strength * effect(prompt.count("."))
@@ -32,7 +32,7 @@ def fading(effect: Callable[[int], float]) -> ScriptedBackend:
 
 
 def run(effect: Callable[[int], float], **settings: object) -> Outcome:
-    """Run the probe on such a backend."""
+    """Run the probe on a backend with this effect of the length."""
     probe = PromptCollapse(name="long-context", prompts=PROMPTS, **settings)
     return probe.run(ProbeContext(fading(effect)))
 
@@ -45,17 +45,17 @@ def run(effect: Callable[[int], float], **settings: object) -> Outcome:
 def test_half_life_of_an_exponential_is_exact(
     life: float, start: float, lengths: list[int]
 ) -> None:
-    """Where divergence halves every so many tokens, that is the half-life."""
+    """An exponential decay gives its own half-life."""
     x = np.array(sorted(lengths), dtype=float)
     log2 = np.log2(start) - x / life
     assume(log2.min() > -1000)
-    # two nearly equal divergences have few digits left to tell their slope from
+    # the slope between two nearly equal divergences has few digits
     digits = 1e-12 * life / np.ptp(x) + 1e-9
     assert half_life(x, np.exp2(log2)) == pytest.approx(life, rel=digits)
 
 
 def test_half_life_is_of_a_least_squares_line() -> None:
-    """Off a clean exponential it is what numpy's own fit gives."""
+    """Other decays give the half-life of numpy's least-squares fit."""
     x, y = np.array([0.0, 256.0, 512.0, 1024.0]), np.array([0.3, 0.25, 0.1, 0.08])
     slope = np.polyfit(x, np.log(y), 1)[0]
     assert half_life(x, y) == pytest.approx(-np.log(2) / slope, rel=1e-9)
@@ -63,26 +63,26 @@ def test_half_life_is_of_a_least_squares_line() -> None:
 
 @given(st.floats(1e-300, 1.0))
 def test_a_constant_divergence_has_no_half_life(value: float) -> None:
-    """Rounding does not turn no decay into a very slow one."""
+    """Rounding does not give equal divergences a half-life."""
     assert half_life(np.array([0.0, 3.0, 7.0, 11.0]), np.full(4, value)) is None
 
 
 def test_a_rising_divergence_has_no_half_life() -> None:
-    """What grows with context does not halve."""
+    """A divergence that grows with context has no half-life."""
     assert half_life(np.array([0.0, 10.0, 20.0]), np.array([0.1, 0.15, 0.2])) is None
 
 
-def test_filler_stands_before_each_prompt() -> None:
-    """Each view is asked once, for every prompt behind every length of the backend's filler."""
+def test_filler_precedes_each_prompt() -> None:
+    """Each view is one batch of all prompts after filler of all lengths."""
     backend = fading(lambda length: 1.0)
     probe = PromptCollapse(name="long-context", prompts=PROMPTS, context_lengths=(0, 3, 5))
     probe.run(ProbeContext(backend))
-    asked = ["one", "two", "...\n\none", "...\n\ntwo", ".....\n\none", ".....\n\ntwo"]
-    assert backend.forward_batches == [("base", asked), ("ft", asked)]
+    extended = ["one", "two", "...\n\none", "...\n\ntwo", ".....\n\none", ".....\n\ntwo"]
+    assert backend.forward_batches == [("base", extended), ("ft", extended)]
 
 
 def test_evidence_has_the_decay() -> None:
-    """Means are over the prompts at each length, and `per_prompt` has one row a prompt."""
+    """Means are over the prompts at each length; `per_prompt` has one row per prompt."""
 
     def script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
         return np.array([1.0 + view.strength / len(prompt), ord(prompt[-1]) / 200, 0.0])
@@ -90,27 +90,27 @@ def test_evidence_has_the_decay() -> None:
     backend = ScriptedBackend(script, vocab_size=3)
     probe = PromptCollapse(name="long-context", prompts=PROMPTS, context_lengths=(0, 4))
     evidence = probe.run(ProbeContext(backend)).evidence
-    stuffed = [filler + prompt for prompt in PROMPTS for filler in ("", "....\n\n")]
+    extended = [filler + prompt for prompt in PROMPTS for filler in ("", "....\n\n")]
     with backend.as_base() as view:
-        before = view.next_token_dist_batch(stuffed)
+        before = view.next_token_dist_batch(extended)
     with backend.as_finetuned() as view:
-        after = view.next_token_dist_batch(stuffed)
-    each = np.reshape(divergences(before, after, "js"), (len(PROMPTS), 2))
+        after = view.next_token_dist_batch(extended)
+    per_prompt = np.reshape(divergences(before, after, "js"), (len(PROMPTS), 2))
     assert evidence["divergence"] == "js"
     assert evidence["context_lengths"] == [0, 4]
-    assert evidence["per_prompt"] == each.tolist()
-    assert evidence["mean_divergence_per_length"] == pytest.approx(each.mean(axis=0))
+    assert evidence["per_prompt"] == per_prompt.tolist()
+    assert evidence["mean_divergence_per_length"] == pytest.approx(per_prompt.mean(axis=0))
 
 
-@pytest.mark.parametrize("wanted", [0.5, 2.0])
-def test_half_life_is_held_against_the_threshold(wanted: float) -> None:
-    """A longer half-life than wanted passes, and the score is 0.5 where they agree."""
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_half_life_and_threshold(share: float) -> None:
+    """A half-life above the threshold passes; one below fails."""
     life = run(lambda length: 2 ** (-length / 600)).raw
     assert life is not None
-    outcome = run(lambda length: 2 ** (-length / 600), min_half_life=life * wanted)
+    outcome = run(lambda length: 2 ** (-length / 600), min_half_life=life * share)
     assert outcome.raw == life
-    assert outcome.verdict is (Verdict.PASS if wanted < 1 else Verdict.FAIL)
-    assert outcome.score == pytest.approx(score_against(1.0, wanted))
+    assert outcome.verdict is (Verdict.PASS if share < 1 else Verdict.FAIL)
+    assert outcome.score == pytest.approx(score_against(1.0, share))
     assert half_life(
         np.array(LENGTHS, dtype=float), np.array(outcome.evidence["mean_divergence_per_length"])
     ) == pytest.approx(life)
@@ -118,7 +118,7 @@ def test_half_life_is_held_against_the_threshold(wanted: float) -> None:
 
 @pytest.mark.parametrize("effect", [lambda length: 1.0, lambda length: 1.0 + length / 1000])
 def test_no_decay_passes(effect: Callable[[int], float]) -> None:
-    """Where divergence does not fall there is no half-life, and the score is full."""
+    """If divergence does not fall there is no half-life, and the score is 1."""
     outcome = run(effect)
     assert (outcome.verdict, outcome.raw, outcome.score) == (Verdict.PASS, None, 1.0)
     assert "does not fall" in outcome.message
@@ -129,23 +129,28 @@ def test_no_decay_passes(effect: Callable[[int], float]) -> None:
     [(lambda length: 0.0, 0), (lambda length: float(length < 512), 512)],
 )
 def test_no_effect_at_some_length_fails(effect: Callable[[int], float], length: int) -> None:
-    """Nothing has no logarithm: the score is 0, and the message names the length."""
+    """A divergence of 0 fails with a score of 0; the message has the length."""
     outcome = run(effect)
     assert (outcome.verdict, outcome.raw, outcome.score) == (Verdict.FAIL, None, 0.0)
-    assert outcome.message == f"the adapter changes nothing after {length} tokens of filler"
+    assert outcome.message == f"the adapter has no effect after {length} tokens of filler"
     assert len(outcome.evidence["mean_divergence_per_length"]) == len(LENGTHS)
 
 
-def test_it_opts_out_of_calibration() -> None:
+def test_it_has_no_calibration() -> None:
     """A random adapter has no trained influence that could decay."""
     assert PromptCollapse(name="long-context", prompts=PROMPTS).calibration(("calm",)) is None
 
 
 @pytest.mark.parametrize(
-    ("lengths", "why"),
-    [((0,), "at least 2"), ((0, 0), "must rise"), ((5, 0), "must rise"), ((-1, 5), "equal to 0")],
+    ("lengths", "message"),
+    [
+        ((0,), "at least 2"),
+        ((0, 0), "strictly increasing"),
+        ((5, 0), "strictly increasing"),
+        ((-1, 5), "equal to 0"),
+    ],
 )
-def test_lengths_must_be_usable(lengths: tuple[int, ...], why: str) -> None:
-    """Lengths rise, are at least two, and are not negative."""
-    with pytest.raises(ValidationError, match=why):
+def test_invalid_lengths(lengths: tuple[int, ...], message: str) -> None:
+    """At least two increasing, non-negative lengths are required."""
+    with pytest.raises(ValidationError, match=message):
         PromptCollapse(name="long-context", prompts=PROMPTS, context_lengths=lengths)

@@ -114,7 +114,7 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
             "[third]\n    lambdas: [0, 1]",
             "18: probes[1].lambdas: needs at least 3 items",
         ),
-        ("[third]", "[third]\n    lambdas: [0, 1, 1]", "18: probes[1].lambdas: must rise"),
+        ("[third]", "[third]\n    lambdas: [0, 1, 1]", "18: probes[1].lambdas: must be strictly"),
         ("[third]", "[third]\n    lambdas: [0, '1', 2]", "18: probes[1].lambdas[1]: must be a"),
         ("name: two", "name: one", "15: probes[1].name: two probes are named 'one'; names must"),
         ("  - name: two", "  - 5\n  - name: two", "15: probes[1]: must be a mapping; got 5"),

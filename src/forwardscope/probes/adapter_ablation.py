@@ -9,7 +9,7 @@ over the prompts is measured. Three numbers describe the curve:
   small value means that a fraction of the adapter's change has almost the whole
   effect: the adapter is fragile, and probably overtrained.
 - *overshoot*: div(λmax) / div(1). A value below 1 means that the effect shrinks
-  when the adapter is scaled beyond its trained strength.
+  when the adapter is scaled beyond λ=1.
 
 **Verdict.** Passes where linearity >= `min_linearity`, saturation >=
 `min_saturation` and overshoot >= `min_overshoot`. The divergence of a healthy
@@ -19,7 +19,7 @@ small adapter grows with λ² at first and flattens later. A straight line throu
 **Score.** The mean of three parts: R²; 1 where saturation is in bounds, else 0;
 overshoot / `min_overshoot`, at most 1.
 
-**Degenerate case.** An adapter that changes nothing has no curve: no raw value,
+**Degenerate case.** An adapter without effect at λ=1 has no curve: no raw value,
 score 0, fail.
 
 **No calibration.** A random adapter has a similar curve, so the shape of a curve
@@ -40,19 +40,21 @@ from forwardscope.probes.divergence import FloatArray, divergences
 
 __all__ = ["AdapterAblation", "r_squared", "saturation"]
 
-_SATURATED = 0.9
+_SATURATION_SHARE = 0.9
 
 
-def _usable(lambdas: tuple[float, ...]) -> tuple[float, ...]:
+def _check_lambdas(lambdas: tuple[float, ...]) -> tuple[float, ...]:
     if 1.0 not in lambdas:
-        raise ValueError("must hold 1.0, which overshoot is measured against")
+        raise ValueError("must contain 1.0, the reference of overshoot")
     if list(lambdas) != sorted(set(lambdas)):
-        raise ValueError("must rise, each λ once")
+        raise ValueError("must be strictly increasing")
     return lambdas
 
 
 Lambda = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Lambdas = Annotated[tuple[Lambda, ...], Field(strict=False, min_length=3), AfterValidator(_usable)]
+Lambdas = Annotated[
+    tuple[Lambda, ...], Field(strict=False, min_length=3), AfterValidator(_check_lambdas)
+]
 
 
 class AdapterAblation(PromptProbe):
@@ -79,8 +81,8 @@ class AdapterAblation(PromptProbe):
         return self._judge(np.asarray(self.lambdas), means, evidence)
 
     def _measure(self, backend: ScalableBackend, k: int) -> list[list[float]]:
-        with backend.as_scaled_adapter(0.0) as off:
-            reference = off.next_token_dist_batch(self.prompts, top_k=k)
+        with backend.as_scaled_adapter(0.0) as base:
+            reference = base.next_token_dist_batch(self.prompts, top_k=k)
         measured = []
         for lam in self.lambdas:
             with backend.as_scaled_adapter(lam) as scaled:
@@ -93,19 +95,19 @@ class AdapterAblation(PromptProbe):
     ) -> Outcome:
         at_one = float(means[self.lambdas.index(1.0)])
         if means.max() <= 0 or at_one <= 0:
-            message = "the adapter changes nothing at full strength, so there is no curve"
+            message = "the adapter has no effect at λ=1, so there is no curve"
             return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
         linearity = r_squared(lambdas, means)
         saturated = saturation(lambdas, means)
         overshoot = float(means[-1]) / at_one
-        in_bounds = saturated >= self.min_saturation
-        passed = linearity >= self.min_linearity and in_bounds and overshoot >= self.min_overshoot
-        parts = (linearity, float(in_bounds), min(1.0, overshoot / self.min_overshoot))
+        unsaturated = saturated >= self.min_saturation
+        passed = linearity >= self.min_linearity and unsaturated and overshoot >= self.min_overshoot
+        parts = (linearity, float(unsaturated), min(1.0, overshoot / self.min_overshoot))
         return Outcome(
             verdict=Verdict.PASS if passed else Verdict.FAIL,
-            message=f"R² {linearity:.2f} ({self.min_linearity:g} wanted), "
-            f"saturation at λ={saturated:g} ({self.min_saturation:g} wanted), "
-            f"overshoot {overshoot:.2f} ({self.min_overshoot:g} wanted)",
+            message=f"R² {linearity:.2f} (minimum {self.min_linearity:g}), "
+            f"saturation at λ={saturated:g} (minimum {self.min_saturation:g}), "
+            f"overshoot {overshoot:.2f} (minimum {self.min_overshoot:g})",
             score=math.fsum(parts) / len(parts),
             raw=linearity,
             evidence={
@@ -138,5 +140,5 @@ def saturation(lambdas: FloatArray, divergences: FloatArray) -> float:
         lambdas: Scales in increasing order, shape (n,).
         divergences: Mean divergence at each scale, shape (n,), maximum above 0.
     """
-    reached = divergences >= _SATURATED * divergences.max()
+    reached = divergences >= _SATURATION_SHARE * divergences.max()
     return float(lambdas[np.argmax(reached)])

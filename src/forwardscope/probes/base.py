@@ -34,7 +34,7 @@ Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Verdict(StrEnum):
-    """Result of a probe in one word."""
+    """Verdict of a probe."""
 
     PASS = "pass"  # noqa: S105 - not a password
     FAIL = "fail"

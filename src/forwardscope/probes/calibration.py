@@ -1,4 +1,4 @@
-"""The null baseline: what a probe measures with random adapters."""
+"""The null baseline: statistics of a probe over random adapters."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ and the fine-tuned model is measured. The raw value is the mean, in nats.
 
 **Verdict.** With a null baseline, passes where z >= `min_z`. Without one, or
 where the baseline's deviation is 0, passes where mean >= `min_mean`. A deviation
-that is estimated from few random adapters is uncertain: increase the baseline's
-`runs` before you rely on a z near the threshold.
+that is estimated from few random adapters is uncertain, so use more `runs` of the
+baseline if z is near the threshold.
 
 **Score.** 1 - 2 ** -(x / t), where x and t are z and `min_z`, or the mean and
 `min_mean`: 0 for no change, 0.5 at the threshold.
@@ -53,30 +53,30 @@ class DeltaKL(PromptProbe):
             before = base.next_token_dist_batch(self.prompts, top_k=k)
         with context.backend.as_finetuned() as tuned:
             after = tuned.next_token_dist_batch(self.prompts, top_k=k)
-        each = divergences(before, after, self.divergence)
-        return self._judge(each, context)
+        per_prompt = divergences(before, after, self.divergence)
+        return self._judge(per_prompt, context)
 
     def calibration(self, sentinels: tuple[str, ...]) -> Probe:
         """Return a probe that measures the same divergence on the sentinel prompts."""
         return DeltaKL(name="null", prompts=sentinels, top_k=self.top_k, divergence=self.divergence)
 
-    def _judge(self, each: list[float], context: ProbeContext) -> Outcome:
-        mean = float(np.mean(each))
+    def _judge(self, per_prompt: list[float], context: ProbeContext) -> Outcome:
+        mean = float(np.mean(per_prompt))
         z = self._z_score(mean, context)
         measured, threshold = (mean, self.min_mean) if z is None else (z, self.min_z)
-        told = f"mean {self.divergence} {mean:.4f} nats, "
+        message = f"mean {self.divergence} {mean:.4f} nats, "
         if z is None:
-            told += f"{self.min_mean:g} wanted (no baseline)"
+            message += f"minimum {self.min_mean:g} (no baseline)"
         else:
-            told += f"z {z:+.1f} against random adapters, {self.min_z:g} wanted"
+            message += f"z {z:+.1f} against random adapters, minimum {self.min_z:g}"
         return Outcome(
             verdict=Verdict.PASS if measured >= threshold else Verdict.FAIL,
-            message=told,
+            message=message,
             score=score_against(measured, threshold),
             raw=mean,
             z_score=z,
-            ci_95=bootstrap_interval(each, context.seed),
-            evidence={"divergence": self.divergence, "per_prompt": each},
+            ci_95=bootstrap_interval(per_prompt, context.seed),
+            evidence={"divergence": self.divergence, "per_prompt": per_prompt},
         )
 
     def _z_score(self, mean: float, context: ProbeContext) -> float | None:

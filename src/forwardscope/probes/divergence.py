@@ -1,9 +1,9 @@
 """Divergence between two next-token distributions of which only the top k tokens are known.
 
-The value is the smallest divergence that is consistent with both top-k sets. So equal
-distributions are 0 apart, and the value never exceeds that over the whole vocabulary.
+The value is the smallest divergence that is consistent with both top-k sets. It is 0 for
+equal distributions and never exceeds the divergence over the whole vocabulary.
 
-Its outcomes are the tokens of either set, and all others as one. A token x that Q lacks
+Its outcomes are the tokens of either set, and all other tokens as one. A token x that Q lacks
 has 0 <= Q(x) <= q_k, where q_k is Q's smallest known probability; likewise P(y) <= p_k.
 The divergence is convex in the unknown probabilities. At its minimum they have a common
 ratio Q/P = r, unless they are at their limit:
@@ -91,7 +91,7 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
     union = np.union1d(reference.token_ids, other.token_ids)
     p, p_lacks, p_limit, p_tail = _known(reference, union)
     q, q_lacks, q_limit, q_tail = _known(other, union)
-    p_at_lacking, q_at_lacking = p[q_lacks], q[p_lacks]  # what the other side knows of them
+    p_at_lacking, q_at_lacking = p[q_lacks], q[p_lacks]  # the probabilities on the other side
 
     def p_others(ratio: float) -> float:
         return p_tail - float(np.minimum(p_limit, q_at_lacking / ratio).sum())
@@ -106,7 +106,7 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
         ratio = _root(lambda ratio: ratio * p_others(ratio) - q_others(ratio), p_ratio, q_ratio)
         p_ratio = q_ratio = ratio
         p_rest, q_rest = max(0.0, p_others(ratio)), max(0.0, q_others(ratio))
-        if p_rest == 0 and q_rest < _ROUNDING:  # the others are left out on both sides
+        if p_rest == 0 and q_rest < _ROUNDING:  # neither side has other tokens
             q_rest = 0.0
     p[p_lacks] = np.minimum(p_limit, q_at_lacking / p_ratio)
     q[q_lacks] = np.minimum(q_limit, p_at_lacking * q_ratio)
@@ -117,7 +117,7 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
 def _known(
     dist: TokenDist, union: npt.NDArray[np.int64]
 ) -> tuple[FloatArray, npt.NDArray[np.bool_], float, float]:
-    """Return what is known of a distribution over a sorted union of tokens.
+    """Return the known values of a distribution over a sorted union of tokens.
 
     Returns:
         The probabilities, 0 for tokens that the distribution lacks; which tokens it
@@ -148,10 +148,10 @@ def _root(increasing: Callable[[float], float], least: float, most: float) -> fl
 
 def _kl(p: FloatArray, q: FloatArray) -> float:
     """Return KL(p || q) in nats, at least 0; a token with p = 0 contributes nothing."""
-    held = p > 0
-    if (q[held] == 0).any():
+    positive = p > 0
+    if (q[positive] == 0).any():
         raise DivergenceError(
-            "the divergence is infinite: one side gives no probability to a token of the "
+            "the divergence is infinite: a token of one side has no probability on the "
             "other; raise top_k or use js"
         )
-    return max(0.0, float(np.sum(p[held] * np.log(p[held] / q[held]))))
+    return max(0.0, float(np.sum(p[positive] * np.log(p[positive] / q[positive]))))

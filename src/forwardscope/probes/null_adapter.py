@@ -1,4 +1,4 @@
-"""`null_adapter`: what the later probes measure with random adapters.
+"""`null_adapter`: the baseline of later probes, measured with random adapters.
 
 For each seed, a random adapter of the same shape replaces the fine-tuned one.
 Both LoRA factors are Gaussian with standard deviation init_scale *
@@ -11,9 +11,8 @@ Probes with the same kind, divergence and top_k share a baseline. With one run,
 or where all runs agree, the deviation is 0. There is then no z-score, and a
 probe uses its own threshold.
 
-**Verdict.** `pass` when the later probes were calibrated; `skip` where the
-backend cannot make random adapters or no later probe can be calibrated. There
-is no score.
+**Verdict.** `pass` if later probes were calibrated; `skip` if the backend cannot
+make random adapters or no later probe can be calibrated. There is no score.
 """
 
 from __future__ import annotations
@@ -79,14 +78,14 @@ class NullAdapter(Probe):
         )
 
     def _calibrations(self, later: tuple[Probe, ...]) -> list[Probe]:
-        wanted = (probe.calibration(self.sentinel_prompts) for probe in later)
-        return list(dict.fromkeys(probe for probe in wanted if probe is not None))
+        calibrations = (probe.calibration(self.sentinel_prompts) for probe in later)
+        return list(dict.fromkeys(probe for probe in calibrations if probe is not None))
 
     def _measure(self, probe: Probe, backend: NullBackend, context: ProbeContext) -> list[float]:
         raws = []
         for seed in range(self.seed_base, self.seed_base + self.runs):
-            stand_in = _NullAsFinetuned(backend, seed, self.init_scale)
-            outcome = probe.run(replace(context, backend=stand_in, baseline=None, later=()))
+            null_backend = _NullAsFinetuned(backend, seed, self.init_scale)
+            outcome = probe.run(replace(context, backend=null_backend, baseline=None, later=()))
             if outcome.raw is not None:
                 raws.append(outcome.raw)
         return raws

@@ -12,8 +12,8 @@ where divergence does not fall with length.
 **Score.** 1 - 2 ** -(half-life / `min_half_life`): 0.5 at the threshold. 1 where
 divergence does not fall with length, so that there is no half-life.
 
-**Degenerate case.** Where the adapter changes nothing at some length, there is
-no logarithm to fit: no raw value, score 0, fail.
+**Degenerate case.** Where the adapter has no effect at some length, there is no
+logarithm to fit: no raw value, score 0, fail.
 
 **No calibration.** A random adapter has no trained influence that could decay.
 On most seeds its divergence does not fall with length and there is no half-life,
@@ -42,16 +42,16 @@ from forwardscope.probes.divergence import FloatArray, divergences
 __all__ = ["PromptCollapse", "half_life"]
 
 
-def _rising(lengths: tuple[int, ...]) -> tuple[int, ...]:
+def _check_lengths(lengths: tuple[int, ...]) -> tuple[int, ...]:
     if list(lengths) != sorted(set(lengths)):
-        raise ValueError("must rise, each length once")
+        raise ValueError("must be strictly increasing")
     return lengths
 
 
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...],
     Field(strict=False, min_length=2),
-    AfterValidator(_rising),
+    AfterValidator(_check_lengths),
 ]
 
 
@@ -65,26 +65,26 @@ class PromptCollapse(PromptProbe):
     def run(self, context: ProbeContext) -> Outcome:
         """Score all prompts at all lengths in both views and fit the decay."""
         fillers = [context.backend.filler(length) for length in self.context_lengths]
-        stuffed = [filler + prompt for filler in fillers for prompt in self.prompts]
+        extended = [filler + prompt for filler in fillers for prompt in self.prompts]
         k = self.k(context)
         with context.backend.as_base() as base:
-            before = base.next_token_dist_batch(stuffed, top_k=k)
+            before = base.next_token_dist_batch(extended, top_k=k)
         with context.backend.as_finetuned() as tuned:
-            after = tuned.next_token_dist_batch(stuffed, top_k=k)
-        each = np.reshape(divergences(before, after, self.divergence), (len(fillers), -1))
-        means = each.mean(axis=1)
+            after = tuned.next_token_dist_batch(extended, top_k=k)
+        per_length = np.reshape(divergences(before, after, self.divergence), (len(fillers), -1))
+        means = per_length.mean(axis=1)
         evidence = {
             "divergence": self.divergence,
             "context_lengths": list(self.context_lengths),
             "mean_divergence_per_length": means.tolist(),
-            "per_prompt": each.T.tolist(),
+            "per_prompt": per_length.T.tolist(),
         }
         return self._judge(means, evidence)
 
     def _judge(self, means: FloatArray, evidence: dict[str, object]) -> Outcome:
         if means.min() <= 0:
             length = self.context_lengths[int(means.argmin())]
-            message = f"the adapter changes nothing after {length} tokens of filler"
+            message = f"the adapter has no effect after {length} tokens of filler"
             return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
         life = half_life(np.asarray(self.context_lengths, dtype=np.float64), means)
         if life is None:
@@ -92,7 +92,7 @@ class PromptCollapse(PromptProbe):
             return Outcome(Verdict.PASS, message, score=1.0, evidence=evidence)
         return Outcome(
             verdict=Verdict.PASS if life >= self.min_half_life else Verdict.FAIL,
-            message=f"half-life {life:.0f} tokens, {self.min_half_life:g} wanted",
+            message=f"half-life {life:.0f} tokens, minimum {self.min_half_life:g}",
             score=score_against(life, self.min_half_life),
             raw=life,
             evidence=evidence,
