@@ -1,33 +1,44 @@
-"""`cached`: one lookup, its value, its count and its record."""
+"""Lookups, single or in a batch: values, counts, errors and a requested stop."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import gc
-import json
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation, BackendStats, TraceWriter
-from forwardscope.core.series import SeriesKey
+from forwardscope import BackendInstrumentation, BackendStats, TraceEvent, TraceReader, TraceWriter
+from forwardscope.core.series import Counts
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 _KEY = (_OP, _VIEW, "p", _TOP_K)
 _PATIENCE_S = 60
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
+LookUp = Callable[[BackendInstrumentation, str, Callable[[], Any]], Any]
 
 
-def _look_up(backend: BackendInstrumentation, prompt: str, compute: Callable[[], Any]) -> Any:
+def _single(backend: BackendInstrumentation, prompt: str, compute: Callable[[], Any]) -> Any:
     return backend.cached(_OP, _VIEW, prompt, _TOP_K, compute)
+
+
+def _batch(backend: BackendInstrumentation, prompt: str, compute: Callable[[], Any]) -> Any:
+    return backend.cached_batch(_OP, _VIEW, [prompt], _TOP_K, lambda _: [compute()])[0]
+
+
+each_form = pytest.mark.parametrize("look_up", [_single, _batch], ids=["single", "batch"])
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> BackendInstrumentation:
+    """Return a backend that traces."""
+    return BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
 
 
 def _never() -> Any:
@@ -41,26 +52,35 @@ def _raising(error: BaseException) -> Callable[[], Any]:
     return compute
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+def _counts(backend: BackendInstrumentation) -> Counts:
+    return sum(backend.ledger.snapshot().series.values(), Counts())
 
 
-def test_a_key_is_computed_once() -> None:
-    """The second lookup returns the very value of the first, and no pass is paid."""
-    backend, value = BackendInstrumentation(), object()
-    assert _look_up(backend, "p", lambda: value) is value
-    assert _look_up(backend, "p", _never) is value
-    stats = backend.stats
-    assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (1, 1, 1)
-    assert (stats.batches_sent, stats.batched_prompts, stats.max_batch_size) == (0, 0, 0)
+def _events(backend: BackendInstrumentation) -> list[TraceEvent]:
+    assert backend.trace.path is not None
+    return list(TraceReader(backend.trace.path))
 
 
-def test_none_is_a_value() -> None:
-    """A compute that returns None is not repeated."""
+def test_new_instrumentation() -> None:
+    """It has counted nothing, writes no file, and its bounds are those of the cache."""
+    backend = BackendInstrumentation(cache_maxsize=3, cache_max_bytes=99)
+    assert (backend.name, len(backend.cache), backend.trace.enabled) == ("default", 0, False)
+    assert (backend.cache.maxsize, backend.cache.max_bytes) == (3, 99)
+    assert backend.stats == BackendStats()
+    with pytest.raises(ValueError, match=r"^maxsize must be positive; got 0$"):
+        BackendInstrumentation(cache_maxsize=0)
+
+
+@each_form
+@pytest.mark.parametrize("value", [object(), None])
+def test_key_is_computed_once(look_up: LookUp, value: object) -> None:
+    """Later lookups, single or in a batch, return the same object; None is a value."""
     backend = BackendInstrumentation()
-    assert _look_up(backend, "p", lambda: None) is None
-    assert _look_up(backend, "p", _never) is None
-    assert backend.stats.forward_passes == 1
+    assert look_up(backend, "p", lambda: value) is value
+    assert _single(backend, "p", _never) is value
+    assert _batch(backend, "p", _never) is value
+    stats = backend.stats
+    assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -81,73 +101,42 @@ def test_each_part_of_the_key_counts(other: tuple[str, str, str, int]) -> None:
     assert backend.stats.forward_passes == 2
 
 
-def test_evicted_key_is_computed_again() -> None:
-    """The cache keeps its bound, and an evicted key costs a pass."""
-    backend = BackendInstrumentation(cache_maxsize=1)
-    for prompt in ("a", "b", "a"):
-        _look_up(backend, prompt, lambda: 0)
-    assert (backend.stats.forward_passes, backend.cache.evictions) == (3, 2)
-
-
-def test_bounds_go_to_the_cache() -> None:
-    """The two bounds of the constructor are the cache's, wrong ones included."""
-    backend = BackendInstrumentation(cache_maxsize=3, cache_max_bytes=99)
-    assert (backend.cache.maxsize, backend.cache.max_bytes) == (3, 99)
-    with pytest.raises(ValueError, match=r"^maxsize must be positive; got 0$"):
-        BackendInstrumentation(cache_maxsize=0)
-
-
+@each_form
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
-def test_failed_compute(tmp_path: Path, error: BaseException) -> None:
+def test_failed_compute(
+    backend: BackendInstrumentation, look_up: LookUp, error: BaseException
+) -> None:
     """Its exception is raised unchanged, counted and traced, and leaves no entry."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(trace_path=path)
     with pytest.raises(type(error)) as raised:
-        _look_up(backend, "p", _raising(error))
+        look_up(backend, "p", _raising(error))
     assert raised.value is error
-    assert len(backend.cache) == 0
-    stats = backend.stats
+    stats, name = backend.stats, type(error).__name__
     assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (0, 1, 0)
-    assert backend.ledger.snapshot().series[SeriesKey(None, _VIEW, _OP)].errors == Counter(
-        {type(error).__name__: 1}
-    )
-    (record,) = _records(path)
-    assert (record["hit"], record["error"]) == (False, type(error).__name__)
-    assert _look_up(backend, "p", lambda: "now") == "now"
-    assert (stats.cache_misses, stats.forward_passes) == (2, 1)
+    assert _counts(backend).errors == Counter({name: 1})
+    assert [(event.hit, event.error) for event in _events(backend)] == [(False, name)]
+    assert len(backend.cache) == 0
+    assert look_up(backend, "p", lambda: "value") == "value"
 
 
 class _Prompt(str):
     """A prompt that a weak reference can point to."""
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
-def test_failed_lookup_keeps_nothing(batched: bool) -> None:
-    """A prompt whose compute failed is released, so failures do not add up in memory."""
+@each_form
+def test_failed_lookup_is_released(look_up: LookUp) -> None:
+    """Nothing holds the prompt of a failed lookup, so failures do not add up in memory."""
     backend, prompt = BackendInstrumentation(), _Prompt("p")
     alive = weakref.ref(prompt)
     with contextlib.suppress(ZeroDivisionError):
-        if batched:
-            backend.cached_batch(_OP, _VIEW, [prompt], _TOP_K, lambda _: [1 // 0])
-        else:
-            _look_up(backend, prompt, lambda: 1 // 0)
+        look_up(backend, prompt, lambda: 1 // 0)
     del prompt
     gc.collect()
     assert alive() is None
     assert backend.stats.cache_misses == 1
 
 
-def test_disabled_cache_pays_for_every_lookup(tmp_path: Path) -> None:
-    """With the cache off nothing is kept; lookups are counted and traced all the same."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(cache_enabled=False, trace_path=path)
-    values = [_look_up(backend, "p", lambda n=n: n) for n in range(3)]  # type: ignore[misc]
-    assert values == [0, 1, 2]
-    assert (len(backend.cache), backend.stats.forward_passes) == (0, 3)
-    assert [record["hit"] for record in _records(path)] == [False] * 3
-
-
-def test_compute_from_before_a_clear_does_not_store() -> None:
+@each_form
+def test_compute_from_before_a_clear_does_not_store(look_up: LookUp) -> None:
     """Its caller gets the value, and the cleared cache stays empty."""
     backend = BackendInstrumentation()
 
@@ -155,99 +144,94 @@ def test_compute_from_before_a_clear_does_not_store() -> None:
         backend.cache.clear()
         return "old"
 
-    assert _look_up(backend, "p", compute) == "old"
+    assert look_up(backend, "p", compute) == "old"
     assert len(backend.cache) == 0
-    assert _look_up(backend, "p", lambda: "new") == "new"
+    assert look_up(backend, "p", lambda: "new") == "new"
 
 
-def test_compute_may_look_up_its_own_key() -> None:
-    """The inner lookup computes instead of waiting for the outer one, whose value is kept."""
-    backend, seen = BackendInstrumentation(), []
-
-    def outer() -> str:
-        seen.append(_look_up(backend, "p", lambda: "inner"))
-        return "outer"
-
-    assert _look_up(backend, "p", outer) == "outer"
-    assert _look_up(backend, "p", _never) == "outer"
-    assert seen == ["inner"]
-    stats = backend.stats
-    assert (stats.cache_hits, stats.cache_misses, stats.forward_passes) == (1, 2, 2)
-
-
-def test_failed_lookup_inside_a_compute_of_the_same_key() -> None:
-    """The inner failure is counted alone; the outer value is stored."""
+@each_form
+@pytest.mark.parametrize("fails", [False, True])
+def test_compute_looks_up_its_own_key(look_up: LookUp, fails: bool) -> None:
+    """The inner lookup computes; the outer value is stored, also where the inner one fails."""
     backend = BackendInstrumentation()
 
     def outer() -> str:
-        with pytest.raises(ValueError, match="no"):
-            _look_up(backend, "p", _raising(ValueError("no")))
+        if fails:
+            with pytest.raises(ValueError, match="no"):
+                look_up(backend, "p", _raising(ValueError("no")))
+        else:
+            assert look_up(backend, "p", lambda: "inner") == "inner"
         return "outer"
 
-    assert _look_up(backend, "p", outer) == "outer"
-    assert _look_up(backend, "p", _never) == "outer"
-    counts = backend.ledger.snapshot().series[SeriesKey(None, _VIEW, _OP)]
-    assert (counts.hits, counts.forward_passes, counts.errors["ValueError"]) == (1, 1, 1)
+    assert look_up(backend, "p", outer) == "outer"
+    assert look_up(backend, "p", _never) == "outer"
+    counts = _counts(backend)
+    assert (counts.hits, counts.forward_passes, counts.forward_errors) == (1, 2 - fails, fails)
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
-def test_compute_runs_in_a_copy_of_the_context(batched: bool) -> None:
-    """Compute sees the caller's context variables; what it sets is gone afterwards."""
+class _Measured:
+    """A value with a size that a lookup of its own key determines."""
+
+    def __init__(self, look_up: Callable[[], int]) -> None:
+        self._look_up = look_up
+
+    @property
+    def nbytes(self) -> int:
+        return self._look_up()
+
+
+@each_form
+def test_leader_looks_up_its_own_key_outside_of_its_compute(
+    in_thread: Any, look_up: LookUp
+) -> None:
+    """The thread computes the key and does not wait for itself."""
+    backend = BackendInstrumentation()
+    value = _Measured(lambda: look_up(backend, "p", lambda: 8))
+    assert in_thread(lambda: look_up(backend, "p", lambda: value)).result(_PATIENCE_S) is value
+    assert look_up(backend, "p", _never) is value
+    assert backend.stats.forward_passes == 2
+
+
+@each_form
+@pytest.mark.parametrize("fails", [False, True])
+def test_compute_runs_in_a_copy_of_the_context(look_up: LookUp, fails: bool) -> None:
+    """Compute reads the caller's context variables; the caller does not see what it sets."""
     backend, seen = BackendInstrumentation(), []
     variable = contextvars.ContextVar("variable", default="default")
     variable.set("of the caller")
 
-    def compute(indices: tuple[int, ...] | list[int] = (0,)) -> list[int]:
+    def compute() -> None:
         seen.append(variable.get())
         variable.set("of the compute")
-        if "fail" in seen:
-            raise ValueError("no")
-        return list(indices)
+        if fails:
+            raise ValueError
 
-    def look_up(prompt: str) -> None:
-        if batched:
-            backend.cached_batch(_OP, _VIEW, [prompt], _TOP_K, compute)
-        else:
-            _look_up(backend, prompt, compute)
-
-    look_up("p")
+    with contextlib.suppress(ValueError):
+        look_up(backend, "p", compute)
     assert (seen, variable.get()) == (["of the caller"], "of the caller")
-    seen[:] = ["fail"]
-    with pytest.raises(ValueError, match="no"):
-        look_up("q")
-    assert (seen, variable.get()) == (["fail", "of the caller"], "of the caller")
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
-def test_requested_stop(tmp_path: Path, in_thread: InThread, batched: bool) -> None:
+@each_form
+def test_requested_stop(backend: BackendInstrumentation, in_thread: Any, look_up: LookUp) -> None:
     """A miss raises KeyboardInterrupt in any thread, uncounted; hits are still answered."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(trace_path=path)
-    _look_up(backend, "stored", lambda: "value")
+    _single(backend, "stored", lambda: "value")
     backend.request_stop()
-
-    def look_up(prompt: str) -> Any:
-        if not batched:
-            return _look_up(backend, prompt, _never)
-        return backend.cached_batch(_OP, _VIEW, [prompt], _TOP_K, lambda _: [_never()])[0]
-
     for _ in range(2):  # the second one finds the key free
         with pytest.raises(KeyboardInterrupt):
-            look_up("p")
-        stopped = in_thread(lambda: look_up("p"))
+            look_up(backend, "p", _never)
+        stopped = in_thread(lambda: look_up(backend, "p", _never))
         assert type(stopped.exception(_PATIENCE_S)) is KeyboardInterrupt
         assert backend.flights.waiters(_KEY) == 0
-        assert look_up("stored") == "value"
-    assert in_thread(lambda: look_up("stored")).result(_PATIENCE_S) == "value"
+        assert look_up(backend, "stored", _never) == "value"
     stats = backend.stats
-    assert (stats.cache_hits, stats.cache_misses, stats.batches_sent) == (3, 1, 0)
-    assert [record["hit"] for record in _records(path)] == [False, True, True, True]
+    assert (stats.cache_hits, stats.cache_misses, stats.batches_sent) == (2, 1, 0)
+    assert [event.hit for event in _events(backend)] == [False, True, True]
 
 
 def test_stop_in_a_batch_with_hits() -> None:
     """The whole batch raises, its hits are counted, and its misses are not."""
     backend = BackendInstrumentation()
-    _look_up(backend, "stored", lambda: "value")
+    _single(backend, "stored", lambda: "value")
     backend.request_stop()
     with pytest.raises(KeyboardInterrupt):
         backend.cached_batch(_OP, _VIEW, ["p", "stored", "q"], _TOP_K, lambda _: [_never()])
@@ -257,9 +241,9 @@ def test_stop_in_a_batch_with_hits() -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("no")])
 def test_waiter_after_a_requested_stop(
-    in_thread: InThread, until_waiting: Callable[..., None], error: ValueError | None
+    in_thread: Any, until_waiting: Any, error: ValueError | None
 ) -> None:
-    """A pass in flight ends and answers its waiters; where it fails, no waiter takes over."""
+    """A pass in flight answers its waiters; where it fails, no waiter computes instead."""
     backend, in_flight = BackendInstrumentation(), threading.Event()
 
     def compute() -> str:
@@ -281,47 +265,36 @@ def test_waiter_after_a_requested_stop(
     assert backend.stats.cache_misses == 1
 
 
-def test_full_disk_fails_no_lookup() -> None:
+@each_form
+def test_full_disk_fails_no_lookup(look_up: LookUp) -> None:
     """Each record that is not written is counted, and the lookup returns its value."""
     backend = BackendInstrumentation(trace_path="/dev/full")
     with pytest.warns(RuntimeWarning, match="No space left on device; the run goes on"):
-        assert _look_up(backend, "p", lambda: "value") == "value"
-    assert _look_up(backend, "p", _never) == "value"
+        assert look_up(backend, "p", lambda: "value") == "value"
+    assert look_up(backend, "p", _never) == "value"
     assert (backend.trace.records, backend.trace.write_errors) == (0, 2)
     assert backend.stats.total_lookups == 2
     backend.close()
 
 
-def test_lookups_work_after_close(tmp_path: Path) -> None:
+def test_lookups_work_after_close(backend: BackendInstrumentation) -> None:
     """`close` can be called twice; later lookups are answered and counted, but not traced."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(trace_path=path)
-    _look_up(backend, "p", lambda: 0)
+    _single(backend, "p", lambda: 0)
     backend.close()
     backend.close()
-    _look_up(backend, "p", _never)
-    assert (backend.stats.total_lookups, len(_records(path))) == (2, 1)
+    _single(backend, "p", _never)
+    assert (backend.stats.total_lookups, len(_events(backend))) == (2, 1)
 
 
-def test_trace_can_be_assigned(tmp_path: Path) -> None:
-    """Records go to the writer that is assigned; the one before stays open for its maker."""
-    backend = BackendInstrumentation(trace_path=tmp_path / "one.jsonl")
+def test_trace_can_be_assigned(backend: BackendInstrumentation, tmp_path: Path) -> None:
+    """Records go to the writer that is assigned; the one before stays open."""
     first = backend.trace
-    _look_up(backend, "p", lambda: 0)
+    _single(backend, "p", lambda: 0)
     backend.trace = TraceWriter(tmp_path / "two.jsonl")
-    _look_up(backend, "p", _never)
+    _single(backend, "p", _never)
     assert first.enabled
-    assert [record["hit"] for record in _records(tmp_path / "one.jsonl")] == [False]
-    assert [record["hit"] for record in _records(tmp_path / "two.jsonl")] == [True]
+    assert [event.hit for event in TraceReader(tmp_path / "trace.jsonl")] == [False]
+    assert [event.hit for event in TraceReader(tmp_path / "two.jsonl")] == [True]
     backend.close()
     assert not backend.trace.enabled
     first.close()
-
-
-def test_new_instrumentation_has_counted_nothing() -> None:
-    """It has a name, an empty cache, zero counts and no open file."""
-    backend = BackendInstrumentation()
-    assert (backend.name, len(backend.cache), backend.trace.enabled) == ("default", 0, False)
-    assert backend.stats == BackendStats()
-    assert backend.cache.get(("op", "view", "prompt", 1)) is MISS
-    assert BackendInstrumentation(name="hf").name == "hf"

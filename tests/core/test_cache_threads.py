@@ -187,3 +187,31 @@ def test_exception_in_the_hash_of_a_key(fails_at: int) -> None:
     cache.clear()
     cache.put(2, 5)
     assert (len(cache), cache.nbytes) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("operate", "at"),
+    [
+        (lambda cache, key: cache.put(key, 6), 1),
+        (lambda cache, key: cache.get(key), 2),
+        (lambda cache, key: cache.find_all([key]), 2),
+    ],
+    ids=["put", "get", "find several"],
+)
+def test_cache_that_changes_within_an_operation(operate: Any, at: int) -> None:
+    """A finaliser that the collector runs there may change the cache; the bytes stay right."""
+    cache, countdown = ForwardCache(2, sizeof=int), 0
+
+    def change() -> None:
+        nonlocal countdown
+        countdown -= 1
+        if countdown == 0:
+            cache.clear()
+            cache.put(5, 3)
+
+    key = _HashHook(change)
+    cache.put(key, 4)
+    countdown = at
+    operate(cache, key)
+    assert countdown <= 0
+    _check(cache, [5, key])
