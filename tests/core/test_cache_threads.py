@@ -211,6 +211,7 @@ def test_cache_that_changes_within_an_operation(operate: Any, at: int) -> None:
 
     key = _HashHook(change)
     cache.put(key, 4)
+    cache.put(1, 2)
     countdown = at
     operate(cache, key)
     assert countdown <= 0
