@@ -207,7 +207,7 @@ def test_cache_that_changes_within_an_operation(operate: Any, at: int) -> None:
         countdown -= 1
         if countdown == 0:
             cache.put(5, 3)
-            cache.put(6, 3)
+            cache.put(6, 8)
 
     key = _HashHook(change)
     cache.put(key, 4)
