@@ -1,4 +1,4 @@
-"""Traces to ask."""
+"""Records and trace files for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeEvent = Callable[..., TraceEvent]
 
 @pytest.fixture
 def event() -> MakeEvent:
-    """Make a record: by default a forward pass of 100 ms for the prompt "a" on base."""
+    """Return a function that creates records, by default a forward pass of 100 ms."""
 
     def make(prompt: str = "a", *, hit: bool = False, **more: Any) -> TraceEvent:
         fixed = {
@@ -36,7 +36,7 @@ def event() -> MakeEvent:
 
 @pytest.fixture
 def trace_file(tmp_path: Path) -> Callable[..., Path]:
-    """Write records into a file."""
+    """Return a function that writes records into a file."""
 
     def write(*events: TraceEvent, name: str = "trace.jsonl") -> Path:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Two runs compared, from results and from traces."""
+"""Comparison of two runs, from results and from traces."""
 
 from __future__ import annotations
 
@@ -26,57 +26,57 @@ _KEY = SeriesKey("p", "base", "op")
 
 
 def recorded(series: dict[SeriesKey, Counts] | None = None, **more: object) -> RunData:
-    """A run of the suite `s`, whose probe paid 3 passes of 1 s and hit twice."""
+    """Return a run of the suite `s` with 3 forward passes of 1 s and 2 hits."""
     usual = {_KEY: Counts(hits=1, coalesced=1, forward_passes=3, forward_ns=3_000_000_000)}
     one = RunData(Path("r.json"), "s", series or usual, {"p": Verdict.PASS}, None)
     return replace(one, **more)  # type: ignore[arg-type]
 
 
 def worse(baseline: RunData, current: RunData, **limits: float) -> list[str]:
-    """What is worse, as it is told."""
+    """Return the findings of all failed checks."""
     checks = compare(baseline, current, Limits(**limits))  # type: ignore[arg-type]
     return [check.says for check in checks if not check.ok]
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
 def test_a_run_is_not_worse_than_itself(hits: int, passes: int, errors: int) -> None:
-    """Whatever it did, and however time is judged."""
+    """No check fails for two equal runs."""
     counts = Counts(hits=hits, forward_passes=passes, forward_ns=passes * 7)
     counts.errors["ValueError"] = errors
     run = recorded({_KEY: counts})
     assert worse(run, run, slowdown=1.0) == []
 
 
-def test_more_passes_are_told_by_probe_and_view() -> None:
-    """Of all that was compared, those that grew, with why."""
+def test_more_passes() -> None:
+    """The findings are by probe and view, with the cause."""
     more = Counts(hits=1, forward_passes=4, forward_ns=4)
-    said = worse(recorded(), recorded({_KEY: more, SeriesKey(None, "ft", "op"): more}))
-    assert said == [
-        "p on base: 4 forward passes, 3 before; it asked no more, and paid again for what the "
-        "cache no longer had",
-        "(outside) on ft: 4 forward passes, 0 before; it asked 5 questions there, and none before",
+    findings = worse(recorded(), recorded({_KEY: more, SeriesKey(None, "ft", "op"): more}))
+    assert findings == [
+        "p on base: 4 forward passes, 3 before; no more lookups; entries that the cache no longer "
+        "had were computed again",
+        "(outside) on ft: 4 forward passes, 0 before; 5 lookups, none before",
         "the hit rate is 20.0 %, 40.0 % before",
     ]
 
 
-def test_failed_passes_are_paid_too() -> None:
-    """A pass that raised cost its time."""
+def test_failed_passes_count() -> None:
+    """A failed forward pass counts like a successful one."""
     failing = Counts(hits=2, forward_passes=3, forward_ns=3)
     failing.errors["ValueError"] = 1
-    said = worse(recorded(), recorded({_KEY: failing}), hit_rate_drop=1.0)
-    assert said == ["p on base: 4 forward passes, 3 before; it asked 1 more"]
+    findings = worse(recorded(), recorded({_KEY: failing}), hit_rate_drop=1.0)
+    assert findings == ["p on base: 4 forward passes, 3 before; 1 more lookup"]
 
 
-def test_ops_of_a_view_are_one() -> None:
-    """What one op pays less another may pay more."""
+def test_ops_of_a_view_are_added() -> None:
+    """Fewer passes of one op compensate more of another."""
     other = SeriesKey("p", "base", "other")
     before = recorded({_KEY: Counts(forward_passes=3), other: Counts(forward_passes=1)})
     now = recorded({_KEY: Counts(forward_passes=1), other: Counts(forward_passes=3)})
     assert worse(before, now) == []
 
 
-def test_limits_are_as_far_as_it_may_go() -> None:
-    """At the limit nothing is worse; beyond it, it is."""
+def test_limits() -> None:
+    """A value at its limit passes; one beyond it fails."""
     now = recorded({_KEY: Counts(hits=1, forward_passes=4, forward_ns=6_000_000_000)})
     loose = {"more_passes": 1, "hit_rate_drop": 0.2, "slowdown": 1.5}
     assert worse(recorded(), now, **loose) == []
@@ -88,7 +88,7 @@ def test_limits_are_as_far_as_it_may_go() -> None:
 
 
 def test_hit_rates_are_compared_exactly() -> None:
-    """Equal shares are equal though their numbers are not, and the smallest fall is one."""
+    """Equal shares of different counts pass, and the smallest drop fails."""
     third = Counts(hits=1, forward_passes=2)
     same = Counts(hits=333_333, forward_passes=666_666)
     less = Counts(hits=333_333, forward_passes=666_667)
@@ -98,7 +98,7 @@ def test_hit_rates_are_compared_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "is_now", "fell"),
+    ("before", "now", "worsened"),
     [
         ("pass", "pass", False),
         ("pass", "skip", True),
@@ -109,21 +109,21 @@ def test_hit_rates_are_compared_exactly() -> None:
         ("fail", "pass", False),
     ],
 )
-def test_verdicts(was: str, is_now: str, fell: bool) -> None:
-    """One that fell is told; one that rose is not."""
-    before, now = (recorded(verdicts={"p": Verdict(one)}) for one in (was, is_now))
-    assert worse(before, now) == [f"the verdict of p is {is_now}, {was} before"] * fell
+def test_verdicts(before: str, now: str, worsened: bool) -> None:
+    """A worse verdict fails; a better one passes."""
+    runs = [recorded(verdicts={"p": Verdict(one)}) for one in (before, now)]
+    assert worse(*runs) == [f"the verdict of p is {now}, {before} before"] * worsened
 
 
-def test_a_probe_that_did_not_run_is_told() -> None:
-    """One that is new is not: nothing of it is worse."""
+def test_a_probe_that_did_not_run() -> None:
+    """A missing probe fails; a new one passes."""
     both = {"p": Verdict.PASS, "q": Verdict.FAIL}
     assert worse(recorded(verdicts=both), recorded()) == ["q did not run; its verdict was fail"]
     assert worse(recorded(), recorded(verdicts=both)) == []
 
 
-def test_time_is_judged_only_where_it_is_asked_for() -> None:
-    """And nothing is said of it where nothing was paid."""
+def test_time_is_compared_only_with_a_limit() -> None:
+    """It is not compared if a run has no forward passes."""
     slow = recorded({_KEY: Counts(hits=2, forward_passes=3, forward_ns=10**12)})
     assert worse(recorded(), slow) == []
     free = recorded({_KEY: Counts(hits=5)})
@@ -131,23 +131,23 @@ def test_time_is_judged_only_where_it_is_asked_for() -> None:
     assert len(worse(recorded(), slow, slowdown=2.0)) == 1
 
 
-def test_new_questions_are_told_from_traces(event: MakeEvent) -> None:
-    """What was not asked before is counted; what was, and is paid again, is told as that."""
+def test_new_questions_in_traces(event: MakeEvent) -> None:
+    """From traces, new questions are distinguished from repeated forward passes."""
     before = [event("a"), event("b"), event("a", hit=True)]
-    asks = [event("a"), event("b"), event("c"), event("d"), event("c", hit=True)]
-    pays = [event("a"), event("b"), event("a")]
-    one, two, three = (run_data_of_trace(Path("t"), events) for events in (before, asks, pays))
+    new = [event("a"), event("b"), event("c"), event("d"), event("c", hit=True)]
+    repeated = [event("a"), event("b"), event("a")]
+    one, two, three = (run_data_of_trace(Path("t"), events) for events in (before, new, repeated))
     assert worse(one, two, hit_rate_drop=1)[0].endswith(
-        "it asked 2 questions that it did not ask before"
+        "4 forward passes, 2 before; 2 new questions"
     )
     assert worse(one, three, hit_rate_drop=1)[0].endswith(
-        "paid again for what the cache no longer had"
+        "entries that the cache no longer had were computed again"
     )
 
 
-def test_two_suites_are_not_compared(event: MakeEvent) -> None:
-    """Results tell it by name, traces by their probes."""
-    with pytest.raises(UserError, match=r"of the suite 's' and .* of 'other'; compare two"):
+def test_two_suites_are_an_error(event: MakeEvent) -> None:
+    """Suites differ by name in results, and by probes in traces."""
+    with pytest.raises(UserError, match=r"of suite 's' and .* of suite 'other'; compare two"):
         compare(recorded(), recorded(suite="other"), Limits())
     one = run_data_of_trace(Path("one"), [event(probe="p"), event(probe=None)])
     two = run_data_of_trace(Path("two"), [event(probe="q"), event(probe=None)])
@@ -157,14 +157,14 @@ def test_two_suites_are_not_compared(event: MakeEvent) -> None:
     assert compare(outside, one, Limits())
 
 
-def test_a_trace_of_several_runs_is_refused(event: MakeEvent) -> None:
-    """They would be summed, and compared with one."""
+def test_a_trace_of_several_runs_is_an_error(event: MakeEvent) -> None:
+    """A comparison needs a trace of one run."""
     with pytest.raises(UserError, match=r"^t has records of 2 runs"):
         run_data_of_trace(Path("t"), [event(run_id="1"), event(run_id="2")])
 
 
-def test_a_result_and_its_trace_say_the_same(tmp_path: Path) -> None:
-    """So one can be compared with the other."""
+def test_a_result_and_its_trace_are_equal(tmp_path: Path) -> None:
+    """A result can be compared with a trace."""
     from forwardscope import BackendInstrumentation, TraceReader  # noqa: PLC0415
 
     spec = SuiteSpec(
@@ -187,8 +187,8 @@ def test_a_result_and_its_trace_say_the_same(tmp_path: Path) -> None:
         assert row["forward_passes"] == other["forward_passes"]
 
 
-def test_a_table_has_what_either_run_asked() -> None:
-    """Also what the other did not ask; and the sums."""
+def test_table_of_both_runs() -> None:
+    """It has the probes and views of either run, and the totals."""
     now = recorded({SeriesKey("q", "ft", "op"): Counts(forward_passes=1)})
     rows = as_dicts(comparison_table(recorded(), now))
     assert [(one["probe"], one["view"]) for one in rows] == [
@@ -201,7 +201,7 @@ def test_a_table_has_what_either_run_asked() -> None:
 
 
 def test_junit_has_a_case_for_each_check() -> None:
-    """With what was found where it failed; names of probes are escaped."""
+    """A failed case has its finding; names of probes are escaped."""
     hostile = SeriesKey('<p> & "q"', "base", "op")
     now = recorded({hostile: Counts(forward_passes=1), _KEY: Counts(hits=2, forward_passes=3)})
     checks = compare(recorded(), now, Limits())

@@ -1,4 +1,4 @@
-"""The page of a run: what is on it, and that nothing in it is more than text."""
+"""The HTML report of a run: its content and its escaping."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RunOf = Callable[..., Run]
 
 
 class _Tags(HTMLParser):
-    """All tags, attributes and texts of a page; it must close what it opens."""
+    """All tags and attributes of a page; every tag must be closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Tags(HTMLParser):
 
 @pytest.fixture
 def run_of(tmp_path: Path) -> RunOf:
-    """Run probes with a trace."""
+    """Return a function that runs probes with a trace."""
 
     def run(*probes: Probe, model: str = "m", name: str = "nightly") -> Run:
         path = tmp_path / "t.jsonl"
@@ -74,13 +74,13 @@ def charts(page: str) -> dict[str, Any]:
 
 
 def cells(page: str) -> list[list[str]]:
-    """The texts of all rows of all tables."""
+    """Return the texts of all rows of all tables."""
     rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
     return [[unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
 
 
 def test_it_has_verdicts_and_series(two: Run) -> None:
-    """Each probe with its verdict and message, each series with what it asked and paid."""
+    """Each probe has its verdict and message, each series its lookups and forward passes."""
     result, events = two
     page = report(result, events)
     _Tags(page)
@@ -89,16 +89,21 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
         (row,) = (row for row in rows if row[:2] == [probe.name, probe.verdict.value])
         assert row[-1] == probe.message
     for one in result.series:
-        asked = [one.probe or "(outside)", one.view_id, str(one.lookups), str(one.forward_passes)]
-        assert asked in [row[:4] for row in rows]
+        expected = [
+            one.probe or "(outside)",
+            one.view_id,
+            str(one.lookups),
+            str(one.forward_passes),
+        ]
+        assert expected in [row[:4] for row in rows]
     assert (
         "10 lookups, 40.0 % answered without a forward pass; 6 forward passes, 6 expected" in page
     )
     assert "Reconciled: 10 lookups, 10 trace records." in page
 
 
-def test_its_charts_are_the_traces(two: Run) -> None:
-    """Every lookup is a dot of its probe, every pass is in a bar, and the curve ends at the top."""
+def test_charts(two: Run) -> None:
+    """The charts have every lookup, every forward pass, and the curve up to its maximum."""
     result, events = two
     found = charts(report(result, events))
     timeline, durations, curve = (found[name] for name in ("timeline", "durations", "curve"))
@@ -113,8 +118,8 @@ def test_its_charts_are_the_traces(two: Run) -> None:
     assert curve["sizes"] == sorted(set(curve["sizes"]))
 
 
-def test_without_a_trace_it_says_what_it_lacks(two: Run) -> None:
-    """What the result has is there."""
+def test_without_a_trace(two: Run) -> None:
+    """The page names the missing parts and has no charts."""
     page = report(two[0], None)
     _Tags(page)
     assert "--trace FILE" in page
@@ -122,8 +127,8 @@ def test_without_a_trace_it_says_what_it_lacks(two: Run) -> None:
     assert 'class="chart"' not in page
 
 
-def test_it_asks_no_network_for_anything(two: Run) -> None:
-    """No address stands in a tag, and the browser is told to refuse any."""
+def test_it_loads_nothing_from_the_network(two: Run) -> None:
+    """No tag has a URL, and the content security policy forbids requests."""
     tags = _Tags(report(*two)).tags
     policy = next(one["content"] for tag, one in tags if "http-equiv" in one)
     assert policy == (
@@ -135,8 +140,8 @@ def test_it_asks_no_network_for_anything(two: Run) -> None:
         assert attributes.get("href") in (None, "data:,")
 
 
-def test_everything_shown_is_escaped(run_of: RunOf) -> None:
-    """Names, paths, messages and what was delivered are text, wherever they stand."""
+def test_everything_is_escaped(run_of: RunOf) -> None:
+    """Names, paths, messages and deliveries are escaped in tables, text and chart data."""
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     result, events = run_of(DeltaKL(name=evil, prompts=["a", "b", "a"]), model=evil, name=evil)
     result = result.model_copy(update={"delivery": [Delivery(to=evil, what=evil, ok=True)]})
@@ -148,26 +153,26 @@ def test_everything_shown_is_escaped(run_of: RunOf) -> None:
     assert [row for row in cells(page) if evil in row]
 
 
-def test_many_lookups_are_thinned(two: Run, event: MakeEvent) -> None:
-    """The page stays small, and says how many are not drawn."""
+def test_many_lookups_are_sampled(two: Run, event: MakeEvent) -> None:
+    """The page has a bounded number of dots and the number of omitted lookups."""
     hits = [event("a", hit=True, ts=float(place)) for place in range(30_000)]
     page = report(two[0], [event("a", ts=0.0), *hits])
     timeline = charts(page)["timeline"]
     assert sum(one is not None for one in timeline["passes"]) == 1
     assert sum(one is not None for one in timeline["hits"]) == 5000
-    assert "25 000 lookups are not drawn." in page.replace("\u202f", " ")
+    assert "25 000 lookups are not plotted." in page.replace("\u202f", " ")
     assert len(page) < 1_000_000
 
 
 def test_a_trace_without_passes_or_hits(two: Run, event: MakeEvent) -> None:
-    """What cannot be drawn is left out, and the rest is there."""
+    """The page has no empty charts of passes or of the curve."""
     page = report(two[0], [event("a", hit=True)])
     assert charts(page)["durations"] == {"labels": [], "counts": []}
     assert "curve" not in charts(report(two[0], [event("a")]))
 
 
 def test_a_run_that_did_not_pass(run_of: RunOf) -> None:
-    """It says so at its head."""
+    """The heading has the verdict of the run."""
     result, events = run_of(DeltaKL(name="one", prompts=["a"], min_mean=1e9))
     page = report(result, events)
     assert "<h1>nightly did not pass</h1>" in page

@@ -1,4 +1,4 @@
-"""Reuse distances and the optimum, against simulations that try everything."""
+"""Reuse distances, curves and the optimum, compared with exhaustive simulations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from forwardscope import TraceEvent
-from forwardscope.analysis.curve import SHARES, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.curve import SHARES, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.optimum import optimal_hits
 from forwardscope.analysis.reuse import NEVER, IntArray, lookups_of, previous, reuse_distances
 from forwardscope.core.cache import MISS, ForwardCache
@@ -21,15 +21,15 @@ from .conftest import MakeEvent
 questions = st.lists(st.integers(0, 7), max_size=60)
 
 
-def numbers(asked: list[int]) -> IntArray:
-    return np.asarray(asked, dtype=np.int64)
+def numbers(lookups: list[int]) -> IntArray:
+    return np.asarray(lookups, dtype=np.int64)
 
 
-def simulated(asked: list[int], size: int) -> list[bool]:
-    """What a least-recently-used cache answers, by having one."""
+def simulated(lookups: list[int], size: int) -> list[bool]:
+    """Return the hits of a simulated least-recently-used cache."""
     cache: OrderedDict[int, None] = OrderedDict()
     hits = []
-    for question in asked:
+    for question in lookups:
         hits.append(question in cache)
         cache[question] = None
         cache.move_to_end(question)
@@ -38,10 +38,10 @@ def simulated(asked: list[int], size: int) -> list[bool]:
     return hits
 
 
-def most(asked: list[int], size: int) -> int:
-    """The most hits that any policy can have, by trying all of them."""
+def most_hits(lookups: list[int], size: int) -> int:
+    """Return the most hits of any policy, by trying all policies."""
     best: dict[frozenset[int], int] = {frozenset(): 0}
-    for question in asked:
+    for question in lookups:
         after: dict[frozenset[int], int] = {}
         for kept, hits in best.items():
             now = hits + (question in kept)
@@ -56,101 +56,101 @@ def most(asked: list[int], size: int) -> int:
 
 
 @given(questions)
-def test_distances_are_numbers_of_other_questions(asked: list[int]) -> None:
-    """Between a question and its last time, each other question counts once."""
+def test_distances_count_other_questions(lookups: list[int]) -> None:
+    """Each other question since the previous lookup counts once."""
     expected, last = [], dict[int, int]()
-    for place, question in enumerate(asked):
+    for place, question in enumerate(lookups):
         before = last.get(question)
-        expected.append(NEVER if before is None else len(set(asked[before + 1 : place])))
+        expected.append(NEVER if before is None else len(set(lookups[before + 1 : place])))
         last[question] = place
-    assert reuse_distances(numbers(asked)).tolist() == expected
+    assert reuse_distances(numbers(lookups)).tolist() == expected
 
 
 @given(questions, st.integers(1, 9))
-def test_a_distance_says_what_a_cache_answers(asked: list[int], size: int) -> None:
-    """At every size, lookup by lookup, as a simulation has it."""
-    distances = reuse_distances(numbers(asked))
-    assert ((distances != NEVER) & (distances < size)).tolist() == simulated(asked, size)
+def test_distances_determine_the_hits(lookups: list[int], size: int) -> None:
+    """A lookup is a hit if and only if its distance is below the cache size."""
+    distances = reuse_distances(numbers(lookups))
+    assert ((distances != NEVER) & (distances < size)).tolist() == simulated(lookups, size)
 
 
 @given(questions, st.integers(1, 9))
-def test_it_is_what_our_own_cache_answers(asked: list[int], size: int) -> None:
-    """`ForwardCache` is that cache."""
+def test_distances_determine_the_hits_of_forward_cache(lookups: list[int], size: int) -> None:
+    """The same holds for `ForwardCache`."""
     cache, hits = ForwardCache(size), []
-    for question in asked:
+    for question in lookups:
         hits.append(cache.get((question,)) is not MISS)
         cache.put((question,), None)
-    distances = reuse_distances(numbers(asked))
+    distances = reuse_distances(numbers(lookups))
     assert ((distances != NEVER) & (distances < size)).tolist() == hits
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 4))
-def test_no_policy_beats_the_optimum(asked: list[int], size: int) -> None:
-    """It has just the most hits that there can be."""
-    assert optimal_hits(previous(numbers(asked)), size).sum() == most(asked, size)
+def test_no_policy_beats_the_optimum(lookups: list[int], size: int) -> None:
+    """It has as many hits as the best of all policies."""
+    assert optimal_hits(previous(numbers(lookups)), size).sum() == most_hits(lookups, size)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 20])
 def test_the_optimum_of_a_long_trace(size: int) -> None:
-    """Where many questions were held and asked meanwhile, the choice is the same."""
+    """Its choice equals that of a simple implementation without a heap."""
     before = previous(np.random.default_rng(3).integers(0, 60, 2000))
     kept = before != NEVER
-    held: dict[int, int] = {}  # when each is asked again, by when it was asked last
+    intervals: dict[int, int] = {}  # next lookup by previous lookup
     after = {int(one): place for place, one in enumerate(before) if one != NEVER}
     for place in range(before.size):
-        held.pop(int(before[place]), None)
+        intervals.pop(int(before[place]), None)
         if place in after:
-            held[place] = after[place]
-        if len(held) > size:
-            last = max(held, key=held.__getitem__)
-            kept[held.pop(last)] = False
+            intervals[place] = after[place]
+        if len(intervals) > size:
+            last = max(intervals, key=intervals.__getitem__)
+            kept[intervals.pop(last)] = False
     assert optimal_hits(before, size).tolist() == kept.tolist()
 
 
 @given(questions, st.integers(1, 9))
-def test_the_optimum_holds_no_more_than_its_size(asked: list[int], size: int) -> None:
-    """Of the stretches over which it holds something, no more overlap anywhere."""
-    before = previous(numbers(asked))
+def test_the_optimum_respects_the_size(lookups: list[int], size: int) -> None:
+    """At no time does it have more entries than its size."""
+    before = previous(numbers(lookups))
     hits = optimal_hits(before, size)
-    held = np.zeros(len(asked) + 1, dtype=int)
+    intervals = np.zeros(len(lookups) + 1, dtype=int)
     for place in np.flatnonzero(hits):
-        held[before[place] : place] += 1
-    assert held.max() <= size
+        intervals[before[place] : place] += 1
+    assert intervals.max() <= size
 
 
 @given(questions)
-def test_a_curve_is_the_simulation_at_every_size(asked: list[int]) -> None:
-    """Its hits, and those of the optimum, which is nowhere worse; beyond the last, the last."""
-    curve = curve_of(_event(str(question)) for question in asked)
+def test_a_curve_is_the_simulation_at_every_size(lookups: list[int]) -> None:
+    """The optimum has at least as many hits; above the largest size nothing changes."""
+    curve = curve_of(_event(str(question)) for question in lookups)
     for size in range(curve.largest + 3):
-        assert curve.at(size).hits == sum(simulated(asked, size)) * (size > 0)
+        assert curve.at(size).hits == sum(simulated(lookups, size)) * (size > 0)
         (best,) = optimum_at(curve, [size])
         assert curve.at(size).hits <= best.hits <= curve.hits[-1]
-    repeats = len(asked) - len(set(asked))
+    repeats = len(lookups) - len(set(lookups))
     assert curve.hits[-1] == repeats
     for share in SHARES:
-        size = curve.worth(share)
+        size = curve.smallest_size(share)
         assert curve.at(size).hits >= share * repeats
         assert size == 0 or curve.at(size - 1).hits < share * repeats
 
 
 @given(questions)
-def test_sizes_to_show_are_those_of_the_curve(asked: list[int]) -> None:
-    """From 1 to the last, in order, no more than asked for, and those worth having."""
-    curve = curve_of(_event(str(question)) for question in asked)
-    sizes = sizes_to_show(curve, most=5)
+def test_sizes_to_show_are_those_of_the_curve(lookups: list[int]) -> None:
+    """They increase from 1 to the largest, within the limit, and include those of `SHARES`."""
+    curve = curve_of(_event(str(question)) for question in lookups)
+    sizes = representative_sizes(curve, most=5)
     assert len(sizes) <= 5
     assert all(one < other for one, other in pairwise(sizes))
     if curve.largest:
         assert sizes[0] == 1
         assert sizes[-1] == curve.largest
-        assert {curve.worth(share) for share in SHARES} <= set(sizes)
+        assert {curve.smallest_size(share) for share in SHARES} <= set(sizes)
     else:
         assert sizes == []
 
 
-def test_seconds_are_those_of_a_pass_of_the_op_and_view(event: MakeEvent) -> None:
-    """A hit saves what a pass of its op and view took on average."""
+def test_saved_time(event: MakeEvent) -> None:
+    """A hit saves the mean duration of a forward pass of its op and view."""
     curve = curve_of(
         [
             event("a", wall_ms=100.0),
@@ -169,34 +169,34 @@ def test_seconds_are_those_of_a_pass_of_the_op_and_view(event: MakeEvent) -> Non
     assert (best.hits, best.saved_s) == (3, pytest.approx(5.2))
 
 
-def test_what_makes_a_question(event: MakeEvent) -> None:
-    """View, op, prompt and top_k; who asks is nothing to the cache."""
+def test_questions(event: MakeEvent) -> None:
+    """A question is view, op, prompt and top_k; the probe is not part of it."""
     others = [{"view_id": "ft"}, {"op": "logprob_of"}, {"top_k": 9}, {"prompt": "b"}]
-    asked = [event(), *(event(**other) for other in others), event(probe="q")]
-    assert lookups_of(asked).questions.tolist() == [0, 1, 2, 3, 4, 0]
+    lookups = [event(), *(event(**other) for other in others), event(probe="q")]
+    assert lookups_of(lookups).questions.tolist() == [0, 1, 2, 3, 4, 0]
 
 
 def test_failed_lookups_do_not_count(event: MakeEvent) -> None:
-    """Nothing of them was kept, so what is asked after them is asked for the first time."""
-    asked = [event("a", error="ValueError"), event("a"), event("a", hit=True)]
-    assert reuse_distances(lookups_of(asked).questions).tolist() == [NEVER, 0]
+    """The lookup after a failed one is the first of its question."""
+    lookups = [event("a", error="ValueError"), event("a"), event("a", hit=True)]
+    assert reuse_distances(lookups_of(lookups).questions).tolist() == [NEVER, 0]
 
 
-def test_each_run_begins_with_an_empty_cache(event: MakeEvent) -> None:
-    """Also where two runs have written into one file at the same time."""
-    asked = [
+def test_each_run_starts_with_an_empty_cache(event: MakeEvent) -> None:
+    """This holds also for interleaved runs in one file."""
+    lookups = [
         event(prompt, run_id=run)
         for prompt, run in (("a", "1"), ("a", "2"), ("b", "2"), ("a", "1"), ("a", "2"))
     ]
-    assert reuse_distances(lookups_of(asked).questions).tolist() == [NEVER, 0, NEVER, NEVER, 1]
+    assert reuse_distances(lookups_of(lookups).questions).tolist() == [NEVER, 0, NEVER, NEVER, 1]
 
 
-def test_nothing_asked_twice_has_no_sizes(event: MakeEvent) -> None:
-    """Neither has nothing at all."""
-    for asked in ([], [event("a"), event("b")]):
-        curve = curve_of(asked)
-        assert (curve.total, curve.largest, curve.hits.tolist()) == (len(asked), 0, [0])
-        assert sizes_to_show(curve) == []
+def test_curve_without_repeated_lookups(event: MakeEvent) -> None:
+    """It has no hits and no sizes."""
+    for lookups in ([], [event("a"), event("b")]):
+        curve = curve_of(lookups)
+        assert (curve.total, curve.largest, curve.hits.tolist()) == (len(lookups), 0, [0])
+        assert representative_sizes(curve) == []
 
 
 def _event(prompt: str) -> TraceEvent:

@@ -1,4 +1,4 @@
-"""Sums over traces."""
+"""Summaries of traces."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ events = st.lists(
 
 @given(events)
 def test_every_record_counts_once_in_every_sum(records: list[TraceEvent]) -> None:
-    """By probe, by view and by op the lines add up to the total, and that to the records."""
+    """The totals by probe, view and op each add up to the total of all records."""
     summary = summarize(records)
     assert summary.total.counts.lookups == len(records)
-    paid = [one for one in records if not one.hit]
-    seconds = sum(one.wall_ms for one in paid) / 1e3
-    whole_ns = 1e-9 * len(records)  # each question's time is one of whole nanoseconds
+    passes = [one for one in records if not one.hit]
+    seconds = sum(one.wall_ms for one in passes) / 1e3
+    whole_ns = 1e-9 * len(records)  # durations are rounded to nanoseconds
     assert summary.total.forward_s == pytest.approx(seconds, abs=whole_ns)
-    for lines in (summary.by_probe(), summary.by_view(), summary.by_op()):
-        assert sum((line.counts for line in lines.values()), Counts()) == summary.total.counts
-        saved = sum(line.saved_s for line in lines.values())
+    for groups in (summary.by_probe(), summary.by_view(), summary.by_op()):
+        assert sum((one.counts for one in groups.values()), Counts()) == summary.total.counts
+        saved = sum(one.saved_s for one in groups.values())
         assert saved == pytest.approx(summary.total.saved_s)
     for key, counts in summary.series.items():
         own = [one for one in records if (one.probe, one.view_id, one.op) == key]
@@ -54,14 +54,14 @@ def test_every_record_counts_once_in_every_sum(records: list[TraceEvent]) -> Non
         assert (counts.hits, counts.coalesced) == (hits.count(None), hits.count("coalesced"))
         assert counts.errors == Counter(one.error for one in own if not one.hit and one.error)
         assert counts.lookups == len(own)
-    asked = Counter(one.prompt_hash for one in records)
-    assert {one.prompt_hash: one.lookups for one in summary.most_asked} == asked
-    kinds = {(one.view_id, one.op, one.prompt_hash, one.top_k) for one in records}
-    assert summary.questions == len(kinds)
+    lookups = Counter(one.prompt_hash for one in records)
+    assert {one.prompt_hash: one.lookups for one in summary.most_repeated} == lookups
+    questions = {(one.view_id, one.op, one.prompt_hash, one.top_k) for one in records}
+    assert summary.questions == len(questions)
 
 
-def test_it_is_what_the_ledger_counted(tmp_path: Path) -> None:
-    """Hits, coalesced ones, passes and failures of a trace are those of its backend."""
+def test_counts_equal_those_of_the_ledger(tmp_path: Path) -> None:
+    """The summary of a trace has the counts of the backend that wrote it."""
     path = tmp_path / "trace.jsonl"
     backend = BackendInstrumentation(trace_path=path)
     for probe in ("p", None):
@@ -86,7 +86,7 @@ def test_it_is_what_the_ledger_counted(tmp_path: Path) -> None:
 
 
 def test_hits_save_the_mean_pass_of_their_op_and_view(event: MakeEvent) -> None:
-    """Failed passes are no part of that mean, though of the time spent."""
+    """Failed passes are not part of the mean, but of the total time."""
     summary = summarize(
         [
             event("a", wall_ms=100.0),
@@ -106,22 +106,22 @@ def test_hits_save_the_mean_pass_of_their_op_and_view(event: MakeEvent) -> None:
     }
 
 
-def test_the_slowest_passes_and_the_most_asked_prompts(event: MakeEvent) -> None:
-    """Ten of each; of equal ones the earlier; hits and failures are no passes."""
+def test_slowest_passes_and_most_repeated_prompts(event: MakeEvent) -> None:
+    """There are ten of each, the earlier first if equal, without hits and failures."""
     passes = [event(f"{n % 15}", wall_ms=float(n % 20), ts=float(n)) for n in range(60)]
     summary = summarize([*passes, event(hit=True, wall_ms=99.0), event(error="E", wall_ms=99.0)])
     slowest = [(one.wall_ms, one.ts) for one in summary.slowest]
-    assert slowest == sorted(((one.wall_ms, one.ts) for one in passes), key=_first)[:10]
-    assert summary.most_asked[0] == ("0", 4, 4)
-    assert len(summary.most_asked) == 10
+    assert slowest == sorted(((one.wall_ms, one.ts) for one in passes), key=_slowest_first)[:10]
+    assert summary.most_repeated[0] == ("0", 4, 4)
+    assert len(summary.most_repeated) == 10
 
 
-def _first(pass_: tuple[float, float]) -> tuple[float, float]:
+def _slowest_first(pass_: tuple[float, float]) -> tuple[float, float]:
     return -pass_[0], pass_[1]
 
 
-def test_traces_of_the_peer_are_summed() -> None:
-    """A real one, with the eight keys alone."""
+def test_trace_of_dlm_sway() -> None:
+    """A trace with only the eight required keys has a summary."""
     summary = summarize(TraceReader(_DATA))
     assert (summary.total.counts.lookups, summary.total.counts.hits) == (114, 39)
     assert summary.questions == summary.total.counts.forward_passes == 75

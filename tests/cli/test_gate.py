@@ -49,8 +49,8 @@ def test_a_cache_that_is_too_small_fails(
     assert ran.exit_code == 1
     worse = [line for line in ran.stdout.splitlines() if line.startswith("worse: ")]
     assert worse[:-1] == [
-        f"worse: second on {view}: 2 forward passes, 1 before; it asked no more, and paid again "
-        "for what the cache no longer had"
+        f"worse: second on {view}: 2 forward passes, 1 before; no more lookups; entries "
+        "that the cache no longer had were computed again"
         for view in ("base", "ft")
     ]
     assert worse[-1].startswith("worse: the hit rate is ")
@@ -92,9 +92,12 @@ def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
     [
         ("", "is empty: "),
         ("name: x\n", "is not a trace: "),
-        ('{"schema_version": 99}', "is no result that this version can read: "),
-        ('{"schema_version": 1}', "is no result that this version can read: run_id: Field requi"),
-        ('{"schema_version": ', "is no result that this version can read: Invalid JSON"),
+        ('{"schema_version": 99}', "is not a result that this version supports: "),
+        (
+            '{"schema_version": 1}',
+            "is not a result that this version supports: run_id: Field requi",
+        ),
+        ('{"schema_version": ', "is not a result that this version supports: Invalid JSON"),
     ],
 )
 def test_a_file_that_is_no_run(

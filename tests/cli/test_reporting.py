@@ -43,7 +43,7 @@ def test_a_report_without_a_trace(
     """The default file is report.html in the current folder."""
     monkeypatch.chdir(tmp_path)
     assert invoke("report", files[0]).exit_code == 0
-    assert "make the report with --trace FILE" in (tmp_path / "report.html").read_text()
+    assert "use the option --trace FILE" in (tmp_path / "report.html").read_text()
 
 
 def test_errors(error_of: ErrorOf, files: Files) -> None:
@@ -52,5 +52,5 @@ def test_errors(error_of: ErrorOf, files: Files) -> None:
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join(lines[: len(lines) // 2]))
     assert "use the trace of that run" in error_of("report", result, "--trace", trace)
-    assert error_of("report", trace).startswith(f"{trace} is no result that this version can read")
+    assert error_of("report", trace).startswith(f"{trace} is not a result that this version supports")
     assert "cannot be written" in error_of("report", result, "-o", result / "page.html")

@@ -189,10 +189,10 @@ def test_why_of_one_miss(invoke: Invoke) -> None:
     ran = invoke("trace", "why", _PEER, "--miss", 70)
     assert ran.exit_code == 0
     assert ran.stdout.splitlines() == [
-        "miss 70: ablation asked scaled_1.00 for 2f0ef9e54ace (next_token_dist, top_k 256), "
+        "miss 70: ablation on scaled_1.00, prompt 2f0ef9e54ace (next_token_dist, top_k 256), "
         "80.3 ms",
-        "  the first time here; asked before of base, ft, scaled_0.00, scaled_0.25, scaled_0.50, "
-        "scaled_0.75",
+        "  first lookup of this question; earlier lookups of the prompt: base, ft, scaled_0.00, "
+        "scaled_0.25, scaled_0.50, scaled_0.75",
     ]
 
 
@@ -236,8 +236,8 @@ def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:
     before = file.read_bytes()
     for text in (
         b"<svg ",
-        b"entries in the cache",
-        b"the most that any policy can",
+        b"cache size in entries",
+        b"optimal policy",
         b"16: 90%, 99%, 100%",
     ):
         assert text in before
@@ -251,7 +251,7 @@ def test_a_plot_that_cannot_be_drawn(
     """An unknown file type, a missing folder and a missing library are named."""
     for name in ("curve.docx", "nope/curve.svg"):
         error = error_of("trace", "curve", _PEER, "--plot", tmp_path / name)
-        assert error.startswith(f"{tmp_path / name} cannot be drawn: ")
+        assert error.startswith(f"the plot cannot be written to {tmp_path / name}: ")
     monkeypatch.delitem(sys.modules, "forwardscope.analysis.plot", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     error = error_of("trace", "curve", _PEER, "--plot", tmp_path / "curve.svg")

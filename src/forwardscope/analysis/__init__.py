@@ -1,1 +1,1 @@
-"""Analysis of recorded traces and results, from files only."""
+"""Analysis of trace files and results."""

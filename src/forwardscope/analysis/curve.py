@@ -1,4 +1,4 @@
-"""The hit rate of a trace at every cache size, computed from one read of the trace."""
+"""The hit rate of a trace at every cache size, from one read of the trace."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from forwardscope.analysis.optimum import optimal_hits
 from forwardscope.analysis.reuse import (
+    NEVER,
     FloatArray,
     IntArray,
     Lookups,
@@ -20,14 +21,14 @@ from forwardscope.analysis.reuse import (
 )
 from forwardscope.trace import TraceEvent
 
-__all__ = ["SHARES", "At", "Curve", "curve_of", "optimum_at", "sizes_to_show"]
+__all__ = ["SHARES", "Curve", "CurvePoint", "curve_of", "optimum_at", "representative_sizes"]
 
-#: Shares of the hits of an unbounded cache.
+#: Shares of an unbounded cache's hits, for which the smallest cache size is reported.
 SHARES: Final = (0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class CurvePoint:
     """Hits of a cache of one size, and the time that they save.
 
     Attributes:
@@ -50,7 +51,7 @@ class Curve:
         lookups: The trace's lookups that did not fail.
         hits: Hits by cache size, from 0 to the smallest size with the most hits, shape
             (largest + 1,).
-        saved_s: Time saved by cache size, in seconds, shape (largest + 1,); see `At`.
+        saved_s: Time saved by cache size, in seconds, shape (largest + 1,); see `CurvePoint`.
     """
 
     lookups: Lookups
@@ -67,15 +68,15 @@ class Curve:
         """Smallest size with as many hits as an unbounded cache."""
         return self.hits.size - 1
 
-    def at(self, size: int) -> At:
+    def at(self, size: int) -> CurvePoint:
         """Return the hits and the time saved at one cache size."""
-        place = min(size, self.largest)
-        return At(size, int(self.hits[place]), float(self.saved_s[place]))
+        index = min(size, self.largest)
+        return CurvePoint(size, int(self.hits[index]), float(self.saved_s[index]))
 
-    def worth(self, share: float) -> int:
+    def smallest_size(self, share: float) -> int:
         """Return the smallest size that reaches a share of an unbounded cache's hits."""
-        wanted = math.ceil(share * int(self.hits[-1]))
-        return int(np.searchsorted(self.hits, wanted))
+        hits = math.ceil(share * int(self.hits[-1]))
+        return int(np.searchsorted(self.hits, hits))
 
 
 def curve_of(events: Iterable[TraceEvent]) -> Curve:
@@ -85,35 +86,35 @@ def curve_of(events: Iterable[TraceEvent]) -> Curve:
     """
     lookups = lookups_of(events)
     distances = reuse_distances(lookups.questions)
-    again = distances >= 0
-    enough, pass_s = distances[again] + 1, lookups.pass_s[again]
-    largest = int(enough.max(initial=0))
+    repeated = distances != NEVER
+    needed, pass_s = distances[repeated] + 1, lookups.pass_s[repeated]
+    largest = int(needed.max(initial=0))
     return Curve(
         lookups,
-        hits=np.cumsum(np.bincount(enough, minlength=largest + 1)),
-        saved_s=np.cumsum(np.bincount(enough, pass_s, minlength=largest + 1)),
+        hits=np.cumsum(np.bincount(needed, minlength=largest + 1)),
+        saved_s=np.cumsum(np.bincount(needed, pass_s, minlength=largest + 1)),
     )
 
 
-def optimum_at(curve: Curve, sizes: Sequence[int]) -> Iterator[At]:
-    """Yield the result of an optimal policy at each size; see `optimal_hits`.
+def optimum_at(curve: Curve, sizes: Sequence[int]) -> Iterator[CurvePoint]:
+    """Yield the hits of an optimal policy at each size; see `optimal_hits`.
 
-    `hits` is the most that any policy reaches. `saved_s` is the time saved by one choice
-    of that many hits; another choice may save more.
+    No policy has more hits. `saved_s` is the time saved by one choice of that many hits;
+    another choice may save more.
     """
     before = previous(curve.lookups.questions)
     for size in sizes:
         if size == 0:
-            yield At(0, 0, 0.0)
+            yield CurvePoint(0, 0, 0.0)
             continue
         hits = optimal_hits(before, size)
-        yield At(size, int(hits.sum()), float(curve.lookups.pass_s[hits].sum()))
+        yield CurvePoint(size, int(hits.sum()), float(curve.lookups.pass_s[hits].sum()))
 
 
-def sizes_to_show(curve: Curve, most: int = 12) -> list[int]:
-    """Return at most `most` sizes, evenly spaced by ratio, with those of `SHARES` included."""
+def representative_sizes(curve: Curve, most: int = 12) -> list[int]:
+    """Return at most `most` cache sizes, evenly spaced by ratio, including those of `SHARES`."""
     if curve.largest == 0:
         return []
-    worth = {curve.worth(share) for share in SHARES}
-    steps = np.geomspace(1, curve.largest, num=max(1, most - len(worth)))
-    return sorted(worth.union(int(step) for step in np.rint(steps)))
+    required = {curve.smallest_size(share) for share in SHARES}
+    steps = np.geomspace(1, curve.largest, num=max(1, most - len(required)))
+    return sorted(required.union(int(step) for step in np.rint(steps)))

@@ -1,13 +1,13 @@
-"""Summaries and curves as tables."""
+"""Format numbers, and summaries and curves as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from forwardscope.analysis.curve import At, Curve
-from forwardscope.analysis.summary import Line, Summary
-from forwardscope.analysis.tables import THIN, Column, Table, as_dicts
+from forwardscope.analysis.curve import Curve, CurvePoint
+from forwardscope.analysis.summary import Summary, Totals
+from forwardscope.analysis.tables import THIN_SPACE, Column, Table, as_dicts
 
 __all__ = [
     "OUTSIDE",
@@ -27,12 +27,12 @@ OUTSIDE: Final = "(outside)"
 _PRECISE_S: Final = 10.0
 #: Length of the bar of a rate of 1, in characters.
 _BAR: Final = 32
-_DRAWN: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
+_BAR_COLUMNS: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
 
 
 def count(value: int) -> str:
     """Format a count."""
-    return _spaced(f"{value:,}")
+    return _with_thin_spaces(f"{value:,}")
 
 
 def percent(value: float) -> str:
@@ -42,24 +42,24 @@ def percent(value: float) -> str:
 
 def seconds(value: float) -> str:
     """Format a duration given in seconds."""
-    return _spaced(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
+    return _with_thin_spaces(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
 
 
 def milliseconds(value: float) -> str:
     """Format a duration given in milliseconds."""
-    return _spaced(f"{value:,.1f} ms")
+    return _with_thin_spaces(f"{value:,.1f} ms")
 
 
-def _spaced(text: str) -> str:
-    return text.replace(",", THIN)
+def _with_thin_spaces(text: str) -> str:
+    return text.replace(",", THIN_SPACE)
 
 
 _COUNTS: Final = (
     Column("lookups", "lookups", count),
     Column("hits", "hits", count),
-    Column("coalesced", "coalesced", count, spare=True),
+    Column("coalesced", "coalesced", count, optional=True),
     Column("forward_passes", "passes", count),
-    Column("forward_errors", "failed", count, spare=True),
+    Column("forward_errors", "failed", count, optional=True),
     Column("hit_rate", "hit rate", percent),
     Column("forward_s", "time", seconds),
     Column("saved_s", "saved", seconds),
@@ -74,13 +74,13 @@ def summary_tables(summary: Summary) -> dict[str, Table]:
         "by_view": _grouped("by view", summary.by_view(), Column("view", "view")),
         "by_op": _grouped("by op", summary.by_op(), Column("op", "op")),
         "slowest": _slowest(summary),
-        "most_asked": _most_asked(summary),
+        "most_asked": _most_repeated(summary),
     }
 
 
 def counts_table(summary: Summary) -> Table:
     """Return all counts as one table; the first two columns name the group of each row."""
-    groups: dict[str, Mapping[str | None, Line]] = {
+    groups: dict[str, Mapping[str | None, Totals]] = {
         "total": {"": summary.total},
         "probe": summary.by_probe(),
         "view": summary.by_view(),
@@ -90,30 +90,30 @@ def counts_table(summary: Summary) -> Table:
         "counts",
         (Column("by", "by"), Column("name", "name"), *_COUNTS),
         [
-            (by, name, *_values(line))
-            for by, lines in groups.items()
-            for name, line in lines.items()
+            (by, name, *_values(totals))
+            for by, members in groups.items()
+            for name, totals in members.items()
         ],
     )
 
 
-def curve_table(curve: Curve, optimum: Sequence[At]) -> Table:
-    """Return a curve at the sizes of an optimum, with the optimum beside it."""
+def curve_table(curve: Curve, optimum: Sequence[CurvePoint]) -> Table:
+    """Return the curve and the optimum at the sizes of the optimum."""
     columns = (
         Column("size", "entries", count),
         Column("hits", "hits", count),
         Column("hit_rate", "hit rate", percent),
         Column("saved_s", "saved", seconds),
-        Column("best_hits", "best", count),
-        Column("best_hit_rate", "at best", percent),
+        Column("best_hits", "optimum", count),
+        Column("best_hit_rate", "optimum", percent),
         Column("best_saved_s", "saved", seconds),
     )
     rows = [
         (
             best.size,
-            (own := curve.at(best.size)).hits,
-            own.hits / curve.total,
-            own.saved_s,
+            (lru := curve.at(best.size)).hits,
+            lru.hits / curve.total,
+            lru.saved_s,
             best.hits,
             best.hits / curve.total,
             best.saved_s,
@@ -126,23 +126,25 @@ def curve_table(curve: Curve, optimum: Sequence[At]) -> Table:
 def with_bars(table: Table) -> Table:
     """Return the columns of a curve table that fit a terminal, and a bar for each rate.
 
-    The dark part of a bar is the hit rate. The light part extends it to the best rate.
+    The dark part of a bar is the hit rate; the light part extends it to the optimum.
     """
-    columns = [column for column in table.columns if column.key in _DRAWN]
+    columns = [column for column in table.columns if column.key in _BAR_COLUMNS]
     rows = []
     for row in as_dicts(table):
         full, best = (round(row[key] * _BAR) for key in ("hit_rate", "best_hit_rate"))
-        rows.append((*(row[key] for key in _DRAWN), "█" * full + "░" * (best - full)))
+        rows.append((*(row[key] for key in _BAR_COLUMNS), "█" * full + "░" * (best - full)))
     return Table(table.title, (*columns, Column("bar", "")), rows)
 
 
-def _grouped(title: str, lines: Mapping[str | None, Line], first: Column) -> Table:
-    rows = [(OUTSIDE if name is None else name, *_values(line)) for name, line in lines.items()]
+def _grouped(title: str, groups: Mapping[str | None, Totals], first: Column) -> Table:
+    rows = [
+        (OUTSIDE if name is None else name, *_values(totals)) for name, totals in groups.items()
+    ]
     return Table(title, (first, *_COUNTS), rows)
 
 
-def _values(line: Line) -> tuple[Any, ...]:
-    counts = line.counts
+def _values(totals: Totals) -> tuple[Any, ...]:
+    counts = totals.counts
     return (
         counts.lookups,
         counts.hits,
@@ -150,8 +152,8 @@ def _values(line: Line) -> tuple[Any, ...]:
         counts.forward_passes,
         counts.forward_errors,
         counts.hit_rate,
-        line.forward_s,
-        line.saved_s,
+        totals.forward_s,
+        totals.saved_s,
     )
 
 
@@ -162,8 +164,8 @@ def _slowest(summary: Summary) -> Table:
         Column("view", "view"),
         Column("op", "op"),
         Column("prompt_hash", "prompt"),
-        Column("tokens", "tokens", count, spare=True),
-        Column("batch", "batch", count, spare=True),
+        Column("tokens", "tokens", count, optional=True),
+        Column("batch", "batch", count, optional=True),
     )
     rows = [
         (one.wall_ms, one.probe, one.view_id, one.op, one.prompt_hash, one.tokens, one.batch)
@@ -172,10 +174,10 @@ def _slowest(summary: Summary) -> Table:
     return Table("slowest passes", columns, rows)
 
 
-def _most_asked(summary: Summary) -> Table:
+def _most_repeated(summary: Summary) -> Table:
     columns = (
         Column("prompt_hash", "prompt"),
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),
     )
-    return Table("most repeated prompts", columns, summary.most_asked)
+    return Table("most repeated prompts", columns, summary.most_repeated)

@@ -43,7 +43,7 @@ class Check:
     Attributes:
         name: What is compared.
         ok: Whether it is within its limit.
-        says: The finding, in one sentence.
+        says: The finding in one sentence.
     """
 
     name: str
@@ -60,7 +60,7 @@ def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
     Raises:
         UserError: The runs belong to different suites.
     """
-    _refuse_two_suites(baseline, current)
+    _check_same_suite(baseline, current)
     return [
         *_passes(baseline, current, limits.more_passes),
         _hit_rate(baseline.total, current.total, limits.hit_rate_drop),
@@ -105,12 +105,12 @@ def as_junit(checks: Sequence[Check]) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _refuse_two_suites(baseline: RunData, current: RunData) -> None:
+def _check_same_suite(baseline: RunData, current: RunData) -> None:
     if baseline.suite is not None and current.suite is not None:
         if baseline.suite != current.suite:
             raise UserError(
-                f"{baseline.source} is of the suite {baseline.suite!r} and {current.source} of "
-                f"{current.suite!r}; compare two runs of one"
+                f"{baseline.source} is a run of suite {baseline.suite!r} and {current.source} one "
+                f"of suite {current.suite!r}; compare two runs of one suite"
             )
         return
     before, now = ({key.probe for key in one.series} - {None} for one in (baseline, current))
@@ -125,34 +125,36 @@ def _passes(baseline: RunData, current: RunData, allowed: int) -> Iterator[Check
     before = baseline.by_probe_and_view()
     for (probe, view), counts in current.by_probe_and_view().items():
         own = before.get((probe, view), Counts())
-        paid, paid_before = counts.misses, own.misses
-        says = f"{_name(probe)} on {view}: {_of(paid, 'forward pass')}, {paid_before} before"
-        if paid > paid_before:
-            says += f"; {_why(baseline, current, probe, view)}"
+        passes, passes_before = counts.misses, own.misses
+        says = (
+            f"{_name(probe)} on {view}: {_plural(passes, 'forward pass')}, {passes_before} before"
+        )
+        if passes > passes_before:
+            says += f"; {_cause(baseline, current, probe, view)}"
         name = f"forward passes of {_name(probe)} on {view}"
-        yield Check(name, paid - paid_before <= allowed, says)
+        yield Check(name, passes - passes_before <= allowed, says)
 
 
-def _why(baseline: RunData, current: RunData, probe: str | None, view: str) -> str:
-    """Return the reason for additional forward passes: new questions or repeated ones."""
+def _cause(baseline: RunData, current: RunData, probe: str | None, view: str) -> str:
+    """Return the cause of additional forward passes: new questions or repeated ones."""
     before = baseline.by_probe_and_view().get((probe, view))
     now = current.by_probe_and_view()[probe, view]
     if before is None:
-        return f"it asked {_of(now.lookups, 'question')} there, and none before"
+        return f"{_plural(now.lookups, 'lookup')}, none before"
     if baseline.questions is not None and current.questions is not None:
         known = baseline.questions.get(probe, frozenset())
         new = sum(one.view_id == view for one in current.questions[probe] - known)
         if new:
-            return f"it asked {_of(new, 'question')} that it did not ask before"
+            return f"{_plural(new, 'new question')}"
     if now.lookups > before.lookups:
-        return f"it asked {now.lookups - before.lookups} more"
-    return "it asked no more, and paid again for what the cache no longer had"
+        return f"{_plural(now.lookups - before.lookups, 'more lookup')}"
+    return "no more lookups; entries that the cache no longer had were computed again"
 
 
 def _hit_rate(before: Counts, now: Counts, allowed: float) -> Check:
     return Check(
         "hit rate",
-        # rounded rates can differ where the shares are equal, so the counts decide as well
+        # rounding can make equal shares differ, so the counts are compared as well
         now.hit_rate >= before.hit_rate - allowed or _same_share(before, now),
         f"the hit rate is {percent(now.hit_rate)}, {percent(before.hit_rate)} before",
     )
@@ -173,8 +175,8 @@ def _verdicts(
         if probe not in now:
             yield Check(name, ok=False, says=f"{probe} did not run; its verdict was {was}")
             continue
-        fell = _VERDICTS.index(now[probe]) > _VERDICTS.index(was)
-        yield Check(name, not fell, f"the verdict of {probe} is {now[probe]}, {was} before")
+        worse = _VERDICTS.index(now[probe]) > _VERDICTS.index(was)
+        yield Check(name, not worse, f"the verdict of {probe} is {now[probe]}, {was} before")
 
 
 def _time(before: Counts, now: Counts, allowed: float | None) -> Iterator[Check]:
@@ -197,6 +199,6 @@ def _name(probe: str | None) -> str:
     return OUTSIDE if probe is None else probe
 
 
-def _of(number: int, what: str) -> str:
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{count(number)} {what if number == 1 else plural}"
+def _plural(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count(number)} {noun if number == 1 else plural}"

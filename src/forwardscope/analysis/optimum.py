@@ -1,4 +1,4 @@
-"""The hits of an optimal cache, which knows all later lookups."""
+"""The hits of an optimal cache policy, which depends on later lookups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["optimal_hits"]
 
 
 def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
-    """Return which lookups an optimal policy answers; no policy answers more at this size.
+    """Return which lookups are hits with an optimal policy; no policy has more hits.
 
     The policy is MIN (Bélády, 1966) with bypass: a question without a later lookup is not
     stored, and neither is one whose next lookup is later than those of all entries in a
     full cache. An entry occupies the cache from one lookup of its question to the next.
-    At most `size` of these intervals may overlap. Dropping the interval that ends last
-    whenever there are too many keeps the most of them. The result is optimal by count:
+    At most `size` of these intervals may overlap. Whenever there are more, the interval
+    that ends last is removed, which removes the fewest intervals. The result is optimal by count:
     another choice of as many hits may save more time.
 
     Args:
@@ -32,19 +32,19 @@ def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
     (again,) = np.nonzero(before != NEVER)
     after = np.full(before.size, NEVER, dtype=np.int64)
     after[before[again]] = again
-    kept = (before != NEVER).tolist()
+    hits = (before != NEVER).tolist()
     ends: list[int] = []  # index of each entry's next lookup, negated so that the latest pops first
-    held = 0
-    for place, end in enumerate(after.tolist()):
-        held -= kept[place]
+    occupied = 0
+    for index, end in enumerate(after.tolist()):
+        occupied -= hits[index]
         if end == NEVER:
             continue
         heapq.heappush(ends, -end)
-        held += 1
-        if held > size:
-            kept[-heapq.heappop(ends)] = False
-            held -= 1
-        if len(ends) > 2 * size + 64:  # bounds the heap, which keeps intervals that have ended
-            ends = [one for one in ends if -one > place]
+        occupied += 1
+        if occupied > size:
+            hits[-heapq.heappop(ends)] = False
+            occupied -= 1
+        if len(ends) > 2 * size + 64:  # remove intervals that have ended from the heap
+            ends = [one for one in ends if -one > index]
             heapq.heapify(ends)
-    return np.asarray(kept, dtype=np.bool_)
+    return np.asarray(hits, dtype=np.bool_)

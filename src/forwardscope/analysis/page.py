@@ -1,4 +1,4 @@
-"""One HTML file that opens without a server: tables, chart data, styles and scripts."""
+"""A self-contained HTML page of tables and charts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
     Args:
         title: Plain text.
         body: HTML from the functions below.
-        charts: The data that report.js draws, by the id of the chart's element.
+        charts: Data for report.js, by the id of the chart's element.
     """
     return Template(_read("report.html")).substitute(
         title=escape(title),
@@ -39,9 +39,9 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
-def paragraph(text: str, *, quiet: bool = False) -> str:
-    """Return a paragraph of plain text."""
-    return f'<p class="quiet">{escape(text)}</p>' if quiet else f"<p>{escape(text)}</p>"
+def paragraph(text: str, *, muted: bool = False) -> str:
+    """Return a paragraph of plain text, in a lighter colour if `muted`."""
+    return f'<p class="muted">{escape(text)}</p>' if muted else f"<p>{escape(text)}</p>"
 
 
 def chart(name: str, label: str) -> str:
@@ -51,19 +51,19 @@ def chart(name: str, label: str) -> str:
 
 def html_table(table: Table) -> str:
     """Return a table with a bar behind each hit rate and a colour for each verdict."""
-    columns, rows = table.shown()
-    kept = [table.columns.index(column) for column in columns]
+    columns, rows = table.formatted()
+    places = [table.columns.index(column) for column in columns]
     head = "".join(f"<th{_class(column)}>{escape(column.title)}</th>" for column in columns)
     lines = [
         "".join(
             _cell(column, text, row[place])
-            for column, text, place in zip(columns, texts, kept, strict=True)
+            for column, text, place in zip(columns, texts, places, strict=True)
         )
         for texts, row in zip(rows, table.rows, strict=True)
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{whole}</div>'
+    html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{html}</div>'
 
 
 def _cell(column: Column, text: str, value: Any) -> str:

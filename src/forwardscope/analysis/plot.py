@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from forwardscope.analysis.curve import SHARES, At, Curve
+from forwardscope.analysis.curve import SHARES, Curve, CurvePoint
 from forwardscope.errors import MissingExtraError, OutputError
 
 if importlib.util.find_spec("matplotlib") is None:
@@ -22,7 +22,7 @@ _LRU, _OPTIMUM, _MARK = "#3574b2", "#c4632a", "#777777"
 _INCHES: Final = (8.0, 4.5)
 
 
-def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
+def write_plot(curve: Curve, optimum: Sequence[CurvePoint], path: Path) -> None:
     """Plot hit rate over cache size; the file's suffix selects the format, such as svg.
 
     Raises:
@@ -39,11 +39,11 @@ def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
         "o",
         color=_OPTIMUM,
         markersize=4,
-        label="the most that any policy can",
+        label="optimal policy",
     )
-    for size in sorted({curve.worth(share) for share in SHARES}):
+    for size in sorted({curve.smallest_size(share) for share in SHARES}):
         axes.axvline(size, color=_MARK, linewidth=0.8, linestyle=":")
-        shares = ", ".join(f"{share:.0%}" for share in SHARES if curve.worth(share) == size)
+        shares = ", ".join(f"{share:.0%}" for share in SHARES if curve.smallest_size(share) == size)
         axes.annotate(
             f"{size}: {shares}",
             (size, 0.02),
@@ -55,7 +55,7 @@ def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
             fontsize=8,
             color=_MARK,
         )
-    axes.set(xlabel="entries in the cache", ylabel="hit rate", xscale="log", ylim=(0, None))
+    axes.set(xlabel="cache size in entries", ylabel="hit rate", xscale="log", ylim=(0, None))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(visible=True, alpha=0.25)
@@ -65,4 +65,4 @@ def write_plot(curve: Curve, optimum: Sequence[At], path: Path) -> None:
         with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be drawn: {error}") from error
+        raise OutputError(f"the plot cannot be written to {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""The report of a run as one page, from its result and its trace, if it has one."""
+"""The report of a run as one HTML page, from its result and its trace."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from forwardscope.analysis.curve import SHARES, At, Curve, curve_of, optimum_at, sizes_to_show
-from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds
-from forwardscope.analysis.formatting import summary_tables as tables_of
+from forwardscope.analysis.curve import (
+    SHARES,
+    Curve,
+    CurvePoint,
+    curve_of,
+    optimum_at,
+    representative_sizes,
+)
+from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds, summary_tables
 from forwardscope.analysis.page import chart, html_table, page, paragraph, section
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Column, Table
@@ -20,9 +26,9 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["report"]
 
-#: The most dots of each timeline series, and the most sizes of the curve.
-_MOST_DOTS, _MOST_SIZES = 5000, 600
-#: Histogram bars for each factor of ten.
+#: Maximum dots of each timeline series, and maximum sizes of the curve.
+_MAX_DOTS, _MAX_SIZES = 5000, 600
+#: Histogram bars per factor of ten.
 _BARS: Final = 4
 
 
@@ -31,17 +37,17 @@ def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
 
     Args:
         result: The run's result.
-        events: The run's records, in order. None if there is no trace; the page then
-            names the parts that it lacks.
+        events: The run's records in order; None without a trace. The page then names
+            the missing parts.
     """
     body = [_head(result), section("Verdicts", html_table(_verdicts(result)))]
     charts: dict[str, Any] = {}
     if events:
         charts = {"timeline": _timeline(events), "durations": _durations(events)}
-        body += _of_trace(events, charts)
+        body += _trace_sections(events, charts)
     else:
-        note = "The timeline, durations, the cache curve and the slowest passes are in its trace: "
-        body.append(section("Trace", paragraph(f"{note}make the report with --trace FILE.")))
+        note = "The timeline, durations, cache curve and slowest passes need the run's trace: "
+        body.append(section("Trace", paragraph(f"{note}use the option --trace FILE.")))
     body.insert(3 if events else 2, section("Hits by probe and view", html_table(_series(result))))
     body.append(section("Delivery", *_delivery(result)))
     return page(f"{result.suite}: forwardscope", body, charts)
@@ -50,19 +56,19 @@ def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
 def _head(result: SuiteResult) -> str:
     verdict = "passed" if result.passed else "did not pass"
     stats, use = result.backend_stats, result.cache
-    paid = f"{count(int(stats['forward_passes']))} forward passes"
+    passes = f"{count(int(stats['forward_passes']))} forward passes"
     if result.expected_forward_passes is not None:
-        paid += f", {count(result.expected_forward_passes)} expected"
+        passes += f", {count(result.expected_forward_passes)} expected"
     lookups = int(stats["cache_hits"] + stats["cache_misses"])
     cache = f"cache: {use.entries} of {use.max_entries} entries, {use.evictions} evictions"
     lines = [
         f"{count(lookups)} lookups, {percent(stats['hit_rate'])} answered without a forward pass; "
-        f"{paid}; {cache if use.enabled else 'the cache is off'}",
+        f"{passes}; {cache if use.enabled else 'the cache is off'}",
         f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
         f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
     title = f"<h1>{escape(result.suite)} {verdict}</h1>"
-    return title + paragraph(lines[0]) + paragraph(lines[1], quiet=True)
+    return title + paragraph(lines[0]) + paragraph(lines[1], muted=True)
 
 
 def _verdicts(result: SuiteResult) -> Table:
@@ -101,9 +107,9 @@ def _series(result: SuiteResult) -> Table:
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),
         Column("expected", "expected", count),
-        Column("forward_errors", "failed", count, spare=True),
+        Column("forward_errors", "failed", count, optional=True),
         Column("hit_rate", "hit rate", percent),
-        Column("forward_s", "time in passes", seconds),
+        Column("forward_s", "time", seconds),
     )
     rows = [
         (
@@ -121,94 +127,98 @@ def _series(result: SuiteResult) -> Table:
     return Table("series", columns, rows)
 
 
-def _of_trace(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Iterable[str]:
+def _trace_sections(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Iterable[str]:
     """Yield the sections that need a trace, and add their charts to `charts`."""
     yield section(
         "Timeline",
-        chart("timeline", "Forward passes and hits of each probe over the time of the run"),
-        *_thinned(charts["timeline"]),
+        chart("timeline", "Forward passes and hits of each probe over time"),
+        *_omission(charts["timeline"]),
     )
     yield section(
-        "Duration of forward passes",
-        chart("durations", "How many forward passes took how long"),
+        "Durations of forward passes",
+        chart("durations", "Histogram of the durations of forward passes"),
     )
     curve = curve_of(events)
-    best = list(optimum_at(curve, sizes_to_show(curve)))
+    best = list(optimum_at(curve, representative_sizes(curve)))
     if best:
         charts["curve"] = _curve(curve, best)
-        worth = [f"{share:.0%} at {count(curve.worth(share))}" for share in SHARES]
+        sizes = [f"{count(curve.smallest_size(share))} for {share:.0%}" for share in SHARES]
         yield section(
             "Hit rate by cache size",
             chart("curve", "Hit rate over the number of entries in the cache"),
             paragraph(
-                f"Of what an endless cache would answer: {', '.join(worth)} entries. The dots are "
-                "the best by count that any policy could do, had it known what would be asked."
+                f"Entries needed for a share of an unbounded cache's hits: {', '.join(sizes)}. "
+                "The dots are the most hits of any policy, with knowledge of all later lookups."
             ),
         )
-    yield section("Slowest forward passes", html_table(tables_of(summarize(events))["slowest"]))
+    yield section(
+        "Slowest forward passes", html_table(summary_tables(summarize(events))["slowest"])
+    )
 
 
 def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
     """Return the end and the probe of each lookup, with forward passes and hits separate."""
-    begun = min(event.ts - event.wall_ms / 1e3 for event in events)
+    start = min(event.ts - event.wall_ms / 1e3 for event in events)
     rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
     passes, hits = ([one for one in events if one.hit is hit] for hit in (False, True))
-    kept = sorted((*_evenly(passes), *_evenly(hits)), key=lambda event: event.ts)
+    plotted = sorted((*_sample(passes), *_sample(hits)), key=lambda event: event.ts)
     return {
         "probes": [OUTSIDE if name is None else name for name in rows],
-        "seconds": [round(event.ts - begun, 6) for event in kept],
-        "passes": [None if event.hit else rows[event.probe] for event in kept],
-        "hits": [rows[event.probe] if event.hit else None for event in kept],
-        "left_out": len(events) - len(kept),
+        "seconds": [round(event.ts - start, 6) for event in plotted],
+        "passes": [None if event.hit else rows[event.probe] for event in plotted],
+        "hits": [rows[event.probe] if event.hit else None for event in plotted],
+        "omitted": len(events) - len(plotted),
     }
 
 
-def _evenly(events: Sequence[TraceEvent]) -> Sequence[TraceEvent]:
-    """Return an even sample of the records, small enough for their dots to be distinct."""
-    return events[:: math.ceil(len(events) / _MOST_DOTS) or 1]
+def _sample(events: Sequence[TraceEvent]) -> Sequence[TraceEvent]:
+    """Return an even sample of at most `_MAX_DOTS` records."""
+    return events[:: math.ceil(len(events) / _MAX_DOTS) or 1]
 
 
-def _thinned(timeline: dict[str, Any]) -> Iterable[str]:
-    if timeline["left_out"]:
-        yield paragraph(f"{count(timeline['left_out'])} lookups are not drawn.", quiet=True)
+def _omission(timeline: dict[str, Any]) -> Iterable[str]:
+    if timeline["omitted"]:
+        yield paragraph(f"{count(timeline['omitted'])} lookups are not plotted.", muted=True)
 
 
 def _durations(events: Sequence[TraceEvent]) -> dict[str, Any]:
     """Return a histogram of the durations of successful passes, in bars of equal ratio."""
-    paid = (event for event in events if not event.hit and event.error is None)
-    logs = np.log10([max(event.wall_ms, 1e-3) for event in paid])
+    passes = (event for event in events if not event.hit and event.error is None)
+    logs = np.log10([max(event.wall_ms, 1e-3) for event in passes])
     if not logs.size:
         return {"labels": [], "counts": []}
     places = np.floor(logs * _BARS).astype(int)
     first = int(places.min())
     counts = np.bincount(places - first)
     edges = 10 ** (np.arange(first, first + counts.size) / _BARS)
-    return {"labels": [_from(edge) for edge in edges], "counts": counts.tolist()}
+    return {"labels": [_duration(edge) for edge in edges], "counts": counts.tolist()}
 
 
-def _from(edge_ms: float) -> str:
-    return f"{edge_ms / 1e3:.3g} s" if edge_ms >= 1e3 else f"{edge_ms:.3g} ms"
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds / 1e3:.3g} s" if milliseconds >= 1e3 else f"{milliseconds:.3g} ms"
 
 
-def _curve(curve: Curve, best: Sequence[At]) -> dict[str, Any]:
-    at_best = {one.size: one.hits / curve.total for one in best}
-    steps = np.rint(np.geomspace(1, curve.largest, _MOST_SIZES)).astype(int)
-    sizes = sorted(at_best.keys() | set(steps.tolist()))
+def _curve(curve: Curve, best: Sequence[CurvePoint]) -> dict[str, Any]:
+    best_rates = {one.size: one.hits / curve.total for one in best}
+    steps = np.rint(np.geomspace(1, curve.largest, _MAX_SIZES)).astype(int)
+    sizes = sorted(best_rates.keys() | set(steps.tolist()))
     return {
         "sizes": sizes,
         "rates": [curve.at(size).hits / curve.total for size in sizes],
-        "best": [at_best.get(size) for size in sizes],
+        "best": [best_rates.get(size) for size in sizes],
     }
 
 
 def _delivery(result: SuiteResult) -> Iterable[str]:
     for one in result.delivery:
         yield paragraph(f"{one.to}: {one.what}")
-    found = result.reconciliation
-    sides = [f"{count(found.lookups)} lookups"]
-    if found.trace_records is not None:
-        sides.append(f"{count(found.trace_records)} trace records")
-    if found.spans is not None:
-        sides.append(f"{count(sum(found.spans.values()))} spans")
-    yield paragraph(f"{'Reconciled' if found.holds else 'NOT reconciled'}: {', '.join(sides)}.")
-    yield paragraph(", ".join(f"{name} {one}" for name, one in result.versions.items()), quiet=True)
+    reconciliation = result.reconciliation
+    sides = [f"{count(reconciliation.lookups)} lookups"]
+    if reconciliation.trace_records is not None:
+        sides.append(f"{count(reconciliation.trace_records)} trace records")
+    if reconciliation.spans is not None:
+        sides.append(f"{count(sum(reconciliation.spans.values()))} spans")
+    yield paragraph(
+        f"{'Reconciled' if reconciliation.holds else 'NOT reconciled'}: {', '.join(sides)}."
+    )
+    yield paragraph(", ".join(f"{name} {one}" for name, one in result.versions.items()), muted=True)

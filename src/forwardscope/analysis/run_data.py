@@ -85,7 +85,7 @@ def read_result(path: Path) -> SuiteResult:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{path} is no result that this version can read: "
+            f"{path} is not a result that this version supports: "
             f"{f'{where}: ' if where else ''}{first['msg']}"
         ) from error
 
@@ -107,21 +107,21 @@ def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
     questions: dict[str | None, set[Question]] = defaultdict(set)
     runs: set[str | None] = set()
 
-    def noted() -> Iterator[TraceEvent]:
+    def recording() -> Iterator[TraceEvent]:
         for event in events:
             runs.add(event.run_id)
             question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
             questions[event.probe].add(question)
             yield event
 
-    series = summarize(noted()).series
+    series = summarize(recording()).series
     if len(runs) > 1:
         raise UserError(
-            f"{path} has records of {len(runs)} runs, and one is compared with one; "
-            "give each run a trace of its own, or use results"
+            f"{path} has records of {len(runs)} runs, but a comparison needs one; "
+            "use a trace of one run, or results"
         )
-    asked = {probe: frozenset(own) for probe, own in questions.items()}
-    return RunData(path, None, series, None, asked)
+    distinct = {probe: frozenset(own) for probe, own in questions.items()}
+    return RunData(path, None, series, None, distinct)
 
 
 def _counts(one: SeriesResult) -> Counts:

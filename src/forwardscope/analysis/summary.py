@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.trace import TraceEvent
 
-__all__ = ["Asked", "Line", "Summary", "summarize"]
+__all__ = ["PromptCounts", "Summary", "Totals", "summarize"]
 
 #: Length of the lists of slowest passes and most repeated prompts.
 _TOP: Final = 10
 
 
-class Asked(NamedTuple):
+class PromptCounts(NamedTuple):
     """Lookups and forward passes of one prompt, over all probes, views and ops."""
 
     prompt_hash: str
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Totals:
     """The counts of a whole trace, or of one probe, view or op in it.
 
     Attributes:
@@ -54,48 +54,48 @@ class Summary:
         pass_s: Mean duration of a successful forward pass, by view and op, in seconds.
         questions: Number of distinct questions: view, op, prompt and `top_k`.
         slowest: The longest successful forward passes, longest first.
-        most_asked: The prompts with the most lookups, in descending order.
+        most_repeated: The prompts with the most lookups, in descending order.
     """
 
     series: Mapping[SeriesKey, Counts]
     pass_s: Mapping[tuple[str, str], float]
     questions: int
     slowest: list[TraceEvent]
-    most_asked: list[Asked]
+    most_repeated: list[PromptCounts]
 
     @property
-    def total(self) -> Line:
+    def total(self) -> Totals:
         """Counts of the whole trace."""
-        return self._line(self.series)
+        return self._totals(self.series)
 
-    def by_probe(self) -> dict[str | None, Line]:
+    def by_probe(self) -> dict[str | None, Totals]:
         """Return the counts of each probe; None is for lookups outside any probe."""
         return self._by(lambda key: key.probe)
 
-    def by_view(self) -> dict[str | None, Line]:
+    def by_view(self) -> dict[str | None, Totals]:
         """Return the counts of each view."""
         return self._by(lambda key: key.view_id)
 
-    def by_op(self) -> dict[str | None, Line]:
+    def by_op(self) -> dict[str | None, Totals]:
         """Return the counts of each op."""
         return self._by(lambda key: key.op)
 
-    def _by(self, group: Callable[[SeriesKey], str | None]) -> dict[str | None, Line]:
+    def _by(self, group: Callable[[SeriesKey], str | None]) -> dict[str | None, Totals]:
         members: dict[str | None, list[SeriesKey]] = defaultdict(list)
         for key in self.series:
             members[group(key)].append(key)
-        return {name: self._line(keys) for name, keys in members.items()}
+        return {name: self._totals(keys) for name, keys in members.items()}
 
-    def _line(self, keys: Iterable[SeriesKey]) -> Line:
+    def _totals(self, keys: Iterable[SeriesKey]) -> Totals:
         counts, saved_s = Counts(), 0.0
         for key in keys:
             own = self.series[key]
             counts += own
             saved_s += (own.hits + own.coalesced) * self.pass_s.get((key.view_id, key.op), 0.0)
-        return Line(counts, saved_s)
+        return Totals(counts, saved_s)
 
 
-class _Kind(NamedTuple):
+class _Group(NamedTuple):
     """The probe of a lookup, and its question without the prompt."""
 
     probe: str | None
@@ -105,35 +105,31 @@ class _Kind(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Cell:
-    """Counts of the lookups of one `_Kind`.
+class _GroupCounts:
+    """Counts of the lookups of one `_Group`.
 
     Attributes:
-        asked: Lookups by prompt.
-        paid: Successful forward passes by prompt.
+        lookups: Lookups by prompt.
+        passes: Successful forward passes by prompt.
         coalesced: Lookups answered by a forward pass in flight.
         errors: Failed forward passes, by class of the exception.
         pass_ms: Total duration of the successful forward passes, in milliseconds.
         error_ms: Total duration of the failed ones, in milliseconds.
     """
 
-    asked: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    paid: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    lookups: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    passes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     coalesced: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     pass_ms: float = 0.0
     error_ms: float = 0.0
 
-    @property
-    def passes(self) -> int:
-        return sum(self.paid.values())
-
-    def counts(self) -> Counts:
-        """Return the counts; plain hits are the remainder, which keeps the loop short."""
-        passes = self.passes
+    def total(self) -> Counts:
+        """Return the counts; hits that are not coalesced are the remaining lookups."""
+        passes = sum(self.passes.values())
         others = self.coalesced + passes + self.errors.total()
         return Counts(
-            hits=sum(self.asked.values()) - others,
+            hits=sum(self.lookups.values()) - others,
             coalesced=self.coalesced,
             forward_passes=passes,
             errors=self.errors,
@@ -147,68 +143,68 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
     Memory use grows with the number of distinct questions of each probe, not with the
     number of records.
     """
-    cells: dict[tuple[str | None, str, str, int], _Cell] = {}
+    groups: dict[tuple[str | None, str, str, int], _GroupCounts] = {}
     slowest: list[tuple[float, int, TraceEvent]] = []
     floor = -1.0
     order = count()
     for event in events:
-        kind = (event.probe, event.view_id, event.op, event.top_k)
-        cell = cells.get(kind)
-        if cell is None:
-            cell = cells[kind] = _Cell()
-        cell.asked[event.prompt_hash] += 1
+        group = (event.probe, event.view_id, event.op, event.top_k)
+        counts = groups.get(group)
+        if counts is None:
+            counts = groups[group] = _GroupCounts()
+        counts.lookups[event.prompt_hash] += 1
         if event.hit:
             if event.result is not None:
-                cell.coalesced += 1
+                counts.coalesced += 1
         elif event.error is None:
-            cell.paid[event.prompt_hash] += 1
-            cell.pass_ms += event.wall_ms
+            counts.passes[event.prompt_hash] += 1
+            counts.pass_ms += event.wall_ms
             if event.wall_ms > floor:
                 heapq.heappush(slowest, (event.wall_ms, -next(order), event))
                 if len(slowest) > _TOP:
                     heapq.heappop(slowest)
                     floor = slowest[0][0]
         else:
-            cell.errors[event.error] += 1
-            cell.error_ms += event.wall_ms
-    found = {_Kind(*kind): cell for kind, cell in cells.items()}
+            counts.errors[event.error] += 1
+            counts.error_ms += event.wall_ms
+    by_group = {_Group(*group): counts for group, counts in groups.items()}
     return Summary(
-        series=_series(found),
-        pass_s=_mean_pass_s(found),
-        questions=_distinct(found),
+        series=_series(by_group),
+        pass_s=_mean_pass_s(by_group),
+        questions=_distinct_questions(by_group),
         slowest=[event for *_, event in sorted(slowest, reverse=True)],
-        most_asked=_most_asked(found),
+        most_repeated=_most_repeated(by_group),
     )
 
 
-def _series(cells: Mapping[_Kind, _Cell]) -> dict[SeriesKey, Counts]:
+def _series(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, Counts]:
     series: dict[SeriesKey, Counts] = defaultdict(Counts)
-    for kind, cell in cells.items():
-        series[SeriesKey(kind.probe, kind.view_id, kind.op)] += cell.counts()
+    for group, counts in groups.items():
+        series[SeriesKey(group.probe, group.view_id, group.op)] += counts.total()
     return dict(series)
 
 
-def _mean_pass_s(cells: Mapping[_Kind, _Cell]) -> dict[tuple[str, str], float]:
+def _mean_pass_s(groups: Mapping[_Group, _GroupCounts]) -> dict[tuple[str, str], float]:
     passes: Counter[tuple[str, str]] = Counter()
     spent_ms: dict[tuple[str, str], float] = defaultdict(float)
-    for kind, cell in cells.items():
-        passes[kind.view_id, kind.op] += cell.passes
-        spent_ms[kind.view_id, kind.op] += cell.pass_ms
+    for group, counts in groups.items():
+        passes[group.view_id, group.op] += sum(counts.passes.values())
+        spent_ms[group.view_id, group.op] += counts.pass_ms
     return {key: spent_ms[key] / n / 1e3 for key, n in passes.items() if n}
 
 
-def _distinct(cells: Mapping[_Kind, _Cell]) -> int:
+def _distinct_questions(groups: Mapping[_Group, _GroupCounts]) -> int:
     """Return the number of distinct questions over all probes."""
     prompts: dict[tuple[str, str, int], set[str]] = defaultdict(set)
-    for kind, cell in cells.items():
-        prompts[kind[1:]].update(cell.asked)
+    for group, counts in groups.items():
+        prompts[group[1:]].update(counts.lookups)
     return sum(map(len, prompts.values()))
 
 
-def _most_asked(cells: Mapping[_Kind, _Cell]) -> list[Asked]:
+def _most_repeated(groups: Mapping[_Group, _GroupCounts]) -> list[PromptCounts]:
     lookups: Counter[str] = Counter()
     passes: Counter[str] = Counter()
-    for cell in cells.values():
-        lookups.update(cell.asked)
-        passes.update(cell.paid)
-    return [Asked(prompt, n, passes[prompt]) for prompt, n in lookups.most_common(_TOP)]
+    for counts in groups.values():
+        lookups.update(counts.lookups)
+        passes.update(counts.passes)
+    return [PromptCounts(prompt, n, passes[prompt]) for prompt, n in lookups.most_common(_TOP)]

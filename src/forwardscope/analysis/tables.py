@@ -12,10 +12,10 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["THIN", "Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
+__all__ = ["THIN_SPACE", "Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
 
-#: Separates thousands; unlike a comma it cannot be read as a decimal sign.
-THIN: Final = "\u202f"
+#: Thousands separator; unlike a comma it is not a decimal sign in any language.
+THIN_SPACE: Final = "\u202f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Column:
         key: Name in CSV and JSON.
         title: Heading.
         form: Formats a value as text; None uses `str`.
-        spare: Whether to omit the column if all its values are 0 or None.
+        optional: Whether to omit the column if all its values are 0 or None.
     """
 
     key: str
     title: str
     form: Callable[[Any], str] | None = None
-    spare: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,21 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
 
-    def shown(self) -> tuple[list[Column], list[list[str]]]:
+    def formatted(self) -> tuple[list[Column], list[list[str]]]:
         """Return the columns and the rows as formatted text; a dash replaces None."""
         values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
-        kept = [
+        visible = [
             (column, own)
             for column, own in zip(self.columns, values, strict=True)
-            if not (column.spare and not any(own))
+            if not (column.optional and not any(own))
         ]
-        texts = [[_text(column, value) for value in own] for column, own in kept]
-        return [column for column, _ in kept], [list(row) for row in zip(*texts, strict=True)]
+        texts = [[_text(column, value) for value in own] for column, own in visible]
+        return [column for column, _ in visible], [list(row) for row in zip(*texts, strict=True)]
 
 
 def as_rich(table: Table) -> RichTable:
     """Return the table for a terminal."""
-    drawn = RichTable(
+    rich_table = RichTable(
         title=Text(table.title),
         title_justify="left",
         title_style="bold",
@@ -66,20 +66,20 @@ def as_rich(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    columns, rows = table.shown()
+    columns, rows = table.formatted()
     for column in columns:
         if column.form is None:
-            drawn.add_column(column.title, overflow="fold")
+            rich_table.add_column(column.title, overflow="fold")
         else:
-            drawn.add_column(column.title, justify="right", no_wrap=True)
+            rich_table.add_column(column.title, justify="right", no_wrap=True)
     for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
+        rich_table.add_row(*map(Text, row))
+    return rich_table
 
 
 def as_markdown(table: Table) -> str:
     """Return the table as GitHub Markdown, with a heading."""
-    columns, rows = table.shown()
+    columns, rows = table.formatted()
     lines = [
         f"### {_escaped(table.title)}",
         "",
@@ -92,11 +92,11 @@ def as_markdown(table: Table) -> str:
 
 def as_csv(table: Table) -> str:
     """Return the unformatted values as CSV, with the column keys as header."""
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.key for column in table.columns)
     writer.writerows(table.rows)
-    return written.getvalue()
+    return text.getvalue()
 
 
 def as_dicts(table: Table) -> list[dict[str, Any]]:
@@ -106,8 +106,8 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
 
 
 def plain(text: str) -> str:
-    """Replace unprintable characters, which could be control sequences for a terminal."""
-    return "".join(one if one.isprintable() or one == THIN else "�" for one in text)
+    """Replace unprintable characters, which a terminal could interpret as control sequences."""
+    return "".join(one if one.isprintable() or one == THIN_SPACE else "�" for one in text)
 
 
 def _text(column: Column, value: Any) -> str:

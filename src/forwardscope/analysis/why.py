@@ -1,4 +1,4 @@
-"""Why a lookup was a miss: the reason, and the sentence that states it."""
+"""Reasons of misses, from a trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Miss", "Reason", "explain", "miss_line", "reason_line"]
 
 
 class Reason(StrEnum):
-    """Why the cache had no value for a lookup.
+    """The reason of a miss.
 
     first: the lookup was the first of its prompt in its run.
     elsewhere: earlier lookups of its prompt had another view, op or top_k.
@@ -36,12 +36,12 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A lookup that was a miss, and what its trace shows about the reason.
+    """A miss and its reason.
 
     Attributes:
         number: Number of the miss in the trace, from 1.
         event: The record of the lookup.
-        reason: Why it was a miss.
+        reason: The reason.
         elsewhere: Other questions of earlier lookups of the prompt, each once.
         distance: Reuse distance: the number of other questions since the previous lookup
             of the same question. None if there was none.
@@ -62,16 +62,16 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class _Noted:
+class _Record:
     """A record of a prompt whose misses are explained.
 
     Attributes:
-        place: Number of lookups of its run before it.
+        index: Number of lookups of its run before it.
         number: Number of the miss in the trace; None for a hit.
         runs: Number of other runs with earlier lookups of its prompt.
     """
 
-    place: int
+    index: int
     number: int | None
     runs: int
     event: TraceEvent
@@ -100,7 +100,7 @@ def _of_run(
     events: Iterable[TraceEvent], run_id: str | None, wanted: dict[int, TraceEvent]
 ) -> Iterator[Miss]:
     prompts = {event.prompt_hash for event in wanted.values()}
-    noted: list[_Noted] = []
+    records: list[_Record] = []
     runs: dict[str, set[str | None]] = {prompt: set() for prompt in prompts}
     hits: list[bool] = []
 
@@ -114,29 +114,29 @@ def _of_run(
                 continue
             number = None if event.hit else misses
             if event.prompt_hash in prompts:
-                noted.append(_Noted(len(hits), number, len(runs[event.prompt_hash]), event))
-            if number in wanted:  # a failed miss needs a reuse distance too
+                records.append(_Record(len(hits), number, len(runs[event.prompt_hash]), event))
+            if number in wanted:  # a failed lookup needs a reuse distance as well
                 event = msgspec.structs.replace(event, error=None)
             if event.error is None:
                 hits.append(event.hit)
                 yield event
 
     distances = reuse_distances(lookups_of(of_run()).questions)
-    reached = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
-    farthest = int(reached.max()) if reached.size else None
-    for place, one in enumerate(noted):
+    hit_distances = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
+    farthest = int(hit_distances.max()) if hit_distances.size else None
+    for index, one in enumerate(records):
         if one.number in wanted:
-            earlier = [two.event for two in noted[:place]]
+            earlier = [other.event for other in records[:index]]
             yield _miss(
                 one,
                 [event for event in earlier if event.prompt_hash == one.event.prompt_hash],
-                distance=int(distances[one.place]),
+                distance=int(distances[one.index]),
                 farthest=farthest,
             )
 
 
 def _miss(
-    one: _Noted,
+    one: _Record,
     earlier: Collection[TraceEvent],
     *,
     distance: int,
@@ -172,62 +172,65 @@ def miss_line(miss: Miss) -> str:
     """Return the line that identifies the lookup."""
     event = miss.event
     probe = OUTSIDE if event.probe is None else event.probe
-    asked = f"{probe} asked {event.view_id} for {event.prompt_hash}"
-    spent = milliseconds(event.wall_ms)
-    return f"miss {miss.number}: {asked} ({_kind(event.op, event.top_k)}), {spent}"
+    lookup = f"{probe} on {event.view_id}, prompt {event.prompt_hash}"
+    duration = milliseconds(event.wall_ms)
+    return f"miss {miss.number}: {lookup} ({_op_and_top_k(event.op, event.top_k)}), {duration}"
 
 
 def reason_line(miss: Miss) -> str:
-    """Return the line that states the reason, with details from the trace."""
-    said = _reason(miss)
+    """Return the line with the reason."""
+    reason = _reason(miss)
     if miss.runs_before:
         runs = "run" if miss.runs_before == 1 else "runs"
-        said += f"; {miss.runs_before} other {runs} in the file had asked, each with its own cache"
-    return said
+        reason += f"; {miss.runs_before} other {runs} had the prompt before, with another cache"
+    return reason
 
 
 def _reason(miss: Miss) -> str:
     match miss.reason:
         case Reason.FIRST:
-            return "nobody had asked about this prompt before"
+            return "first lookup of this prompt"
         case Reason.ELSEWHERE:
-            return f"the first time here; asked before {_elsewhere(miss)}"
+            return (
+                f"first lookup of this question; earlier lookups of the prompt: {_elsewhere(miss)}"
+            )
         case Reason.FAILED:
-            return f"asked before, and that pass failed ({miss.failure}): nothing was kept of it"
+            return f"the previous forward pass failed ({miss.failure}), so nothing was stored"
         case Reason.EVICTED:
             return _evicted(miss)
         case Reason.GONE:
             return (
-                f"asked before, {_ago(miss)}, and hits reached back {count(miss.farthest or 0)}: "
-                "not for want of entries; max_bytes may be too small, or the cache was cleared"
+                f"not in the cache after {_others(miss)}, although a hit came after "
+                f"{count(miss.farthest or 0)}: max_entries is large enough; max_bytes may be too "
+                "small, or the cache was cleared"
             )
 
 
 def _evicted(miss: Miss) -> str:
-    said = f"asked before, {_ago(miss)}, and evicted since"
+    reason = f"evicted after {_others(miss)}"
     if miss.farthest is None:
-        return f"{said}: no lookup of its run hit, so see whether its cache was on"
+        return f"{reason}: its run has no hits; check whether the cache was enabled"
     enough = count((miss.distance or 0) + 1)
-    reached = f"no hit of its run reached back farther than {count(miss.farthest)}"
-    return f"{said}: {reached}; max_entries {enough} would have kept it"
+    limit = f"no hit of its run came after more than {count(miss.farthest)}"
+    return f"{reason}: {limit}; max_entries {enough} would have been enough"
 
 
-def _ago(miss: Miss) -> str:
+def _others(miss: Miss) -> str:
     distance = miss.distance or 0
-    return f"{count(distance)} other {'question' if distance == 1 else 'questions'} ago"
+    return f"{count(distance)} other {'question' if distance == 1 else 'questions'}"
 
 
 def _elsewhere(miss: Miss) -> str:
-    """Name the other questions by what differs, which is usually the view alone."""
+    """Return the other questions, with op and top_k only if these differ."""
     own = (miss.event.op, miss.event.top_k)
     views = [one.view_id for one in miss.elsewhere if (one.op, one.top_k) == own]
-    kinds = [_view_and_kind(one) for one in miss.elsewhere if (one.op, one.top_k) != own]
-    return "of " + ", ".join([*views, *kinds])
+    others = [_view_and_op(one) for one in miss.elsewhere if (one.op, one.top_k) != own]
+    return ", ".join([*views, *others])
 
 
-def _view_and_kind(question: Question) -> str:
-    return f"{question.view_id} ({_kind(question.op, question.top_k)})"
+def _view_and_op(question: Question) -> str:
+    return f"{question.view_id} ({_op_and_top_k(question.op, question.top_k)})"
 
 
-def _kind(op: str, top_k: int) -> str:
+def _op_and_top_k(op: str, top_k: int) -> str:
     return f"{op}, top_k {top_k}" if top_k else op

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 import typer
 from rich.console import Console
 
-from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, sizes_to_show
+from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import (
     count,
     counts_table,
@@ -122,11 +122,11 @@ def curve(
             from forwardscope.analysis.plot import write_plot  # noqa: PLC0415 - of an extra
         events = Traces([file])
         result = curve_of(events)
-        best = list(optimum_at(result, sizes_to_show(result)))
+        best = list(optimum_at(result, representative_sizes(result)))
         if plot is not None:
             write_plot(result, best, plot)
     table = curve_table(result, best)
-    worth = {share: result.worth(share) for share in SHARES}
+    worth = {share: result.smallest_size(share) for share in SHARES}
     if format is Format.JSON:
         lookups, hits = result.total, result.lookups.hits
         facts = {"skipped_lines": events.skipped, "lookups": lookups, "hits": hits}
@@ -249,7 +249,7 @@ def _print_curve(curve: Curve, table: Table) -> None:
     _print(with_bars(table))
     _print_line(f"recorded: {count(curve.lookups.hits)} hits in {count(curve.total)} lookups")
     for share in SHARES:
-        size, part = count(curve.worth(share)), "all" if share == 1 else f"{share:.0%}"
+        size, part = count(curve.smallest_size(share)), "all" if share == 1 else f"{share:.0%}"
         _print_line(f"max_entries {size} gives {part} of the hits of an unbounded cache")
 
 

@@ -6,7 +6,7 @@
   const whole = (value) => (value == null ? "–" : Math.round(value).toLocaleString("en"));
 
   const axis = (more) => ({
-    stroke: color("quiet"),
+    stroke: color("muted"),
     grid: { stroke: color("line"), width: 1 },
     ticks: { stroke: color("line"), width: 1 },
     ...more,
@@ -39,7 +39,7 @@
         axis({ size: 60 }),
       ],
       series: [
-        { label: "from", value: (_, place) => (place == null ? "–" : labels[place]) },
+        { label: "at least", value: (_, place) => (place == null ? "–" : labels[place]) },
         {
           label: "forward passes", stroke: color("pass"), fill: color("pass"), value: (_, n) => whole(n),
           paths: uPlot.paths.bars({ size: [0.85] }), points: { show: false },
@@ -60,24 +60,24 @@
           label: "least recently used", stroke: color("hit"), width: 2, value: (_, rate) => percent(rate),
           paths: uPlot.paths.stepped({ align: 1 }), points: { show: false },
         },
-        dots("the most that any policy can", "pass", 6, (_, rate) => percent(rate)),
+        dots("optimal policy", "pass", 6, (_, rate) => percent(rate)),
       ],
       columns: [sizes, rates, best],
     }),
   };
 
-  const shown = [];
+  const plots = [];
   const draw = () => {
-    shown.splice(0).forEach((plot) => plot.destroy());
+    plots.splice(0).forEach((plot) => plot.destroy());
     for (const [name, make] of Object.entries(charts)) {
       const place = document.getElementById(name);
       if (!place || !data[name]) continue;
       const { columns, ...options } = make(data[name]);
-      shown.push(new uPlot({ ...options, width: place.clientWidth }, columns, place));
+      plots.push(new uPlot({ ...options, width: place.clientWidth }, columns, place));
     }
   };
   draw();
-  addEventListener("resize", () => shown.forEach((plot) => plot.setSize({ width: plot.root.parentNode.clientWidth, height: plot.height })));
+  addEventListener("resize", () => plots.forEach((plot) => plot.setSize({ width: plot.root.parentNode.clientWidth, height: plot.height })));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; draw(); });
   addEventListener("afterprint", () => { delete document.documentElement.dataset.theme; draw(); });
