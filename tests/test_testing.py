@@ -1,4 +1,4 @@
-"""The public test double does what the protocols of a backend say."""
+"""`ScriptedBackend` implements the backend protocols."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_lo
 
 FloatArray = npt.NDArray[np.float64]
 
-ASKED: dict[str, Callable[[ScoringView], Any]] = {
+OPS: dict[str, Callable[[ScoringView], Any]] = {
     "next_token_dist": lambda view: view.next_token_dist("hello"),
     "next_token_dist_batch": lambda view: view.next_token_dist_batch(["hello"]),
     "rolling_logprob": lambda view: view.rolling_logprob("hello"),
@@ -27,19 +27,19 @@ ASKED: dict[str, Callable[[ScoringView], Any]] = {
     "logprob_of": lambda view: view.logprob_of("hel", "lo"),
     "logprob_of_batch": lambda view: view.logprob_of_batch([("hel", "lo")]),
 }
-each_op = pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+each_op = pytest.mark.parametrize("score", OPS.values(), ids=OPS)
 
 
 def test_it_is_a_backend_of_every_kind() -> None:
-    """It can scale its adapter and stand a random one in for it."""
+    """It can scale its adapter and make random ones."""
     backend = ScriptedBackend()
     assert isinstance(backend, Backend)
     assert isinstance(backend, ScalableBackend)
     assert isinstance(backend, NullBackend)
 
 
-def test_each_view_can_be_asked_and_knows_its_id() -> None:
-    """All four ways to open a view give a scoring view with the exact id."""
+def test_ids_of_views() -> None:
+    """Each method that opens a view gives a `ScoringView` with the exact id."""
     backend = ScriptedBackend()
     opened = {
         "base": backend.as_base(),
@@ -55,14 +55,14 @@ def test_each_view_can_be_asked_and_knows_its_id() -> None:
 
 
 @pytest.mark.parametrize(("lam", "alias"), [(0.0, "base"), (-0.0, "base"), (0, "base"), (1, "ft")])
-def test_scales_0_and_1_are_the_base_and_the_tuned_view(lam: float, alias: str) -> None:
-    """As with plain LoRA, they share the entries of the views that they equal."""
+def test_scales_0_and_1_are_aliases(lam: float, alias: str) -> None:
+    """As with plain LoRA, they open the base and the fine-tuned view."""
     with ScriptedBackend().as_scaled_adapter(lam) as view:
         assert view.id == alias
 
 
 def test_one_view_is_open_at_a_time() -> None:
-    """A second one is an error that names both, and the first goes on."""
+    """Opening a second view is an error with both ids; the first stays open."""
     backend = ScriptedBackend()
     with backend.as_base() as base:
         with pytest.raises(ViewError, match=r"'base' is open.*'ft'"), backend.as_finetuned():
@@ -71,7 +71,7 @@ def test_one_view_is_open_at_a_time() -> None:
 
 
 def test_an_exception_closes_the_view() -> None:
-    """What goes wrong inside a view leaves the next one free to open."""
+    """After an exception in a view, another view can be opened."""
     backend = ScriptedBackend()
     with pytest.raises(KeyError), backend.as_base():
         raise KeyError
@@ -80,19 +80,19 @@ def test_an_exception_closes_the_view() -> None:
 
 
 @each_op
-def test_a_closed_view_computes_nothing(ask: Callable[[ScoringView], Any]) -> None:
-    """A question put to a view that was closed is an error that names it."""
+def test_a_closed_view_computes_nothing(score: Callable[[ScoringView], Any]) -> None:
+    """A miss in a closed view is an error with its id."""
     backend = ScriptedBackend()
     with backend.as_finetuned() as view:
         pass
     with pytest.raises(ViewError, match="'ft' is closed"):
-        ask(view)
+        score(view)
     assert backend.forward_batches == []
 
 
 @each_op
-def test_a_question_is_paid_for_once(ask: Callable[[ScoringView], Any]) -> None:
-    """The second time the answer comes from the cache, and the script is left alone."""
+def test_a_repeated_lookup_is_a_hit(score: Callable[[ScoringView], Any]) -> None:
+    """The second lookup does not call the script."""
     calls: list[str] = []
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
@@ -101,18 +101,18 @@ def test_a_question_is_paid_for_once(ask: Callable[[ScoringView], Any]) -> None:
 
     backend = ScriptedBackend(script)
     with backend.as_base() as view:
-        ask(view)
-        paid = len(calls)
-        ask(view)
-    assert paid > 0
-    assert len(calls) == paid
+        score(view)
+        before = len(calls)
+        score(view)
+    assert before > 0
+    assert len(calls) == before
     assert backend.forward_batches == [("base", ["hello"])]
     stats = backend.instrumentation.stats
     assert (stats.cache_hits, stats.cache_misses) == (1, 1)
 
 
-def test_batches_answer_as_single_questions_do() -> None:
-    """Each op gives the same numbers in a batch as alone, in the order asked."""
+def test_batched_and_single_lookups_are_equal() -> None:
+    """Each op gives the same values in a batch as alone, in the order of the prompts."""
     texts = ["hello", "world", "again"]
     with ScriptedBackend().as_base() as batched:
         dists = batched.next_token_dist_batch(texts, top_k=5)
@@ -127,8 +127,8 @@ def test_batches_answer_as_single_questions_do() -> None:
             assert single.logprob_of(text, "!") == completed[i]
 
 
-def test_distribution_falls_and_sums_to_one() -> None:
-    """The k most probable tokens come by falling probability, and the tail has the rest."""
+def test_distributions_are_sorted_and_normalised() -> None:
+    """The k most probable tokens are in decreasing order, and the tail has the rest."""
     with ScriptedBackend().as_base() as view:
         dist = view.next_token_dist("hello", top_k=5)
         whole = view.next_token_dist("hello", top_k=1000)
@@ -140,8 +140,8 @@ def test_distribution_falls_and_sums_to_one() -> None:
     assert np.exp(whole.logprobs).sum() == pytest.approx(1)
 
 
-def test_logits_after_a_prompt_are_the_scripts() -> None:
-    """What the script gives is what is normalised."""
+def test_logits_come_from_the_script() -> None:
+    """The distribution is the softmax of the script's logits."""
     backend = ScriptedBackend(lambda view, prompt: np.log([1.0, 5.0, 2.0]), vocab_size=3)
     with backend.as_base() as view:
         dist = view.next_token_dist("hello")
@@ -149,8 +149,8 @@ def test_logits_after_a_prompt_are_the_scripts() -> None:
     assert np.exp(dist.logprobs) == pytest.approx([5 / 8, 2 / 8, 1 / 8])
 
 
-def test_a_completion_is_the_end_of_a_rolled_text() -> None:
-    """The summed log-probability of a completion is that of its characters in the whole text."""
+def test_logprob_of_a_completion() -> None:
+    """`logprob_of` is the sum of the completion's log-probabilities in the whole text."""
     with ScriptedBackend().as_base() as view:
         rolled = view.rolling_logprob("hello")
         completed = view.logprob_of("hel", "lo")
@@ -160,12 +160,12 @@ def test_a_completion_is_the_end_of_a_rolled_text() -> None:
     assert completed == pytest.approx(float(rolled.logprobs[2:].sum()))
 
 
-def test_unanswerable_questions_are_errors() -> None:
-    """An empty prompt, a completion that adds nothing and a `top_k` below 1 are refused."""
+def test_invalid_arguments() -> None:
+    """An empty prompt, an empty completion and a `top_k` below 1 are errors."""
     with ScriptedBackend().as_base() as view:
-        for ask in (view.next_token_dist, view.rolling_logprob):
+        for score in (view.next_token_dist, view.rolling_logprob):
             with pytest.raises(PromptError, match="empty prompt"):
-                ask("")
+                score("")
         with pytest.raises(PromptError, match="empty prompt"):
             view.logprob_of("", "a")
         key = prompt_hash(fold_strings("a", ""))
@@ -175,8 +175,8 @@ def test_unanswerable_questions_are_errors() -> None:
             view.next_token_dist("a", top_k=0)
 
 
-def test_a_prompt_beyond_the_context_is_refused() -> None:
-    """It is never cut; the error names the hash and both lengths, not the text."""
+def test_a_prompt_longer_than_the_context() -> None:
+    """The error has the prompt hash and both lengths, not the text."""
     with ScriptedBackend(context=4).as_base() as view:
         assert view.next_token_dist("four").vocab_size == 32
         with pytest.raises(PromptError, match="has 5 tokens, more than 4") as caught:
@@ -185,8 +185,8 @@ def test_a_prompt_beyond_the_context_is_refused() -> None:
     assert "fives" not in str(caught.value)
 
 
-def test_broken_logits_are_an_error_and_are_not_kept() -> None:
-    """NaN logits name view and prompt hash, and the next question is asked anew."""
+def test_non_finite_logits_are_not_stored() -> None:
+    """NaN logits are an error with view and prompt hash, and the next lookup computes again."""
     broken = [True]
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
@@ -202,8 +202,8 @@ def test_broken_logits_are_an_error_and_are_not_kept() -> None:
         assert np.isfinite(view.next_token_dist("hello").logprobs).all()
 
 
-def test_what_the_script_raises_is_what_the_pass_raises() -> None:
-    """The error comes out unchanged, and is counted as a pass that failed."""
+def test_an_exception_in_the_script() -> None:
+    """It is raised unchanged and counted as a failed forward pass."""
     error = OSError("the model is gone")
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
@@ -217,15 +217,15 @@ def test_what_the_script_raises_is_what_the_pass_raises() -> None:
     assert (stats.cache_misses, stats.forward_passes) == (1, 0)
 
 
-def test_logits_of_another_size_are_refused() -> None:
-    """A script that does not keep to `vocab_size` is told both sizes."""
+def test_logits_of_another_size() -> None:
+    """Logits of another shape than `vocab_size` are an error with both shapes."""
     backend = ScriptedBackend(lambda view, prompt: np.zeros(5), vocab_size=4)
     with backend.as_base() as view, pytest.raises(ValueError, match=r"\(5,\), not \(4,\)"):
         view.next_token_dist("hello")
 
 
-def test_the_script_sees_the_view_that_is_asked() -> None:
-    """It is told the id, how much of the adapter is on, and the seed of a null view."""
+def test_the_script_receives_the_view() -> None:
+    """It receives the view's id, the strength of the adapter and the seed of a null view."""
     seen: list[ScriptedView] = []
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
@@ -249,15 +249,15 @@ def test_the_script_sees_the_view_that_is_asked() -> None:
     ]
 
 
-def test_filler_has_so_many_tokens() -> None:
-    """Dots and a blank line; nothing where nothing is wanted."""
+def test_filler() -> None:
+    """It is one dot per token and a blank line, or empty."""
     backend = ScriptedBackend()
     assert backend.filler(3) == "...\n\n"
     assert (backend.filler(0), backend.filler(-1)) == ("", "")
 
 
-def test_it_counts_and_traces_where_it_is_told(tmp_path: Path) -> None:
-    """A given instrumentation is used, tokens of each pass included, and closed with it."""
+def test_it_uses_the_given_instrumentation(tmp_path: Path) -> None:
+    """It reports the tokens of each forward pass, and closes the instrumentation."""
     instrumentation = BackendInstrumentation(trace_path=tmp_path / "t.jsonl")
     backend = ScriptedBackend(instrumentation=instrumentation)
     with backend.as_base() as view:
@@ -270,7 +270,7 @@ def test_it_counts_and_traces_where_it_is_told(tmp_path: Path) -> None:
 
 
 def test_pseudo_random_logits_follow_the_adapter() -> None:
-    """They are fixed for view and prompt, move with strength, and a null view moves a tenth."""
+    """They are deterministic and change with strength, and less for a null view."""
     base, tuned, half = (ScriptedView("v", strength) for strength in (0.0, 1.0, 0.5))
     nulls = [ScriptedView(f"null_{seed}", 1.0, seed) for seed in (1, 2)]
     at = {view: pseudo_random_logits(view, "hello") for view in (base, tuned, half, *nulls)}
