@@ -28,75 +28,37 @@ _PATIENCE_S = 60.0
 
 
 class HandClock:
-    """A `Clock` that moves only when it is told to."""
+    """A `Clock` that a test moves.
+
+    Attributes:
+        step_ms: Milliseconds to advance at each reading of durations.
+        on_reading: Called after each reading of durations.
+    """
 
     _START_NS = 5_000_000_000
 
     def __init__(self) -> None:
         self.ns = self._START_NS
+        self.step_ms = 0
+        self.on_reading: Callable[[], object] = int
 
     def advance_ms(self, milliseconds: int) -> None:
         self.ns += milliseconds * 1_000_000
 
     def perf_counter_ns(self) -> int:
-        return self.ns
+        self.advance_ms(self.step_ms)
+        now = self.ns
+        self.on_reading()
+        return now
 
     def time_ns(self) -> int:
         return 1_000_000_000_000_000 + self.ns - self._START_NS
 
 
-class SteppingClock(HandClock):
-    """A clock that moves by `step_ms` at each reading of durations."""
-
-    step_ms = 0
-
-    def perf_counter_ns(self) -> int:
-        self.advance_ms(self.step_ms)
-        return super().perf_counter_ns()
-
-
-class HookedClock(HandClock):
-    """A clock that runs a hook at the n-th reading of durations in each thread.
-
-    In a batch the first reading is its start, the second one is between its lookup
-    in memory and its claim, and where it computes nothing the third one is the
-    beginning of its first wait.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._local = threading.local()
-        self._reading = 0
-        self._hook: Callable[[], object] = int
-
-    def run_at(self, reading: int, hook: Callable[[], object]) -> None:
-        """Run a hook at one reading, counted from 1 in each thread from now on."""
-        self._local, self._reading, self._hook = threading.local(), reading, hook
-
-    def perf_counter_ns(self) -> int:
-        now = super().perf_counter_ns()
-        self._local.read = getattr(self._local, "read", 0) + 1
-        if self._local.read == self._reading:
-            self._hook()
-        return now
-
-
 @pytest.fixture
 def clock() -> HandClock:
-    """Return a clock to give to a backend, and to move by hand."""
+    """Return a clock for a backend that only the test moves."""
     return HandClock()
-
-
-@pytest.fixture
-def stepping_clock() -> SteppingClock:
-    """Return a clock under which whatever lies between two readings takes `step_ms`."""
-    return SteppingClock()
-
-
-@pytest.fixture
-def hooked_clock() -> HookedClock:
-    """Return a clock that runs a hook at a reading of the test's choice."""
-    return HookedClock()
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
-"""Cache, stats, ledger and trace agree, whatever is looked up."""
+"""Cache, stats, ledger and trace agree after any sequence of lookups."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +15,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from forwardscope import MISS, BackendInstrumentation
+from forwardscope import MISS, BackendInstrumentation, TraceReader
 from forwardscope.core.cache import size_of, size_of_strings
-from forwardscope.core.keys import LookupKey, prompt_hash
+from forwardscope.core.keys import prompt_hash
 from forwardscope.core.series import Counts
 
 pytestmark = pytest.mark.timeout(300)
-
-Together = Callable[[int, Callable[[int], Any]], list[Any]]
 
 _OP, _TOP_K = "logprob_of", 0
 
@@ -50,10 +47,6 @@ class _Line(NamedTuple):
 
 def _total(backend: BackendInstrumentation) -> Counts:
     return sum(backend.ledger.snapshot().series.values(), Counts())
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
 
 
 class _Model:
@@ -160,15 +153,8 @@ def test_backend_agrees_with_a_plain_model(
     backend.close()
 
     lines = [
-        _Line(
-            r["view_id"],
-            r["prompt_hash"],
-            r["hit"],
-            r.get("result"),
-            r.get("batch"),
-            r.get("error"),
-        )
-        for r in _records(path)
+        _Line(one.view_id, one.prompt_hash, one.hit, one.result, one.batch, one.error)
+        for one in TraceReader(path)
     ]
     assert lines == model.lines
     stats, total = backend.stats, _total(backend)
@@ -186,13 +172,12 @@ def test_backend_agrees_with_a_plain_model(
 
 
 @pytest.mark.usefixtures("fast_switching")
-@pytest.mark.parametrize("max_bytes", [None, 1 << 20])
-@pytest.mark.parametrize("maxsize", [1, 4, 100])
+@pytest.mark.parametrize(("maxsize", "max_bytes"), [(1, None), (4, 1 << 20), (100, None)])
 @pytest.mark.parametrize("threads", [8, 32])
 def test_counts_agree_under_threads(
-    tmp_path: Path, together: Together, threads: int, maxsize: int, max_bytes: int | None
+    tmp_path: Path, together: Any, threads: int, maxsize: int, max_bytes: int | None
 ) -> None:
-    """Single lookups and batches in many threads, some of them failing: every number adds up."""
+    """Single lookups and batches in many threads, some of which fail: all counts add up."""
     path = tmp_path / "trace.jsonl"
     backend = BackendInstrumentation(
         cache_maxsize=maxsize, cache_max_bytes=max_bytes, trace_path=path
@@ -230,46 +215,22 @@ def test_counts_agree_under_threads(
             look_up(prompts, batched=rng.random() < 0.5, fails=rng.random() < 0.2)
 
     together(threads, work)
-    total, stats, records = _total(backend), backend.stats, _records(path)
+    total, stats, events = _total(backend), backend.stats, list(TraceReader(path))
     assert (total.forward_passes, total.forward_errors) == (expected["passes"], expected["errors"])
     assert stats.cache_misses == stats.forward_passes + total.forward_errors
     assert (stats.batches_sent, stats.batched_prompts) == (
         expected["batches"],
         expected["batched prompts"],
     )
-    assert len(records) == stats.total_lookups == backend.trace.records
-    assert sum(not record["hit"] for record in records) == stats.cache_misses
-    assert sum("error" in record for record in records) == total.forward_errors
-    assert sum(record.get("result") == "coalesced" for record in records) == total.coalesced
+    assert len(events) == stats.total_lookups == backend.trace.records
+    assert sum(not event.hit for event in events) == stats.cache_misses
+    assert sum(event.error is not None for event in events) == total.forward_errors
+    assert sum(event.result == "coalesced" for event in events) == total.coalesced
     assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
     durations = backend.ledger.snapshot().durations
     assert sum(seen.count for seen in durations.values()) == expected["passes"]
-    keys: list[LookupKey] = [(_OP, "base", prompt, _TOP_K) for prompt in "abcdefgh"]
+    keys = [(_OP, "base", prompt, _TOP_K) for prompt in "abcdefgh"]
     kept = [key for key in keys if backend.cache.get(key) is not MISS]
     assert len(kept) == len(backend.cache) <= maxsize
     assert backend.cache.nbytes == sum(size_of("A") + size_of_strings(key) for key in kept)
     assert [backend.flights.waiters(key) for key in keys] == [0] * 8
-
-
-@pytest.mark.usefixtures("fast_switching")
-def test_snapshot_is_of_one_moment(together: Together) -> None:
-    """A snapshot beside running lookups has all counts of a batch or none of them."""
-    backend, ended = BackendInstrumentation(), Counter[str]()
-
-    def look_up(me: int) -> None:
-        for number in range(100):
-            prompts = [f"{me} {number} {part}" for part in range(5)]
-            backend.cached_batch(_OP, f"view {me}", prompts, _TOP_K, list)
-        ended[str(me)] += 1
-
-    def read() -> None:
-        while len(ended) < 8:
-            snapshot = backend.ledger.snapshot()
-            passes = [counts.forward_passes for counts in snapshot.series.values()]
-            assert [number % 5 for number in passes] == [0] * len(passes)
-            assert snapshot.batch_prompts.total == sum(passes)
-            assert snapshot.batch_prompts.count == sum(passes) / 5
-            assert sum(seen.count for seen in snapshot.durations.values()) == sum(passes)
-
-    together(9, lambda me: look_up(me) if me else read())
-    assert backend.stats.forward_passes == 8 * 100 * 5

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,9 @@ from forwardscope.telemetry import names
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.no_cover,  # a child hangs where another thread holds the lock of coverage's data
-    # what Python 3.12 and later says of every fork beside threads, which is what is tested here
+    # Python 3.12 and later warn of a fork beside threads, which is what these tests do
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]
-
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-InChild = Callable[[Callable[[], object]], None]
-UntilWaiting = Callable[..., None]
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 _PATIENCE_S = 60
@@ -54,58 +48,45 @@ def backend(tmp_path: Path) -> BackendInstrumentation:
     )
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
 def test_child_computes_what_is_in_flight(
-    backend: BackendInstrumentation,
-    in_thread: InThread,
-    in_child: InChild,
-    until_waiting: UntilWaiting,
-    batched: bool,
+    backend: BackendInstrumentation, in_thread: Any, in_child: Any, until_waiting: Any, inside: bool
 ) -> None:
-    """Its parent's flight goes on, with its waiter, and each process has its own value."""
-    in_flight, forked = threading.Event(), threading.Event()
+    """The parent's flight goes on, with its waiter, and each process has its own value.
 
-    def slow() -> str:
-        in_flight.set()
-        assert forked.wait(_PATIENCE_S)
-        return "of the parent"
+    The child is forked by the thread that computes, or by another one.
+    """
+    in_flight, forked = threading.Event(), threading.Event()
 
     def child() -> None:
         assert backend.flights.waiters(_key("p")) == 0
-        if batched:
-            assert _batch(backend, "p", "q") == ["p", "q"]
-        else:
-            assert backend.cached(*_key("p"), lambda: "p") == "p"
+        assert _batch(backend, "p", "q") == ["p", "q"]
         assert backend.cached(*_key("p"), lambda: "again") == "p"
 
-    leader = in_thread(lambda: backend.cached(*_key("p"), slow))
+    def compute() -> str:
+        in_flight.set()
+        if inside:
+            until_waiting(backend, _key("p"))
+            in_child(child)
+        assert forked.wait(_PATIENCE_S)
+        return "of the parent"
+
+    leader = in_thread(lambda: backend.cached(*_key("p"), compute))
     assert in_flight.wait(_PATIENCE_S)
     waiter = in_thread(lambda: backend.cached(*_key("p"), lambda: "again"))
     until_waiting(backend, _key("p"))
-    in_child(child)
+    if not inside:
+        in_child(child)
     assert backend.flights.waiters(_key("p")) == 1
     forked.set()
     assert leader.result(_PATIENCE_S) == waiter.result(_PATIENCE_S) == "of the parent"
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (1, 1)
 
 
-def test_fork_inside_a_compute(backend: BackendInstrumentation, in_child: InChild) -> None:
-    """The child may look up anything there, the key of that compute included."""
-
-    def child() -> None:
-        assert backend.cached(*_key("p"), lambda: "of the child") == "of the child"
-        assert _batch(backend, "p", "q") == ["of the child", "q"]
-
-    def compute() -> str:
-        in_child(child)
-        return "of the parent"
-
-    assert backend.cached(*_key("p"), compute) == "of the parent"
-    assert (backend.stats.cache_hits, backend.stats.cache_misses) == (0, 1)
-
-
-def test_fork_within_a_change(backend: BackendInstrumentation, in_child: InChild) -> None:
-    """A child that begins while another thread holds the locks of cache and flights is answered."""
+def test_fork_while_another_thread_changes_the_cache(
+    backend: BackendInstrumentation, in_thread: Any, in_child: Any
+) -> None:
+    """The lock of the cache, which that thread holds, is free in the child."""
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -119,17 +100,16 @@ def test_fork_within_a_change(backend: BackendInstrumentation, in_child: InChild
         backend.cache.clear()
         assert (len(backend.cache), backend.cache.nbytes) == (0, 0)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
+    holder = in_thread(hold)
     assert held.wait(_PATIENCE_S)
     in_child(child)
     forked.set()
-    holder.join()
+    holder.result(_PATIENCE_S)
 
 
 @pytest.mark.usefixtures("fast_switching")
 def test_fifty_forks_beside_busy_threads(
-    backend: BackendInstrumentation, in_thread: InThread, in_child: InChild
+    backend: BackendInstrumentation, in_thread: Any, in_child: Any
 ) -> None:
     """Each child is answered and counts its own lookups; the trace has those of all processes."""
     stop = threading.Event()
@@ -155,18 +135,11 @@ def test_fifty_forks_beside_busy_threads(
         backend.close()
         assert backend.spans.outcomes()[names.LOOKUP.name, "pending"] == 0
 
-    def read() -> None:
-        while not stop.is_set():
-            backend.ledger.snapshot()
-            backend.spans.outcomes()
-
-    reader = in_thread(read)
-    workers = [in_thread(lambda me=me: work(me)) for me in range(4)]  # type: ignore[misc]
+    workers = [in_thread(lambda me=me: work(me)) for me in range(4)]
     for number in range(50):
-        in_child(lambda number=number: child(number))  # type: ignore[misc]
+        in_child(lambda number=number: child(number))
     stop.set()
     made = sum(worker.result(_PATIENCE_S) for worker in workers)
-    reader.result(_PATIENCE_S)
     backend.close()
     assert backend.stats.total_lookups == backend.trace.records == made
     assert backend.trace.path is not None

@@ -1,4 +1,4 @@
-"""KeyboardInterrupt at any moment of a lookup: no lock held, no stuck waiter, bounds kept."""
+"""KeyboardInterrupt at any moment of a lookup: no lock stays held, and no waiter is stuck."""
 
 from __future__ import annotations
 
@@ -30,11 +30,7 @@ pytestmark = [
     pytest.mark.no_cover,  # an interrupt in coverage's own code leaves its lock held
 ]
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-UntilWaiting = Callable[..., None]
-AtMoment = Callable[[int, Callable[[], None], Callable[[], Any]], bool]
-
-#: What is interrupted may be a finaliser, whose exceptions Python ignores with a warning.
+#: An interrupt may come in a finaliser, where Python ignores exceptions with a warning.
 _ignored_in_finalisers = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -55,11 +51,9 @@ def _interrupt() -> None:
 
 
 class _Lookups:
-    """What a main thread looks up, while another one waits for each pass of `p` that it leads."""
+    """Lookups of the main thread; another thread waits for each pass of `p` that it leads."""
 
-    def __init__(
-        self, backend: BackendInstrumentation, in_thread: InThread, until_waiting: UntilWaiting
-    ) -> None:
+    def __init__(self, backend: BackendInstrumentation, in_thread: Any, until_waiting: Any) -> None:
         self.backend = backend
         self.waiters: list[Future[str]] = []
         self._in_thread = in_thread
@@ -84,20 +78,16 @@ class _Lookups:
         return self.backend.cached(*_key("p"), compute)
 
     def failing(self) -> None:
-        def compute() -> None:
-            self._wait_for_a_waiter()
-            raise ZeroDivisionError
-
         with contextlib.suppress(ZeroDivisionError):
-            self.backend.cached(*_key("p"), compute)
+            self.backend.cached(*_key("p"), self._fail)
 
     def failing_batch(self) -> None:
-        def compute(indices: list[int]) -> list[str]:
-            self._wait_for_a_waiter()
-            raise ZeroDivisionError
-
         with contextlib.suppress(ZeroDivisionError):
-            self.backend.cached_batch(_OP, _VIEW, ["p", "a"], _TOP_K, compute)
+            self.backend.cached_batch(_OP, _VIEW, ["p", "a"], _TOP_K, self._fail)
+
+    def _fail(self, _: object = None) -> Any:
+        self._wait_for_a_waiter()
+        raise ZeroDivisionError
 
     def _compute(self, prompts: list[str]) -> list[str]:
         if "p" in prompts:
@@ -113,7 +103,7 @@ class _Lookups:
 
 
 class _Case(NamedTuple):
-    """What is interrupted, whether it is stored, and how many lookups it makes."""
+    """A call to interrupt, whether its keys are stored before, and its number of lookups."""
 
     look_up: Callable[[_Lookups], object]
     stored: bool
@@ -131,16 +121,16 @@ CASES = {
 }
 
 
-class _Made(NamedTuple):
-    """A way to make backends, and where the spans of all of them go."""
+class _Backends(NamedTuple):
+    """A factory of backends, and the exporter of their spans."""
 
     make: Callable[[], BackendInstrumentation]
     spans: InMemorySpanExporter
 
 
-@pytest.fixture(params=["plain", "bytes", "trace", "spans", "bytes, trace and spans"])
-def backends(request: pytest.FixtureRequest, tmp_path: Path) -> _Made:
-    """Return a way to make backends, each with a trace of its own where there is one."""
+@pytest.fixture(params=["plain", "bytes, trace and spans"])
+def backends(request: pytest.FixtureRequest, tmp_path: Path) -> _Backends:
+    """Return a factory of backends without telemetry and byte bound, or with all of it."""
     spans, number = InMemorySpanExporter(), iter(range(10_000))
     settings: dict[str, Any] = {"cache_maxsize": _MAXSIZE, "span_budget": None}
     if "bytes" in request.param:
@@ -154,19 +144,19 @@ def backends(request: pytest.FixtureRequest, tmp_path: Path) -> _Made:
             settings["trace_path"] = tmp_path / f"{next(number)}.jsonl"
         return BackendInstrumentation(**settings)
 
-    return _Made(make, spans)
+    return _Backends(make, spans)
 
 
 @_ignored_in_finalisers
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_interrupt_at_any_moment(
-    backends: _Made,
+    backends: _Backends,
     case: _Case,
-    at_moment: AtMoment,
-    in_thread: InThread,
-    until_waiting: UntilWaiting,
+    at_moment: Any,
+    in_thread: Any,
+    until_waiting: Any,
 ) -> None:
-    """Whenever it comes, all other lookups are answered and counted, and bounds are kept."""
+    """All other lookups are answered and counted, both bounds hold, and no span stays current."""
 
     def interrupt_at(moment: int) -> bool:
         backends.spans.clear()
@@ -222,7 +212,7 @@ def _check_cache(backend: BackendInstrumentation) -> None:
 
 
 def _check_counts(backend: BackendInstrumentation, least: int, most: int) -> None:
-    """Check that counts and records have all lookups but, at most, those that were interrupted."""
+    """Check that at most the interrupted lookups are missing in counts and records."""
     stats, snapshot = backend.stats, backend.ledger.snapshot()
     total = sum(snapshot.series.values(), Counts())
     assert least <= stats.total_lookups <= most
@@ -235,7 +225,7 @@ def _check_counts(backend: BackendInstrumentation, least: int, most: int) -> Non
 
 
 def _check_spans(spans: InMemorySpanExporter, least: int, most: int) -> None:
-    """Check that only interrupted lookups lack their spans, and that later ones are roots."""
+    """Check that at most the interrupted lookups have no span, and that later spans are roots."""
     ended = spans.get_finished_spans()
     lookups = [span for span in ended if span.name == names.LOOKUP.name]
     assert least <= len(lookups) <= most
@@ -252,7 +242,7 @@ def _check_spans(spans: InMemorySpanExporter, least: int, most: int) -> None:
 
 @pytest.fixture
 def interrupted() -> Iterator[Callable[[Callable[[], object]], bool]]:
-    """Call a function under a hail of SIGINT; return whether it was interrupted."""
+    """Call a function while SIGINT is sent repeatedly; return whether it was interrupted."""
     armed, ended, main = [False], threading.Event(), threading.get_ident()
 
     def handler(*_: object) -> None:
@@ -260,7 +250,7 @@ def interrupted() -> Iterator[Callable[[Callable[[], object]], bool]]:
             armed[0] = False
             raise KeyboardInterrupt
 
-    def hail() -> None:
+    def send() -> None:
         while not ended.wait(0.0003):
             signal.pthread_kill(main, signal.SIGINT)
 
@@ -276,7 +266,7 @@ def interrupted() -> Iterator[Callable[[Callable[[], object]], bool]]:
         return False
 
     before = signal.signal(signal.SIGINT, handler)
-    sender = threading.Thread(target=hail)
+    sender = threading.Thread(target=send)
     sender.start()
     yield call
     ended.set()
@@ -286,10 +276,10 @@ def interrupted() -> Iterator[Callable[[Callable[[], object]], bool]]:
 
 @_ignored_in_finalisers
 @pytest.mark.usefixtures("fast_switching")
-def test_signals_among_lookups_of_many_threads(
-    backends: _Made, interrupted: Callable[[Callable[[], object]], bool], in_thread: InThread
+def test_signals_beside_lookups_of_other_threads(
+    backends: _Backends, interrupted: Callable[[Callable[[], object]], bool], in_thread: Any
 ) -> None:
-    """Real signals in one thread cost no lookup of another, no bound and no span's parent."""
+    """Signals that interrupt one thread lose no lookup of another; bounds hold."""
     backend, stop, came, tried = backends.make(), threading.Event(), 0, 0
 
     def work(me: int) -> int:
@@ -320,82 +310,3 @@ def test_signals_among_lookups_of_many_threads(
         reader = TraceReader(backend.trace.path)
         assert made + tried - came <= len(list(reader)) <= made + tried
         assert reader.skipped == 0
-
-
-@pytest.mark.usefixtures("fast_switching")
-@pytest.mark.parametrize("max_bytes", [None, _MAX_BYTES])
-def test_interrupted_computes_while_others_store(
-    in_thread: InThread, max_bytes: int | None
-) -> None:
-    """They change neither the bound nor the bytes; each pass is kept or evicted."""
-    backend = BackendInstrumentation(cache_maxsize=_MAXSIZE, cache_max_bytes=max_bytes)
-    stop = threading.Event()
-
-    def store(me: int) -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            backend.cached(*_key(f"{me} {number}"), lambda: "P")
-
-    workers = [in_thread(lambda me=me: store(me)) for me in range(3)]  # type: ignore[misc]
-    for _ in range(300):
-        with pytest.raises(KeyboardInterrupt):
-            backend.cached(*_key("p"), lambda: signal.raise_signal(signal.SIGINT))
-        assert len(backend.cache) <= _MAXSIZE
-    stop.set()
-    for worker in workers:
-        worker.result(_PATIENCE_S)
-    for prompt in "abcdabcd":
-        backend.cached(*_key(prompt), lambda: "P")
-    kept = [prompt for prompt in "abcd" if backend.cache.get(_key(prompt)) is not MISS]
-    size = size_of("P") + size_of_strings(_key("a"))  # differs between versions of Python
-    fitting = _MAXSIZE if max_bytes is None else min(_MAXSIZE, max_bytes // size)
-    assert len(kept) == len(backend.cache) == fitting
-    assert backend.cache.nbytes == len(kept) * size
-    stats = backend.stats
-    assert stats.forward_passes == len(backend.cache) + backend.cache.evictions
-    assert stats.cache_misses == stats.forward_passes + 300
-
-
-def test_interrupted_evictions_of_large_values(at_moment: AtMoment) -> None:
-    """After an interrupt at any moment of an eviction by bytes, values are stored and found."""
-    moment, came = 0, True
-    backend = BackendInstrumentation(cache_max_bytes=2000)
-    while came:
-        key = _key(f"large {moment}")
-        came = at_moment(
-            moment, _interrupt, lambda key=key: backend.cached(*key, lambda: "x" * 900)
-        )  # type: ignore[misc]
-        assert len(backend.cache) <= 2
-        moment += 1
-    assert moment > 10
-    for prompt in ("one", "two"):
-        assert backend.cached(*_key(prompt), lambda: "x" * 800) == "x" * 800
-        assert backend.cache.get(_key(prompt)) == "x" * 800
-    assert len(backend.cache) == 2
-    assert backend.cache.nbytes == sum(
-        size_of("x" * 800) + size_of_strings(_key(prompt)) for prompt in ("one", "two")
-    )
-
-
-def test_interrupted_leader(
-    in_thread: InThread, until_waiting: UntilWaiting, interrupt: Callable[[threading.Event], None]
-) -> None:
-    """Its interrupt is counted as an error, and one of its waiters takes over."""
-    backend, came_out = BackendInstrumentation(), threading.Event()
-
-    def compute() -> str:
-        waiters.extend(in_thread(lambda: backend.cached(*_key("p"), lambda: "P")) for _ in range(3))
-        until_waiting(backend, _key("p"), 3)
-        in_thread(lambda: interrupt(came_out))
-        assert not came_out.wait(_PATIENCE_S)
-        return "not reached"
-
-    waiters: list[Future[str]] = []
-    with pytest.raises(KeyboardInterrupt):
-        backend.cached(*_key("p"), compute)
-    came_out.set()
-    assert [waiter.result(_PATIENCE_S) for waiter in waiters] == ["P"] * 3
-    stats, total = backend.stats, sum(backend.ledger.snapshot().series.values(), Counts())
-    assert (stats.total_lookups, stats.forward_passes) == (4, 1)
-    assert total.errors == {"KeyboardInterrupt": 1}

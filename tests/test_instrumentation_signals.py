@@ -1,10 +1,9 @@
-"""Statistics that a signal handler or a finaliser reads while its own thread is in a lookup."""
+"""Statistics that a signal handler or a finaliser reads during a lookup of its own thread."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,7 @@ pytestmark = [
     pytest.mark.no_cover,  # an interrupt in coverage's own code leaves its lock held
 ]
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-Together = Callable[[int, Callable[[int], Any]], list[Any]]
-
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
-_PATIENCE_S = 60
 _MAXSIZE = 4
 
 
@@ -52,7 +47,7 @@ def _batch(backend: BackendInstrumentation, number: int) -> int:
 
 
 def _failing(backend: BackendInstrumentation, number: int) -> int:
-    """Make one lookup whose compute fails; return how many were made."""
+    """Make one lookup with a compute that fails; return how many were made."""
     with pytest.raises(ZeroDivisionError):
         backend.cached(*_key(f"{number} fails"), lambda: 1 // 0)
     return 1
@@ -88,7 +83,7 @@ def _check(backend: BackendInstrumentation, made: int) -> None:
 
 @pytest.fixture
 def make_backend(tmp_path: Path) -> Callable[[], BackendInstrumentation]:
-    """Return a way to make backends that bound bytes, trace and have spans."""
+    """Return a factory of backends that bound bytes, trace and have spans."""
     paths = (tmp_path / f"{number}.jsonl" for number in count())
     provider = TracerProvider(shutdown_on_exit=False)
     return lambda: BackendInstrumentation(
@@ -103,10 +98,10 @@ def make_backend(tmp_path: Path) -> Callable[[], BackendInstrumentation]:
 @pytest.mark.parametrize("make_lookups", [_single, _batch, _failing])
 def test_signal_handler_reads_at_any_moment(
     make_backend: Callable[[], BackendInstrumentation],
-    at_moment: Callable[[int, Callable[[], None], Callable[[], Any]], bool],
+    at_moment: Any,
     make_lookups: Callable[[BackendInstrumentation, int], int],
 ) -> None:
-    """It sees each lookup of its own thread counted once or not yet."""
+    """It reads each lookup of its own thread as counted once or not yet."""
 
     def read_at(moment: int) -> bool:
         backend, seen = make_backend(), []
@@ -125,49 +120,16 @@ def test_signal_handler_reads_at_any_moment(
     assert moment > 30
 
 
-def test_signal_handler_reads_on_a_timer(
-    make_backend: Callable[[], BackendInstrumentation],
-    on_timer: Callable[[Callable[[], None]], None],
-    in_thread: InThread,
-) -> None:
-    """While several threads make lookups, none of them is counted twice and none waits for ever."""
-    backend, seen, ended = make_backend(), [0], []
-
-    def work(first: int) -> int:
-        made = 0
-        for number in count(first):
-            made += _all(backend, number)
-            if ended:
-                break
-        return made
-
-    def read() -> None:
-        seen.append(_read(backend))
-
-    workers = [in_thread(lambda me=me: work(me * 1_000_000)) for me in range(1, 4)]  # type: ignore[misc]
-    on_timer(read)
-    made = 0
-    for number in count():
-        made += _all(backend, number)
-        if len(seen) > 50:
-            break
-    ended.append(True)
-    made += sum(worker.result(_PATIENCE_S) for worker in workers)
-    assert seen == sorted(seen)
-    _check(backend, made)
-
-
 def test_signal_handler_reads_while_its_thread_reads(
-    make_backend: Callable[[], BackendInstrumentation],
-    on_timer: Callable[[Callable[[], None]], None],
+    make_backend: Callable[[], BackendInstrumentation], at_moment: Any
 ) -> None:
-    """Each reads the same numbers, and neither waits for the other."""
-    backend, seen = make_backend(), []
+    """Both read the same numbers, and neither waits for the other."""
+    backend, moment, seen = make_backend(), 0, set()
     made = sum(_all(backend, number) for number in range(8))
-    on_timer(lambda: seen.append(_read(backend)))
-    while len(seen) < 50:
-        assert _read(backend) == made
-    assert set(seen) == {made}
+    while at_moment(moment, lambda: seen.add(_read(backend)), lambda: _read(backend)):
+        moment += 1
+    assert moment > 10
+    assert seen == {made}
     _check(backend, made)
 
 
@@ -183,7 +145,7 @@ class _Reading:
 
 @pytest.fixture
 def eager_collector() -> Iterator[None]:
-    """Let the garbage collector run as often as it can."""
+    """Run the garbage collector as often as possible."""
     before = gc.get_threshold()
     gc.set_threshold(1)
     yield
@@ -193,9 +155,9 @@ def eager_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("eager_collector")
 @pytest.mark.parametrize("threads", [1, 8])
 def test_finaliser_reads(
-    make_backend: Callable[[], BackendInstrumentation], together: Together, threads: int
+    make_backend: Callable[[], BackendInstrumentation], together: Any, threads: int
 ) -> None:
-    """It runs wherever the collector does, and no lookup is counted twice or waits for ever."""
+    """It runs wherever the collector does; no lookup is counted twice or waits forever."""
     backend, seen = make_backend(), []
 
     def work(me: int) -> int:
@@ -213,9 +175,9 @@ def test_finaliser_reads(
 
 
 def test_finaliser_of_an_evicted_value_reads(
-    make_backend: Callable[[], BackendInstrumentation], together: Together
+    make_backend: Callable[[], BackendInstrumentation], together: Any
 ) -> None:
-    """A value that is released by an eviction may read the statistics of its own backend."""
+    """A value that an eviction releases may read the statistics of its own backend."""
     backend, seen = make_backend(), []
 
     class Value:

@@ -1,168 +1,138 @@
-"""`cached` under threads: one forward pass a key, exact counts, and no stuck waiter."""
+"""Lookups of several threads: shared forward passes, exact counts, and no stuck waiter."""
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forwardscope import MISS, BackendInstrumentation
-from forwardscope.core.cache import size_of, size_of_strings
-from forwardscope.core.series import Counts, SeriesKey
+from forwardscope import MISS, BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope.core.keys import LookupKey, prompt_hash
+from forwardscope.core.series import Counts
 
 pytestmark = pytest.mark.timeout(120)
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-UntilWaiting = Callable[..., None]
-Interrupt = Callable[[threading.Event], None]
-Together = Callable[[int, Callable[[int], Any]], list[Any]]
-
-_KEY = ("next_token_dist", "base", "prompt", 8)
-_OTHER_KEY = ("next_token_dist", "base", "other prompt", 8)
+_OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 _PATIENCE_S = 60
 
 
+def _key(prompt: str = "p") -> LookupKey:
+    return (_OP, _VIEW, prompt, _TOP_K)
+
+
+def _batch(
+    backend: BackendInstrumentation, prompts: str, compute: Callable[[list[int]], Any]
+) -> list[Any]:
+    return backend.cached_batch(_OP, _VIEW, list(prompts), _TOP_K, compute)
+
+
 def _counts(backend: BackendInstrumentation) -> Counts:
-    return backend.ledger.snapshot().series[SeriesKey(None, "base", "next_token_dist")]
+    return sum(backend.ledger.snapshot().series.values(), Counts())
 
 
-def _look_up(backend: BackendInstrumentation, prompt: str, compute: Callable[[], Any]) -> Any:
-    return backend.cached("next_token_dist", "base", prompt, 8, compute)
+def _batches(backend: BackendInstrumentation) -> tuple[int, int, int]:
+    stats = backend.stats
+    return stats.batches_sent, stats.batched_prompts, stats.max_batch_size
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+def _events(backend: BackendInstrumentation) -> list[TraceEvent]:
+    assert backend.trace.path is not None
+    return list(TraceReader(backend.trace.path))
 
 
-def _crowd(in_thread: InThread, size: int, look_up: Callable[[], Any]) -> list[Future[Any]]:
+@pytest.fixture
+def backend(tmp_path: Path) -> BackendInstrumentation:
+    """Return a backend that traces."""
+    return BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
+
+
+@pytest.fixture
+def crowd(in_thread: Any) -> Callable[[int, Callable[[], Any]], list[Future[Any]]]:
     """Call a function in threads that start at once, and wait until all have ended."""
-    start = threading.Barrier(size)
 
-    def run() -> Any:
-        start.wait(_PATIENCE_S)
-        return look_up()
+    def run(size: int, function: Callable[[], Any]) -> list[Future[Any]]:
+        start = threading.Barrier(size)
+        futures = [in_thread(lambda: (start.wait(_PATIENCE_S), function())[1]) for _ in range(size)]
+        for future in futures:
+            future.exception(_PATIENCE_S)
+        return futures
 
-    futures = [in_thread(run) for _ in range(size)]
-    for future in futures:
-        future.exception(_PATIENCE_S)
-    return futures
+    return run
+
+
+@pytest.fixture
+def in_flight(in_thread: Any) -> Callable[..., Future[Any]]:
+    """Start a lookup in another thread; return when its compute runs.
+
+    The compute calls `meanwhile`, and then returns a value or raises an exception.
+    """
+
+    def start(
+        backend: BackendInstrumentation, prompts: str, meanwhile: Callable[[], Any], result: Any
+    ) -> Future[Any]:
+        begun = threading.Event()
+
+        def compute(_: Any = None) -> Any:
+            begun.set()
+            meanwhile()
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        if isinstance(result, list):
+            future = in_thread(lambda: _batch(backend, prompts, compute))
+        else:
+            future = in_thread(lambda: backend.cached(*_key(prompts), compute))
+        assert begun.wait(_PATIENCE_S)
+        return future
+
+    return start
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["cache on", "cache off"])
-def test_stampede_pays_one_pass(
-    in_thread: InThread, until_waiting: UntilWaiting, tmp_path: Path, enabled: bool
+def test_threads_share_one_pass(
+    crowd: Any, until_waiting: Any, tmp_path: Path, enabled: bool
 ) -> None:
     """Of 32 threads that miss one key at once, one pays a pass and 31 are coalesced."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(trace_path=path, cache_enabled=enabled)
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", cache_enabled=enabled)
     value, calls = object(), []
 
     def compute() -> object:
         calls.append(threading.get_ident())
-        until_waiting(backend, _KEY, 31)
+        until_waiting(backend, _key(), 31)
         return value
 
-    futures = _crowd(in_thread, 32, lambda: backend.cached(*_KEY, compute))
+    futures = crowd(32, lambda: backend.cached(*_key(), compute))
     assert all(future.result() is value for future in futures)
     assert len(calls) == 1
     counts = _counts(backend)
     assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 31, 1)
     assert (backend.stats.cache_hits, backend.stats.cache_misses) == (31, 1)
-    assert Counter((record["hit"], record.get("result")) for record in _records(path)) == {
-        (False, None): 1,
-        (True, "coalesced"): 31,
-    }
-
-
-@pytest.mark.usefixtures("fast_switching")
-@pytest.mark.parametrize("threads", [8, 32])
-def test_counts_are_exact(tmp_path: Path, together: Together, threads: int) -> None:
-    """Threads that race for each key pay one pass a key; every other lookup is a hit."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(cache_maxsize=400, trace_path=path)
-    calls, lock = Counter[int](), threading.Lock()
-
-    def compute(number: int) -> int:
-        with lock:
-            calls[number] += 1
-        return -number
-
-    def work(_: int) -> None:
-        for number in [*range(200), *range(200)]:
-            assert _look_up(backend, str(number), lambda number=number: compute(number)) == -number  # type: ignore[misc]
-
-    together(threads, work)
-    assert calls == Counter(range(200))
-    counts, snapshot = _counts(backend), backend.ledger.snapshot()
-    assert (counts.forward_passes, counts.hits + counts.coalesced) == (200, threads * 400 - 200)
-    assert snapshot.durations["next_token_dist"].count == 200
-    assert (len(backend.cache), backend.cache.evictions) == (200, 0)
-    records = _records(path)
-    assert sum(not record["hit"] for record in records) == 200
-    assert sum(record.get("result") == "coalesced" for record in records) == counts.coalesced
-    assert len(records) == backend.trace.records == threads * 400
-
-
-class _Slow(str):
-    """A prompt that lets other threads run whenever a dictionary looks it up."""
-
-    __slots__ = ()
-
-    def __hash__(self) -> int:
-        time.sleep(0)
-        return super().__hash__()
-
-
-@pytest.mark.parametrize("threads", [8, 32])
-@pytest.mark.parametrize("max_bytes", [None, 2], ids=["no byte bound", "two entries in bytes"])
-@pytest.mark.parametrize("maxsize", [1, 3])
-def test_bounds_and_counts_under_evictions(
-    together: Together, threads: int, max_bytes: int | None, maxsize: int
-) -> None:
-    """Where each store evicts, bounds hold at any moment and each pass is kept or evicted."""
-    keys = [("next_token_dist", "base", _Slow(f"prompt {number:3}"), 8) for number in range(800)]
-    size = size_of("value") + size_of_strings(keys[0])
-    max_bytes = max_bytes and max_bytes * size
-    backend = BackendInstrumentation(cache_maxsize=maxsize, cache_max_bytes=max_bytes)
-
-    def work(me: int) -> None:
-        for key in keys[me::threads]:
-            assert backend.cached(*key, lambda: "value") == "value"
-            assert len(backend.cache) <= maxsize
-            assert max_bytes is None or backend.cache.nbytes <= max_bytes
-
-    together(threads, work)
-    assert _counts(backend).forward_passes == _counts(backend).lookups == 800
-    assert len(backend.cache) + backend.cache.evictions == 800
-    kept = [key for key in keys if backend.cache.get(key) is not MISS]
-    assert len(kept) == len(backend.cache) == (maxsize if max_bytes is None else min(maxsize, 2))
-    assert backend.cache.nbytes == len(kept) * size
+    results = Counter((event.hit, event.result) for event in _events(backend))
+    assert results == {(False, None): 1, (True, "coalesced"): 31}
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-@pytest.mark.parametrize("threads", [8, 32])
-def test_failed_leader_is_succeeded_by_one_waiter(
-    in_thread: InThread, until_waiting: UntilWaiting, error: BaseException, threads: int
+def test_one_waiter_computes_after_a_failure(
+    crowd: Any, until_waiting: Any, error: BaseException
 ) -> None:
-    """Its exception goes to its caller alone; one waiter takes over, the others wait on."""
-    backend, calls = BackendInstrumentation(), []
+    """The leader's exception goes to its caller alone; the other waiters wait for the new pass."""
+    backend, calls, threads = BackendInstrumentation(), [], 8
 
     def compute() -> str:
         calls.append(threading.get_ident())
         if len(calls) == 1:
-            until_waiting(backend, _KEY, threads - 1)
+            until_waiting(backend, _key(), threads - 1)
             raise error
-        until_waiting(backend, _KEY, threads - 2)
+        until_waiting(backend, _key(), threads - 2)
         return "value"
 
-    futures = _crowd(in_thread, threads, lambda: backend.cached(*_KEY, compute))
+    futures = crowd(threads, lambda: backend.cached(*_key(), compute))
     assert [future.exception() for future in futures if future.exception()] == [error]
     values = [future.result() for future in futures if not future.exception()]
     assert values == ["value"] * (threads - 1)
@@ -172,65 +142,221 @@ def test_failed_leader_is_succeeded_by_one_waiter(
     assert counts.errors == Counter({type(error).__name__: 1})
 
 
-def test_each_leader_gets_its_own_error(in_thread: InThread, until_waiting: UntilWaiting) -> None:
-    """Where every pass fails, each thread takes over once and gets its own exception."""
+def test_each_leader_gets_its_own_error(crowd: Any, until_waiting: Any) -> None:
+    """Where every pass fails, each thread computes once and gets its own exception."""
     backend, raised = BackendInstrumentation(), {}
 
     def compute() -> None:
         error = raised[threading.get_ident()] = ValueError("no")
-        until_waiting(backend, _KEY, 8 - len(raised))
+        until_waiting(backend, _key(), 8 - len(raised))
         raise error
 
     def look_up() -> int:
         with pytest.raises(ValueError, match="no") as caught:
-            backend.cached(*_KEY, compute)
+            backend.cached(*_key(), compute)
         assert caught.value is raised[threading.get_ident()]
         return threading.get_ident()
 
-    futures = _crowd(in_thread, 8, look_up)
-    assert sorted(future.result() for future in futures) == sorted(raised)
+    assert sorted(future.result() for future in crowd(8, look_up)) == sorted(raised)
     assert len(raised) == 8
     assert _counts(backend).lookups == _counts(backend).errors["ValueError"] == 8
     assert len(backend.cache) == 0
 
 
+def test_batch_and_another_at_any_moment(in_thread: Any, at_moment: Any) -> None:
+    """Overlapping batches in opposite order compute each prompt once, and never deadlock."""
+
+    def at(moment: int) -> bool:
+        backend, computed, other = BackendInstrumentation(), [], []
+
+        def look_up(prompts: str) -> None:
+            def compute(indices: list[int]) -> list[str]:
+                computed.extend(prompts[index] for index in indices)
+                return [prompts[index].upper() for index in indices]
+
+            assert _batch(backend, prompts, compute) == list(prompts.upper())
+
+        def meanwhile() -> None:
+            other.append(in_thread(lambda: look_up("cba")))
+            wait(other, timeout=0.005)  # longer where it waits for this thread
+
+        came = at_moment(moment, meanwhile, lambda: look_up("abc"))
+        for future in other:
+            future.result(_PATIENCE_S)
+        assert sorted(computed) == list("abc")
+        counts, calls = _counts(backend), 1 + came
+        assert (counts.forward_passes, counts.lookups) == (3, 3 * calls)
+        assert backend.stats.batched_prompts == 3
+        return came
+
+    moment = 0
+    while at(moment):
+        moment += 1
+    assert moment > 20
+
+
+def test_batch_joins_a_pass_in_flight(
+    backend: BackendInstrumentation, in_flight: Any, until_waiting: Any
+) -> None:
+    """It computes what is not in flight, then waits for the rest; records are in order."""
+    calls = []
+
+    def compute(indices: list[int]) -> list[str]:
+        calls.append(indices)
+        return ["A", "C"]
+
+    single = in_flight(backend, "b", lambda: until_waiting(backend, _key("b")), "B")
+    assert _batch(backend, "abcb", compute) == list("ABCB")
+    assert single.result(_PATIENCE_S) == "B"
+    assert calls == [[0, 2]]
+    counts = _counts(backend)
+    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 2, 3)
+    assert _batches(backend) == (1, 2, 2)
+    assert [(event.prompt_hash, event.result) for event in _events(backend)[1:]] == [
+        (prompt_hash("a"), None),
+        (prompt_hash("b"), "coalesced"),
+        (prompt_hash("c"), None),
+        (prompt_hash("b"), "coalesced"),
+    ]
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["cache on", "cache off"])
+def test_batch_that_only_waits_sends_nothing(
+    tmp_path: Path, in_flight: Any, clock: Any, enabled: bool
+) -> None:
+    """Where all of it is in flight, compute is not called; the wait is the wall time."""
+    backend = BackendInstrumentation(
+        cache_enabled=enabled, trace_path=tmp_path / "trace.jsonl", clock=clock
+    )
+    calls: list[list[int]] = []
+    waiting = threading.Event()
+
+    def meanwhile() -> None:
+        assert waiting.wait(_PATIENCE_S)
+        clock.advance_ms(5)
+
+    other = in_flight(backend, "ab", meanwhile, ["A", "B"])
+    clock.on_reading = lambda: backend.flights.waiters(_key("b")) and waiting.set()
+    assert _batch(backend, "aba", calls.append) == list("ABA")
+    assert other.result(_PATIENCE_S) == ["A", "B"]
+    assert calls == []
+    assert _batches(backend) == (1, 2, 2)
+    assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (3, 2)
+    waited = [event.wall_ms for event in _events(backend) if event.result == "coalesced"]
+    assert waited == [5.0, 0.0, 0.0]
+
+
+def test_batch_computes_what_others_failed_in_one_more_call(
+    backend: BackendInstrumentation, in_flight: Any, until_waiting: Any
+) -> None:
+    """It computes all of it at once, after what it led itself."""
+    calls: list[list[int]] = []
+
+    def compute(indices: list[int]) -> list[str]:
+        calls.append(indices)
+        return ["xayb"[index].upper() for index in indices]
+
+    def failing(indices: list[int]) -> list[str]:
+        raise error
+
+    error = ValueError("no")
+    first = in_flight(backend, "x", lambda: until_waiting(backend, _key("x")), error)
+    second = in_flight(backend, "y", lambda: until_waiting(backend, _key("y")), error)
+    assert _batch(backend, "xayb", compute) == list("XAYB")
+    assert first.exception(_PATIENCE_S) is second.exception(_PATIENCE_S) is error
+    assert sorted(calls) == [[0, 2], [1, 3]]
+    counts = _counts(backend)
+    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 0, 4)
+    assert counts.errors == Counter(ValueError=2)
+    assert _batches(backend) == (2, 4, 2)
+    answered = [event.prompt_hash for event in _events(backend) if event.error is None]
+    assert answered == [prompt_hash(prompt) for prompt in "xayb"]
+
+
+def test_second_call_of_a_batch_fails(
+    backend: BackendInstrumentation, in_flight: Any, until_waiting: Any
+) -> None:
+    """The prompts of its first call count as passes and stay stored."""
+
+    def compute(indices: list[int]) -> list[str]:
+        if indices == [1]:
+            return ["A"]
+        raise OSError("no")
+
+    other = in_flight(backend, "x", lambda: until_waiting(backend, _key("x")), ValueError("no"))
+    with pytest.raises(OSError, match="no"):
+        _batch(backend, "xa", compute)
+    assert isinstance(other.exception(_PATIENCE_S), ValueError)
+    counts = _counts(backend)
+    assert (counts.forward_passes, counts.errors) == (1, Counter(ValueError=1, OSError=1))
+    assert backend.cached(*_key("a"), lambda: "again") == "A"
+    assert len(_events(backend)) == backend.stats.total_lookups == 4
+
+
+def test_failed_batch_does_not_count_what_it_waits_for(
+    backend: BackendInstrumentation, in_flight: Any
+) -> None:
+    """A prompt that another thread computes when the batch fails is not counted for it."""
+    failed = threading.Event()
+    single = in_flight(backend, "x", lambda: failed.wait(_PATIENCE_S), "X")
+    with pytest.raises(ZeroDivisionError):
+        _batch(backend, "axb", lambda indices: 1 // 0)
+    failed.set()
+    assert single.result(_PATIENCE_S) == "X"
+    counts = _counts(backend)
+    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 0, 1)
+    assert counts.errors == Counter(ZeroDivisionError=2)
+    assert _batch(backend, "axb", lambda indices: ["A", "B"]) == ["A", "X", "B"]
+
+
 @pytest.mark.parametrize("same", [True, False], ids=["one backend", "two backends"])
-def test_computes_that_look_up_each_others_keys(in_thread: InThread, same: bool) -> None:
+def test_computes_that_look_up_each_others_keys(together: Any, same: bool) -> None:
     """Two passes in flight that each need the other's key compute it a second time."""
     one = BackendInstrumentation()
     two = one if same else BackendInstrumentation()
     outer, inner = threading.Barrier(2), threading.Barrier(2)
 
+    def look_up(me: int) -> str:
+        mine, other = (one, two) if me == 0 else (two, one)
+
+        def compute() -> str:
+            outer.wait(_PATIENCE_S)
+            return "outer and " + other.cached(*_key(f"{1 - me}"), both_inside)
+
+        return mine.cached(*_key(f"{me}"), compute)
+
     def both_inside() -> str:
         inner.wait(_PATIENCE_S)
         return "inner"
 
-    def look_up(
-        mine: BackendInstrumentation, key: tuple[str, str, str, int], theirs: BackendInstrumentation
-    ) -> str:
-        def compute() -> str:
-            outer.wait(_PATIENCE_S)
-            other = _OTHER_KEY if key is _KEY else _KEY
-            return "outer and " + theirs.cached(*other, both_inside)
-
-        return mine.cached(*key, compute)
-
-    futures = [
-        in_thread(lambda: look_up(one, _KEY, two)),
-        in_thread(lambda: look_up(two, _OTHER_KEY, one)),
-    ]
-    assert [future.result(_PATIENCE_S) for future in futures] == ["outer and inner"] * 2
+    assert together(2, look_up) == ["outer and inner"] * 2
     backends = {id(backend): backend for backend in (one, two)}.values()
     assert sum(backend.stats.forward_passes for backend in backends) == 4
     assert sum(backend.stats.cache_hits for backend in backends) == 0
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_compute_that_looks_up_its_own_key_keeps_its_waiters(
-    in_thread: InThread, until_waiting: UntilWaiting, fails: bool
+def test_batch_inside_a_compute_never_waits(
+    backend: BackendInstrumentation, in_flight: Any
 ) -> None:
-    """A lookup inside a compute of the same key does not take the outer pass out of flight."""
-    backend = BackendInstrumentation(cache_enabled=False)
+    """It computes what another thread has in flight, which may end only after it."""
+    ended = threading.Event()
+    single = in_flight(backend, "x", lambda: ended.wait(_PATIENCE_S), "slow")
+    inner = backend.cached(*_key("outer"), lambda: _batch(backend, "ax", lambda indices: indices))
+    ended.set()
+    assert (inner, single.result(_PATIENCE_S)) == ([0, 1], "slow")
+    assert (_counts(backend).coalesced, _counts(backend).forward_passes) == (0, 4)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nested_lookup_of_the_same_key_keeps_the_waiters(
+    in_thread: Any, until_waiting: Any, fails: bool
+) -> None:
+    """A lookup inside a compute of its own key does not take the outer pass out of flight."""
+    backend, waiters = BackendInstrumentation(cache_enabled=False), []
+
+    def wait_in_thread() -> None:
+        waiters.append(in_thread(lambda: backend.cached(*_key(), lambda: "waiter")))
+        until_waiting(backend, _key(), len(waiters))
 
     def inner() -> str:
         if fails:
@@ -238,109 +364,78 @@ def test_compute_that_looks_up_its_own_key_keeps_its_waiters(
         return "inner"
 
     def compute() -> str:
-        waiter.append(in_thread(lambda: backend.cached(*_KEY, lambda: "waiter")))
-        until_waiting(backend, _KEY)
+        wait_in_thread()
         try:
-            backend.cached(*_KEY, inner)
+            backend.cached(*_key(), inner)
         except ValueError:
             assert fails
-        waiter.append(in_thread(lambda: backend.cached(*_KEY, lambda: "late waiter")))
-        until_waiting(backend, _KEY, 2)
+        wait_in_thread()
         return "outer"
 
-    waiter: list[Future[str]] = []
-    assert backend.cached(*_KEY, compute) == "outer"
-    assert [one.result(_PATIENCE_S) for one in waiter] == ["outer", "outer"]
+    assert backend.cached(*_key(), compute) == "outer"
+    assert [one.result(_PATIENCE_S) for one in waiters] == ["outer", "outer"]
     counts = _counts(backend)
-    assert (counts.coalesced, counts.forward_passes, counts.forward_errors) == (
-        2,
-        2 - fails,
-        int(fails),
-    )
+    assert (counts.coalesced, counts.forward_passes, counts.forward_errors) == (2, 2 - fails, fails)
 
 
-def test_stored_value_is_not_waited_for(in_thread: InThread) -> None:
+def test_stored_value_is_not_waited_for(in_thread: Any) -> None:
     """A stored value is a hit, though a pass of the same key is in flight."""
     backend, answers = BackendInstrumentation(), []
 
     def compute() -> str:
-        backend.cached(*_KEY, lambda: "inner")
-        other = in_thread(lambda: backend.cached(*_KEY, lambda: "again"))
+        backend.cached(*_key(), lambda: "inner")
+        other = in_thread(lambda: backend.cached(*_key(), lambda: "again"))
         answers.append(other.result(_PATIENCE_S))
         return "outer"
 
-    assert backend.cached(*_KEY, compute) == "outer"
+    assert backend.cached(*_key(), compute) == "outer"
     assert answers == ["inner"]
     assert (_counts(backend).hits, _counts(backend).forward_passes) == (1, 2)
 
 
-def test_coalesced_lookup_shows_the_time_that_it_waited(
-    in_thread: InThread, until_waiting: UntilWaiting, clock: Any, tmp_path: Path
+def test_wall_time_of_a_coalesced_lookup_is_its_wait(
+    in_flight: Any, until_waiting: Any, clock: Any, tmp_path: Path
 ) -> None:
-    """Its wall time is the wait; the miss has the compute's, and scoring time is both."""
-    path = tmp_path / "trace.jsonl"
-    backend = BackendInstrumentation(trace_path=path, clock=clock)
-    in_flight = threading.Event()
+    """The miss has the time of its compute, and the scoring time is the sum."""
+    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl", clock=clock)
 
-    def compute() -> None:
-        clock.advance_ms(3)
-        in_flight.set()
-        until_waiting(backend, _KEY)
+    def meanwhile() -> None:
+        until_waiting(backend, _key())
         clock.advance_ms(5)
 
-    leader = in_thread(lambda: backend.cached(*_KEY, compute))
-    assert in_flight.wait(_PATIENCE_S)
-    backend.cached(*_KEY, lambda: None)
+    leader = in_flight(backend, "p", meanwhile, None)
+    clock.advance_ms(3)
+    backend.cached(*_key(), lambda: None)
     leader.result(_PATIENCE_S)
-    assert {record["hit"]: record["wall_ms"] for record in _records(path)} == {False: 8, True: 5}
+    assert {event.hit: event.wall_ms for event in _events(backend)} == {False: 8, True: 5}
     assert (_counts(backend).scoring_ns, _counts(backend).forward_ns) == (13_000_000, 8_000_000)
 
 
-def test_lookup_after_clear_does_not_join_an_earlier_pass(
-    in_thread: InThread, until_waiting: UntilWaiting
+@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
+def test_pass_in_flight_at_a_clear(
+    in_thread: Any, in_flight: Any, until_waiting: Any, batched: bool
 ) -> None:
-    """It computes anew and its value stays; who waits since before the clear gets the old value."""
+    """It stores nothing, but answers its waiters; a lookup after the clear computes anew."""
     backend, cleared = BackendInstrumentation(), threading.Event()
-    old_value, new_value = object(), object()
-
-    def compute() -> object:
-        until_waiting(backend, _KEY)
-        in_flight.set()
-        assert cleared.wait(_PATIENCE_S)
-        return old_value
-
-    in_flight = threading.Event()
-    old = [in_thread(lambda: backend.cached(*_KEY, compute)) for _ in range(2)]
-    assert in_flight.wait(_PATIENCE_S)
+    result = ["old p", "old q"] if batched else "old p"
+    leader = in_flight(backend, "pq" if batched else "p", lambda: cleared.wait(_PATIENCE_S), result)
+    waiter = in_thread(lambda: backend.cached(*_key(), lambda: "again"))
+    until_waiting(backend, _key())
     backend.cache.clear()
-    assert backend.cached(*_KEY, lambda: new_value) is new_value
+    assert _batch(backend, "qr", lambda indices: ["new q", "new r"]) == ["new q", "new r"]
+    if not batched:
+        assert backend.cached(*_key(), lambda: "new p") == "new p"
     cleared.set()
-    assert [future.result(_PATIENCE_S) for future in old] == [old_value, old_value]
-    assert backend.cache.get(_KEY) is new_value
+    assert leader.result(_PATIENCE_S) == result
+    assert waiter.result(_PATIENCE_S) == "old p"
+    stored = [backend.cache.get(_key(prompt)) for prompt in "pqr"]
+    assert stored == [MISS if batched else "new p", "new q", "new r"]
     counts = _counts(backend)
-    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 1, 2)
-
-
-def test_pass_that_ends_after_a_clear_stores_nothing(in_thread: InThread) -> None:
-    """It leaves the cache empty, and the next lookup pays."""
-    backend, cleared, in_flight = BackendInstrumentation(), threading.Event(), threading.Event()
-
-    def compute() -> str:
-        in_flight.set()
-        assert cleared.wait(_PATIENCE_S)
-        return "old"
-
-    old = in_thread(lambda: backend.cached(*_KEY, compute))
-    assert in_flight.wait(_PATIENCE_S)
-    backend.cache.clear()
-    cleared.set()
-    assert old.result(_PATIENCE_S) == "old"
-    assert backend.cache.get(_KEY) is MISS
-    assert backend.cached(*_KEY, lambda: "new") == "new"
+    assert (counts.hits, counts.coalesced, counts.forward_passes) == (0, 1, 4)
 
 
 @pytest.mark.usefixtures("fast_switching")
-def test_clears_among_32_threads(together: Together) -> None:
+def test_clears_among_32_threads(together: Any) -> None:
     """No lookup that begins after a clear gets a value from before it; counts are exact."""
     backend, computed, lock = BackendInstrumentation(), Counter[int](), threading.Lock()
     begun = cleared = 0
@@ -359,34 +454,37 @@ def test_clears_among_32_threads(together: Together) -> None:
                 backend.cache.clear()
                 cleared = begun
             least = cleared
-            assert _look_up(backend, str(number % 3), compute) >= least
+            assert backend.cached(*_key(f"{number % 3}"), compute) >= least
 
     together(32, work)
     counts = _counts(backend)
-    assert counts.forward_passes == computed.total()
+    assert (counts.forward_passes, counts.lookups) == (computed.total(), 32 * 150)
     assert computed.keys() >= set(range(1, 151))
-    assert counts.lookups == 32 * 150
     assert len(backend.cache) <= 3
 
 
+@pytest.mark.parametrize("batched", [False, True], ids=["single", "batch"])
 def test_interrupted_waiter(
-    in_thread: InThread, until_waiting: UntilWaiting, interrupt: Interrupt, tmp_path: Path
+    backend: BackendInstrumentation,
+    in_thread: Any,
+    in_flight: Any,
+    until_waiting: Any,
+    interrupt: Any,
+    batched: bool,
 ) -> None:
     """It is neither counted nor traced; the pass and its other waiter go on."""
-    backend = BackendInstrumentation(trace_path=tmp_path / "trace.jsonl")
-    in_flight, came_out = threading.Event(), threading.Event()
+    came_out = threading.Event()
 
-    def compute() -> str:
-        in_flight.set()
-        until_waiting(backend, _KEY, 2)
+    def meanwhile() -> None:
+        until_waiting(backend, _key(), 2)
         interrupt(came_out)
-        return "value"
 
     def look_up() -> Any:
-        return backend.cached(*_KEY, compute)
+        if batched:
+            return _batch(backend, "p", lambda indices: ["again"])[0]
+        return backend.cached(*_key(), lambda: "again")
 
-    leader = in_thread(look_up)
-    assert in_flight.wait(_PATIENCE_S)
+    leader = in_flight(backend, "p", meanwhile, "value")
     waiter = in_thread(look_up)
     with pytest.raises(KeyboardInterrupt):
         look_up()
