@@ -43,11 +43,11 @@ def most_hits(lookups: list[int], size: int) -> int:
     best: dict[frozenset[int], int] = {frozenset(): 0}
     for question in lookups:
         after: dict[frozenset[int], int] = {}
-        for kept, hits in best.items():
-            now = hits + (question in kept)
-            choices = {kept}
-            if question not in kept:
-                room = [kept] if len(kept) < size else [kept - {one} for one in kept]
+        for entries, hits in best.items():
+            now = hits + (question in entries)
+            choices = {entries}
+            if question not in entries:
+                room = [entries] if len(entries) < size else [entries - {one} for one in entries]
                 choices |= {some | {question} for some in room}
             for choice in choices:
                 after[choice] = max(now, after.get(choice, 0))
@@ -94,7 +94,7 @@ def test_no_policy_beats_the_optimum(lookups: list[int], size: int) -> None:
 def test_the_optimum_of_a_long_trace(size: int) -> None:
     """Its choice equals that of a simple implementation without a heap."""
     before = previous(np.random.default_rng(3).integers(0, 60, 2000))
-    kept = before != NEVER
+    hits = before != NEVER
     intervals: dict[int, int] = {}  # next lookup by previous lookup
     after = {int(one): place for place, one in enumerate(before) if one != NEVER}
     for place in range(before.size):
@@ -103,8 +103,8 @@ def test_the_optimum_of_a_long_trace(size: int) -> None:
             intervals[place] = after[place]
         if len(intervals) > size:
             last = max(intervals, key=intervals.__getitem__)
-            kept[intervals.pop(last)] = False
-    assert optimal_hits(before, size).tolist() == kept.tolist()
+            hits[intervals.pop(last)] = False
+    assert optimal_hits(before, size).tolist() == hits.tolist()
 
 
 @given(questions, st.integers(1, 9))

@@ -92,7 +92,7 @@ def test_equal_probabilities_in_tokens_and_tail() -> None:
 
 
 def test_all_other_tokens_are_one_outcome() -> None:
-    """Where no token is missing the two tails are compared as one more token."""
+    """Without missing tokens, the two tails are compared as one more token."""
     one = dist({1: 1 / 2, 2: 1 / 8}, tail=3 / 8)
     other = dist({1: 1 / 4, 2: 1 / 8}, tail=5 / 8)
     expected = 1 / 4 * math.log(1 / 2) + 5 / 8 * math.log(5 / 3)
@@ -160,7 +160,7 @@ def test_one_token_is_not_uniform() -> None:
 
 
 def test_nearly_equal_distributions_are_nearly_zero_apart() -> None:
-    """Tokens that enter and leave the top k do not bring the whole tail with them."""
+    """Tokens that enter and leave the top k do not add the whole tail to the divergence."""
     generator = np.random.default_rng(0)
     zipf = -1.35 * np.log(np.arange(1, 20_001))
     noisy = zipf + 0.02 * generator.standard_normal(zipf.size)
@@ -216,7 +216,7 @@ def textbook(one: npt.ArrayLike, other: npt.ArrayLike, kind: Divergence) -> floa
 def test_kl_over_the_whole_vocabulary(
     one: list[float], other: list[float], kind: Divergence
 ) -> None:
-    """With nothing cut off, the value is that of the whole distributions."""
+    """Without truncation, the value is that of the whole distributions."""
     assume(np.ptp(one) > 1e-3 and np.ptp(other) > 1e-3)
     found = divergence(cut(one, VOCAB), cut(other, VOCAB), kind)
     assert found == pytest.approx(textbook(one, other, kind), abs=1e-5)
@@ -226,7 +226,7 @@ def test_kl_over_the_whole_vocabulary(
 def test_never_above_the_value_over_the_whole_vocabulary(
     one: list[float], other: list[float], k: int, other_k: int, kind: Divergence
 ) -> None:
-    """What is cut off can make the value smaller, but not larger."""
+    """Truncation can make the value smaller, but not larger."""
     cut_one, cut_other = cut(one, k), cut(other, other_k)
     assume(np.ptp(cut_one.logprobs) > 1e-6 and np.ptp(cut_other.logprobs) > 1e-6)
     whole = textbook(one, other, kind)

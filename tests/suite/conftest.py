@@ -25,7 +25,7 @@ def make_spec() -> MakeSpec:
 
 
 @pytest.fixture
-def whole(make_spec: MakeSpec) -> SuiteSpec:
+def full_suite(make_spec: MakeSpec) -> SuiteSpec:
     """Return a suite with one probe of each kind; three of them have the same prompts."""
     prompts = ("a secret question", "another secret question")
     return make_spec(

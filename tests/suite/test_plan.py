@@ -111,9 +111,9 @@ def backend_with(**settings: Any) -> ScriptedBackend:
 # -- equal numbers of forward passes -----------------------------------------------------------
 
 
-def test_all_four_kinds_cost_what_is_planned(whole: SuiteSpec) -> None:
+def test_all_four_kinds_cost_what_is_planned(full_suite: SuiteSpec) -> None:
     """Check 2, baseline 3, change 4, four scales 8, two fillers 8; the rest are hits."""
-    result = run_suite(whole, ScriptedBackend())
+    result = run_suite(full_suite, ScriptedBackend())
     assert paid(result) == result.expected_forward_passes == 25
 
 
@@ -204,9 +204,9 @@ def test_aliases_of_scales(make_spec: MakeSpec) -> None:
     assert expected_forward_passes(spec, Unaliased()) == CHECK + 2 + 3
 
 
-def test_a_backend_with_undeclared_aliases(whole: SuiteSpec) -> None:
+def test_a_backend_with_undeclared_aliases(full_suite: SuiteSpec) -> None:
     """It computes fewer forward passes than planned."""
-    result = run_suite(whole, Undeclared())
+    result = run_suite(full_suite, Undeclared())
     assert (paid(result), result.expected_forward_passes) == (25, 29)
 
 
@@ -232,9 +232,9 @@ def test_a_skipped_probe_has_no_planned_passes(
     assert paid(result) == result.expected_forward_passes == passes
 
 
-def test_without_a_cache_every_call_computes(whole: SuiteSpec, make_spec: MakeSpec) -> None:
+def test_without_a_cache_every_call_computes(full_suite: SuiteSpec, make_spec: MakeSpec) -> None:
     """Nothing is stored between calls; equal prompts of one call are one forward pass."""
-    result = run_suite(whole, backend_with(cache_enabled=False))
+    result = run_suite(full_suite, backend_with(cache_enabled=False))
     lookups = sum(one.lookups for one in result.series)
     assert paid(result) == result.expected_forward_passes == lookups
     twice = make_spec(*(DeltaKL(name=name, prompts=["a", "a"]) for name in ("one", "two")))
@@ -253,26 +253,26 @@ def test_without_a_backend_the_suite_enables_the_cache(make_spec: MakeSpec) -> N
 # -- other numbers of forward passes ----------------------------------------------------------
 
 
-def test_a_cache_that_is_too_small_costs_more(whole: SuiteSpec) -> None:
+def test_a_cache_that_is_too_small_costs_more(full_suite: SuiteSpec) -> None:
     """The plan assumes an unbounded cache, so evictions add forward passes."""
-    result = run_suite(whole, backend_with(cache_maxsize=4))
+    result = run_suite(full_suite, backend_with(cache_maxsize=4))
     assert result.expected_forward_passes == 25
     assert result.cache.evictions > 0
     assert paid(result) > 25
-    assert paid(run_suite(whole, backend_with(cache_maxsize=25))) == 25
+    assert paid(run_suite(full_suite, backend_with(cache_maxsize=25))) == 25
 
 
-def test_values_that_are_rejected_cost_more(whole: SuiteSpec) -> None:
+def test_values_that_are_rejected_cost_more(full_suite: SuiteSpec) -> None:
     """A value larger than the whole cache is computed at each lookup."""
-    result = run_suite(whole, backend_with(cache_max_bytes=1))
+    result = run_suite(full_suite, backend_with(cache_max_bytes=1))
     assert (result.cache.rejections > 0, result.cache.entries) == (True, 0)
     assert paid(result) > (result.expected_forward_passes or 0) == 25
 
 
-def test_a_used_backend_costs_less(whole: SuiteSpec) -> None:
+def test_a_used_backend_costs_less(full_suite: SuiteSpec) -> None:
     """The plan assumes an empty cache; entries from an earlier run are hits."""
     backend = ScriptedBackend()
-    results = [run_suite(whole, backend) for _ in range(2)]
+    results = [run_suite(full_suite, backend) for _ in range(2)]
     assert [(paid(one), one.expected_forward_passes) for one in results] == [(25, 25), (0, 25)]
 
 
@@ -297,30 +297,30 @@ def test_a_probe_that_fails_costs_less(make_spec: MakeSpec, cached: bool) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 21, 25, 34])
-def test_a_plan_with_a_bounded_cache(whole: SuiteSpec, size: int) -> None:
+def test_a_plan_with_a_bounded_cache(full_suite: SuiteSpec, size: int) -> None:
     """It has the run's forward passes by series and its evictions."""
-    planned = plan_suite(whole, max_entries=size)
+    planned = plan_suite(full_suite, max_entries=size)
     backend = backend_with(cache_maxsize=size)
-    result = run_suite(whole, backend)
+    result = run_suite(full_suite, backend)
     passes = {key: counts.forward_passes for key, counts in planned.series.items()}
     assert passes == {(one.probe, one.view_id, one.op): one.forward_passes for one in result.series}
     assert planned.evictions == backend.instrumentation.cache.evictions
 
 
-def test_planned_passes_of_a_result(whole: SuiteSpec) -> None:
+def test_planned_passes_of_a_result(full_suite: SuiteSpec) -> None:
     """Planned passes by series add up to the planned passes of the run."""
-    result = run_suite(whole, backend_with(cache_maxsize=4))
+    result = run_suite(full_suite, backend_with(cache_maxsize=4))
     expected = [one.expected_forward_passes for one in result.series]
     assert sum(filter(None, expected)) == result.expected_forward_passes == 25
     assert any(one.forward_passes > (one.expected_forward_passes or 0) for one in result.series)
 
 
-def test_enough_entries(whole: SuiteSpec) -> None:
+def test_enough_entries(full_suite: SuiteSpec) -> None:
     """With this size nothing is computed twice, with one entry less something is."""
-    enough = enough_entries(whole)
-    assert plan_suite(whole, max_entries=enough).forward_passes == 25
-    assert plan_suite(whole, max_entries=enough - 1).forward_passes > 25
-    off = whole.model_copy(update={"cache": CacheSpec(enabled=False)})
+    enough = enough_entries(full_suite)
+    assert plan_suite(full_suite, max_entries=enough).forward_passes == 25
+    assert plan_suite(full_suite, max_entries=enough - 1).forward_passes > 25
+    off = full_suite.model_copy(update={"cache": CacheSpec(enabled=False)})
     assert enough_entries(off) == 0
 
 
@@ -334,10 +334,10 @@ def test_shared_work_is_by_probe(make_spec: MakeSpec) -> None:
     assert sum(shared_work(spec).values()) == total.hits + total.coalesced == 4
 
 
-def test_planning_does_not_use_the_backend(whole: SuiteSpec, tmp_path: Path) -> None:
+def test_planning_does_not_use_the_backend(full_suite: SuiteSpec, tmp_path: Path) -> None:
     """The backend has no lookups, forward batches, entries or records afterwards."""
     backend = backend_with(trace_path=tmp_path / "t.jsonl")
-    assert expected_forward_passes(whole, backend) == 25
+    assert expected_forward_passes(full_suite, backend) == 25
     assert backend.instrumentation.stats.total_lookups == 0
     assert backend.forward_batches == []
     assert len(backend.instrumentation.cache) == 0
@@ -345,11 +345,11 @@ def test_planning_does_not_use_the_backend(whole: SuiteSpec, tmp_path: Path) -> 
     assert not backend.closed
 
 
-def test_planning_makes_no_spans(whole: SuiteSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_makes_no_spans(full_suite: SuiteSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planning creates no spans, also with a global tracer provider."""
     telemetry = InMemoryTelemetry()
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
-    expected_forward_passes(whole)
+    expected_forward_passes(full_suite)
     assert telemetry.spans() == []
     with BackendInstrumentation().spans.around(names.SUITE_RUN, {}):
         pass
@@ -359,9 +359,9 @@ def test_planning_makes_no_spans(whole: SuiteSpec, monkeypatch: pytest.MonkeyPat
 # -- reporting and failures -------------------------------------------------------------------
 
 
-def test_the_gauge_of_planned_passes(whole: SuiteSpec) -> None:
+def test_the_gauge_of_planned_passes(full_suite: SuiteSpec) -> None:
     """It has its value before the first probe and does not change."""
-    metrics, registry, seen = RunMetrics(whole), CollectorRegistry(), []
+    metrics, registry, seen = RunMetrics(full_suite), CollectorRegistry(), []
     registry.register(metrics)
 
     def value(metric: names.Metric) -> float | None:
@@ -372,7 +372,7 @@ def test_the_gauge_of_planned_passes(whole: SuiteSpec) -> None:
             metrics.run_started(run)
             seen.append((run.expected_forward_passes, value(names.RUN_EXPECTED)))
 
-    result = run_suite(whole, backend_with(cache_maxsize=4), observer=Watcher())
+    result = run_suite(full_suite, backend_with(cache_maxsize=4), observer=Watcher())
     assert seen == [(25, 25.0)]
     assert value(names.RUN_FORWARD_PASSES) == paid(result) > value(names.RUN_EXPECTED) == 25
 

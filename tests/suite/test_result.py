@@ -21,8 +21,8 @@ MakeSpec = Callable[..., SuiteSpec]
 
 
 @pytest.fixture
-def result(whole: SuiteSpec) -> SuiteResult:
-    return run_suite(whole, ScriptedBackend())
+def result(full_suite: SuiteSpec) -> SuiteResult:
+    return run_suite(full_suite, ScriptedBackend())
 
 
 def reject_constant(name: str) -> None:

@@ -82,9 +82,9 @@ def findings(result: SuiteResult) -> list[dict[str, object]]:
     return [probe.model_dump(exclude={"duration_s", "stats"}) for probe in result.probes]
 
 
-def test_all_probes_run_in_order(whole: SuiteSpec) -> None:
+def test_all_probes_run_in_order(full_suite: SuiteSpec) -> None:
     """The result has each probe in order, with its verdict and numbers."""
-    result = run_suite(whole, ScriptedBackend())
+    result = run_suite(full_suite, ScriptedBackend())
     assert [(probe.name, probe.kind) for probe in result.probes] == [
         ("baseline", "null_adapter"),
         ("change", "delta_kl"),
@@ -337,12 +337,12 @@ def test_the_backend_stays_open(make_spec: MakeSpec) -> None:
 @pytest.mark.parametrize("traced", [True, False])
 @pytest.mark.parametrize("cached", [True, False])
 def test_cache_and_trace_change_no_value(
-    whole: SuiteSpec, tmp_path: Path, traced: bool, cached: bool
+    full_suite: SuiteSpec, tmp_path: Path, traced: bool, cached: bool
 ) -> None:
     """Results are equal bit for bit with and without the cache and the trace."""
     instrumentation = BackendInstrumentation(
         trace_path=tmp_path / "t.jsonl" if traced else None, cache_enabled=cached
     )
-    result = run_suite(whole, ScriptedBackend(instrumentation=instrumentation))
-    assert findings(result) == findings(run_suite(whole, ScriptedBackend()))
+    result = run_suite(full_suite, ScriptedBackend(instrumentation=instrumentation))
+    assert findings(result) == findings(run_suite(full_suite, ScriptedBackend()))
     assert result.cache.enabled is cached

@@ -78,10 +78,10 @@ def check_counts(result: SuiteResult, trace: Path) -> None:
     assert result.reconciliation.lookups == stats["cache_hits"] + stats["cache_misses"]
 
 
-def test_counts_agree_everywhere(whole: SuiteSpec, tmp_path: Path) -> None:
+def test_counts_agree_everywhere(full_suite: SuiteSpec, tmp_path: Path) -> None:
     """A run of all four kinds of probes reconciles."""
     backend = backend_with(tmp_path / "t.jsonl")
-    result = run_suite(whole, backend)
+    result = run_suite(full_suite, backend)
     check_counts(result, tmp_path / "t.jsonl")
     lookups = result.reconciliation.lookups
     assert result.reconciliation.model_dump() == {
@@ -171,13 +171,13 @@ def test_missing_records_are_detected(
     assert not result.reconciliation.holds
 
 
-def test_counts_of_a_used_backend(whole: SuiteSpec, tmp_path: Path) -> None:
+def test_counts_of_a_used_backend(full_suite: SuiteSpec, tmp_path: Path) -> None:
     """Each run on a backend has its own counts; the second has only hits."""
     path = tmp_path / "t.jsonl"
     backend = backend_with(path)
     with backend.as_base() as view:
         view.next_token_dist_batch(["before", "the run"])
-    first, second = run_suite(whole, backend), run_suite(whole, backend)
+    first, second = run_suite(full_suite, backend), run_suite(full_suite, backend)
     for result in (first, second):
         check_counts(result, path)
         assert result.reconciliation.holds
@@ -189,10 +189,10 @@ def test_counts_of_a_used_backend(whole: SuiteSpec, tmp_path: Path) -> None:
     assert lines == 2 + first.reconciliation.lookups + second.reconciliation.lookups
 
 
-def test_counts_without_a_cache(whole: SuiteSpec, tmp_path: Path) -> None:
+def test_counts_without_a_cache(full_suite: SuiteSpec, tmp_path: Path) -> None:
     """Every lookup is a forward pass, and all counts agree."""
     path = tmp_path / "t.jsonl"
-    result = run_suite(whole, backend_with(path, cache_enabled=False))
+    result = run_suite(full_suite, backend_with(path, cache_enabled=False))
     check_counts(result, path)
     assert result.reconciliation.holds
     assert result.backend_stats["cache_hits"] == 0
@@ -200,10 +200,10 @@ def test_counts_without_a_cache(whole: SuiteSpec, tmp_path: Path) -> None:
     assert (result.cache.enabled, result.cache.entries) == (False, 0)
 
 
-def test_counts_with_a_small_cache(whole: SuiteSpec, tmp_path: Path) -> None:
+def test_counts_with_a_small_cache(full_suite: SuiteSpec, tmp_path: Path) -> None:
     """The result has evictions and bounds, and all counts agree."""
     path = tmp_path / "t.jsonl"
-    result = run_suite(whole, backend_with(path, cache_maxsize=2, cache_max_bytes=100_000))
+    result = run_suite(full_suite, backend_with(path, cache_maxsize=2, cache_max_bytes=100_000))
     check_counts(result, path)
     assert (result.cache.max_entries, result.cache.max_bytes) == (2, 100_000)
     assert result.cache.entries == 2

@@ -148,7 +148,7 @@ def _trace_sections(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Ite
             chart("curve", "Hit rate over the number of entries in the cache"),
             paragraph(
                 f"Entries needed for a share of an unbounded cache's hits: {', '.join(sizes)}. "
-                "The dots are the most hits of any policy, with knowledge of all later lookups."
+                "The dots show an optimal policy, which depends on all later lookups."
             ),
         )
     yield section(

@@ -87,19 +87,19 @@ def explain(
         number: Number of the miss in the trace, from 1.
         prompt_hash: Hash of the prompt, or the beginning of it.
     """
-    wanted = {
-        own: event
-        for own, event in enumerate((event for event in events if not event.hit), 1)
-        if own == number or (prompt_hash and event.prompt_hash.startswith(prompt_hash))
+    selected = {
+        index: event
+        for index, event in enumerate((event for event in events if not event.hit), 1)
+        if index == number or (prompt_hash and event.prompt_hash.startswith(prompt_hash))
     }
-    for run_id in dict.fromkeys(event.run_id for event in wanted.values()):
-        yield from _of_run(events, run_id, wanted)
+    for run_id in dict.fromkeys(event.run_id for event in selected.values()):
+        yield from _of_run(events, run_id, selected)
 
 
 def _of_run(
-    events: Iterable[TraceEvent], run_id: str | None, wanted: dict[int, TraceEvent]
+    events: Iterable[TraceEvent], run_id: str | None, selected: dict[int, TraceEvent]
 ) -> Iterator[Miss]:
-    prompts = {event.prompt_hash for event in wanted.values()}
+    prompts = {event.prompt_hash for event in selected.values()}
     records: list[_Record] = []
     runs: dict[str, set[str | None]] = {prompt: set() for prompt in prompts}
     hits: list[bool] = []
@@ -115,7 +115,7 @@ def _of_run(
             number = None if event.hit else misses
             if event.prompt_hash in prompts:
                 records.append(_Record(len(hits), number, len(runs[event.prompt_hash]), event))
-            if number in wanted:  # a failed lookup needs a reuse distance as well
+            if number in selected:  # a failed lookup needs a reuse distance as well
                 event = msgspec.structs.replace(event, error=None)
             if event.error is None:
                 hits.append(event.hit)
@@ -125,7 +125,7 @@ def _of_run(
     hit_distances = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
     farthest = int(hit_distances.max()) if hit_distances.size else None
     for index, one in enumerate(records):
-        if one.number in wanted:
+        if one.number in selected:
             earlier = [other.event for other in records[:index]]
             yield _miss(
                 one,

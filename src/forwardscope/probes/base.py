@@ -123,7 +123,7 @@ class PromptProbe(Probe):
     divergence: Divergence = "js"
 
     def k(self, context: ProbeContext) -> int:
-        """Return the probe's own `top_k`, or the suite's."""
+        """Return the probe's own `top_k`, or that of the suite."""
         return context.top_k if self.top_k is None else self.top_k
 
 

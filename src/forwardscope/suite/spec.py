@@ -125,7 +125,7 @@ class TelemetrySpec(Section):
 
 
 class SuiteSpec(Section):
-    """A whole suite.
+    """A suite.
 
     Attributes:
         version: Version of this format.

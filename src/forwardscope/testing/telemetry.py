@@ -60,7 +60,7 @@ class SeenSpan:
 
 
 class InMemoryTelemetry:
-    """A tracer provider and a metrics registry that keep their data in memory.
+    """A tracer provider and a metrics registry with in-memory storage.
 
         telemetry = InMemoryTelemetry()
         backend = ScriptedBackend(instrumentation=telemetry.instrumentation())

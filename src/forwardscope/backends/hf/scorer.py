@@ -74,13 +74,13 @@ class HFScorer:
         """Compute each completion's summed log-probability given the shared token prefix."""
         keys = [fold_strings(prompt, completion) for prompt, completion in pairs]
         given = self._forward.tokenize([prompt for prompt, _ in pairs], keys)
-        whole = self._forward.tokenize([prompt + completion for prompt, completion in pairs], keys)
-        added = [_added_tokens(*pair) for pair in zip(given, whole, keys, strict=True)]
-        rows = [Row(ids, n + 1) for ids, n in zip(whole, added, strict=True)]
+        full = self._forward.tokenize([prompt + completion for prompt, completion in pairs], keys)
+        added = [_added_tokens(*pair) for pair in zip(given, full, keys, strict=True)]
+        rows = [Row(ids, n + 1) for ids, n in zip(full, added, strict=True)]
         return self._score(
             rows,
             keys,
-            lambda i, logits: float(_logprobs_of_next(logits, whole[i]).cpu().double().sum()),
+            lambda i, logits: float(_logprobs_of_next(logits, full[i]).cpu().double().sum()),
         )
 
     def close(self) -> None:
@@ -160,15 +160,15 @@ def _logprobs_of_next(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
     return chosen - predicting.logsumexp(-1)
 
 
-def _added_tokens(given: list[int], whole: list[int], key: str) -> int:
-    """Return how many tokens of `whole` come after the longest prefix shared with `given`."""
-    pairs = zip(given, whole, strict=False)
-    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(given), len(whole)))
-    if shared == len(whole):
+def _added_tokens(given: list[int], full: list[int], key: str) -> int:
+    """Return how many tokens of `full` follow its longest common prefix with `given`."""
+    pairs = zip(given, full, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(given), len(full)))
+    if shared == len(full):
         raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
     if shared == 0:
         raise PromptError(
             f"the completion of prompt {prompt_hash(key)} changes the prompt's first token, "
             "so nothing is left to condition on; begin the completion with a space"
         )
-    return len(whole) - shared
+    return len(full) - shared
