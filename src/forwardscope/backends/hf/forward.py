@@ -182,7 +182,7 @@ class Forward:
     ) -> torch.Tensor:
         """Run one batch, padded after the prefix so that all rows end at the same position.
 
-        The keys and values of its first row are stored in `target`, if given.
+        With a `target` the batch is a single row, whose keys and values are stored there.
         """
         needed = max(row.positions for row in rows)
         rests = [row.ids[prefix:] for row in rows]
