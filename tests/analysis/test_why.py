@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import given
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
@@ -134,9 +133,3 @@ def test_misses_of_a_real_cache(prompts: list[int], size: int) -> None:
         if repeated:
             assert found.distance is not None
             assert found.distance >= size > (-1 if found.farthest is None else found.farthest)
-
-
-@pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_is_explained(reason: Reason) -> None:
-    """The docstring of `Reason` has each reason."""
-    assert f"{reason}: " in (Reason.__doc__ or "")

@@ -238,14 +238,6 @@ def test_the_last_line_reconciles(run_of: RunOf, found: Reconciliation, line: st
     assert lines_of(run_of(ONE).model_copy(update={"reconciliation": found}))[-1] == line
 
 
-def test_the_hit_rate_is_rounded(run_of: RunOf) -> None:
-    """39 of 114 is printed as 34 %."""
-    result = run_of(ONE)
-    stats = {**result.backend_stats, "cache_hits": 39, "cache_misses": 75, "hit_rate": 39 / 114}
-    cache = lines_of(result.model_copy(update={"backend_stats": stats}))[-2]
-    assert cache == "cache: 39 of 114 lookups answered without a forward pass (34 %)"
-
-
 def test_verdicts_are_words(run_of: RunOf) -> None:
     """The table has each verdict as a word, also without colours."""
     result = run_of(ONE)

@@ -80,11 +80,3 @@ def test_sections_are_strict(
     """Wrong types, values out of range and unknown keys are errors."""
     with pytest.raises(ValidationError):
         section(**wrong)
-
-
-def test_probe_names_are_unique(make_spec: MakeSpec) -> None:
-    """The error for a duplicate name contains it."""
-    two = DeltaKL(name="two", prompts=["a"])
-    assert len(make_spec(ONE, two).probes) == 2
-    with pytest.raises(ValidationError, match="two probes are named 'one'"):
-        make_spec(ONE, two, DeltaKL(name="one", prompts=["b"]))
