@@ -39,14 +39,14 @@ class Lookups:
 
 
 def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
-    """Collect the lookups of a trace; a coalesced lookup counts like any other.
+    """Collect the lookups of a trace, coalesced ones included.
 
     Memory use is 24 bytes for each record, plus the distinct questions.
     """
     runs: dict[str | None, int] = {}
     questions: dict[tuple[int, str, str, str, int], int] = {}
-    kinds: dict[tuple[str, str], int] = {}
-    run_of, question_of, kind_of = array("q"), array("q"), array("q")
+    groups: dict[tuple[str, str], int] = {}
+    run_of, question_of, group_of = array("q"), array("q"), array("q")
     passes: list[int] = []
     spent_ms: list[float] = []
     hits = 0
@@ -55,23 +55,23 @@ def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
             continue
         run = runs.setdefault(event.run_id, len(runs))
         question = (run, event.view_id, event.op, event.prompt_hash, event.top_k)
-        kind = kinds.setdefault((event.view_id, event.op), len(kinds))
-        if kind == len(passes):
+        group = groups.setdefault((event.view_id, event.op), len(groups))
+        if group == len(passes):
             passes.append(0)
             spent_ms.append(0.0)
         if event.hit:
             hits += 1
         else:
-            passes[kind] += 1
-            spent_ms[kind] += event.wall_ms
+            passes[group] += 1
+            spent_ms[group] += event.wall_ms
         run_of.append(run)
         question_of.append(questions.setdefault(question, len(questions)))
-        kind_of.append(kind)
+        group_of.append(group)
     order = np.argsort(_integers(run_of), kind="stable")
     mean_s = np.asarray(spent_ms) / np.maximum(passes, 1) / 1e3
     return Lookups(
         questions=_integers(question_of)[order],
-        pass_s=mean_s[_integers(kind_of)[order]],
+        pass_s=mean_s[_integers(group_of)[order]],
         hits=hits,
     )
 
@@ -86,10 +86,10 @@ def previous(questions: IntArray) -> IntArray:
         Indices, shape (n,); `NEVER` for the first lookup of a question.
     """
     order = np.argsort(questions, kind="stable")
-    again = questions[order[1:]] == questions[order[:-1]]
-    places = np.full(questions.size, NEVER, dtype=np.int64)
-    places[order[1:][again]] = order[:-1][again]
-    return places
+    equal = questions[order[1:]] == questions[order[:-1]]
+    indices = np.full(questions.size, NEVER, dtype=np.int64)
+    indices[order[1:][equal]] = order[:-1][equal]
+    return indices
 
 
 def reuse_distances(questions: IntArray) -> IntArray:
@@ -110,10 +110,10 @@ def reuse_distances(questions: IntArray) -> IntArray:
     """
     before = previous(questions)
     distances = np.full(questions.size, NEVER, dtype=np.int64)
-    (again,) = np.nonzero(before != NEVER)
-    ranks = np.empty(again.size, dtype=np.int64)
-    ranks[np.argsort(before[again])] = np.arange(again.size)
-    distances[again] = again - before[again] - 1 - _larger_before(ranks)
+    (repeated,) = np.nonzero(before != NEVER)
+    ranks = np.empty(repeated.size, dtype=np.int64)
+    ranks[np.argsort(before[repeated])] = np.arange(repeated.size)
+    distances[repeated] = repeated - before[repeated] - 1 - _larger_before(ranks)
     return distances
 
 
@@ -127,20 +127,20 @@ def _larger_before(ranks: IntArray) -> IntArray:
     which its group starts.
     """
     larger = np.zeros(ranks.size, dtype=np.int64)
-    standing = ranks  # the numbers in this level's order; `whose` has their original indices
-    whose = np.arange(ranks.size)
+    ordered = ranks  # in the order of this level; `origins` has the original indices
+    origins = np.arange(ranks.size)
     for bit in reversed(range(int(ranks.size - 1).bit_length() if ranks.size else 0)):
-        ones = (standing >> bit) & 1
+        ones = (ordered >> bit) & 1
         ones_before = np.concatenate(([0], np.cumsum(ones)))
-        starts = (standing >> (bit + 1)) << (bit + 1)
+        starts = (ordered >> (bit + 1)) << (bit + 1)
         ones_in_group = ones_before[:-1] - ones_before[starts]
         zero = ones == 0
-        larger[whose[zero]] += ones_in_group[zero]
+        larger[origins[zero]] += ones_in_group[zero]
         within = np.where(zero, np.arange(ranks.size) - starts - ones_in_group, ones_in_group)
-        places = ((standing >> bit) << bit) + within
-        moved, moved_whose = np.empty_like(standing), np.empty_like(whose)
-        moved[places], moved_whose[places] = standing, whose
-        standing, whose = moved, moved_whose
+        places = ((ordered >> bit) << bit) + within
+        moved, moved_origins = np.empty_like(ordered), np.empty_like(origins)
+        moved[places], moved_origins[places] = ordered, origins
+        ordered, origins = moved, moved_origins
     return larger
 
 
