@@ -315,7 +315,7 @@ class BackendInstrumentation:
         self, start: int, batch: tuple[str, str, int] | None = None
     ) -> CallSpans | None:
         """Return the live spans of a call that began at `start`; None without a tracer."""
-        self.spans.look(start)
+        self.spans.refresh_at(start)
         if not self.spans.active:
             return None
         return self.spans.call(self._recorder.parent(), start, batch)

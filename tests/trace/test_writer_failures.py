@@ -143,7 +143,7 @@ def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.Monkey
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     writer = TraceWriter(path)
-    with pytest.warns(RuntimeWarning, match="only a part of it was taken, twice"):
+    with pytest.warns(RuntimeWarning, match="only a part of the record was written, twice"):
         writer.write(_event(1))
     monkeypatch.undo()
     writer.write(_event(2))

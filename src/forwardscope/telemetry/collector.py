@@ -136,7 +136,7 @@ class _Reading:
         # ledger, so that their counts never exceed the lookups of the snapshot.
         self._outcomes = source.spans.outcomes()
         self._records = (source.trace.records, source.trace.write_errors)
-        self._books = source.ledger.snapshot()
+        self._snapshot = source.ledger.snapshot()
 
     def add_all(self) -> None:
         self._add_series()
@@ -148,7 +148,7 @@ class _Reading:
         add_sample(self._families[metric], metric, (self._source.name, *labels), value)
 
     def _add_series(self) -> None:
-        folded, beyond = _by_label(self._books)
+        folded, beyond = _by_label(self._snapshot)
         self._add(names.PROBES_FOLDED, beyond)
         for series, counts in folded.items():
             for result, n in (
@@ -163,15 +163,15 @@ class _Reading:
                 self._add(names.FORWARD_ERRORS, n, *series, error)
 
     def _add_batches(self) -> None:
-        for op, seen in self._books.durations.items():
+        for op, seen in self._snapshot.durations.items():
             family = self._families[names.FORWARD_DURATION]
             add_histogram(family, names.FORWARD_DURATION, (self._source.name, op), seen)
-        sizes = self._books.batch_prompts
+        sizes = self._snapshot.batch_prompts
         family = self._families[names.BATCH_PROMPTS]
         add_histogram(family, names.BATCH_PROMPTS, (self._source.name,), sizes)
-        self._add(names.BATCH_PROMPTS_MAX, self._books.max_batch_size)
-        self._add(names.PREFIX_TOKENS, self._books.tokens_computed, "computed")
-        self._add(names.PREFIX_TOKENS, self._books.tokens_reused, "reused")
+        self._add(names.BATCH_PROMPTS_MAX, self._snapshot.max_batch_size)
+        self._add(names.PREFIX_TOKENS, self._snapshot.tokens_computed, "computed")
+        self._add(names.PREFIX_TOKENS, self._snapshot.tokens_reused, "reused")
 
     def _add_cache(self) -> None:
         cache = self._source.cache
@@ -192,20 +192,20 @@ class _Reading:
                 self._add(names.SPANS_TOTAL, n, span, outcome)
 
 
-def _by_label(books: LedgerSnapshot) -> tuple[dict[tuple[str, str, str], Counts], int]:
+def _by_label(snapshot: LedgerSnapshot) -> tuple[dict[tuple[str, str, str], Counts], int]:
     """Sum series of equal (probe, view family, op), and count the folded probe names.
 
     The probes that were counted first keep their names, so no label value
     changes its meaning between two scrapes.
     """
-    probes = dict.fromkeys(printable(key.probe) for key in books.series if key.probe)
+    probes = dict.fromkeys(printable(key.probe) for key in snapshot.series if key.probe)
     probes.pop(OTHER, None)  # already folded by the ledger
-    kept = {"", *list(probes)[:MAX_PROBES]}
+    own_label = {"", *list(probes)[:MAX_PROBES]}
     folded: dict[tuple[str, str, str], Counts] = {}
-    for key, counts in books.series.items():
+    for key, counts in snapshot.series.items():
         probe, op = printable(key.probe or ""), printable(key.op)
         view = key.view_id if key.view_id == OTHER else printable(view_family(key.view_id))
-        label = (probe if probe in kept else OTHER, view, op)
+        label = (probe if probe in own_label else OTHER, view, op)
         folded[label] = folded.get(label, Counts()) + counts
     return folded, max(0, len(probes) - MAX_PROBES)
 

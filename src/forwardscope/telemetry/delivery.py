@@ -244,7 +244,7 @@ def _split_credentials(url: str) -> tuple[str, Callable[..., Callable[[], None]]
 
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
-        told = error.read(200).decode("utf-8", "replace").strip().partition("\n")[0]
-        return f"HTTP {error.code}: {told or error.reason}"
+        first_line = error.read(200).decode("utf-8", "replace").strip().partition("\n")[0]
+        return f"HTTP {error.code}: {first_line or error.reason}"
     reason: Any = getattr(error, "reason", None) or error
     return getattr(reason, "strerror", None) or str(reason) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Spans of lookups that are over: a bounded queue, and the worker that makes them."""
+"""Bounded queue of finished lookups, and the worker that makes their spans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forwardscope.core.keys import Question
 
 __all__ = ["CAPACITY", "FinishedLookup", "HitSpanQueue"]
 
-#: The most lookups that wait for their spans.
+#: Maximum number of lookups in the queue.
 CAPACITY: Final = 16_384
 
 _ROUND_S = 0.1
@@ -30,14 +30,14 @@ _AT_EXIT_S = 5.0
 
 
 class FinishedLookup(NamedTuple):
-    """A hit or a coalesced lookup whose span is still to be made.
+    """A hit or a coalesced lookup without a span so far.
 
     Attributes:
-        question: What was looked up.
+        question: The lookup key, with the hash of the prompt.
         result: `hit` or `coalesced`.
-        start_ns: The clock when it began.
-        end_ns: The clock when it ended.
-        parent: The context whose span is the parent.
+        start_ns: Start of the lookup, in nanoseconds of the clock.
+        end_ns: End of the lookup.
+        parent: Context with the parent span.
     """
 
     question: Question
@@ -48,27 +48,28 @@ class FinishedLookup(NamedTuple):
 
 
 class HitSpanQueue:
-    """Takes finished lookups without blocking them, and makes their spans later.
+    """Queues finished lookups without blocking, and makes their spans later.
 
-    A worker thread makes the spans in order, a round every tenth of a second. It
-    ends when it has been idle for a while, and the next lookup starts another.
-    Safe under threads: one lock guards the queue and the counts, held for a few
-    operations; it is reentrant, so a signal handler may read the counts.
-    A second lock is held by the one thread that makes spans; no lookup takes it.
+    A worker thread makes the spans in order, ten times a second. It ends after two
+    idle seconds, and the next lookup starts another one. Safe under threads: one
+    lock guards the queue and the counts. It is reentrant, so a signal handler may
+    read the counts. The thread that makes spans holds a second lock, which no
+    lookup takes.
 
-    At the end of the program the queue is emptied, where it was not closed before.
+    At the end of the program the queue is emptied, unless it was closed before.
 
     Args:
-        make: Makes one span and counts it. Where it raises, the lookup counts
-            as dropped.
-        budget: Spans from one `renew_budget` to the next; None for no limit.
-        capacity: The most lookups that are queued.
+        make: Makes one span and counts it. If it raises, the lookup counts as
+            dropped.
+        budget: Number of spans between two calls of `renew_budget`; None for no
+            limit.
+        capacity: Maximum number of lookups in the queue.
 
     Raises:
         ValueError: The budget is negative.
 
     Attributes:
-        elided: Lookups without a span because the budget was used up.
+        elided: Lookups without a span because they were over the budget.
         dropped: Lookups without a span because the queue was full or closed.
     """
 
@@ -84,7 +85,7 @@ class HitSpanQueue:
         self.dropped = 0
         self._make = make
         self._budget: float = math.inf if budget is None else budget
-        self._left = self._budget
+        self._budget_left = self._budget
         self._capacity = capacity
         self._closed = False
         self._exit_hook: Callable[[], None] | None = None
@@ -92,44 +93,44 @@ class HitSpanQueue:
         reset_in_children(self)
 
     def after_fork(self) -> None:
-        """Begin with an empty queue and no worker; the parent makes what it has queued."""
+        """Begin with an empty queue and no worker; the parent makes the queued spans."""
         self._lock = threading.RLock()
         self._making = threading.Lock()
-        self._hurry = threading.Event()  # set by flush; no lookup waits for it or sets it
+        self._flushing = threading.Event()  # set by `flush`, never by a lookup
         self._queue: deque[FinishedLookup] = deque()
         self._worker: threading.Thread | None = None
         self._offered = 0
-        self._settled = 0
+        self._done = 0
 
     @property
     def has_budget(self) -> bool:
-        """Whether the next lookup may have a span."""
-        return self._left > 0
+        """Whether the budget allows another span."""
+        return self._budget_left > 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def pending(self) -> int:
-        """Lookups whose spans are not made yet."""
+        """Number of lookups without a span so far."""
         with self._lock:
-            return self._offered - self._settled
+            return self._offered - self._done
 
     def renew_budget(self) -> None:
-        """Allow as many spans again as the budget has."""
+        """Reset the number of spans that the budget allows."""
         with self._lock:
-            self._left = self._budget
+            self._budget_left = self._budget
 
     def offer(self, lookup: FinishedLookup) -> None:
         """Queue a lookup, or count it as elided or dropped."""
         with self._lock:
-            if self._left <= 0:
+            if self._budget_left <= 0:
                 self.elided += 1
                 return
             if self._closed or len(self._queue) >= self._capacity:
                 self.dropped += 1
                 return
-            self._left -= 1
+            self._budget_left -= 1
             self._offered += 1
             self._queue.append(lookup)
             working = self._worker is not None
@@ -137,24 +138,24 @@ class HitSpanQueue:
             self._start_worker()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until the spans of all lookups so far are made; say whether they are."""
+        """Wait for the spans of all lookups so far; return whether all are made."""
         due = time.monotonic() + timeout_s
         with self._lock:
             goal = self._offered
-        if self._settled < goal and self._worker is None:
+        if self._done < goal and self._worker is None:
             self._start_worker()
-        self._hurry.set()
-        while self._settled < goal:
+        self._flushing.set()
+        while self._done < goal:
             if time.monotonic() >= due:
                 return False
-            if self._worker is None:  # no thread can be started: the program ends
+            if self._worker is None:  # no thread can be started at the end of the program
                 self._make_one()
             else:
                 time.sleep(_POLL_S)
         return True
 
     def close(self, timeout_s: float) -> None:
-        """Take no more lookups and make the spans of those queued; drop what time is too short for.
+        """Accept no more lookups and make the queued spans; drop the rest at the timeout.
 
         May be called twice.
         """
@@ -162,28 +163,28 @@ class HitSpanQueue:
         self.flush(timeout_s)
         with self._lock:
             self.dropped += len(self._queue)
-            self._settled += len(self._queue)
+            self._done += len(self._queue)
             self._queue.clear()
         if self._exit_hook is not None:
             atexit.unregister(self._exit_hook)
 
     def close_at_exit(self) -> None:
-        """Close the queue when the program ends, before a tracer provider that exists by now."""
+        """Close the queue at the end of the program, before the tracer provider shuts down."""
         if self._exit_hook is None:
-            self._exit_hook = _closing(weakref.ref(self))
+            self._exit_hook = _exit_hook(weakref.ref(self))
             atexit.register(self._exit_hook)
 
     def _start_worker(self) -> None:
         worker = threading.Thread(target=self._work, name="forwardscope-spans", daemon=True)
-        with suppress(RuntimeError):  # no more threads, or the program ends
+        with suppress(RuntimeError):  # too many threads, or the program ends
             worker.start()
             self._worker = worker
 
     def _work(self) -> None:
         idle = 0
         while True:
-            self._hurry.wait(_ROUND_S)
-            self._hurry.clear()
+            self._flushing.wait(_ROUND_S)
+            self._flushing.clear()
             idle = 0 if self._queue else idle + 1
             while self._queue:
                 self._make_one()
@@ -193,7 +194,7 @@ class HitSpanQueue:
                     return
 
     def _make_one(self) -> None:
-        """Make the next span, or wait a moment where another thread makes one."""
+        """Make the next span, or wait while another thread makes one."""
         if not self._making.acquire(timeout=_ROUND_S):
             return
         try:
@@ -203,18 +204,18 @@ class HitSpanQueue:
                 lookup = self._queue.popleft()
             failed = True
             try:
-                with suppress(Exception, SystemExit):  # the others are made all the same
+                with suppress(Exception, SystemExit):  # later spans are still made
                     self._make(lookup)
                     failed = False
             finally:
                 with self._lock:
-                    self._settled += 1
+                    self._done += 1
                     self.dropped += failed
         finally:
             self._making.release()
 
 
-def _closing(queue: weakref.ref[HitSpanQueue]) -> Callable[[], None]:
+def _exit_hook(queue: weakref.ref[HitSpanQueue]) -> Callable[[], None]:
     def close() -> None:
         alive = queue()
         if alive is None:

@@ -77,7 +77,7 @@ LOOKUPS: Final = Metric(
     "forwardscope_cache_lookups_total",
     "counter",
     "lookups",
-    "Questions put to the cache, by result: hit, miss or coalesced.",
+    "Cache lookups, by result: hit, miss or coalesced.",
     (*_SERIES, "result"),
     'sum(rate(forwardscope_cache_lookups_total{result!="miss"}[5m])) '
     "/ (sum(rate(forwardscope_cache_lookups_total[5m])) > 0)",
@@ -102,7 +102,7 @@ SCORING_SECONDS: Final = Metric(
     "forwardscope_scoring_seconds_total",
     "counter",
     "seconds",
-    "Wall time of the scoring calls, waiting included.",
+    "Wall time of scoring calls, including waits for other threads.",
     _SERIES,
     "sum by (probe) (rate(forwardscope_scoring_seconds_total[5m]))",
 )
@@ -110,7 +110,7 @@ FORWARD_DURATION: Final = Metric(
     "forwardscope_forward_duration_seconds",
     "histogram",
     "seconds",
-    "Duration of the forward passes that succeeded; in a batch, an even share of it each.",
+    "Duration of successful forward passes; each prompt of a batch has an even share of its time.",
     ("backend", "op"),
     "histogram_quantile(0.9, sum by (le, op) "
     "(rate(forwardscope_forward_duration_seconds_bucket[5m])))",
@@ -119,7 +119,7 @@ BATCH_PROMPTS: Final = Metric(
     "forwardscope_batch_prompts",
     "histogram",
     "prompts",
-    "Prompts in each batch of misses that was sent to the model.",
+    "Prompts in each batch of misses sent to the model.",
     ("backend",),
     "rate(forwardscope_batch_prompts_sum[5m]) / (rate(forwardscope_batch_prompts_count[5m]) > 0)",
 )
@@ -135,8 +135,8 @@ PREFIX_TOKENS: Final = Metric(
     "forwardscope_prefix_tokens_total",
     "counter",
     "tokens",
-    "Prompt tokens of forward passes: computed, or reused where an earlier prompt of the view "
-    "began with the same.",
+    "Prompt tokens of forward passes: computed, or reused from a prefix that an earlier prompt of "
+    "the view had computed.",
     ("backend", "result"),
     "sum by (backend, result) (rate(forwardscope_prefix_tokens_total[5m]))",
 )
@@ -160,7 +160,7 @@ CACHE_MAX_ENTRIES: Final = Metric(
     "forwardscope_cache_max_entries",
     "gauge",
     "entries",
-    "The most entries that the cache keeps.",
+    "Maximum number of entries in the cache.",
     ("backend",),
     "forwardscope_cache_max_entries",
 )
@@ -168,7 +168,7 @@ CACHE_MAX_BYTES: Final = Metric(
     "forwardscope_cache_max_bytes",
     "gauge",
     "bytes",
-    "The most bytes that the cache keeps; absent without such a bound.",
+    "Maximum number of bytes in the cache; absent without a byte bound.",
     ("backend",),
     "forwardscope_cache_bytes / forwardscope_cache_max_bytes",
 )
@@ -176,7 +176,7 @@ CACHE_EVICTIONS: Final = Metric(
     "forwardscope_cache_evictions_total",
     "counter",
     "entries",
-    "Entries removed for room.",
+    "Entries removed to make room.",
     ("backend",),
     "increase(forwardscope_cache_evictions_total[1h])",
 )
@@ -184,7 +184,7 @@ CACHE_REJECTIONS: Final = Metric(
     "forwardscope_cache_rejections_total",
     "counter",
     "entries",
-    "Values never stored, being larger than the whole cache.",
+    "Values not stored because each was larger than the whole cache.",
     ("backend",),
     "increase(forwardscope_cache_rejections_total[1h])",
 )
@@ -192,7 +192,7 @@ TRACE_RECORDS: Final = Metric(
     "forwardscope_trace_records_total",
     "counter",
     "records",
-    "Records that are whole in the JSONL trace; absent without one.",
+    "Records that are complete in the JSONL trace; absent without a trace.",
     ("backend",),
     "rate(forwardscope_trace_records_total[5m])",
 )
@@ -200,7 +200,7 @@ TRACE_WRITE_ERRORS: Final = Metric(
     "forwardscope_trace_write_errors_total",
     "counter",
     "records",
-    "Records that could not be written to the JSONL trace; absent without one.",
+    "Records that could not be written to the JSONL trace; absent without a trace.",
     ("backend",),
     "increase(forwardscope_trace_write_errors_total[1h]) > 0",
 )
@@ -208,8 +208,8 @@ SPANS_TOTAL: Final = Metric(
     "forwardscope_spans_total",
     "counter",
     "spans",
-    "Spans by name and outcome: ended (handed to the program's own SDK), exported, dropped "
-    "(queue full, or not delivered) or elided (beyond the budget, or not sampled).",
+    "Spans by name and outcome: ended (passed to the program's own SDK), exported, dropped "
+    "(queue full, or not delivered) or elided (over the budget, or not sampled).",
     ("backend", "span", "outcome"),
     'increase(forwardscope_spans_total{outcome="dropped"}[1h]) > 0',
 )
@@ -217,7 +217,7 @@ PROBES_FOLDED: Final = Metric(
     "forwardscope_probe_names_folded",
     "gauge",
     "names",
-    "Probe names beyond the first 100, shown together as probe _other.",
+    "Probe names beyond the first 100, which are counted together as probe _other.",
     ("backend",),
     "forwardscope_probe_names_folded > 0",
 )
@@ -225,7 +225,7 @@ BUILD_INFO: Final = Metric(
     "forwardscope_build_info",
     "gauge",
     "",
-    "Always 1; its labels are the versions.",
+    "Always 1; the labels are the versions of forwardscope and Python.",
     ("version", "python"),
     "count by (version) (forwardscope_build_info)",
 )
@@ -244,7 +244,7 @@ RUN_INFO: Final = Metric(
     "forwardscope_run_info",
     "gauge",
     "",
-    "Always 1; its labels tell which run the other run gauges are of.",
+    "Always 1; the labels identify the run that the other run gauges describe.",
     (*_RUN, "adapter", "run_id", "trace_id"),
     "forwardscope_run_forward_passes * on (job, instance, suite, model) group_left (trace_id) "
     "forwardscope_run_info",
@@ -255,42 +255,42 @@ RUN_START: Final = _run_gauge(
 RUN_END: Final = _run_gauge(
     "end_timestamp_seconds",
     "seconds",
-    "When the run ended, in seconds since the epoch; absent before, but at a Pushgateway, which "
-    "keeps that of the run before.",
+    "When the run ended, in seconds since the epoch; absent before that, except at a Pushgateway, "
+    "which holds the value of the previous run.",
 )
 RUN_LAST_SUCCESS: Final = _run_gauge(
     "last_success_timestamp_seconds",
     "seconds",
-    "When a run last ended with no probe failed, in seconds since the epoch.",
+    "When a run last ended without a failed probe, in seconds since the epoch.",
     "time() - forwardscope_run_last_success_timestamp_seconds",
 )
 RUN_PROGRESS: Final = _run_gauge(
     "progress_timestamp_seconds",
     "seconds",
-    "When the run was last seen to get on, in seconds since the epoch.",
+    "When the run last made progress, in seconds since the epoch.",
     "(time() - forwardscope_run_progress_timestamp_seconds) and forwardscope_run_active == 1",
 )
-RUN_ACTIVE: Final = _run_gauge("active", "", "1 while the run goes on, 0 after it.")
+RUN_ACTIVE: Final = _run_gauge("active", "", "1 during the run, 0 after it.")
 RUN_COMPLETE: Final = _run_gauge(
     "complete",
     "",
-    "1 once the run has ended and all of its probes were measured; 0 before, and where it was "
-    "interrupted or a probe erred: such a run is compared with no other.",
+    "1 after a run in which all probes were measured; 0 before that, and after a run that was "
+    "interrupted or in which a probe had an error. Incomplete runs are not compared with others.",
 )
 RUN_WALL: Final = _run_gauge(
-    "wall_seconds", "seconds", "Wall time of the run, model loading not included."
+    "wall_seconds", "seconds", "Wall time of the run, without model loading."
 )
 RUN_PERIOD: Final = _run_gauge(
     "period_seconds",
     "seconds",
-    "How often the suite is meant to run; NaN where it does not say.",
+    "Intended interval between runs of the suite; NaN where the suite names none.",
     "time() - forwardscope_run_start_timestamp_seconds > 2 * forwardscope_run_period_seconds",
 )
-RUN_LOOKUPS: Final = _run_gauge("lookups", "lookups", "Questions that the run asked.")
+RUN_LOOKUPS: Final = _run_gauge("lookups", "lookups", "Cache lookups of the run.")
 RUN_HITS: Final = _run_gauge(
     "hits",
     "lookups",
-    "Those that paid no forward pass, coalesced ones included.",
+    "Lookups of the run without a forward pass of their own, coalesced ones included.",
     "forwardscope_run_hits / (forwardscope_run_lookups > 0)",
 )
 RUN_FORWARD_PASSES: Final = _run_gauge(
@@ -303,7 +303,7 @@ RUN_FORWARD_PASSES: Final = _run_gauge(
 RUN_EXPECTED: Final = _run_gauge(
     "expected_forward_passes",
     "passes",
-    "Forward passes that the run should cost when nothing is evicted; NaN where it could not be "
+    "Forward passes that the run needs if nothing is evicted; NaN where the run could not be "
     "planned.",
     "forwardscope_run_forward_passes > forwardscope_run_expected_forward_passes",
 )
@@ -314,20 +314,20 @@ RUN_FORWARD_SECONDS: Final = _run_gauge(
     "forwardscope_run_forward_seconds / (forwardscope_run_forward_passes > 0)",
 )
 RUN_ERRORS: Final = _run_gauge(
-    "errors", "errors", "Forward passes of the run that failed; one that was interrupted did not."
+    "errors", "errors", "Failed forward passes of the run; interrupted ones are not counted."
 )
 RUN_EVICTIONS: Final = _run_gauge("evictions", "entries", "Entries evicted in the run.")
 RUN_SPANS_DROPPED: Final = _run_gauge(
     "spans_dropped", "spans", "Spans of the run that were not delivered."
 )
 RUN_TRACE_WRITE_ERRORS: Final = _run_gauge(
-    "trace_write_errors", "records", "Records of the run that are missing in its JSONL trace."
+    "trace_write_errors", "records", "Records of the run that are missing from its JSONL trace."
 )
 PROBE_SCORE: Final = Metric(
     "forwardscope_probe_score",
     "gauge",
     "",
-    "Score of a probe, 0 to 1; absent where it has none.",
+    "Score of a probe, 0 to 1; absent for a probe without one.",
     (*_RUN, "probe"),
     "forwardscope_probe_score < 0.5",
 )
@@ -343,7 +343,7 @@ PROBE_VERDICT: Final = Metric(
     "forwardscope_probe_verdict",
     "gauge",
     "",
-    "1 for the verdict that a probe gave, 0 for the others: pass, fail, error, skip.",
+    "1 for the verdict of a probe, 0 for the others: pass, fail, error, skip.",
     (*_RUN, "probe", "verdict"),
     'forwardscope_probe_verdict{verdict=~"fail|error"} == 1',
 )
@@ -400,19 +400,23 @@ METRICS: Final = BACKEND_METRICS + RUN_METRICS
 
 SUITE_NAME: Final = Attribute("test.suite.name", "string", "The suite's name.")
 SUITE_STATUS: Final = Attribute(
-    "test.suite.run.status", "string", "success, failure (a probe failed or erred) or aborted."
+    "test.suite.run.status",
+    "string",
+    "success, failure (a probe failed or had an error) or aborted.",
 )
-RUN_ID: Final = Attribute("forwardscope.run.id", "string", "The run's id, as records have it.")
-MODEL: Final = Attribute("gen_ai.request.model", "string", "The model that is asked.")
+RUN_ID: Final = Attribute("forwardscope.run.id", "string", "The run's id, as in trace records.")
+MODEL: Final = Attribute("gen_ai.request.model", "string", "Name of the model.")
 CASE_NAME: Final = Attribute("test.case.name", "string", "The probe's name.")
 CASE_STATUS: Final = Attribute(
     "test.case.result.status", "string", "pass or fail; absent for a probe that was skipped."
 )
 PROBE_KIND: Final = Attribute("forwardscope.probe.kind", "string", "The probe's kind.")
 VERDICT: Final = Attribute("forwardscope.verdict", "string", "pass, fail, error or skip.")
-TOTAL_LOOKUPS: Final = Attribute("forwardscope.lookups", "int", "Questions asked.")
+TOTAL_LOOKUPS: Final = Attribute("forwardscope.lookups", "int", "Cache lookups.")
 TOTAL_HITS: Final = Attribute(
-    "forwardscope.cache_hits", "int", "Those that paid no forward pass, coalesced ones included."
+    "forwardscope.cache_hits",
+    "int",
+    "Lookups without a forward pass of their own, coalesced ones included.",
 )
 TOTAL_PASSES: Final = Attribute(
     "forwardscope.forward_passes", "int", "Prompts computed by the model."
@@ -422,35 +426,37 @@ TOTAL_FORWARD_S: Final = Attribute(
     "forwardscope.forward_seconds", "float", "Wall time of the forward passes."
 )
 ELIDED: Final = Attribute(
-    "forwardscope.lookups_elided", "int", "Lookups that have no span, being beyond the budget."
+    "forwardscope.lookups_elided", "int", "Lookups without a span: over the budget, or not sampled."
 )
-OP: Final = Attribute("forwardscope.op", "string", "What is asked.")
-VIEW: Final = Attribute("forwardscope.view", "string", "The exact view that is asked.")
+OP: Final = Attribute("forwardscope.op", "string", "The op, such as next_token_dist.")
+VIEW: Final = Attribute("forwardscope.view", "string", "Exact id of the view.")
 PROMPT_HASH: Final = Attribute(
     "forwardscope.prompt_hash", "string", "First 12 hex digits of SHA-1 over the prompt's UTF-8."
 )
-TOP_K: Final = Attribute("forwardscope.top_k", "int", "Tokens of the distribution asked for.")
+TOP_K: Final = Attribute(
+    "forwardscope.top_k", "int", "Number of tokens in the distribution; 0 for other ops."
+)
 CACHE_RESULT: Final = Attribute("forwardscope.cache.result", "string", "hit, miss or coalesced.")
 OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always score.")
 INPUT_TOKENS: Final = Attribute(
-    "gen_ai.usage.input_tokens", "int", "Tokens of all prompts in it, where the backend tells."
+    "gen_ai.usage.input_tokens",
+    "int",
+    "Tokens of all prompts of the call, where the backend reports them.",
 )
 REUSED_TOKENS: Final = Attribute(
     "gen_ai.usage.cache_read.input_tokens",
     "int",
-    "Of these, the tokens of prefixes that an earlier prompt had computed.",
+    "Of these, tokens in prefixes that an earlier prompt had computed.",
 )
-BATCH_SIZE: Final = Attribute("forwardscope.batch.size", "int", "Prompts in it.")
+BATCH_SIZE: Final = Attribute("forwardscope.batch.size", "int", "Prompts of the call.")
 BATCH_HITS: Final = Attribute(
-    "forwardscope.batch.hits", "int", "Prompts that paid no forward pass."
+    "forwardscope.batch.hits", "int", "Prompts without a forward pass of their own."
 )
-BATCH_MISSES: Final = Attribute(
-    "forwardscope.batch.misses", "int", "Prompts that were sent to the model."
-)
+BATCH_MISSES: Final = Attribute("forwardscope.batch.misses", "int", "Prompts sent to the model.")
 ERROR_TYPE: Final = Attribute(
     "error.type",
     "string",
-    "Class of the exception; its message may quote a prompt and is left out.",
+    "Class of the exception, without its message, which may quote a prompt.",
 )
 
 _TOTALS = (TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES, TOTAL_ERRORS, TOTAL_FORWARD_S, ELIDED)
@@ -459,7 +465,7 @@ _TOTALS = (TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES, TOTAL_ERRORS, TOTAL_FORWARD_
 
 SUITE_RUN: Final = Span(
     "suite.run",
-    "the span that is current, or that of TRACEPARENT",
+    "the current span, or the one in TRACEPARENT",
     "One run of a suite, from its first lookup to its last verdict.",
     (SUITE_NAME, SUITE_STATUS, RUN_ID, MODEL, *_TOTALS, ERROR_TYPE),
 )
@@ -472,19 +478,19 @@ PROBE_RUN: Final = Span(
 LOOKUP: Final = Span(
     "cache.lookup",
     "the current span: probe.run, cache.lookup_batch or the caller's own",
-    "One question put to the cache.",
+    "One cache lookup.",
     (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, ERROR_TYPE),
 )
 LOOKUP_BATCH: Final = Span(
     "cache.lookup_batch",
     "the current span",
-    "One call with several questions.",
+    "One call with several lookups.",
     (OP, VIEW, TOP_K, BATCH_HITS, BATCH_MISSES, ERROR_TYPE),
 )
 FORWARD: Final = Span(
     "forward",
-    "cache.lookup, or cache.lookup_batch with a link to each lookup that missed (128 at most)",
-    "The model at work: one prompt, or one batch of them.",
+    "cache.lookup; in a batch cache.lookup_batch, with a link to each miss (at most 128)",
+    "One forward call of the model, for one prompt or a batch.",
     (OPERATION, MODEL, OP, VIEW, INPUT_TOKENS, REUSED_TOKENS, BATCH_SIZE, ERROR_TYPE),
 )
 SPANS: Final = (SUITE_RUN, PROBE_RUN, LOOKUP, LOOKUP_BATCH, FORWARD)

@@ -18,17 +18,16 @@ _INTRODUCTION = f"""\
 <!-- Written by `make docs` from src/forwardscope/telemetry/names.py; edit that file instead. -->
 # Telemetry reference
 
-What forwardscope emits: spans of each lookup and forward pass, metrics of each backend, and
-gauges of each run. All of them are read from one ledger, so they agree: after a run, JSONL
-records = lookups = `cache.lookup` spans exported + dropped + elided. How to send them somewhere
-stands in the [README](../README.md#seeing-it).
+forwardscope emits spans of lookups and forward calls, metrics of each backend, and gauges of each
+run. All of them agree with one ledger: after a run, JSONL records = lookups = `cache.lookup` spans
+exported + dropped + elided. The README [shows how to export them](../README.md#seeing-it).
 
-No prompt leaves the process: spans and records hold hashes of prompts, metrics not even these.
+No prompt leaves the process: spans and records have hashes of prompts, and metrics have neither.
 
 ## Spans
 
-The tracer is `{names.TRACER}`, all spans are INTERNAL, and all of a run's times are of one
-clock. A failed span has status Error and `error.type`, never the exception's message.
+The tracer is `{names.TRACER}`, the kind of all spans is INTERNAL, and the spans of a run share one
+clock. A failed span has status Error and `error.type`, but never the exception's message.
 
 ```
 suite.run
@@ -40,31 +39,31 @@ suite.run
     └ forward                (one a batch, with links to the lookups that missed)
 ```
 
-A `forward` span is current while the model runs, so your own spans nest under it. Lookups hang
-under the span that is current where they are made; in a thread without one, under the span that
-was current at `set_current_probe`.
+A `forward` span is current while the model runs, so spans of your code become its children. The
+parent of a lookup is the current span; in a thread without one, it is the span that was current at
+`set_current_probe`.
 
-Of the hits only the first {DEFAULT_BUDGET:,} a probe are spans (`span_budget`, `--span-budget`);
-misses and forward passes always are. A hit's span is made later in a thread of its own, from the
-two times at which it began and ended, so it costs the lookup little; at most {CAPACITY:,} wait
-for that, and what does not fit is counted as dropped.
+Only the first {DEFAULT_BUDGET:,} hits of a probe have spans (`span_budget`, `--span-budget`);
+misses and forward calls always have one. A worker thread makes the span of a hit after the lookup,
+from the times at which it began and ended. At most {CAPACITY:,} hits wait for their spans; further
+ones are counted as dropped.
 """
 
 _METRICS_OF_BACKENDS = f"""\
 ## Metrics of a backend
 
-Read from the ledger when somebody scrapes. `view` is the view's family (`base`, `ft`, `scaled`,
-`null`); `probe` is empty for a lookup outside any probe, and names beyond the first {MAX_PROBES}
-are `_other`.
+A scrape reads them from the ledger. `view` is the view family (`base`, `ft`, `scaled`, `null`).
+`probe` is empty for a lookup outside any probe; probe names beyond the first {MAX_PROBES} are
+counted as `_other`.
 """
 
 _METRICS_OF_RUNS = """\
 ## Metrics of a run
 
-A suite is a batch job, often shorter than a scrape interval, so its outcome is also a set of
-gauges: at the endpoint, in the metrics file, and at the Pushgateway in the group
+A suite is a batch job, often shorter than a scrape interval, so its outcome is also exported as
+gauges: at the endpoint, in the metrics file, and at a Pushgateway in the group
 `job="forwardscope"`, `suite`, `model`. A failed run does not push
-`forwardscope_run_last_success_timestamp_seconds`, and the gateway keeps the one before.
+`forwardscope_run_last_success_timestamp_seconds`, so the gateway keeps the earlier value.
 """
 
 
@@ -74,7 +73,7 @@ def _bounds(bounds: Iterable[float]) -> str:
 
 _BUCKETS = f"""\
 Buckets of `{names.FORWARD_DURATION.name}`, in seconds: {_bounds(DURATION_BOUNDS_S)}.
-Each has the trace id of its latest pass as an exemplar, where the scrape asks for OpenMetrics.
+With OpenMetrics each bucket has the trace id of its latest forward pass as an exemplar.
 
 Buckets of `{names.BATCH_PROMPTS.name}`: {_bounds(BATCH_BOUNDS)}.
 """
@@ -97,20 +96,20 @@ def reference() -> str:
 
 
 def _span(span: Span) -> str:
-    head = f"### {span.name}\n\n{span.help} Its parent: {span.parent}.\n"
+    head = f"### {span.name}\n\n{span.help} Parent: {span.parent}.\n"
     rows = ((f"`{one.name}`", one.type, one.help) for one in span.attributes)
-    return f"{head}\n{_table(('attribute', 'type', 'what it says'), rows)}"
+    return f"{head}\n{_table(('attribute', 'type', 'description'), rows)}"
 
 
 def _metrics(metrics: Iterable[Metric]) -> str:
     rows = (
         (f"`{one.name}`", one.kind, one.unit, ", ".join(one.labels), one.help) for one in metrics
     )
-    return _table(("metric", "type", "unit", "labels", "what it counts"), rows)
+    return _table(("metric", "type", "unit", "labels", "description"), rows)
 
 
 def _queries(metrics: Iterable[Metric]) -> str:
-    lines = ["In PromQL, for instance:", "", "```promql"]
+    lines = ["PromQL examples:", "", "```promql"]
     for one in metrics:
         lines += [f"# {one.name}", one.example]
     return "\n".join([*lines, "```", ""])

@@ -1,4 +1,4 @@
-"""Starting, ending and counting spans, through the OpenTelemetry API alone."""
+"""Starting, ending and counting spans with the OpenTelemetry API."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _PROMPT_HASH: Final = names.PROMPT_HASH.name
 _TOP_K: Final = names.TOP_K.name
 _RESULT: Final = names.CACHE_RESULT.name
 
-#: What became of a span; `pending` is one that is still to be made or delivered.
+#: Outcome of a span; a pending span is not made or not delivered so far.
 SpanOutcome = Literal["pending", "ended", "exported", "dropped", "elided"]
 
 
 class ParentContext(NamedTuple):
-    """The context whose span is the parent of a lookup's.
+    """Context with the parent of a lookup's span.
 
     Attributes:
-        context: The OpenTelemetry context.
-        trace_id: Its trace, 32 hex digits; None without a sampled span.
-        parent_id: Its span, 16 hex digits; None likewise.
+        context: OpenTelemetry context.
+        trace_id: Trace of the parent, 32 hex digits; None without a sampled parent.
+        parent_id: Id of the parent, 16 hex digits; None without a sampled parent.
     """
 
     context: Context
@@ -48,7 +48,7 @@ class ParentContext(NamedTuple):
 
     @classmethod
     def of(cls, context: Context) -> ParentContext:
-        """Return a context with its ids."""
+        """Return a context with the ids of its span."""
         found = trace.get_current_span(context).get_span_context()
         trace_id = parent_id = None
         if found.is_valid and found.trace_flags.sampled:
@@ -58,7 +58,7 @@ class ParentContext(NamedTuple):
 
     @property
     def has_span(self) -> bool:
-        """Whether there is a span, sampled or not."""
+        """Whether the context has a span, sampled or not."""
         return trace.get_current_span(self.context).get_span_context().is_valid
 
 
@@ -67,20 +67,19 @@ NO_PARENT: Final = ParentContext(Context(), None, None)
 
 
 class SpanFactory:
-    """A tracer, the clock that times its spans, and the count of what became of them.
+    """Starts and ends the spans of one tracer, and counts them by outcome.
 
-    Safe under threads. Counts are kept under one reentrant lock, so a signal
-    handler may read them.
+    Safe under threads. One reentrant lock guards the counts, so a signal handler
+    may read them.
 
     Args:
-        provider: Whose tracer to use; None means the global one, as soon as
-            there is one.
-        clock: What spans are timed with.
+        provider: Provider of the tracer; None means the global one.
+        clock: Clock of the spans.
 
     Attributes:
         active: Whether there is a recording tracer.
-        clock: What spans are timed with.
-        model: What forward spans call the model, or None.
+        clock: Clock of the spans.
+        model: Name of the model in forward spans, or None.
     """
 
     def __init__(self, provider: trace.TracerProvider | None, clock: Clock) -> None:
@@ -100,10 +99,10 @@ class SpanFactory:
         self._lock = threading.RLock()
 
     def find_tracer(self) -> None:
-        """Set `active` where there is a recording tracer by now."""
+        """Get the tracer of the provider, and set `active` if it records."""
         provider = self._provider or trace.get_tracer_provider()
         if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-            return  # a global provider may still be set
+            return  # a global provider may be set later
         self._tracer = provider.get_tracer(names.TRACER, _version())
         self.active = not isinstance(self._tracer, trace.NoOpTracer)
 
@@ -117,15 +116,15 @@ class SpanFactory:
     ) -> trace.Span:
         """Start a span.
 
-        A sampler or processor of the program's that raises costs the span, and
-        never the lookup: it is counted as dropped, and warned of once.
+        If a sampler or processor of the program raises, the span counts as dropped,
+        the first such error is a warning, and the lookup goes on.
 
         Args:
-            name: One of names.py.
-            parent: The context whose span is its parent.
-            start_ns: The clock when it began.
-            attributes: What it carries from the start.
-            links: What it links to.
+            name: Span name from names.py.
+            parent: Context with the parent span.
+            start_ns: Start of the span.
+            attributes: Attributes at the start.
+            links: Links to other spans.
         """
         try:
             return self._tracer.start_span(
@@ -137,7 +136,7 @@ class SpanFactory:
                 record_exception=False,
                 set_status_on_exception=False,
             )
-        except Exception as error:  # noqa: BLE001 - it may be anybody's code
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything
             self._warn(error)
             return trace.INVALID_SPAN
 
@@ -155,23 +154,23 @@ class SpanFactory:
         return self.start(LOOKUP, parent, start_ns, attributes)
 
     def end(self, span: trace.Span, name: str, end_ns: int, error: str | None = None) -> None:
-        """End a span, as failed where there is an error, and count it."""
+        """End a span and count it; with an error, mark it as failed."""
         outcome: SpanOutcome = "ended"
         if span is trace.INVALID_SPAN:
             outcome = "dropped"
-        elif not span.is_recording():  # the sampler declined it: on purpose, like one over budget
+        elif not span.is_recording():  # not sampled
             outcome = "elided"
         try:
             if error is not None:
                 mark_failed(span, error)
             span.end(end_ns + self._epoch_ns)
-        except Exception as raised:  # noqa: BLE001 - it may be anybody's code
+        except Exception as raised:  # noqa: BLE001 - foreign code may raise anything
             outcome = "dropped"
             self._warn(raised)
         self.count(name, outcome)
 
     def count(self, name: str, outcome: SpanOutcome) -> None:
-        """Count what became of a span."""
+        """Count a span by its outcome."""
         with self._lock:
             self._counts[name, outcome] += 1
 
@@ -183,8 +182,9 @@ class SpanFactory:
     def _warn(self, error: Exception) -> None:
         warn, self._warned = not self._warned, True
         if warn:
-            # where warnings are errors it is still only counted: no lookup fails for its span
-            with suppress(RuntimeWarning):
+            with suppress(
+                RuntimeWarning
+            ):  # where warnings are errors, no lookup fails for its span
                 warnings.warn(
                     f"span not made: {type(error).__name__} in the tracer provider; "
                     "lookups go on, such spans are counted as dropped",
@@ -194,7 +194,7 @@ class SpanFactory:
 
 
 def mark_failed(span: trace.Span, error: str) -> None:
-    """Set status and `error.type`, without the message, which may quote a prompt."""
+    """Set status and `error.type`, but not the message, which may quote a prompt."""
     span.set_status(Status(StatusCode.ERROR))
     span.set_attribute(names.ERROR_TYPE.name, error)
 

@@ -1,8 +1,8 @@
-"""The spans of a backend's lookups.
+"""Spans of a backend's lookups.
 
-A miss is a live span, and so is its forward call, which is the current span
-while the model runs. A hit is over before a span could be started: its two
-clock readings are kept, and its span is made later in another thread.
+The spans of a miss and of its forward call are live: the forward span is current
+while the model runs. The span of a hit is made later in another thread, from the
+clock readings at its start and end.
 """
 
 from __future__ import annotations
@@ -35,47 +35,46 @@ T = TypeVar("T")
 #: Op, view id and top_k of a batch.
 BatchKey = tuple[str, str, int]
 
-#: Hit spans a probe.
+#: Number of hit spans for each probe.
 DEFAULT_BUDGET: Final = 2000
-#: Lookups that a batch's forward span links to, at most.
+#: Maximum number of links of a batch's forward span.
 MAX_LINKS: Final = 128
 
 _FORWARD: Final = names.FORWARD.name
 _BATCH: Final = names.LOOKUP_BATCH.name
 _CLOSE_TIMEOUT_S = 5.0
-_LOOK_EVERY_NS = 100_000_000
+_REFRESH_EVERY_NS = 100_000_000
 
 
 class SpanDelivery(Protocol):
-    """Where a program delivers its ended spans, if it wants to account for them."""
+    """Exporter of a program that counts the spans that it delivers."""
 
     def outcomes(self) -> Mapping[tuple[str, SpanOutcome], int]:
-        """Return how many spans of a name were exported or dropped, or are pending."""
+        """Return the number of exported, dropped and pending spans by name."""
         ...
 
 
 class LookupSpans:
-    """Makes the spans of one backend's lookups and counts what became of them.
+    """Makes the spans of one backend's lookups, and counts them by outcome.
 
-    Without a recording tracer it does nothing: no span, no thread. A global
-    tracer provider that is set later is noticed at the next probe, and at a
-    miss or a batch within a tenth of a second.
-    Safe under threads.
+    Without a recording tracer it makes no span and starts no thread. A global
+    tracer provider that is set later is used from the next probe on, or from a miss
+    or a batch at most 0.1 seconds later. Safe under threads.
 
     Args:
-        provider: Whose tracer to use; None means the global one.
-        budget: Hit spans a probe (from one `probe_began` to the next); None for
-            no limit. What is beyond it is counted as elided.
-        clock: What the lookups are timed with.
+        provider: Provider of the tracer; None means the global one.
+        budget: Number of hit spans between two calls of `probe_began`; None for no
+            limit. Further hits are counted as elided.
+        clock: Clock of the lookups.
 
     Raises:
         ValueError: The budget is negative.
 
     Attributes:
         active: Whether lookups have spans now.
-        hits: Where finished lookups wait for their spans.
-        delivery: Where the program accounts for ended spans; None in library
-            use, where they go to its own tracer provider and count as ended.
+        hits: Queue of finished lookups without a span so far.
+        delivery: Exporter that counts ended spans; None in library use, where
+            spans go to the program's tracer provider and count as ended.
     """
 
     def __init__(
@@ -86,12 +85,12 @@ class LookupSpans:
         self._factory = SpanFactory(provider, clock)
         self.hits: Final = HitSpanQueue(self._make_finished, budget)
         self._closed = False
-        self._next_look_ns = 0
+        self._next_refresh_ns = 0
         self.refresh()
 
     @property
     def model(self) -> str | None:
-        """What forward spans call the model; can be assigned."""
+        """Name of the model in forward spans; can be assigned."""
         return self._factory.model
 
     @model.setter
@@ -100,34 +99,34 @@ class LookupSpans:
 
     @property
     def used(self) -> bool:
-        """Whether lookups have or had spans."""
+        """Whether lookups have spans, or had them before `close`."""
         return self._factory.active
 
     def refresh(self) -> None:
-        """Find a recording tracer, where there was none so far."""
+        """Get a recording tracer if there was none so far."""
         if not (self.active or self._closed):
             self._factory.find_tracer()
             if self._factory.active:
                 self.hits.close_at_exit()
                 self.active = True
 
-    def look(self, now_ns: int) -> None:
+    def refresh_at(self, now_ns: int) -> None:
         """Call `refresh`, at most ten times a second.
 
         Args:
-            now_ns: The clock now.
+            now_ns: Current time of the clock.
         """
-        if now_ns >= self._next_look_ns and not self.active:
-            self._next_look_ns = now_ns + _LOOK_EVERY_NS
+        if now_ns >= self._next_refresh_ns and not self.active:
+            self._next_refresh_ns = now_ns + _REFRESH_EVERY_NS
             self.refresh()
 
     def probe_began(self) -> None:
-        """Renew the budget of hit spans."""
+        """Begin a new budget of hit spans."""
         self.refresh()
         self.hits.renew_budget()
 
     def call(self, parent: ParentContext, start_ns: int, batch: BatchKey | None) -> CallSpans:
-        """Return the live spans of a call; see `CallSpans`."""
+        """Return the live spans of a call of `cached` or `cached_batch`."""
         return CallSpans(self._factory, parent, start_ns, batch)
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
@@ -138,33 +137,33 @@ class LookupSpans:
             for key in ended:
                 del counts[key]
             counts += Counter(self.delivery.outcomes())
-        # after what is ended, so that a span that is made meanwhile is not counted twice
+        # read after the ended spans, so that no span is counted as both ended and pending
         counts[LOOKUP, "pending"] += self.hits.pending
         counts[LOOKUP, "elided"] += self.hits.elided
         counts[LOOKUP, "dropped"] += self.hits.dropped
         return +counts
 
     def elided(self) -> int:
-        """Return how many lookups have no span, being beyond the budget or not sampled."""
+        """Return the number of lookups over the budget or not sampled."""
         return self.hits.elided + self._factory.outcomes()[LOOKUP, "elided"]
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until the spans of all lookups so far are made; say whether they are."""
+        """Wait for the spans of all lookups so far; return whether all are made."""
         return self.hits.flush(timeout_s)
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
-        """Make the spans that are still to be made and stop; may be called twice."""
+        """Make the spans of queued lookups and stop; may be called twice."""
         self._closed = True
         self.active = False
         self.hits.close(timeout_s)
 
     @contextmanager
     def around(self, span: names.Span, attributes: Mapping[str, Any]) -> Iterator[trace.Span]:
-        """Make a span the current one for the length of a block.
+        """Start a span that is current inside a `with` block.
 
         Yields:
-            The span, for attributes that are known later; one that does nothing
-            where there is no recording tracer.
+            The span, for further attributes; without a recording tracer, one that
+            does nothing.
         """
         self.refresh()
         if not self.active:
@@ -191,16 +190,15 @@ class LookupSpans:
 
 
 class CallSpans:
-    """The live spans of one call of `cached` or `cached_batch`.
+    """Live spans of one call of `cached` or `cached_batch`.
 
-    A single call has those of its miss. A batch has one of its own, started as
-    soon as another span needs it as its parent.
+    A batch has a span, which starts when the first child needs it.
 
     Args:
-        factory: Makes them.
-        parent: The parent of the lookup, or of the batch.
-        start_ns: The clock when the call began.
-        batch: Where it is a batch, what its lookups have in common.
+        factory: Makes the spans.
+        parent: Parent of the lookup, or of the batch.
+        start_ns: Start of the call.
+        batch: Op, view id and top_k of a batch; None for a single lookup.
     """
 
     def __init__(
@@ -218,10 +216,10 @@ class CallSpans:
         self._forwards: list[ForwardSpan] = []
 
     def parent(self, *, needed: bool = True) -> ParentContext:
-        """Return the parent of the call's lookups: the batch's span, where it is one.
+        """Return the parent of the call's lookups; in a batch, the span of the batch.
 
         Args:
-            needed: Whether a lookup has a span; else the batch's is not started for it.
+            needed: Whether to start the span of the batch.
         """
         if self._batch is not None and self._batch_span is None and needed:
             op, view_id, top_k = self._batch
@@ -235,15 +233,15 @@ class CallSpans:
                     names.TOP_K.name: top_k,
                 },
             )
-            inside = trace.set_span_in_context(self._batch_span, self._parent.context)
-            self._parent = ParentContext.of(inside)
+            context = trace.set_span_in_context(self._batch_span, self._parent.context)
+            self._parent = ParentContext.of(context)
         return self._parent
 
     def forward(self, flight: Flight) -> ForwardSpan:
-        """Start the spans of a forward call, and of the misses that it computes.
+        """Start the spans of a forward call and of its misses.
 
         Args:
-            flight: The call; its origins are the questions, and it gets its trace id.
+            flight: The call. Its origins are the questions; its trace id is set.
         """
         context = self.parent().context
         batch = self._batch is not None
@@ -256,10 +254,10 @@ class CallSpans:
         """End the spans of the misses and of the batch.
 
         Args:
-            outcomes: Of all lookups of the call. Without any the call was stopped
-                before it computed, and its spans are given up.
-            error: Class of the exception where the call failed.
-            end_ns: The clock now.
+            outcomes: Outcomes of all lookups of the call; empty where the call was
+                stopped before it computed. Then no span is ended or counted.
+            error: Class of the exception of a failed call.
+            end_ns: End of the call.
         """
         if not outcomes:
             return
@@ -273,21 +271,21 @@ class CallSpans:
 
 
 class ForwardSpan:
-    """The span of one forward call, with those of the misses that it computes.
+    """Span of one forward call, with the spans of its misses.
 
-    The span of a single miss is the parent of its forward span; in a batch the
-    forward span is beside those of the misses and links to them.
+    The span of a single miss is the parent of the forward span. In a batch they have
+    the same parent, and the forward span links to the misses.
 
     Args:
-        factory: Makes them.
-        questions: What is computed, in order.
-        start_ns: The clock when the lookups began.
-        parent: The context whose span is the lookups' parent.
-        batch: Whether it is a batch.
+        factory: Makes the spans.
+        questions: The misses, in order.
+        start_ns: Start of the lookups.
+        parent: Context with the parent of the lookups.
+        batch: Whether the call is a batch.
 
     Attributes:
-        trace_id: The trace that has it, 32 hex digits; None where it is not sampled.
-        end_ns: The clock when the call ended.
+        trace_id: Trace of the span, 32 hex digits; None if it is not sampled.
+        end_ns: End of the call.
     """
 
     def __init__(
@@ -324,7 +322,7 @@ class ForwardSpan:
         self.trace_id = ParentContext.of(self._context).trace_id
 
     def wrap(self, compute: Callable[[], T]) -> Callable[[], T]:
-        """Return compute with the forward span as the current one, for `Flight.run`."""
+        """Return a compute that runs with the forward span as the current one."""
 
         def computed() -> T:
             token = otel_context.attach(self._context)
@@ -336,12 +334,13 @@ class ForwardSpan:
         return computed
 
     def end(self, flight: Flight) -> None:
-        """End the forward span of a call that has ended."""
-        self.end_ns = flight.end_ns or self._factory.clock.perf_counter_ns()  # 0: interrupted before
+        """End the forward span when its call has ended."""
+        # the flight has no end where an interrupt came first
+        self.end_ns = flight.end_ns or self._factory.clock.perf_counter_ns()
         self._error = flight.error
-        counts = [(known, reused or 0) for known, reused in flight.token_counts() if known]
+        counts = [(tokens, reused or 0) for tokens, reused in flight.token_counts() if tokens]
         if counts:
-            self._span.set_attribute(names.INPUT_TOKENS.name, sum(known for known, _ in counts))
+            self._span.set_attribute(names.INPUT_TOKENS.name, sum(tokens for tokens, _ in counts))
             if reused := sum(reused for _, reused in counts):
                 self._span.set_attribute(names.REUSED_TOKENS.name, reused)
         self._factory.end(self._span, _FORWARD, self.end_ns, self._error)

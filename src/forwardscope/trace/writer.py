@@ -1,4 +1,4 @@
-"""Appending to a trace, one write a lookup."""
+"""Writer of JSONL traces; each lookup is one append."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _NEWLINE = ord("\n")
 
 
 class TraceWriter:
-    """Appends records to a JSONL file; with no path, does nothing.
+    """Appends records to a JSONL file; without a path, does nothing.
 
-    The records of a lookup are one append to a file opened with O_APPEND, done
-    before `write` returns: on a local file system a killed process loses no
-    record that it had written, and several processes can share a file. A write
-    that fails never raises; it is counted, warned of once, and the next line
-    starts clean. Safe under threads: one lock, held for the write.
+    The records of a lookup are one append to a file opened with O_APPEND, complete
+    before `write` returns. So on a local file system a killed process loses no
+    record, and several processes can share a file. A failed write raises nothing: it
+    is counted, the first one is a warning, and the next record begins on a new line.
+    Safe under threads: one lock is held during a write.
 
     Args:
-        path: Where to append; parent folders are made. None turns tracing off.
+        path: The file; parent folders are created. None turns tracing off.
 
     Raises:
         OSError: The file cannot be opened for appending.
@@ -69,12 +69,12 @@ class TraceWriter:
 
     @property
     def records(self) -> int:
-        """Records that are whole in the file."""
+        """Records that are complete in the file."""
         return self._records
 
     @property
     def write_errors(self) -> int:
-        """Records that could not be written, or not whole."""
+        """Records that are missing or incomplete in the file."""
         return self._write_errors
 
     def write(self, event: TraceEvent) -> None:
@@ -88,7 +88,7 @@ class TraceWriter:
             return
         lines = b"".join(map(line_of, events))
         with self._lock:
-            torn, self._torn = self._torn, True  # until the write is whole; an interrupt may end it
+            torn, self._torn = self._torn, True  # an interrupt may end the write
             data = b"\n" + lines if torn else lines
             written, failure = _write(file, data)
             if written == len(data):
@@ -104,41 +104,44 @@ class TraceWriter:
     def close(self) -> None:
         """Close the file; may be called twice, and a later `write` does nothing.
 
-        What another thread is just writing still goes there.
+        A write that another thread has begun is completed.
         """
         self._file = None
 
     def _write_rest(
         self, file: _OpenFile, data: bytes, written: int, failure: OSError | None
     ) -> OSError | None:
-        """Write what is left after a partial write, and count the records that are whole.
+        """Write the rest after a partial write, and count the complete records.
 
-        The lock is held. Returns what stopped it, or None where all was written.
+        The caller holds the lock.
+
+        Returns:
+            The error that stopped the write, or None.
         """
-        total, whole = _whole(data, len(data)), self._take(data, written)
+        total, complete = _complete(data, len(data)), self._note_end(data, written)
         while failure is None and written < len(data):
             data = self._rest(data, written)
             written, failure = _write(file, data)
-            got = self._take(data, written)
-            whole += got
-            stuck = got == 0 if self._regular else written == 0
+            added = self._note_end(data, written)
+            complete += added
+            stuck = added == 0 if self._regular else written == 0
             if failure is None and written < len(data) and stuck:
-                failure = OSError(errno.EIO, "only a part of it was taken, twice")
-        self._records += whole
-        self._write_errors += total - whole
+                failure = OSError(errno.EIO, "only a part of the record was written, twice")
+        self._records += complete
+        self._write_errors += total - complete
         return failure
 
-    def _take(self, data: bytes, written: int) -> int:
-        """Note how the file ends now; return how many records are whole in what was written."""
+    def _note_end(self, data: bytes, written: int) -> int:
+        """Note whether the file ends in a torn line; return the number of complete records."""
         if written:
             self._torn = not data.endswith(b"\n", 0, written)
-        return _whole(data, written)
+        return _complete(data, written)
 
     def _rest(self, data: bytes, written: int) -> bytes:
-        """Return what is left to write.
+        """Return the data that is left to write.
 
-        In a regular file a line that was cut begins anew, on a line of its own: another
-        process may have appended to the part.
+        In a regular file a torn record is written again on a new line, because another
+        process may have appended to the torn line.
         """
         cut = written > 0 and data[written - 1] != _NEWLINE and data[written] != _NEWLINE
         if not (cut and self._regular):
@@ -146,8 +149,7 @@ class TraceWriter:
         return b"\n" + data[data.rfind(b"\n", 0, written) + 1 :]
 
     def _warn(self, failure: OSError) -> None:
-        # where warnings are errors it is still only counted: a lookup never fails for its trace
-        with contextlib.suppress(RuntimeWarning):
+        with contextlib.suppress(RuntimeWarning):  # where warnings are errors, no lookup fails
             warnings.warn(
                 f"trace record not written to {self.path}: {failure}; the run goes on",
                 RuntimeWarning,
@@ -158,9 +160,9 @@ class TraceWriter:
 def line_of(event: TraceEvent) -> bytes:
     """Return a record as one line of ASCII JSON, as `json.dumps` would write it.
 
-    The eight fixed keys come first, in order; of the optional ones those that
-    apply. The parts that many records share are kept, which makes the line of a
-    hit four times as fast.
+    The eight fixed keys come first, in order, and then the optional keys that apply.
+    The parts that many records share are cached, which makes the line of a hit four
+    times as fast.
     """
     values = astuple(event)
     key, tail = _key_part(*values[1:6]), _tail_part(*values[7:])
@@ -188,16 +190,16 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of numpy's as Python's: no record may fail the lookup that it is about."""
+    """Return a NumPy scalar as a Python number, and any other value as text."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
-#: As `json.dumps` would, but for values of other types than a record's.
+#: Encodes as `json.dumps` does, also values of types that a record should not have.
 _ENCODER = json.JSONEncoder(default=_plain)
 
 
 class _OpenFile:
-    """A descriptor that is closed when the last thread that uses it has returned."""
+    """File descriptor that is closed when no thread uses it any more."""
 
     __slots__ = ("descriptor",)
 
@@ -209,28 +211,29 @@ class _OpenFile:
 
 
 def _write(file: _OpenFile, data: bytes) -> tuple[int, OSError | None]:
-    """Write once; return how many bytes were taken, and what stopped it."""
+    """Write once; return the number of bytes written, and the error or None."""
     try:
         return os.write(file.descriptor, data), None
     except OSError as error:
         return 0, error
 
 
-def _whole(data: bytes, written: int) -> int:
-    """Count the records in the part that was written; one that lacks its newline alone is whole.
+def _complete(data: bytes, written: int) -> int:
+    """Count the complete records in the first `written` bytes.
 
-    The reader takes it. A newline at the very start ends what was there before.
+    A record that lacks only its newline is complete: the reader accepts it. A newline
+    at the start of the data ends an earlier line.
     """
     return data.count(b"\n", data[:1] == b"\n", written + 1)
 
 
 def _ends_torn(path: Path) -> bool:
-    """Whether a regular file lacks its last newline: a process was killed in a write."""
+    """Return whether a file lacks its last newline, because a process was killed in a write."""
     try:
         with path.open("rb") as file:
             if file.seek(0, os.SEEK_END) == 0:
                 return False
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
-    except OSError:  # append-only permission: nothing is known, and the reader copes
+    except OSError:  # no permission to read; the reader handles a torn line
         return False
