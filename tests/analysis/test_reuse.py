@@ -134,23 +134,25 @@ def test_sizes_to_show_are_those_of_the_curve(lookups: list[int]) -> None:
 
 
 def test_saved_time(event: MakeEvent) -> None:
-    """A hit saves the mean duration of a forward pass of its op and view."""
+    """A hit saves its own question's pass, or the mean of its op and view without one."""
     curve = curve_of(
         [
             event("a", wall_ms=100.0),
             event("b", wall_ms=300.0),
             event("a", hit=True),
+            event("c", hit=True),
+            event("c", hit=True),
             event("a", view_id="ft", wall_ms=5000.0),
             event("a", view_id="ft", hit=True),
             event("a", op="logprob_of", hit=True),
             event("a", op="logprob_of", hit=True),
         ]
     )
-    assert (curve.at(1).hits, curve.at(1).saved_s) == (2, pytest.approx(5.0))
-    assert (curve.at(2).hits, curve.at(2).saved_s) == (3, pytest.approx(5.2))
-    assert curve.lookups.hits == 4
+    assert (curve.at(1).hits, curve.at(1).saved_s) == (3, pytest.approx(5.2))
+    assert (curve.at(2).hits, curve.at(2).saved_s) == (4, pytest.approx(5.3))
+    assert curve.lookups.hits == 6
     (best,) = optimum_at(curve, [2])
-    assert (best.hits, best.saved_s) == (3, pytest.approx(5.2))
+    assert (best.hits, best.saved_s) == (4, pytest.approx(5.3))
 
 
 def test_questions(event: MakeEvent) -> None:

@@ -85,24 +85,24 @@ def test_counts_equal_those_of_the_ledger(tmp_path: Path) -> None:
         assert counts.forward_ns == pytest.approx(expected.forward_ns, abs=5_000)
 
 
-def test_hits_save_the_mean_pass_of_their_op_and_view(event: MakeEvent) -> None:
-    """Failed passes are not part of the mean, but of the total time."""
+def test_hits_save_the_passes_of_their_own_questions(event: MakeEvent) -> None:
+    """A hit whose question has no pass saves the mean of its op and view, without failed passes."""
     summary = summarize(
         [
             event("a", wall_ms=100.0),
             event("b", wall_ms=300.0),
             event("c", wall_ms=9000.0, error="ValueError"),
             event("a", hit=True, probe="q"),
-            event("a", hit=True, result="coalesced"),
+            event("b", hit=True, result="coalesced"),
+            event("c", hit=True),
             event("a", hit=True, view_id="ft"),
         ]
     )
-    assert summary.pass_s == {("base", "next_token_dist"): pytest.approx(0.2)}
-    assert summary.total.saved_s == pytest.approx(0.4)
+    assert summary.total.saved_s == pytest.approx(0.1 + 0.3 + 0.2)
     assert summary.total.forward_s == pytest.approx(9.4)
     assert {name: line.saved_s for name, line in summary.by_probe().items()} == {
-        "p": pytest.approx(0.2),
-        "q": pytest.approx(0.2),
+        "p": pytest.approx(0.5),
+        "q": pytest.approx(0.1),
     }
 
 

@@ -40,7 +40,7 @@ def test_summary_in_a_terminal(invoke: Invoke) -> None:
     for title in ("by probe", "by view", "by op", "slowest passes", "most repeated prompts"):
         assert f"\n{title}" in ran.stdout
     (total,) = (line for line in ran.stdout.splitlines() if line.split()[:1] == ["114"])
-    assert total.split() == ["114", "39", "75", "34.2", "%", "26.9", "s", "11.1", "s"]
+    assert total.split() == ["114", "39", "75", "34.2", "%", "26.9", "s", "3.12", "s"]
     assert "75 distinct lookups" in ran.stdout
     assert "coalesced" not in ran.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ class Lookups:
     Attributes:
         questions: Number of each lookup's question, from 0, shape (n,). Runs share no
             questions, because each run starts with an empty cache.
-        pass_s: Mean duration of a forward pass of the lookup's op and view, in seconds,
-            shape (n,); 0 if the trace has no such pass.
+        pass_s: Duration of a forward pass of each lookup's question, in seconds, shape
+            (n,): the mean of its own passes in the run; where it has none, the mean over
+            its op and view; 0 if the trace has no such pass either.
         hits: Number of these lookups that the recorded cache answered.
     """
 
@@ -41,39 +43,42 @@ class Lookups:
 def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
     """Collect the lookups of a trace, coalesced ones included.
 
-    Memory use is 24 bytes for each record, plus the distinct questions.
+    Memory use is 32 bytes for each record, plus the distinct questions.
     """
     runs: dict[str | None, int] = {}
     questions: dict[tuple[int, str, str, str, int], int] = {}
     groups: dict[tuple[str, str], int] = {}
     run_of, question_of, group_of = array("q"), array("q"), array("q")
-    passes: list[int] = []
-    spent_ms: list[float] = []
-    hits = 0
+    paid_ms = array("d")  # NaN for a hit
     for event in events:
         if event.error is not None:
             continue
         run = runs.setdefault(event.run_id, len(runs))
         question = (run, event.view_id, event.op, event.prompt_hash, event.top_k)
-        group = groups.setdefault((event.view_id, event.op), len(groups))
-        if group == len(passes):
-            passes.append(0)
-            spent_ms.append(0.0)
-        if event.hit:
-            hits += 1
-        else:
-            passes[group] += 1
-            spent_ms[group] += event.wall_ms
         run_of.append(run)
         question_of.append(questions.setdefault(question, len(questions)))
-        group_of.append(group)
+        group_of.append(groups.setdefault((event.view_id, event.op), len(groups)))
+        paid_ms.append(math.nan if event.hit else event.wall_ms)
     order = np.argsort(_integers(run_of), kind="stable")
-    mean_s = np.asarray(spent_ms) / np.maximum(passes, 1) / 1e3
+    spent_ms = np.frombuffer(paid_ms, dtype=np.float64)
+    own, by_kind = (_mean_ms(_integers(of), spent_ms) for of in (question_of, group_of))
+    pass_ms = np.where(np.isnan(own), by_kind, own)
     return Lookups(
         questions=_integers(question_of)[order],
-        pass_s=mean_s[_integers(group_of)[order]],
-        hits=hits,
+        pass_s=np.nan_to_num(pass_ms)[order] / 1e3,
+        hits=int(np.isnan(spent_ms).sum()),
     )
+
+
+def _mean_ms(group_of: IntArray, spent_ms: FloatArray) -> FloatArray:
+    """Return the mean duration of the passes of each lookup's group; NaN where it has none."""
+    passes = ~np.isnan(spent_ms)
+    groups = int(group_of.max(initial=-1)) + 1
+    number = np.bincount(group_of[passes], minlength=groups)
+    total_ms = np.bincount(group_of[passes], spent_ms[passes], minlength=groups)
+    mean_ms = np.full(groups, np.nan)
+    np.divide(total_ms, number, out=mean_ms, where=number > 0)
+    return mean_ms[group_of]
 
 
 def previous(questions: IntArray) -> IntArray:

@@ -33,7 +33,8 @@ class Totals:
     Attributes:
         counts: The ledger's counts; `scoring_ns` is 0, because traces do not record it.
         saved_s: Time that the hits saved, in seconds. Each hit saves the mean duration of
-            a forward pass of its op and view, or 0 if the trace has no such pass.
+            its own question's forward passes; where the trace has none, the mean over its
+            op and view, or 0.
     """
 
     counts: Counts
@@ -51,14 +52,14 @@ class Summary:
 
     Attributes:
         series: Counts by probe, view and op, in the order of their first lookups.
-        pass_s: Mean duration of a successful forward pass, by view and op, in seconds.
+        saved_s: Time that the hits saved, by probe, view and op; see `Totals`.
         questions: Number of distinct questions: view, op, prompt and `top_k`.
         slowest: The longest successful forward passes, longest first.
         most_repeated: The prompts with the most lookups, in descending order.
     """
 
     series: Mapping[SeriesKey, Counts]
-    pass_s: Mapping[tuple[str, str], float]
+    saved_s: Mapping[SeriesKey, float]
     questions: int
     slowest: list[TraceEvent]
     most_repeated: list[PromptCounts]
@@ -89,9 +90,8 @@ class Summary:
     def _totals(self, keys: Iterable[SeriesKey]) -> Totals:
         counts, saved_s = Counts(), 0.0
         for key in keys:
-            own = self.series[key]
-            counts += own
-            saved_s += (own.hits + own.coalesced) * self.pass_s.get((key.view_id, key.op), 0.0)
+            counts += self.series[key]
+            saved_s += self.saved_s[key]
         return Totals(counts, saved_s)
 
 
@@ -111,17 +111,19 @@ class _GroupCounts:
     Attributes:
         lookups: Lookups by prompt.
         passes: Successful forward passes by prompt.
+        pass_ms: Total duration of the successful forward passes by prompt, in milliseconds.
+        failed: Failed forward passes by prompt.
         coalesced: Lookups answered by a forward pass in flight.
         errors: Failed forward passes, by class of the exception.
-        pass_ms: Total duration of the successful forward passes, in milliseconds.
         error_ms: Total duration of the failed ones, in milliseconds.
     """
 
     lookups: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     passes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    pass_ms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    failed: Counter[str] = field(default_factory=Counter)
     coalesced: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    pass_ms: float = 0.0
     error_ms: float = 0.0
 
     def total(self) -> Counts:
@@ -133,7 +135,7 @@ class _GroupCounts:
             coalesced=self.coalesced,
             forward_passes=passes,
             errors=self.errors,
-            forward_ns=round((self.pass_ms + self.error_ms) * 1e6),
+            forward_ns=round((sum(self.pass_ms.values()) + self.error_ms) * 1e6),
         )
 
 
@@ -158,19 +160,20 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
                 counts.coalesced += 1
         elif event.error is None:
             counts.passes[event.prompt_hash] += 1
-            counts.pass_ms += event.wall_ms
+            counts.pass_ms[event.prompt_hash] += event.wall_ms
             if event.wall_ms > floor:
                 heapq.heappush(slowest, (event.wall_ms, -next(order), event))
                 if len(slowest) > _TOP:
                     heapq.heappop(slowest)
                     floor = slowest[0][0]
         else:
+            counts.failed[event.prompt_hash] += 1
             counts.errors[event.error] += 1
             counts.error_ms += event.wall_ms
     by_group = {_Group(*group): counts for group, counts in groups.items()}
     return Summary(
         series=_series(by_group),
-        pass_s=_mean_pass_s(by_group),
+        saved_s=_saved_s(by_group),
         questions=_distinct_questions(by_group),
         slowest=[event for *_, event in sorted(slowest, reverse=True)],
         most_repeated=_most_repeated(by_group),
@@ -184,13 +187,38 @@ def _series(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, Counts]:
     return dict(series)
 
 
-def _mean_pass_s(groups: Mapping[_Group, _GroupCounts]) -> dict[tuple[str, str], float]:
-    passes: Counter[tuple[str, str]] = Counter()
-    spent_ms: dict[tuple[str, str], float] = defaultdict(float)
+@dataclass(slots=True)
+class _Mean:
+    """Mean duration of forward passes, in milliseconds; 0 without any."""
+
+    n: int = 0
+    total_ms: float = 0.0
+
+    def add(self, n: int, total_ms: float) -> None:
+        self.n += n
+        self.total_ms += total_ms
+
+    @property
+    def ms(self) -> float:
+        return self.total_ms / self.n if self.n else 0.0
+
+
+def _saved_s(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, float]:
+    """Return the time that the hits of each series saved, in seconds; see `Totals`."""
+    by_question: dict[tuple[str, str, int, str], _Mean] = defaultdict(_Mean)
+    by_op: dict[tuple[str, str], _Mean] = defaultdict(_Mean)
     for group, counts in groups.items():
-        passes[group.view_id, group.op] += sum(counts.passes.values())
-        spent_ms[group.view_id, group.op] += counts.pass_ms
-    return {key: spent_ms[key] / n / 1e3 for key, n in passes.items() if n}
+        for prompt, n in counts.passes.items():
+            by_question[(*group[1:], prompt)].add(n, counts.pass_ms[prompt])
+            by_op[group.view_id, group.op].add(n, counts.pass_ms[prompt])
+    saved_s: dict[SeriesKey, float] = defaultdict(float)
+    for group, counts in groups.items():
+        fallback = by_op[group.view_id, group.op]
+        series = SeriesKey(group.probe, group.view_id, group.op)
+        for prompt, n in counts.lookups.items():
+            hits = n - counts.passes.get(prompt, 0) - counts.failed[prompt]
+            saved_s[series] += hits * by_question.get((*group[1:], prompt), fallback).ms / 1e3
+    return dict(saved_s)
 
 
 def _distinct_questions(groups: Mapping[_Group, _GroupCounts]) -> int:
