@@ -20,7 +20,7 @@ _INTRODUCTION = f"""\
 
 forwardscope emits spans of lookups and forward calls, metrics of each backend, and gauges of each
 run. All of them agree with one ledger: after a run, JSONL records = lookups = `cache.lookup` spans
-exported + dropped + elided. The README [shows how to export them](../README.md#seeing-it).
+exported + dropped + elided. The README [shows how to export them](../README.md#see-it).
 
 No prompt leaves the process: spans and records have hashes of prompts, and metrics have neither.
 
