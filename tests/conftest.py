@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: clocks, threads, forked children, interrupts."""
+"""Fixtures of several test modules: clocks, threads, forked children and interrupts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def in_thread() -> Callable[[Callable[[], Any]], Future[Any]]:
-    """Start a function in a thread of its own; its future has the result or the exception."""
+    """Start a function in a new thread; its future has the result or the exception."""
 
     def start(function: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -71,7 +71,7 @@ def in_thread() -> Callable[[Callable[[], Any]], Future[Any]]:
         def run() -> None:
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - the test looks at it
+            except BaseException as error:  # noqa: BLE001 - the test checks it
                 future.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()
@@ -101,7 +101,7 @@ def together(
 
 @pytest.fixture
 def fast_switching() -> Iterator[None]:
-    """Let threads take turns as often as Python can."""
+    """Let threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -125,11 +125,10 @@ def until_waiting() -> Callable[..., None]:
 def at_moment() -> Callable[[int, Callable[[], None], Callable[[], Any]], bool]:
     """Call a function and act at its n-th moment; return whether there was one.
 
-    A moment is where a function of forwardscope begins, or one of C that it called
-    has returned: there CPython runs signal handlers. (It also does so at the end of
-    a loop's body, which comes down to the last call in it.) The functions that attach
-    a span to a thread, and detach it, have moments as well. A KeyboardInterrupt that
-    comes out is suppressed.
+    A moment is the begin of a function of forwardscope, or the return of a C function
+    that it called. CPython runs signal handlers at these moments. Functions that attach
+    or detach OpenTelemetry's context have moments as well. A KeyboardInterrupt is
+    suppressed.
     """
 
     def run(moment: int, act: Callable[[], None], function: Callable[[], Any]) -> bool:
@@ -159,8 +158,8 @@ def at_moment() -> Callable[[int, Callable[[], None], Callable[[], Any]], bool]:
 def interrupt() -> Iterator[Callable[[threading.Event], None]]:
     """Raise one KeyboardInterrupt in the main thread, from another thread.
 
-    A signal that comes just before the main thread blocks does not wake it, so
-    it is sent until the test says that the interrupt has come out.
+    A signal just before the main thread blocks does not wake it, so it is sent until
+    the test sets an event.
     """
     raised, ended = threading.Event(), threading.Event()
 
@@ -169,10 +168,10 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
             raised.set()
             raise KeyboardInterrupt
 
-    def send(came_out: threading.Event) -> None:
-        while not came_out.is_set() and not ended.is_set():
+    def send(raised_in_test: threading.Event) -> None:
+        while not raised_in_test.is_set() and not ended.is_set():
             signal.pthread_kill(main, signal.SIGINT)
-            came_out.wait(0.005)
+            raised_in_test.wait(0.005)
 
     main = threading.get_ident()
     before = signal.signal(signal.SIGINT, handler)
@@ -182,25 +181,8 @@ def interrupt() -> Iterator[Callable[[threading.Event], None]]:
 
 
 @pytest.fixture
-def on_timer() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Call a function from a signal handler, as often as the system's timer allows.
-
-    The timer runs on the processor time of this process: pytest-timeout has the other one.
-    """
-    before = signal.getsignal(signal.SIGPROF)
-
-    def start(function: Callable[[], None]) -> None:
-        signal.signal(signal.SIGPROF, lambda *_: function())
-        signal.setitimer(signal.ITIMER_PROF, 1e-4, 1e-4)
-
-    yield start
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.signal(signal.SIGPROF, before)
-
-
-@pytest.fixture
 def in_child() -> Callable[[Callable[[], object]], None]:
-    """Call a function in a forked child; fail where it raises there or does not return."""
+    """Call a function in a forked child; fail if it raises or does not return there."""
 
     def run(function: Callable[[], object]) -> None:
         child = os.fork()

@@ -1,11 +1,10 @@
-"""The queue of hit spans: bounded, counted, and without effect on the lookups that fill it."""
+"""The queue of hit spans: bounds, counts, flush and close."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -16,20 +15,16 @@ from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
 
 pytestmark = pytest.mark.timeout(120)
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-Together = Callable[[int, Callable[[int], Any]], list[Any]]
-AtMoment = Callable[[int, Callable[[], None], Callable[[], Any]], bool]
-
 _PATIENCE_S = 60.0
 
 
 def _lookup(number: int = 0) -> FinishedLookup:
-    """Return a lookup that can be told apart by the time of its start."""
+    """Return a lookup with its number as the time of its start."""
     return FinishedLookup(Question("op", "base", "hash", 0), "hit", number, number + 1, Context())
 
 
 class _Spans:
-    """Keeps the start times of the spans that are made.
+    """Records the start times of the spans that are made.
 
     Attributes:
         made: In order.
@@ -61,7 +56,7 @@ class _Spans:
 
 
 class _Yielding(int):
-    """A bound that lets other threads run wherever it is compared."""
+    """A bound that lets other threads run at each comparison."""
 
     def __le__(self, other: int) -> bool:
         time.sleep(0)
@@ -78,20 +73,9 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_spans_are_made_in_order() -> None:
-    """A flush returns when all of them are made, and nothing is pending then."""
-    spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
-    for number in range(1000):
-        queue.offer(_lookup(number))
-    assert queue.flush(_PATIENCE_S)
-    assert spans.made == list(range(1000))
-    assert (queue.pending, queue.elided, queue.dropped, len(queue)) == (0, 0, 0, 0)
-
-
 @pytest.mark.usefixtures("fast_switching")
-def test_spans_of_each_thread_are_made_in_its_order(together: Together) -> None:
-    """Eight threads that start workers at once, and flush, cost no span and no order."""
+def test_spans_of_each_thread_are_made_in_its_order(together: Any) -> None:
+    """No span is lost where eight threads start workers at once and flush."""
     for _ in range(10):
         made: list[int] = []
 
@@ -113,7 +97,7 @@ def test_spans_of_each_thread_are_made_in_its_order(together: Together) -> None:
 
 
 def test_spans_are_made_without_a_flush() -> None:
-    """The worker makes them, ends when it has been idle for a while, and is started again."""
+    """The worker makes them, ends after two idle seconds, and starts again."""
     before, spans = set(threading.enumerate()), _Spans()
     queue = HitSpanQueue(spans.make, None)
     for number in range(2):
@@ -126,28 +110,16 @@ def test_spans_are_made_without_a_flush() -> None:
 
 
 def test_flush_of_an_empty_queue() -> None:
-    """It returns at once and starts no thread; so does a close."""
+    """Flush and close return at once and start no thread."""
     before, queue = set(threading.enumerate()), HitSpanQueue(_Spans().make, None)
     assert queue.flush(0.0)
     queue.close(0.0)
     assert set(threading.enumerate()) <= before
 
 
-def test_flush_gives_up_at_its_timeout() -> None:
-    """It returns False while a span is still to be made, and True when it is made."""
-    spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
-    spans.block(queue)
-    assert not queue.flush(0.05)
-    assert queue.pending == 1
-    spans.go_on.set()
-    assert queue.flush(_PATIENCE_S)
-    assert queue.pending == 0
-
-
 @pytest.mark.usefixtures("fast_switching")
-def test_a_full_queue_drops(together: Together) -> None:
-    """No offer waits for a span that blocks; of 800 from eight threads 100 are kept."""
+def test_full_queue_drops(together: Any) -> None:
+    """No offer waits for a span that blocks; of 800 from eight threads 100 are queued."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, None, capacity=_Yielding(100))
     spans.block(queue)
@@ -159,7 +131,7 @@ def test_a_full_queue_drops(together: Together) -> None:
 
 
 @pytest.mark.usefixtures("fast_switching")
-def test_the_budget_is_exact_under_threads(together: Together) -> None:
+def test_budget_is_exact_under_threads(together: Any) -> None:
     """Of 800 lookups 50 have spans and 750 are elided; a renewed budget allows 50 more."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, _Yielding(50))
@@ -173,10 +145,8 @@ def test_the_budget_is_exact_under_threads(together: Together) -> None:
 
 
 @pytest.mark.usefixtures("fast_switching")
-def test_nothing_is_lost_or_counted_twice_under_threads(
-    together: Together, in_thread: InThread
-) -> None:
-    """Of eight threads' lookups each is made, elided or dropped; pending is never negative."""
+def test_each_lookup_is_counted_once_under_threads(together: Any, in_thread: Any) -> None:
+    """Each lookup is made, elided or dropped; `pending` is never negative."""
     spans, ended = _Spans(), threading.Event()
     queue = HitSpanQueue(spans.make, 5000, capacity=200)
 
@@ -195,8 +165,8 @@ def test_nothing_is_lost_or_counted_twice_under_threads(
     assert (queue.pending, len(queue)) == (0, 0)
 
 
-def test_pending_counts_only_spans_that_are_not_made() -> None:
-    """With three of ten made, and the fourth being made, seven are pending."""
+def test_pending_counts_the_spans_to_be_made() -> None:
+    """With three of ten made, seven are pending, and a flush returns False at its timeout."""
     spans = _Spans()
     fourth, go_on = threading.Event(), threading.Event()
 
@@ -211,6 +181,7 @@ def test_pending_counts_only_spans_that_are_not_made() -> None:
         queue.offer(_lookup(number))
     assert not queue.flush(0.0)
     assert fourth.wait(_PATIENCE_S)
+    assert not queue.flush(0.05)
     assert (spans.made, queue.pending) == ([0, 1, 2], 7)
     go_on.set()
     assert queue.flush(_PATIENCE_S)
@@ -218,8 +189,8 @@ def test_pending_counts_only_spans_that_are_not_made() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [OSError("no"), SystemExit(1)], ids=["error", "exit"])
-def test_a_span_that_cannot_be_made_costs_itself_alone(error: BaseException) -> None:
-    """It counts as dropped; the next ones are made, and so are those of later lookups."""
+def test_failed_span_is_dropped_alone(error: BaseException) -> None:
+    """It counts as dropped, and all later spans are made."""
     spans = _Spans()
     spans.failures = {0: error, 3: error}
     queue = HitSpanQueue(spans.make, None)
@@ -231,10 +202,10 @@ def test_a_span_that_cannot_be_made_costs_itself_alone(error: BaseException) -> 
     assert (spans.made, queue.dropped, queue.pending) == ([1, 2, 4, 5], 2, 0)
 
 
-def test_where_no_thread_can_be_started_a_flush_makes_the_spans(
+def test_flush_makes_the_spans_where_no_thread_can_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Offers raise nothing while the system has no threads left, and nothing is lost."""
+    """Offers raise nothing, and no span is lost."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -249,8 +220,8 @@ def test_where_no_thread_can_be_started_a_flush_makes_the_spans(
     assert (spans.made, queue.pending, queue.dropped) == ([0, 1, 2, 3], 0, 1)
 
 
-def test_close_drops_what_time_is_too_short_for() -> None:
-    """The span that is being made may still be made; the rest, and what comes later, is dropped."""
+def test_close_drops_the_rest_at_its_timeout() -> None:
+    """The span that is being made is not dropped; later offers are."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, None)
     spans.block(queue)
@@ -265,23 +236,8 @@ def test_close_drops_what_time_is_too_short_for() -> None:
     assert (len(spans.made), queue.dropped, queue.pending) == (1, 5, 0)
 
 
-def test_close_drops_all_that_is_queued_behind_a_span_that_blocks() -> None:
-    """Also what was offered together with it: only the span that is being made is pending."""
-    spans = _Spans()
-    spans.go_on.clear()
-    queue = HitSpanQueue(spans.make, None)
-    for number in range(10):
-        queue.offer(_lookup(number))
-    queue.close(0.5)
-    assert spans.reached.is_set()
-    assert (queue.dropped, queue.pending) == (9, 1)
-    spans.go_on.set()
-    assert queue.flush(_PATIENCE_S)
-    assert (spans.made, queue.dropped, queue.pending) == ([0], 9, 0)
-
-
-def test_close_makes_what_is_queued() -> None:
-    """With enough time nothing is dropped but what is offered later."""
+def test_close_makes_the_queued_spans() -> None:
+    """They are made in order; only a later offer is dropped."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, None)
     for number in range(600):
@@ -292,8 +248,8 @@ def test_close_makes_what_is_queued() -> None:
     assert (queue.dropped, queue.pending) == (1, 0)
 
 
-def test_a_flush_does_not_wait_for_what_a_close_dropped(in_thread: InThread) -> None:
-    """It returns when the last span is made that was not dropped."""
+def test_flush_does_not_wait_for_dropped_spans(in_thread: Any) -> None:
+    """It returns when the last span that a close did not drop is made."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, None)
     spans.block(queue)
@@ -306,15 +262,9 @@ def test_a_flush_does_not_wait_for_what_a_close_dropped(in_thread: InThread) -> 
     assert flushed.result(_PATIENCE_S)
 
 
-def test_a_negative_budget_is_refused() -> None:
-    """The message names the value and the way to fix it."""
-    with pytest.raises(ValueError, match="0 or more, or None for no limit; got -1"):
-        HitSpanQueue(_Spans().make, -1)
-
-
 @pytest.mark.parametrize("fill", ["first", "queued", "elided", "dropped"])
-def test_counts_can_be_read_by_a_signal_handler(at_moment: AtMoment, fill: str) -> None:
-    """At any moment of an offer it neither waits for its own thread nor reads a negative count."""
+def test_signal_handler_reads_the_counts(at_moment: Any, fill: str) -> None:
+    """At any moment of an offer it reads the counts of before or after, without a deadlock."""
 
     def read_at(moment: int) -> bool:
         spans = _Spans()
@@ -345,10 +295,8 @@ def test_counts_can_be_read_by_a_signal_handler(at_moment: AtMoment, fill: str) 
     assert moment > 1
 
 
-def test_an_interrupt_at_any_moment_leaves_the_queue_usable(
-    at_moment: AtMoment, in_thread: InThread
-) -> None:
-    """After Ctrl-C in an offer another thread can offer, and its span is made."""
+def test_interrupt_at_any_moment(at_moment: Any, in_thread: Any) -> None:
+    """After an interrupt of an offer another thread can offer, and its span is made."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt

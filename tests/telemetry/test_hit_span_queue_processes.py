@@ -1,11 +1,11 @@
-"""Hit spans where processes fork and where they end: made once, or reported as lost."""
+"""Hit spans of forked children, and at the end of a program."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 from opentelemetry.context import Context
@@ -16,11 +16,9 @@ from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.no_cover,  # a child hangs where another thread holds the lock of coverage's data
-    # what Python 3.12 and later says of every fork beside threads, which is what is tested here
+    # Python 3.12 and later warn of a fork beside threads, which is what these tests do
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]
-
-InChild = Callable[[Callable[[], object]], None]
 
 _PATIENCE_S = 60.0
 
@@ -30,7 +28,7 @@ def _lookup(number: int = 0) -> FinishedLookup:
 
 
 class _Spans:
-    """Keeps the start times of the spans that are made, and holds `make` until it may go on."""
+    """Records the start times of the spans that are made; `make` blocks until `go_on` is set."""
 
     def __init__(self) -> None:
         self.made: list[int] = []
@@ -42,8 +40,8 @@ class _Spans:
         self.made.append(lookup.start_ns)
 
 
-def test_a_forked_child_makes_its_own_spans(in_child: InChild) -> None:
-    """It begins with an empty queue and no worker; what the parent queued the parent makes once."""
+def test_forked_child_makes_its_own_spans(in_child: Any) -> None:
+    """It begins with an empty queue and no worker; the parent makes the spans that it queued."""
     spans = _Spans()
     queue = HitSpanQueue(spans.make, None)
     for number in range(3):
@@ -52,7 +50,7 @@ def test_a_forked_child_makes_its_own_spans(in_child: InChild) -> None:
     assert spans.reached.wait(_PATIENCE_S)
 
     def child() -> None:
-        # those of the parent may be in use by a thread that is not here
+        # a thread that the child does not have may hold the locks of the events
         spans.reached, spans.go_on = threading.Event(), threading.Event()
         spans.go_on.set()
         assert (queue.pending, len(queue)) == (0, 0)
@@ -66,38 +64,6 @@ def test_a_forked_child_makes_its_own_spans(in_child: InChild) -> None:
     spans.go_on.set()
     assert queue.flush(_PATIENCE_S)
     assert spans.made == [0, 1, 2]
-
-
-@pytest.mark.usefixtures("fast_switching")
-def test_a_fork_beside_threads_that_offer(
-    in_child: InChild, in_thread: Callable[[Callable[[], object]], object]
-) -> None:
-    """Whatever they were doing at the fork, the child's lookups do not wait, and have spans."""
-    spans, ended = _Spans(), threading.Event()
-    queue = HitSpanQueue(spans.make, None, capacity=1000)
-    spans.go_on.set()
-
-    def offer() -> None:
-        while not ended.is_set():
-            queue.offer(_lookup())
-            queue.flush(0.0)
-
-    def child() -> None:
-        spans.reached, spans.go_on = threading.Event(), threading.Event()
-        spans.go_on.set()
-        dropped, made = queue.dropped, len(spans.made)
-        for _ in range(100):
-            queue.offer(_lookup())
-        assert queue.flush(_PATIENCE_S)
-        assert (queue.pending, queue.dropped, len(spans.made)) == (0, dropped, made + 100)
-
-    for _ in range(4):
-        in_thread(offer)
-    try:
-        for _ in range(20):
-            in_child(child)
-    finally:
-        ended.set()
 
 
 _PROGRAM = """
@@ -154,22 +120,17 @@ def _run(when: str, hits: int, seconds_each: float) -> tuple[str, str]:
     return ran.stdout.strip(), ran.stderr
 
 
-@pytest.mark.parametrize("when", ["before", "a probe", "a miss"])
-def test_a_program_that_ends_without_close_loses_no_span(when: str) -> None:
+@pytest.mark.parametrize("when", ["before", "a probe", "a miss", "an exception"])
+def test_program_that_ends_without_close_loses_no_span(when: str) -> None:
     """They are made before the tracer provider shuts down, also one that was set later."""
-    assert _run(when, 300, 0.0) == ("300", "")
-
-
-def test_a_program_that_ends_by_an_exception_loses_no_span() -> None:
-    """Its spans are made, and nothing is added to the traceback."""
-    made, error = _run("an exception", 300, 0.0)
+    made, error = _run(when, 300, 0.0)
     assert made == "300"
-    assert error.endswith("ValueError\n")
     assert "spans" not in error
+    assert error == "" or (when == "an exception" and error.endswith("ValueError\n"))
 
 
-def test_spans_that_cannot_be_made_before_the_program_ends_are_reported() -> None:
-    """A processor that blocks delays the end by some seconds; then stderr has their number."""
+def test_spans_that_are_not_made_before_the_program_ends() -> None:
+    """A processor that blocks delays the end by 5 seconds at most; a warning has their number."""
     made, error = _run("before", 300, 3600.0)
     assert made == "0"
     assert "300 spans of cache hits were not made before the program ended" in error

@@ -44,7 +44,9 @@ def test_the_library_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
             self.add_span_processor(SimpleSpanProcessor(memory))
 
     monkeypatch.setattr("opentelemetry.sdk.trace.TracerProvider", WatchedProvider)
-    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "docs/library.md").read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (_ROOT / "docs/library.md").read_text("utf-8"), re.DOTALL
+    )
     (example,) = [block for block in blocks if "TracerProvider" in block]
     seen: dict[str, Any] = {}
     exec(compile(example, "library.md", "exec"), seen)  # noqa: S102 - our own page

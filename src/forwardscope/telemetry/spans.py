@@ -322,14 +322,14 @@ class ForwardSpan:
         self.trace_id = ParentContext.of(self._context).trace_id
 
     def wrap(self, compute: Callable[[], T]) -> Callable[[], T]:
-        """Return a compute that runs with the forward span as the current one."""
+        """Return a compute that runs with the forward span as the current one.
+
+        `Flight.run` calls it in a copy of the context, so the span is never detached.
+        """
 
         def computed() -> T:
-            token = otel_context.attach(self._context)
-            try:
-                return compute()
-            finally:
-                otel_context.detach(token)
+            otel_context.attach(self._context)
+            return compute()
 
         return computed
 
