@@ -81,6 +81,7 @@ def test_a_steady_curve_passes() -> None:
     assert outcome.raw == evidence["linearity"] == r_squared(np.array(LAMBDAS), means)
     assert evidence["linearity"] > 0.98
     assert evidence["saturation_lambda"] == 1.25
+    assert "no saturation up to λ=1.25 (minimum 0.3)" in outcome.message
     assert evidence["overshoot"] > 1.0
     assert outcome.score == pytest.approx((evidence["linearity"] + 1 + 1) / 3)
     assert (outcome.z_score, outcome.ci_95) == (None, None)

@@ -29,7 +29,7 @@ def distributions(view_name: str, top_k: int) -> list[TokenDist]:
 
 def baseline(probe: DeltaKL, mean: float, std: float) -> NullBaseline:
     """Return a baseline for the probe with one sentinel prompt."""
-    return NullBaseline(("calm",), {probe.calibration(("calm",)): NullStats(mean, std, 3)})
+    return NullBaseline(("calm",), {probe.calibration(("calm",)): NullStats(mean, std, 3, 0.01)})
 
 
 @pytest.mark.parametrize("kind", ["js", "kl"])
@@ -88,7 +88,9 @@ def test_with_a_baseline_z_decides(distance: float, verdict: Verdict) -> None:
     assert outcome.verdict is verdict
     assert outcome.z_score == pytest.approx(distance)
     assert outcome.score == pytest.approx(score_against(distance, 3.0))
-    assert f"z {distance:+.1f} against random adapters, minimum 3" in outcome.message
+    assert outcome.message.endswith(
+        f"{raw / 0.01:.3g} times the largest of 3 random adapters, z {distance:+.1f}, minimum 3"
+    )
 
 
 def test_a_baseline_of_another_calibration_is_not_used() -> None:

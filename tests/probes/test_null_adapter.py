@@ -65,6 +65,7 @@ def test_mean_and_deviation_are_over_the_seeds() -> None:
     assert stats.n == 4
     assert stats.mean == pytest.approx(np.mean(raws), rel=1e-9)
     assert stats.std == pytest.approx(np.std(raws, ddof=1), rel=1e-9)
+    assert stats.largest == max(raws)
     (calibration,) = outcome.evidence["calibrations"]
     assert calibration["samples"] == pytest.approx(raws, rel=1e-9)
 

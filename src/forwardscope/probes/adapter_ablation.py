@@ -106,7 +106,7 @@ class AdapterAblation(PromptProbe):
         return Outcome(
             verdict=Verdict.PASS if passed else Verdict.FAIL,
             message=f"R² {linearity:.2f} (minimum {self.min_linearity:g}), "
-            f"saturation at λ={saturated:g} (minimum {self.min_saturation:g}), "
+            f"{self._saturation(saturated)} (minimum {self.min_saturation:g}), "
             f"overshoot {overshoot:.2f} (minimum {self.min_overshoot:g})",
             score=math.fsum(parts) / len(parts),
             raw=linearity,
@@ -117,6 +117,12 @@ class AdapterAblation(PromptProbe):
                 "overshoot": overshoot,
             },
         )
+
+    def _saturation(self, lam: float) -> str:
+        """Describe where the curve saturates; at the largest λ it may still rise."""
+        if lam == self.lambdas[-1]:
+            return f"no saturation up to λ={lam:g}"
+        return f"saturation at λ={lam:g}"
 
 
 def r_squared(x: FloatArray, y: FloatArray) -> float:

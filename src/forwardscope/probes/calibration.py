@@ -19,11 +19,13 @@ class NullStats:
         mean: Mean of the raw values.
         std: Sample standard deviation (n-1) of the raw values; 0.0 for a single one.
         n: Number of raw values.
+        largest: Largest raw value.
     """
 
     mean: float
     std: float
     n: int
+    largest: float
 
     def z_score(self, raw: float) -> float | None:
         """Return (raw - mean) / std, or None where the deviation is 0."""

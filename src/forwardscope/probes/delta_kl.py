@@ -3,10 +3,11 @@
 For each prompt, the divergence between the next-token distributions of the base
 and the fine-tuned model is measured. The raw value is the mean, in nats.
 
-**Verdict.** With a null baseline, passes where z >= `min_z`. Without one, or
-where the baseline's deviation is 0, passes where mean >= `min_mean`. A deviation
-that is estimated from few random adapters is uncertain, so use more `runs` of the
-baseline if z is near the threshold.
+**Verdict.** With a null baseline, passes where z >= `min_z`. Without one, or where
+the baseline's deviation is 0, passes where mean >= `min_mean`. Its default is about
+ten times the mean of random adapters on the demo's model. A deviation that is estimated
+from few random adapters is uncertain (see `null_adapter`), so the message also gives the
+ratio of the mean to the largest random adapter's.
 
 **Score.** 1 - 2 ** -(x / t), where x and t are z and `min_z`, or the mean and
 `min_mean`: 0 for no change, 0.5 at the threshold.
@@ -32,6 +33,7 @@ from forwardscope.probes.base import (
     Verdict,
     score_against,
 )
+from forwardscope.probes.calibration import NullStats
 from forwardscope.probes.divergence import divergences
 
 __all__ = ["DeltaKL", "bootstrap_interval"]
@@ -43,7 +45,7 @@ class DeltaKL(PromptProbe):
     """Mean divergence between base and fine-tuned next-token distributions."""
 
     kind: Literal["delta_kl"] = "delta_kl"
-    min_mean: Threshold = 0.02
+    min_mean: Threshold = 0.005
     min_z: Threshold = 3.0
 
     def run(self, context: ProbeContext) -> Outcome:
@@ -62,13 +64,17 @@ class DeltaKL(PromptProbe):
 
     def _judge(self, per_prompt: list[float], context: ProbeContext) -> Outcome:
         mean = float(np.mean(per_prompt))
-        z = self._z_score(mean, context)
+        null = self._null(context)
+        z = None if null is None else null.z_score(mean)
         measured, threshold = (mean, self.min_mean) if z is None else (z, self.min_z)
         message = f"mean {self.divergence} {mean:.4f} nats, "
-        if z is None:
+        if null is None or z is None:
             message += f"minimum {self.min_mean:g} (no baseline)"
         else:
-            message += f"z {z:+.1f} against random adapters, minimum {self.min_z:g}"
+            message += (
+                f"{mean / null.largest:.3g} times the largest of {null.n} random adapters, "
+                f"z {z:+.1f}, minimum {self.min_z:g}"
+            )
         return Outcome(
             verdict=Verdict.PASS if measured >= threshold else Verdict.FAIL,
             message=message,
@@ -79,11 +85,10 @@ class DeltaKL(PromptProbe):
             evidence={"divergence": self.divergence, "per_prompt": per_prompt},
         )
 
-    def _z_score(self, mean: float, context: ProbeContext) -> float | None:
+    def _null(self, context: ProbeContext) -> NullStats | None:
         if context.baseline is None:
             return None
-        stats = context.baseline.stats.get(self.calibration(context.baseline.sentinels))
-        return None if stats is None else stats.z_score(mean)
+        return context.baseline.stats.get(self.calibration(context.baseline.sentinels))
 
 
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
