@@ -1,4 +1,4 @@
-"""Backends on a Prometheus registry: what a scrape shows are the numbers of the ledger."""
+"""Backends on a Prometheus registry: a scrape has the counts of the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,15 @@ from forwardscope.testing import InMemoryTelemetry
 
 pytestmark = pytest.mark.timeout(120)
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
 _PATIENCE_S = 60.0
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    """Return a registry with nothing else on it."""
-    return CollectorRegistry()
 
 
 def _fail(*_: object) -> Any:
     raise ValueError("no")
 
 
-def _ask(backend: BackendInstrumentation, probe: str | None, view: str = "base") -> None:
-    backend.set_current_probe(probe)
-    backend.cached("op", view, "prompt", 0, lambda: None)
-
-
-def _samples(registry: CollectorRegistry) -> Samples:
-    every = [sample for family in registry.collect() for sample in family.samples]
-    read = {(one.name, tuple(sorted(one.labels.items()))): one.value for one in every}
-    assert len(read) == len(every), "two samples have the same name and labels"
-    return read
+def _look_up(backend: BackendInstrumentation) -> None:
+    backend.cached("op", "base", "prompt", 0, lambda: None)
 
 
 def _of(registry: CollectorRegistry, metric: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -52,12 +34,16 @@ def _of(registry: CollectorRegistry, metric: str, *labels: str) -> dict[tuple[st
     every = [sample for family in registry.collect() for sample in family.samples]
     chosen = [sample for sample in every if sample.name == metric]
     read = {tuple(one.labels[label] for label in labels): one.value for one in chosen}
-    assert len(read) == len(chosen), f"{labels} do not tell the samples of {metric} apart"
+    assert len(read) == len(chosen), f"{labels} do not distinguish the samples of {metric}"
     return read
 
 
-def test_the_numbers_are_the_ledgers(registry: CollectorRegistry, tmp_path: Path) -> None:
-    """After hits, misses, errors and batches each sample is what the backend counted."""
+def _names(registry: CollectorRegistry) -> set[str]:
+    return {sample.name for family in registry.collect() for sample in family.samples}
+
+
+def test_samples_are_the_counts_of_the_ledger(registry: CollectorRegistry, tmp_path: Path) -> None:
+    """Hits, misses, errors, batches, cache and trace."""
     backend = BackendInstrumentation(
         cache_maxsize=3, cache_max_bytes=4096, trace_path=tmp_path / "t.jsonl"
     )
@@ -102,24 +88,23 @@ def test_the_numbers_are_the_ledgers(registry: CollectorRegistry, tmp_path: Path
     backend.close()
 
 
-def test_what_is_not_there_has_no_sample(registry: CollectorRegistry) -> None:
-    """Without trace, byte bound and spans their metrics are absent; without cache it is empty."""
+def test_unused_metrics_have_no_sample(registry: CollectorRegistry) -> None:
+    """The metrics of trace, byte bound and spans are absent where these are off."""
     backend = BackendInstrumentation(cache_enabled=False)
     register(backend, registry)
-    _ask(backend, None)
-    shown = {name for name, _ in _samples(registry)}
+    _look_up(backend)
     absent = (names.TRACE_RECORDS, names.TRACE_WRITE_ERRORS, names.CACHE_MAX_BYTES)
-    assert shown.isdisjoint(metric.name for metric in (*absent, names.SPANS_TOTAL))
+    assert _names(registry).isdisjoint(metric.name for metric in (*absent, names.SPANS_TOTAL))
     assert registry.get_sample_value("forwardscope_cache_entries", {"backend": "default"}) == 0
 
 
 def test_several_backends_share_a_registry(registry: CollectorRegistry) -> None:
-    """Each has samples of its own name, and the build is told once."""
+    """Each has samples of its own name; the build has one."""
     backends = [BackendInstrumentation(name=name) for name in ("one", "two")]
     collectors = {register(backend, registry) for backend in backends}
     assert len(collectors) == 1
-    _ask(backends[1], None)
-    _ask(backends[1], None)
+    _look_up(backends[1])
+    _look_up(backends[1])
     entries = _of(registry, "forwardscope_cache_entries", "backend")
     assert entries == {("one",): 0, ("two",): 1}
     assert len(_of(registry, "forwardscope_build_info", "version", "python")) == 1
@@ -130,21 +115,21 @@ def test_several_backends_share_a_registry(registry: CollectorRegistry) -> None:
     }
 
 
-def test_two_backends_of_one_name_are_an_error(registry: CollectorRegistry) -> None:
-    """The message names it and the way out, and the first one stays; twice the same is fine."""
+def test_second_backend_of_one_name_is_an_error(registry: CollectorRegistry) -> None:
+    """The message names the fix, and the first one stays; it may be registered again."""
     first = BackendInstrumentation(name="mine")
     register(first, registry)
     register(first, registry)
     with pytest.raises(ValueError, match=r"'mine' is registered already; give each .* own name="):
         register(BackendInstrumentation(name="mine"), registry)
-    _ask(first, None)
+    _look_up(first)
     assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 1}
 
 
 def test_threads_share_the_first_collector_of_a_registry(
     together: Callable[[int, Callable[[int], Any]], list[Any]],
 ) -> None:
-    """Eight that register at once, before the registry has a collector, all get the same one."""
+    """Eight threads that register at once get the same collector."""
 
     class SlowRegistry(CollectorRegistry):
         def register(self, collector: Any) -> None:
@@ -157,10 +142,10 @@ def test_threads_share_the_first_collector_of_a_registry(
     assert len(_of(registry, "forwardscope_cache_entries", "backend")) == 8
 
 
-def test_metrics_of_another_collector_with_our_names_are_an_error(
+def test_metrics_of_another_collector_are_an_error(
     registry: CollectorRegistry,
 ) -> None:
-    """prometheus_client's error comes out, and a free registry takes the backend."""
+    """Metrics of the same names raise prometheus_client's error; another registry works."""
     Gauge("forwardscope_cache_entries", "Not ours.", registry=registry)
     backend = BackendInstrumentation()
     with pytest.raises(ValueError, match="forwardscope_cache_entries"):
@@ -170,12 +155,12 @@ def test_metrics_of_another_collector_with_our_names_are_an_error(
     assert _of(free, "forwardscope_cache_entries", "backend") == {("default",): 0}
 
 
-def test_a_backend_can_be_taken_off(registry: CollectorRegistry) -> None:
-    """Its samples are gone and its name is free; one that is not there is no error."""
+def test_backend_can_be_unregistered(registry: CollectorRegistry) -> None:
+    """Its samples are gone and its name is free; a backend that is not registered is ignored."""
     first, second = (BackendInstrumentation(name="mine") for _ in range(2))
     unregister(first, registry)
     register(first, registry)
-    _ask(first, None)
+    _look_up(first)
     unregister(second, registry)
     assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 1}
     unregister(first, registry)
@@ -185,27 +170,20 @@ def test_a_backend_can_be_taken_off(registry: CollectorRegistry) -> None:
     assert _of(registry, "forwardscope_cache_entries", "backend") == {("mine",): 0}
 
 
-def test_a_collector_can_be_taken_off_as_any_other(registry: CollectorRegistry) -> None:
-    """After prometheus_client's own `unregister`, `register` shows a backend again."""
-    registry.unregister(register(BackendInstrumentation(name="one"), registry))
-    register(BackendInstrumentation(name="two"), registry)
-    assert _of(registry, "forwardscope_cache_entries", "backend") == {("two",): 0}
-
-
-def test_two_registries_show_the_same_backend() -> None:
-    """One backend can be on both, and taking it off one leaves the other."""
+def test_backend_on_two_registries() -> None:
+    """Removing a backend from one registry leaves the other unchanged."""
     one, two = CollectorRegistry(), CollectorRegistry()
     backend = BackendInstrumentation()
     assert register(backend, one) is not register(backend, two)
-    _ask(backend, None)
-    assert _samples(one) == _samples(two)
+    _look_up(backend)
+    assert _of(one, "forwardscope_cache_entries", "backend") == {("default",): 1}
     unregister(backend, one)
-    assert {name for name, _ in _samples(one)} == {"forwardscope_build_info"}
+    assert _names(one) == {"forwardscope_build_info"}
     assert _of(two, "forwardscope_cache_entries", "backend") == {("default",): 1}
 
 
-def test_describing_reads_no_ledger() -> None:
-    """All families are told without samples, though the backend cannot be read."""
+def test_describe_reads_no_ledger() -> None:
+    """It returns all families without samples."""
 
     class Unreadable:
         name = "unreadable"
@@ -222,30 +200,31 @@ def test_describing_reads_no_ledger() -> None:
         list(collector.collect())
 
 
-def test_a_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: InThread) -> None:
-    """While threads ask, each scrape has misses = passes + errors, and no counter falls."""
-    # no thread that waits long may find its first prompt evicted
+def test_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: Any) -> None:
+    """Beside lookups of other threads, misses = passes + errors, and no counter falls."""
+    # large enough that no prompt is evicted
     backend = telemetry.instrumentation(span_budget=10, cache_maxsize=10**6)
     scraped, start = threading.Event(), threading.Barrier(4)
 
-    def ask(name: str) -> int:
+    def look_up(name: str) -> int:
         start.wait(_PATIENCE_S)
-        asked = 0
+        rounds = 0
         while True:
-            backend.cached("op", "base", f"{name} {asked}", 0, lambda: None)
+            backend.cached("op", "base", f"{name} {rounds}", 0, lambda: None)
             with pytest.raises(ValueError, match="no"):
-                backend.cached("op", "base", f"{name} {asked} broken", 0, _fail)
-            backend.cached_batch("op", "base", [name, f"{name} {asked} batch"], 0, list)
-            asked += 1
+                backend.cached("op", "base", f"{name} {rounds} broken", 0, _fail)
+            backend.cached_batch("op", "base", [name, f"{name} {rounds} batch"], 0, list)
+            rounds += 1
             if scraped.is_set():
-                return asked
+                return rounds
 
-    futures = [in_thread(lambda name=name: ask(name)) for name in "abc"]
+    futures = [in_thread(lambda name=name: look_up(name)) for name in "abc"]
     start.wait(_PATIENCE_S)
-    before: Samples = {}
+    before: dict[Any, float] = {}
     try:
         for _ in range(40):
-            now = _samples(telemetry.registry)
+            every = [one for family in telemetry.registry.collect() for one in family.samples]
+            now = {(one.name, tuple(one.labels.items())): one.value for one in every}
             counted: Counter[str] = Counter()
             for (name, labels), value in now.items():
                 counted[f"{name} {dict(labels).get('result', '')}"] += int(value)
@@ -258,9 +237,9 @@ def test_a_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: InTh
             before = now
     finally:
         scraped.set()
-    asked = sum(future.result(_PATIENCE_S) for future in futures)
+    rounds = sum(future.result(_PATIENCE_S) for future in futures)
     stats = backend.stats
-    assert stats.forward_passes == 2 * asked + 3
-    assert stats.cache_misses == 3 * asked + 3
+    assert stats.forward_passes == 2 * rounds + 3
+    assert stats.cache_misses == 3 * rounds + 3
     read = _of(telemetry.registry, "forwardscope_cache_lookups_total", "result")
-    assert read["miss",] == 3 * asked + 3
+    assert read["miss",] == 3 * rounds + 3
