@@ -1,4 +1,4 @@
-"""What is emitted is what names.py says, all of it and nothing else."""
+"""Backends and runs emit exactly the metrics, spans and attributes of names.py."""
 
 from __future__ import annotations
 
@@ -49,9 +49,6 @@ def _script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
     return pseudo_random_logits(view, prompt)
 
 
-# -- metrics --------------------------------------------------------------------------------
-
-
 def test_names_are_unique() -> None:
     """No two metrics, spans or attributes have one name."""
     for kind in (names.METRICS, names.SPANS, names.ATTRIBUTES):
@@ -60,7 +57,7 @@ def test_names_are_unique() -> None:
 
 
 @each_metric
-def test_a_metric_is_named_as_prometheus_has_it(metric: Metric) -> None:
+def test_metric_name_follows_prometheus(metric: Metric) -> None:
     """A counter, and nothing else, ends in `_total`; a base unit is part of the name."""
     assert re.fullmatch(r"forwardscope(_[a-z]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
@@ -70,43 +67,43 @@ def test_a_metric_is_named_as_prometheus_has_it(metric: Metric) -> None:
 
 
 @each_metric
-def test_a_metric_is_explained(metric: Metric) -> None:
-    """It has a line of help, labels of its own and a query that asks for it."""
+def test_metric_has_help_labels_and_an_example(metric: Metric) -> None:
+    """The example queries the metric, and no name that does not exist."""
     assert re.fullmatch(r"[A-Z0-9].*\.", metric.help)
     assert metric.labels
     assert len(set(metric.labels)) == len(metric.labels)
     assert all(re.fullmatch(r"[a-z][a-z_]*", label) and label != "le" for label in metric.labels)
-    asked = set(re.findall(r"forwardscope_[a-z_]+", metric.example))
+    queried = set(re.findall(r"forwardscope_[a-z_]+", metric.example))
     suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
     own = {f"{metric.name}{suffix}" for suffix in suffixes}
-    assert asked & own
-    shown = [
+    assert queried & own
+    known = {
         f"{one.name}{suffix}"
         for one in names.METRICS
         for suffix in (("_bucket", "_sum", "_count") if one.kind == "histogram" else ("",))
-    ]
-    assert asked <= set(shown)
+    }
+    assert queried <= known
 
 
 def _check(families: Iterable[Family], metrics: Sequence[Metric]) -> None:
-    """Compare families, each with samples, with what was promised of them."""
+    """Compare families, each with samples, with the metrics of names.py."""
     for family, metric in zip(families, metrics, strict=True):
         stem = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
         assert (family.name, family.type) == (stem, metric.kind)
         assert family.documentation == metric.help
         assert family.unit in ("", metric.unit)
-        told = {sample.name for sample in family.samples}
+        found = {sample.name for sample in family.samples}
         if metric.kind == "histogram":
-            assert told == {f"{metric.name}{suffix}" for suffix in ("_bucket", "_count", "_sum")}
+            assert found == {f"{metric.name}{suffix}" for suffix in ("_bucket", "_count", "_sum")}
         else:
-            assert told == {metric.name}
+            assert found == {metric.name}
         for sample in family.samples:
             bucket = ("le",) if sample.name.endswith("_bucket") else ()
             assert tuple(sample.labels) == (*metric.labels, *bucket)
 
 
-def test_a_backend_shows_what_is_promised(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
-    """With everything on and used, each metric has samples of its own name and labels."""
+def test_backend_exports_all_of_its_metrics(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
+    """With all features in use, each metric has samples of its name and labels."""
     backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl", cache_max_bytes=4096)
     for _ in range(2):
         backend.cached("op", "base", "prompt", 0, lambda: None)
@@ -126,30 +123,27 @@ def test_a_backend_shows_what_is_promised(telemetry: InMemoryTelemetry, tmp_path
     ]
 
 
-def test_a_run_shows_what_is_promised() -> None:
-    """After one that passed, each gauge of a run has samples; before it there is none."""
+def test_run_exports_all_of_its_metrics() -> None:
+    """Each gauge has samples after a run that passed, and none before."""
     suite = _suite(DeltaKL(name="change", prompts=["a"], min_mean=1e-6), period="1d")
-    shown, registry = RunMetrics(suite), CollectorRegistry()
-    registry.register(shown)
-    assert list(shown.collect()) == []
-    assert [one.name for one in shown.describe()] == [one.name for one in names.RUN_METRICS]
-    result = run_suite(suite, ScriptedBackend(), observer=shown)
+    metrics, registry = RunMetrics(suite), CollectorRegistry()
+    registry.register(metrics)
+    assert list(metrics.collect()) == []
+    assert [one.name for one in metrics.describe()] == [one.name for one in names.RUN_METRICS]
+    result = run_suite(suite, ScriptedBackend(), observer=metrics)
     assert result.passed
-    _check(shown.collect(), names.RUN_METRICS)
+    _check(metrics.collect(), names.RUN_METRICS)
     verdicts = [
         registry.get_sample_value(
-            names.PROBE_VERDICT.name, {**shown.labels, "probe": "change", "verdict": verdict}
+            names.PROBE_VERDICT.name, {**metrics.labels, "probe": "change", "verdict": verdict}
         )
         for verdict in ("pass", "fail", "error", "skip")
     ]
     assert verdicts == [1, 0, 0, 0]
 
 
-# -- spans ----------------------------------------------------------------------------------
-
-
 def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTelemetry) -> None:
-    """All four probes, an error and an interrupt show all that is listed, of the listed types."""
+    """All four probes, an error and an interrupt emit every attribute, of its type."""
     instrumentation = telemetry.instrumentation()
     prompts = ("a", "b")
     run_suite(
@@ -179,17 +173,14 @@ def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTele
     }
 
 
-def test_all_attributes_are_those_of_spans() -> None:
-    """Each module constant that is an attribute belongs to a span."""
+def test_tables_are_complete() -> None:
+    """METRICS, SPANS and ATTRIBUTES have each constant of the module."""
     constants = {one for one in vars(names).values() if isinstance(one, names.Attribute)}
     assert constants == set(names.ATTRIBUTES)
     spans = {one.name for one in vars(names).values() if isinstance(one, names.Span)}
     assert spans == {one.name for one in names.SPANS}
     metrics = {one.name for one in vars(names).values() if isinstance(one, Metric)}
     assert metrics == {one.name for one in names.METRICS}
-
-
-# -- the source -----------------------------------------------------------------------------
 
 
 def _literals(module: Path) -> Iterator[tuple[int, str]]:
@@ -204,7 +195,7 @@ def _is_module(dotted: str) -> bool:
 
 
 def test_names_are_written_once() -> None:
-    """No string of another module begins as a metric or an attribute does, our modules aside."""
+    """No string in another module begins like a metric or attribute, except module names."""
     found = {
         (module.relative_to(_SOURCE).as_posix(), line, text)
         for module in _MODULES
@@ -222,8 +213,8 @@ def _imported(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_the_sdk_is_for_programs_alone() -> None:
-    """Only the command line and the test doubles import OpenTelemetry's SDK and exporters."""
+def test_library_does_not_import_the_sdk() -> None:
+    """Only `cli` and `testing` import OpenTelemetry's SDK and exporters."""
     importing = {
         module.relative_to(_SOURCE).parts[0]
         for module in _MODULES

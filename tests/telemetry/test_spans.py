@@ -1,12 +1,10 @@
-"""The spans of lookups: what hangs under what, when, and what they say."""
+"""The spans of lookups: parents, times and attributes."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextvars import copy_context
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,15 +17,12 @@ from forwardscope.testing import InMemoryTelemetry, SeenSpan
 
 pytestmark = pytest.mark.timeout(120)
 
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-UntilWaiting = Callable[..., None]
-
 _PATIENCE_S = 60
 _KEY = ("next_token_dist", "base", "prompt", 8)
 
 
 def _tree(spans: Sequence[SeenSpan], parent: int | None = None) -> list[Any]:
-    """Return the spans as (name, what is below it), by time of start."""
+    """Return the spans as (name, children), by time of start."""
     return [(one.name, _tree(spans, one.id)) for one in spans if one.parent == parent]
 
 
@@ -37,16 +32,16 @@ def _named(spans: Sequence[SeenSpan], name: str) -> list[SeenSpan]:
 
 def _results(spans: Sequence[SeenSpan]) -> list[tuple[str, str]]:
     """Return (prompt hash, result) of each lookup."""
-    told = [one.attributes for one in _named(spans, "cache.lookup")]
-    return [(one["forwardscope.prompt_hash"], one["forwardscope.cache.result"]) for one in told]
+    found = [one.attributes for one in _named(spans, "cache.lookup")]
+    return [(one["forwardscope.prompt_hash"], one["forwardscope.cache.result"]) for one in found]
 
 
-def _ask_batch(backend: BackendInstrumentation, *prompts: str) -> list[int]:
+def _look_up_batch(backend: BackendInstrumentation, *prompts: str) -> list[int]:
     return backend.cached_batch("next_token_dist", "base", prompts, 8, lambda indices: indices)
 
 
-def test_a_single_miss(telemetry: InMemoryTelemetry) -> None:
-    """Its lookup has the forward pass below it, and both say what was asked."""
+def test_miss(telemetry: InMemoryTelemetry) -> None:
+    """The forward span is a child of the lookup, and both have the parts of the key."""
     backend = telemetry.instrumentation()
     backend.spans.model = "some-model"
     backend.cached(*_KEY, lambda: backend.report_tokens([5]))
@@ -70,8 +65,8 @@ def test_a_single_miss(telemetry: InMemoryTelemetry) -> None:
     assert {span.status for span in spans} == {"unset"}
 
 
-def test_a_hit_is_one_span(telemetry: InMemoryTelemetry) -> None:
-    """It begins and ends when the lookup did, not when its span was made."""
+def test_hit(telemetry: InMemoryTelemetry) -> None:
+    """It has the times of the lookup, not the time at which it was made."""
     backend = telemetry.instrumentation()
     backend.cached(*_KEY, lambda: "value")
     before = telemetry.clock.perf_counter_ns()
@@ -84,12 +79,12 @@ def test_a_hit_is_one_span(telemetry: InMemoryTelemetry) -> None:
     assert after - before == 3_000_000
 
 
-def test_a_batch(telemetry: InMemoryTelemetry) -> None:
-    """Each prompt is a lookup; one forward pass stands beside them, linked to those that missed."""
+def test_batch(telemetry: InMemoryTelemetry) -> None:
+    """It has a lookup for each prompt, and one forward span with links to the misses."""
     backend = telemetry.instrumentation()
-    _ask_batch(backend, "known")
+    _look_up_batch(backend, "known")
     seen = len(telemetry.spans())
-    _ask_batch(backend, "known", "a", "b", "a")
+    _look_up_batch(backend, "known", "a", "b", "a")
     spans = telemetry.spans()[seen:]
     batch = spans[0]
     assert (batch.name, batch.parent) == ("cache.lookup_batch", None)
@@ -112,10 +107,10 @@ def test_a_batch(telemetry: InMemoryTelemetry) -> None:
     }
 
 
-def test_a_batch_links_128_lookups_at_most(telemetry: InMemoryTelemetry) -> None:
-    """Of 200 misses the first 128 are linked, and all 200 are spans."""
+def test_batch_links_at_most_128_lookups(telemetry: InMemoryTelemetry) -> None:
+    """All of 200 misses have spans, and the first 128 are linked."""
     backend = telemetry.instrumentation()
-    _ask_batch(backend, *(f"prompt {n}" for n in range(200)))
+    _look_up_batch(backend, *(f"prompt {n}" for n in range(200)))
     spans = telemetry.spans()
     lookups = _named(spans, "cache.lookup")
     (forward,) = _named(spans, "forward")
@@ -124,8 +119,8 @@ def test_a_batch_links_128_lookups_at_most(telemetry: InMemoryTelemetry) -> None
     assert forward.attributes["forwardscope.batch.size"] == 200
 
 
-def test_the_forward_span_is_current_while_the_model_runs(telemetry: InMemoryTelemetry) -> None:
-    """A caller's own span and lookups inside a compute hang under it, and later it is not."""
+def test_forward_span_is_current_during_the_compute(telemetry: InMemoryTelemetry) -> None:
+    """Spans and lookups inside a compute are its children."""
     backend = telemetry.instrumentation()
     tracer = telemetry.tracer_provider.get_tracer("test")
 
@@ -144,8 +139,8 @@ def test_the_forward_span_is_current_while_the_model_runs(telemetry: InMemoryTel
     assert sorted(below) == [("cache.lookup", []), ("mine", [inner])]
 
 
-def test_lookups_hang_under_the_callers_span(telemetry: InMemoryTelemetry) -> None:
-    """The current span is their parent, even where a probe's was set before."""
+def test_current_span_is_the_parent_of_lookups(telemetry: InMemoryTelemetry) -> None:
+    """It comes before the span that was current at `set_current_probe`."""
     backend = telemetry.instrumentation()
     tracer = telemetry.tracer_provider.get_tracer("test")
     with tracer.start_as_current_span("probe"):
@@ -153,7 +148,7 @@ def test_lookups_hang_under_the_callers_span(telemetry: InMemoryTelemetry) -> No
     with tracer.start_as_current_span("mine"):
         backend.cached(*_KEY, lambda: None)
         backend.cached(*_KEY, lambda: None)
-        _ask_batch(backend, "a")
+        _look_up_batch(backend, "a")
     spans = telemetry.spans()
     (mine,) = _named(spans, "mine")
     below = [one.name for one in spans if one.parent == mine.id]
@@ -163,49 +158,30 @@ def test_lookups_hang_under_the_callers_span(telemetry: InMemoryTelemetry) -> No
     assert len({one.trace for one in spans}) == 2
 
 
-def test_lookups_of_a_worker_thread_hang_under_the_probe(
-    telemetry: InMemoryTelemetry, in_thread: InThread
+def test_parent_of_lookups_in_a_thread_without_a_span(
+    telemetry: InMemoryTelemetry, in_thread: Any
 ) -> None:
-    """Without a span of its own a thread falls back to the probe's; after the probe to none."""
+    """It is the span that was current at `set_current_probe`; none outside any probe."""
     backend = telemetry.instrumentation()
 
-    def ask() -> None:
+    def look_up() -> None:
         backend.cached(*_KEY, lambda: None)
         backend.cached(*_KEY, lambda: None)
-        _ask_batch(backend, "a")
+        _look_up_batch(backend, "a")
 
     with backend.spans.around(names.PROBE_RUN, {}):
         backend.set_current_probe("probe")
-        in_thread(ask).result(_PATIENCE_S)
+        in_thread(look_up).result(_PATIENCE_S)
         backend.set_current_probe(None)
-        in_thread(ask).result(_PATIENCE_S)
+        in_thread(look_up).result(_PATIENCE_S)
     batch = ("cache.lookup_batch", [("cache.lookup", []), ("forward", [])])
-    paid = [("cache.lookup", [("forward", [])]), ("cache.lookup", []), batch]
-    free = [("cache.lookup", [])] * 2 + [("cache.lookup_batch", [("cache.lookup", [])])]
-    assert _tree(telemetry.spans()) == [("probe.run", paid), *free]
+    inside = [("cache.lookup", [("forward", [])]), ("cache.lookup", []), batch]
+    outside = [("cache.lookup", [])] * 2 + [("cache.lookup_batch", [("cache.lookup", [])])]
+    assert _tree(telemetry.spans()) == [("probe.run", inside), *outside]
 
 
-def test_lookups_of_a_thread_that_a_compute_starts(
-    telemetry: InMemoryTelemetry, in_thread: InThread
-) -> None:
-    """With the compute's context they are below the forward span; without it they are roots."""
-    backend = telemetry.instrumentation()
-
-    def look_up(prompt: str) -> None:
-        backend.cached("op", "base", prompt, 0, lambda: None)
-
-    def compute() -> None:
-        context = copy_context()
-        in_thread(lambda: context.run(look_up, "inner")).result(_PATIENCE_S)
-        in_thread(lambda: look_up("other")).result(_PATIENCE_S)
-
-    backend.cached(*_KEY, compute)
-    miss = ("cache.lookup", [("forward", [])])
-    assert _tree(telemetry.spans()) == [("cache.lookup", [("forward", [miss])]), miss]
-
-
-def test_no_child_sticks_out_of_its_parent(telemetry: InMemoryTelemetry) -> None:
-    """With one clock for all of them, each span begins and ends within its parent."""
+def test_child_is_within_its_parent(telemetry: InMemoryTelemetry) -> None:
+    """No span begins before its parent or ends after it."""
     backend = telemetry.instrumentation()
 
     def compute(indices: list[int]) -> list[int]:
@@ -214,9 +190,9 @@ def test_no_child_sticks_out_of_its_parent(telemetry: InMemoryTelemetry) -> None
         return indices
 
     with backend.spans.around(names.PROBE_RUN, {}):
-        _ask_batch(backend, "a", "b")
+        _look_up_batch(backend, "a", "b")
         backend.cached_batch("op", "base", ["a", "b", "a"], 8, compute)
-        _ask_batch(backend, "b", "c", "b", "a", "c")
+        _look_up_batch(backend, "b", "c", "b", "a", "c")
     spans = telemetry.spans()
     by_id = {span.id: span for span in spans}
     children = [(span, by_id[span.parent]) for span in spans if span.parent is not None]
@@ -225,17 +201,17 @@ def test_no_child_sticks_out_of_its_parent(telemetry: InMemoryTelemetry) -> None
         assert parent.start_ms <= child.start_ms <= child.end_ms <= parent.end_ms
 
 
-def test_coalesced_lookups_are_spans(
-    telemetry: InMemoryTelemetry, in_thread: InThread, until_waiting: UntilWaiting
+def test_spans_of_coalesced_lookups(
+    telemetry: InMemoryTelemetry, in_thread: Any, until_waiting: Any
 ) -> None:
-    """Of four threads that miss one key each is a lookup, and one has the forward pass."""
+    """Of four threads that miss one key one has the forward span; the others end after it."""
     backend, start = telemetry.instrumentation(), threading.Barrier(4)
 
-    def ask() -> None:
+    def look_up() -> None:
         start.wait(_PATIENCE_S)
         backend.cached(*_KEY, lambda: until_waiting(backend, _KEY, 3))
 
-    futures = [in_thread(ask) for _ in range(4)]
+    futures = [in_thread(look_up) for _ in range(4)]
     assert [future.result(_PATIENCE_S) for future in futures] == [None] * 4
     spans = telemetry.spans()
     digest = prompt_hash("prompt")
@@ -244,5 +220,5 @@ def test_coalesced_lookups_are_spans(
     (miss,) = [one for one in spans if one.id == forward.parent]
     assert miss.attributes["forwardscope.cache.result"] == "miss"
     assert len(spans) == 5
-    for one in spans:  # those that waited waited for the pass
+    for one in spans:
         assert one.end_ms >= forward.end_ms

@@ -1,4 +1,4 @@
-"""Lookups, records and spans agree in any program, and values are the same without them."""
+"""Lookups, records and spans agree after any steps; values are the same without telemetry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 _PROMPTS = ("a", "b", "c", "d")
 prompts = st.sampled_from(_PROMPTS)
 steps = st.one_of(
-    st.tuples(st.just("ask"), prompts),
+    st.tuples(st.just("look up"), prompts),
     st.tuples(st.just("fail"), prompts),
     st.tuples(st.just("nested"), prompts),
     st.tuples(st.just("batch"), st.lists(prompts, max_size=6)),
@@ -39,35 +39,37 @@ steps = st.one_of(
 Step = tuple[str, Any]
 
 
-class _Asked:
-    """A backend that is asked a program; it keeps what came of each step."""
+class _Runner:
+    """Runs steps with a backend, and records the result of each."""
 
     def __init__(self, backend: BackendInstrumentation) -> None:
         self.backend = backend
-        self.came: list[object] = []
+        self.results: list[object] = []
 
-    def run(self, program: Sequence[Step]) -> None:
-        for kind, what in program:
+    def run(self, steps: Sequence[Step]) -> None:
+        for kind, argument in steps:
             try:
-                self.came.append(self._step(kind, what))
+                self.results.append(self._step(kind, argument))
             except ValueError as error:
-                self.came.append(str(error))
+                self.results.append(str(error))
 
-    def _step(self, kind: str, what: Any) -> object:
+    def _step(self, kind: str, argument: Any) -> object:
         if kind == "probe":
-            return self.backend.set_current_probe(what)
-        if kind == "ask":
-            return self._ask(what, lambda: np.float64(len(self.came)))
+            return self.backend.set_current_probe(argument)
+        if kind == "look up":
+            return self._look_up(argument, lambda: np.float64(len(self.results)))
         if kind == "fail":
-            return self._ask(what, _fail)
+            return self._look_up(argument, _fail)
         if kind == "nested":
-            return self._ask(what, lambda: self._ask("inner", lambda: len(self.came)))
+            return self._look_up(
+                argument, lambda: self._look_up("inner", lambda: len(self.results))
+            )
         compute = (
-            _fail if kind == "fail batch" else (lambda indices: [len(self.came)] * len(indices))
+            _fail if kind == "fail batch" else (lambda indices: [len(self.results)] * len(indices))
         )
-        return self.backend.cached_batch("op", "base", what, 0, compute)
+        return self.backend.cached_batch("op", "base", argument, 0, compute)
 
-    def _ask(self, prompt: str, compute: Callable[[], Any]) -> object:
+    def _look_up(self, prompt: str, compute: Callable[[], Any]) -> object:
         return self.backend.cached("op", "base", prompt, 0, compute)
 
 
@@ -82,14 +84,14 @@ def _fail(*_: object) -> Any:
     cache_enabled=st.booleans(),
 )
 def test_counts_agree(program: list[Step], budget: int | None, cache_enabled: bool) -> None:
-    """After any program each lookup is a record, and a span that ended or was elided."""
+    """Each lookup is a record, and a span that ended or was elided."""
     telemetry = InMemoryTelemetry()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.jsonl"
         backend = telemetry.instrumentation(
             trace_path=path, span_budget=budget, cache_enabled=cache_enabled
         )
-        _Asked(backend).run(program)
+        _Runner(backend).run(program)
         spans = telemetry.spans()
         records = [json.loads(line) for line in path.read_text("ascii").splitlines()]
         backend.close()
@@ -101,8 +103,8 @@ def test_counts_agree(program: list[Step], budget: int | None, cache_enabled: bo
     assert set(own) <= {"ended", "elided"}
     for name in ("forward", "cache.lookup_batch"):
         assert outcomes[name, "ended"] == sum(one.name == name for one in spans)
-    told = [one.attributes["forwardscope.cache.result"] for one in lookups]
-    assert told.count("miss") == backend.stats.cache_misses
+    results = [one.attributes["forwardscope.cache.result"] for one in lookups]
+    assert results.count("miss") == backend.stats.cache_misses
     errors = [one for one in lookups if one.status == "error"]
     assert len(errors) == backend.stats.cache_misses - backend.stats.forward_passes
 
@@ -110,47 +112,26 @@ def test_counts_agree(program: list[Step], budget: int | None, cache_enabled: bo
 @settings(max_examples=30)
 @given(program=st.lists(steps, max_size=25), budget=st.none() | st.integers(0, 3))
 def test_telemetry_changes_no_value(program: list[Step], budget: int | None) -> None:
-    """What comes back, and what is counted, is the same with and without spans and trace."""
-    plain = _Asked(BackendInstrumentation())
+    """Values and counts are the same with and without spans and trace."""
+    plain = _Runner(BackendInstrumentation())
     with tempfile.TemporaryDirectory() as folder:
-        seen = _Asked(
+        traced = _Runner(
             InMemoryTelemetry().instrumentation(
                 trace_path=Path(folder) / "trace.jsonl", span_budget=budget
             )
         )
-        for asked in (plain, seen):
-            asked.run(program)
-            asked.backend.close()
-    assert plain.came == seen.came
-    of_both = [asked.backend.stats.to_dict() for asked in (plain, seen)]
+        for runner in (plain, traced):
+            runner.run(program)
+            runner.backend.close()
+    assert plain.results == traced.results
+    of_both = [runner.backend.stats.to_dict() for runner in (plain, traced)]
     for stats in of_both:
         del stats["scoring_wall_s"]
     assert of_both[0] == of_both[1]
 
 
-def test_a_run_gives_the_same_numbers_with_telemetry() -> None:
-    """A suite's scores are equal bit for bit, with spans and without."""
-    spec = SuiteSpec(
-        version=1,
-        model=ModelSpec(path="some-model", adapter="some-adapter"),
-        probes=(DeltaKL(name="change", prompts=["a", "b"]),),
-    )
-    seen = InMemoryTelemetry().instrumentation()
-    results = [
-        run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
-        for instrumentation in (seen, BackendInstrumentation())
-    ]
-    found = [
-        [probe.model_dump(exclude={"duration_s", "stats"}) for probe in result.probes]
-        for result in results
-    ]
-    assert found[0] == found[1]
-    assert results[0].reconciliation.spans == {"ended": 6}
-    assert results[1].reconciliation.spans is None
-
-
 def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTelemetry) -> None:
-    """A record names the trace of its lookup's span, and the span which that hangs under."""
+    """A record has the trace id and the parent id of its lookup's span."""
     memory = InMemorySpanExporter()
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
     backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl")
@@ -172,15 +153,15 @@ def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTe
         if span.attributes is not None and span.context is not None
     )
     records = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
-    told = [
+    found = [
         (r["prompt_hash"], not r["hit"], r["trace_id"], r.get("parent_id", "")) for r in records
     ]
-    assert sorted(told) == expected
-    assert len({parent for _, _, _, parent in told}) == 3
+    assert sorted(found) == expected
+    assert len({parent for _, _, _, parent in found}) == 3
 
 
 def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
-    """A hit under no span, and any lookup without a tracer, name no trace."""
+    """A hit without a parent, and any lookup without a tracer, have none."""
     seen = InMemoryTelemetry().instrumentation(trace_path=tmp_path / "seen.jsonl")
     plain = BackendInstrumentation(trace_path=tmp_path / "plain.jsonl")
     for backend in (seen, plain):
@@ -194,8 +175,8 @@ def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
         assert not any("parent_id" in record for record in records)
 
 
-def test_a_run_does_not_count_spans_from_before(telemetry: InMemoryTelemetry) -> None:
-    """Hits of a used backend whose spans are pending when a run begins are not the run's."""
+def test_run_does_not_count_earlier_spans(telemetry: InMemoryTelemetry) -> None:
+    """Spans that are pending when a run begins do not count for it."""
     instrumentation = telemetry.instrumentation()
     for _ in range(6):
         instrumentation.cached("op", "base", "before", 0, lambda: None)
@@ -211,7 +192,7 @@ def test_a_run_does_not_count_spans_from_before(telemetry: InMemoryTelemetry) ->
 
 
 class _Delivery:
-    """Accounts for spans as a program with an exporter of its own does.
+    """Counts spans as the exporter of a program does.
 
     Args:
         counts: Returns the number of spans by name and outcome.
@@ -221,8 +202,8 @@ class _Delivery:
         self.outcomes = counts
 
 
-def test_a_delivery_accounts_for_ended_spans(telemetry: InMemoryTelemetry) -> None:
-    """Its outcomes replace the ended spans; what is elided is added."""
+def test_delivery_counts_ended_spans(telemetry: InMemoryTelemetry) -> None:
+    """Its outcomes replace the ended spans; elided spans are added."""
     backend = telemetry.instrumentation(span_budget=1)
     for _ in range(4):
         backend.cached("op", "base", "prompt", 0, lambda: None)
@@ -237,7 +218,7 @@ def test_a_delivery_accounts_for_ended_spans(telemetry: InMemoryTelemetry) -> No
     }
 
 
-def test_a_span_that_is_made_while_the_counts_are_read_is_counted_once(
+def test_span_that_is_made_during_a_read_is_counted_once(
     telemetry: InMemoryTelemetry,
 ) -> None:
     """It is not both pending and exported."""

@@ -1,9 +1,8 @@
-"""Spans of what goes wrong or is odd: told without a message, and such that it can be sent."""
+"""Spans of failed lookups, and of keys that are not valid UTF-8."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from typing import Any
 
@@ -19,8 +18,8 @@ from forwardscope.testing import InMemoryTelemetry
 _KEY = ("next_token_dist", "base", "prompt", 8)
 
 
-def test_a_failure_is_told_by_its_class_alone(telemetry: InMemoryTelemetry) -> None:
-    """Lookup and forward pass are errors; the message, which may quote a prompt, is nowhere."""
+def test_failure_has_no_message(telemetry: InMemoryTelemetry) -> None:
+    """Lookup and forward span have the class of the exception; no span has its message."""
     memory = InMemorySpanExporter()
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
     backend, error = telemetry.instrumentation(), KeyError("a secret prompt")
@@ -49,16 +48,16 @@ def test_a_failure_is_told_by_its_class_alone(telemetry: InMemoryTelemetry) -> N
         assert (span.attributes or {}).get("error.type") == expected
 
 
-def test_a_batch_that_fails(telemetry: InMemoryTelemetry) -> None:
-    """The call, its pass and the lookups that missed are errors; what was a hit stays one."""
+def test_failed_batch(telemetry: InMemoryTelemetry) -> None:
+    """The batch, the forward span and the misses are errors; hits stay hits."""
     backend = telemetry.instrumentation()
     backend.cached("next_token_dist", "base", "known", 8, lambda: None)
     seen = len(telemetry.spans())
     with pytest.raises(RuntimeError, match="1 values for 2 prompts"):
         backend.cached_batch("next_token_dist", "base", ["known", "a", "b"], 8, lambda _: [0])
     spans = telemetry.spans()[seen:]
-    told = [(one.name, one.status, one.attributes.get("error.type")) for one in spans]
-    assert Counter(told) == {
+    failed = [(one.name, one.status, one.attributes.get("error.type")) for one in spans]
+    assert Counter(failed) == {
         ("cache.lookup_batch", "error", "RuntimeError"): 1,
         ("cache.lookup", "unset", None): 1,
         ("cache.lookup", "error", "RuntimeError"): 2,
@@ -77,18 +76,18 @@ def test_a_batch_that_fails(telemetry: InMemoryTelemetry) -> None:
 def test_no_span_stays_current_after_a_failure(
     telemetry: InMemoryTelemetry, error: BaseException
 ) -> None:
-    """Whatever a compute raises, all spans have ended and the next lookup is a root of its own."""
+    """All spans have ended, and the next lookup has no parent."""
     backend = telemetry.instrumentation()
 
     def compute(*_: object) -> Any:
         raise error
 
-    for ask in (
+    for look_up in (
         lambda: backend.cached(*_KEY, compute),
         lambda: backend.cached_batch("op", "base", ["a", "b"], 0, compute),
     ):
         with pytest.raises(type(error)) as caught:
-            ask()
+            look_up()
         assert caught.value is error
         assert not trace.get_current_span().get_span_context().is_valid
     backend.cached(*_KEY, lambda: None)
@@ -99,16 +98,15 @@ def test_no_span_stays_current_after_a_failure(
     assert backend.spans.outcomes() == {**outcomes, ("cache.lookup_batch", "ended"): 1}
 
 
-def test_close_while_a_lookup_waits(telemetry: InMemoryTelemetry, in_thread: Any) -> None:
-    """A waiter that takes over from a failed leader after `close` computes all the same."""
-    backend = telemetry.instrumentation()
-
-    begun = threading.Event()
+def test_close_while_a_lookup_waits(
+    telemetry: InMemoryTelemetry, in_thread: Any, until_waiting: Any
+) -> None:
+    """A waiter computes after its leader failed, also after `close`."""
+    backend, begun = telemetry.instrumentation(), threading.Event()
 
     def fail() -> None:
         begun.set()
-        while not backend.flights.waiters(_KEY):
-            time.sleep(0.001)
+        until_waiting(backend, _KEY)
         backend.close()
         raise ValueError
 
@@ -118,8 +116,8 @@ def test_close_while_a_lookup_waits(telemetry: InMemoryTelemetry, in_thread: Any
     assert isinstance(leader.exception(60), ValueError)
 
 
-def test_any_string_can_be_asked(telemetry: InMemoryTelemetry) -> None:
-    """Lone surrogates in op, view, prompt and model are escaped, which no exporter could send."""
+def test_lone_surrogates_are_escaped(telemetry: InMemoryTelemetry) -> None:
+    """Op and view may have them, which no exporter could encode."""
     backend = telemetry.instrumentation()
     lone = "\udc80"
     for _ in range(2):
