@@ -1,4 +1,4 @@
-"""The ways out for metrics, against small servers in this process."""
+"""Scrape endpoint, Pushgateway and metrics file, with servers in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE_S = 60.0
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """A registry with one gauge, at 7."""
+    """Return a registry with one gauge, at 7."""
     made = CollectorRegistry()
     Gauge("seen", "One number.", registry=made).set(7)
     return made
@@ -28,14 +28,14 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def endpoint(registry: CollectorRegistry) -> Iterator[MetricsEndpoint]:
-    """The registry, served on a free port."""
+    """Yield an endpoint of the registry on a free port."""
     served = MetricsEndpoint(registry, "127.0.0.1", 0)
     yield served
     served.close()
 
 
 class Gateway(ThreadingHTTPServer):
-    """Takes pushes and keeps them; answers with the next of `statuses`, then with 200."""
+    """Records pushes; answers with the next of `statuses`, then with 200."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _GatewayHandler)
@@ -57,20 +57,20 @@ class _GatewayHandler(BaseHTTPRequestHandler):
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         self.server.pushes.append((self.command, self.path, body))
         self.server.authorization.append(self.headers["Authorization"])
-        told = b"inconsistent help\nand more" if status >= 400 else b""
+        answer = b"inconsistent help\nand more" if status >= 400 else b""
         self.send_response(status)
-        self.send_header("Content-Length", str(len(told)))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(told)
+        self.wfile.write(answer)
         self.server.pushed.release()
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    """A gateway that listens."""
+    """Yield a gateway that listens."""
     server = Gateway()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -81,7 +81,7 @@ def gateway() -> Iterator[Gateway]:
 
 
 def scrape(url: str, accept: str = "text/plain") -> str:
-    """Read an endpoint as Prometheus does."""
+    """Return the text of an endpoint."""
     request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - loopback
     with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:  # noqa: S310 - the same
         text: str = answer.read().decode()
@@ -89,7 +89,7 @@ def scrape(url: str, accept: str = "text/plain") -> str:
 
 
 def test_endpoint_serves_the_registry_and_counts_scrapes(endpoint: MetricsEndpoint) -> None:
-    """A scrape is counted once its last byte was sent; a browser's icon is none."""
+    """A scrape counts when its last byte was sent; a browser's icon does not."""
     assert "seen 7.0" in scrape(endpoint.url)
     assert scrape(endpoint.url.replace("metrics", "favicon.ico")) == ""
     assert "# EOF" in scrape(endpoint.url, "application/openmetrics-text; version=1.0.0")
@@ -98,7 +98,7 @@ def test_endpoint_serves_the_registry_and_counts_scrapes(endpoint: MetricsEndpoi
 
 
 def test_linger_waits_for_a_scrape_that_begins_later(endpoint: MetricsEndpoint) -> None:
-    """What was scraped before does not count."""
+    """An earlier scrape does not count."""
     scrape(endpoint.url)
     assert endpoint.linger(0.01) is False
     scraper = threading.Timer(0.05, scrape, [endpoint.url])
@@ -107,10 +107,8 @@ def test_linger_waits_for_a_scrape_that_begins_later(endpoint: MetricsEndpoint) 
     scraper.join()
 
 
-def test_the_wait_for_a_scrape_can_be_ended(
-    endpoint: MetricsEndpoint, in_thread: Callable[..., Any]
-) -> None:
-    """One that waits returns, and one that begins later does not wait."""
+def test_linger_can_be_ended(endpoint: MetricsEndpoint, in_thread: Callable[..., Any]) -> None:
+    """A waiting `linger` returns, and a later one does not wait."""
     waiting = in_thread(lambda: endpoint.linger(600))
     endpoint.end_linger()
     assert waiting.result(_PATIENCE_S) is False
@@ -119,17 +117,15 @@ def test_the_wait_for_a_scrape_can_be_ended(
     assert endpoint.scrapes == 1
 
 
-def test_a_taken_port_is_an_os_error(
-    endpoint: MetricsEndpoint, registry: CollectorRegistry
-) -> None:
-    """Two endpoints cannot share one."""
+def test_port_in_use_is_an_os_error(endpoint: MetricsEndpoint, registry: CollectorRegistry) -> None:
+    """Two endpoints cannot share a port."""
     port = int(endpoint.url.rpartition(":")[2].partition("/")[0])
     with pytest.raises(OSError, match="in use"):
         MetricsEndpoint(registry, "127.0.0.1", port)
 
 
 def test_pusher_posts_to_its_group(gateway: Gateway, registry: CollectorRegistry) -> None:
-    """A push is a POST to job, suite and model; strange characters are kept."""
+    """A push is a POST to the group of job, suite and model; labels are encoded."""
     pusher = Pusher(gateway.url, registry, {"suite": "a suite", "model": "a/b"})
     pusher.push()
     assert gateway.pushed.acquire(timeout=_PATIENCE_S)
@@ -142,16 +138,20 @@ def test_pusher_posts_to_its_group(gateway: Gateway, registry: CollectorRegistry
     assert "seen 7.0" in body
 
 
-def test_a_user_in_the_url_is_sent_as_such(gateway: Gateway, registry: CollectorRegistry) -> None:
-    """As basic authentication, unquoted; without one there is none."""
+def test_user_in_the_url_is_sent_as_basic_authentication(
+    gateway: Gateway, registry: CollectorRegistry
+) -> None:
+    """User and password are unquoted; without them no header is sent."""
     url = gateway.url.replace("//", "//me:a%40b@")
     assert Pusher(url, registry, {"suite": "s"}).close(_PATIENCE_S) is None
     assert Pusher(gateway.url, registry, {"suite": "s"}).close(_PATIENCE_S) is None
     assert gateway.authorization == ["Basic " + base64.b64encode(b"me:a@b").decode(), None]
 
 
-def test_the_last_push_is_what_counts(gateway: Gateway, registry: CollectorRegistry) -> None:
-    """A push that failed on the way is made good by the last one."""
+def test_last_push_succeeds_after_an_earlier_failure(
+    gateway: Gateway, registry: CollectorRegistry
+) -> None:
+    """`close` returns None, and counts one push."""
     gateway.statuses = [500]
     pusher = Pusher(gateway.url, registry, {"suite": "s"})
     pusher.push()
@@ -160,36 +160,32 @@ def test_the_last_push_is_what_counts(gateway: Gateway, registry: CollectorRegis
     assert pusher.pushes == 1
 
 
-def test_a_refusal_is_told_in_the_gateways_words(
-    gateway: Gateway, registry: CollectorRegistry
-) -> None:
-    """Status and first line, no more."""
+def test_refused_push(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """`close` returns the status and the first line of the answer."""
     gateway.statuses = [400]
     pusher = Pusher(gateway.url, registry, {"suite": "s"})
     assert pusher.close(_PATIENCE_S) == "HTTP 400: inconsistent help"
     assert pusher.pushes == 0
 
 
-def test_nobody_there_is_told(registry: CollectorRegistry) -> None:
-    """A port where nothing listens is a refused connection."""
+def test_gateway_that_does_not_listen(registry: CollectorRegistry) -> None:
+    """`close` returns the reason."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         port = server.server_port
     pusher = Pusher(f"http://127.0.0.1:{port}", registry, {"suite": "s"})
     assert pusher.close(_PATIENCE_S) == "Connection refused"
 
 
-def test_metrics_file_is_whole(tmp_path: Path, registry: CollectorRegistry) -> None:
-    """It is written in one step into folders that are made, and nothing else is left."""
+def test_metrics_file(tmp_path: Path, registry: CollectorRegistry) -> None:
+    """Its folders are created, and no temporary file is left."""
     path = tmp_path / "deep" / "run.prom"
     write_metrics_file(path, registry)
     assert "seen 7.0" in path.read_text()
     assert [one.name for one in path.parent.iterdir()] == ["run.prom"]
 
 
-def test_a_metrics_file_that_cannot_be_written_keeps_what_was_there(
-    tmp_path: Path, registry: CollectorRegistry
-) -> None:
-    """A folder in its place is an error, and stays."""
+def test_metrics_file_that_cannot_be_written(tmp_path: Path, registry: CollectorRegistry) -> None:
+    """A folder of its name is an error, and no file is left."""
     path = tmp_path / "run.prom"
     path.mkdir()
     with pytest.raises(OSError, match="directory"):

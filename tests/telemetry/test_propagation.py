@@ -1,4 +1,4 @@
-"""A trace goes on in a child process, by way of the environment."""
+"""Trace context in environment variables."""
 
 from __future__ import annotations
 
@@ -34,26 +34,40 @@ print(child_environment()["TRACEPARENT"])
 """
 
 
-def _told(context: Context) -> trace.SpanContext:
+def _span_context(context: Context) -> trace.SpanContext:
     return trace.get_current_span(context).get_span_context()
 
 
-def test_a_trace_parent_is_taken_from_the_environment() -> None:
-    """Its ids, flags and state are the current span's, which is remote."""
-    found = _told(
-        context_from_environment({"TRACEPARENT": _PARENT, "TRACESTATE": "a=1,b=2", "PATH": "/"})
-    )
+@pytest.mark.parametrize("flags", ["00", "01"])
+@pytest.mark.parametrize("state", [{}, {"TRACESTATE": "a=1,b=2"}], ids=["no state", "state"])
+def test_context_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, flags: str, state: dict[str, str]
+) -> None:
+    """Ids, flags and state are read from this process's environment and written unchanged."""
+    for name in ("TRACEPARENT", "TRACESTATE"):
+        monkeypatch.delenv(name, raising=False)
+    assert context_from_environment() == Context()
+    environ = {"TRACEPARENT": _PARENT[:-2] + flags, **state}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    context = context_from_environment()
+    found = _span_context(context)
     assert trace.format_trace_id(found.trace_id) == _TRACE_ID
     assert trace.format_span_id(found.span_id) == _SPAN_ID
-    assert (found.is_remote, found.trace_flags.sampled) == (True, True)
-    assert dict(found.trace_state) == {"a": "1", "b": "2"}
+    assert (found.is_remote, found.trace_flags.sampled) == (True, flags == "01")
+    assert child_environment(context) == environ
 
 
-def test_one_that_is_not_sampled_stays_so() -> None:
-    """The parent's decision goes on with its ids."""
-    found = _told(context_from_environment({"TRACEPARENT": _PARENT[:-1] + "0"}))
-    assert found.is_valid
-    assert not found.trace_flags.sampled
+def test_current_span(telemetry: InMemoryTelemetry) -> None:
+    """It is what a child continues; a missing TRACEPARENT is still an empty context."""
+    assert child_environment() == child_environment(Context()) == {}
+    with telemetry.tracer_provider.get_tracer("test").start_as_current_span("mine") as span:
+        own = span.get_span_context()
+        assert child_environment() == {
+            "TRACEPARENT": f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+        }
+        assert child_environment(Context()) == {}
+        assert context_from_environment({}) == Context()
 
 
 @pytest.mark.parametrize(
@@ -71,60 +85,22 @@ def test_one_that_is_not_sampled_stays_so() -> None:
         "\udc80",
     ],
 )
-def test_what_is_no_trace_parent_is_none(value: str | None) -> None:
-    """A missing or malformed one is an empty context, whatever the state says."""
+def test_malformed_traceparent_is_ignored(value: str | None) -> None:
+    """A missing or malformed one gives an empty context, also with a TRACESTATE."""
     environ = {"TRACESTATE": "a=1"} | ({} if value is None else {"TRACEPARENT": value})
     context = context_from_environment(environ)
     assert context == Context()
-    assert not _told(context).is_valid
+    assert not _span_context(context).is_valid
 
 
-def test_this_process_is_asked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument it is the process's own environment, as it is now."""
-    monkeypatch.delenv("TRACEPARENT", raising=False)
-    monkeypatch.delenv("TRACESTATE", raising=False)
-    assert context_from_environment() == Context()
-    monkeypatch.setenv("TRACEPARENT", _PARENT)
-    assert trace.format_span_id(_told(context_from_environment()).span_id) == _SPAN_ID
-
-
-def test_the_context_around_does_not_shine_through(telemetry: InMemoryTelemetry) -> None:
-    """Inside a span a missing parent still is an empty context, not that span's."""
-    with telemetry.tracer_provider.get_tracer("test").start_as_current_span("mine"):
-        assert context_from_environment({}) == Context()
-
-
-@pytest.mark.parametrize("state", [{}, {"TRACESTATE": "a=1,b=2"}], ids=["no state", "state"])
-def test_what_was_taken_is_handed_on(state: dict[str, str]) -> None:
-    """Out is what was in: the parent, and the state where there is one."""
-    environ = {"TRACEPARENT": _PARENT, **state}
-    assert child_environment(context_from_environment(environ)) == environ
-
-
-def test_without_a_span_nothing_is_handed_on() -> None:
-    """Neither an empty context nor the outside of any span gives a variable."""
-    assert child_environment() == {}
-    assert child_environment(Context()) == {}
-
-
-def test_the_current_span_is_handed_on(telemetry: InMemoryTelemetry) -> None:
-    """Without an argument it is the span around the call."""
-    with telemetry.tracer_provider.get_tracer("test").start_as_current_span("mine") as span:
-        own = span.get_span_context()
-        assert child_environment() == {
-            "TRACEPARENT": f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-        }
-        assert child_environment(Context()) == {}
-
-
-def test_a_child_process_continues_the_trace(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
-    """A lookup of the child is in the parent's trace, under the span that started the child."""
+def test_child_process_continues_the_trace(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
+    """The parent of the child's lookup is the span that started the child."""
     records = tmp_path / "t.jsonl"
     with telemetry.tracer_provider.get_tracer("test").start_as_current_span("mine") as span:
-        handed = child_environment()
+        environment = child_environment()
         child = subprocess.run(
             [sys.executable, "-W", "error", "-c", _CHILD, str(records)],
-            env={**os.environ, **handed},
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -135,4 +111,4 @@ def test_a_child_process_continues_the_trace(telemetry: InMemoryTelemetry, tmp_p
     own = span.get_span_context()
     assert record["trace_id"] == trace.format_trace_id(own.trace_id)
     assert record["parent_id"] == trace.format_span_id(own.span_id)
-    assert child.stdout.strip() == handed["TRACEPARENT"]
+    assert child.stdout.strip() == environment["TRACEPARENT"]
