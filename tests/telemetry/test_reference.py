@@ -17,13 +17,13 @@ from forwardscope.telemetry.reference import reference
 _ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_what_the_code_says() -> None:
+def test_page_is_up_to_date() -> None:
     """`make docs` would change nothing."""
     assert (_ROOT / "docs" / "telemetry.md").read_text("utf-8") == reference()
 
 
-def test_every_name_and_query_stands_in_it() -> None:
-    """No metric, span or attribute is left out, and each metric has its PromQL."""
+def test_page_has_every_name_and_query() -> None:
+    """It has all metrics, spans and attributes, and the PromQL of each metric."""
     page = reference()
     for metric in names.METRICS:
         assert f"| `{metric.name}` | {metric.kind} |" in page
@@ -34,8 +34,8 @@ def test_every_name_and_query_stands_in_it() -> None:
         assert f"| `{attribute.name}` | {attribute.type} |" in page
 
 
-def test_the_library_example_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its ten lines make a lookup and a forward span under the program's own, and metrics."""
+def test_library_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes metrics, and lookup and forward spans below the span of the program."""
     memory = InMemorySpanExporter()
 
     class WatchedProvider(TracerProvider):

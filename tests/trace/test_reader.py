@@ -1,4 +1,4 @@
-"""The reader streams what is good, and says how much was not."""
+"""The reader streams records, and counts the lines that it skips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from forwardscope import TraceEvent, TraceReader
 from forwardscope.trace.reader import MAX_LINE_BYTES
@@ -18,7 +17,7 @@ _LINE = line_of(_EVENT)
 
 
 def _read(path: Path, *lines: bytes) -> tuple[list[TraceEvent], int]:
-    """Write the lines as they are; return what is read, and how many were skipped."""
+    """Write lines; return the events, and the number of skipped lines."""
     path.write_bytes(b"".join(lines))
     reader = TraceReader(path)
     return list(reader), reader.skipped
@@ -29,25 +28,26 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trace.jsonl"
 
 
-def test_records_come_in_the_order_of_the_file(path: Path) -> None:
-    """Each line is one event."""
-    events = [replace(_EVENT, ts=float(number)) for number in range(5)]
-    assert _read(path, *(line_of(event) for event in events)) == (events, 0)
-
-
-def test_empty_file_has_no_records(path: Path) -> None:
-    """Nothing is read and nothing was skipped."""
-    assert _read(path, b"") == ([], 0)
-
-
-def test_last_line_may_lack_its_newline(path: Path) -> None:
-    """A record that is whole counts, though its line was not ended."""
-    assert _read(path, _LINE, _LINE.rstrip()) == ([_EVENT, _EVENT], 0)
+@pytest.mark.parametrize(
+    ("content", "records", "skipped"),
+    [
+        (b"", 0, 0),
+        (_LINE + _LINE.rstrip(), 2, 0),  # no newline at the end
+        (b"\n" + _LINE + b"\n  \t\r\n" + _LINE + b"\n\n", 2, 0),  # blank lines
+        (_LINE.replace(b"\n", b"\r\n") * 2, 2, 0),
+        (_LINE + _LINE[:40] + _LINE + _LINE, 3, 1),  # torn, then complete records
+        (_LINE[:40] + _LINE[:30] + _LINE.rstrip() + _LINE, 2, 1),
+        (_LINE.rstrip() + _LINE, 2, 0),
+    ],
+)
+def test_line_ends(path: Path, content: bytes, records: int, skipped: int) -> None:
+    """Blank lines are ignored, and complete records after a torn one are read."""
+    assert _read(path, content) == ([_EVENT] * records, skipped)
 
 
 @pytest.mark.parametrize("cut", [1, 2, len(_LINE) // 2, len(_LINE) - 2])
 def test_torn_last_line_is_skipped(path: Path, cut: int) -> None:
-    """Wherever a killed process stopped inside a record, the one before is read."""
+    """A record that a killed process wrote in part is skipped; the one before is read."""
     assert _read(path, _LINE, _LINE[:cut]) == ([_EVENT], 1)
 
 
@@ -79,92 +79,56 @@ def test_torn_last_line_is_skipped(path: Path, cut: int) -> None:
     ids=lambda line: line[:24].decode("latin-1"),
 )
 def test_foreign_line_is_skipped(path: Path, line: bytes) -> None:
-    """What is no record of the eight keys is passed by, and the records around it are read."""
+    """A line without the eight keys is skipped; the records around it are read."""
     assert _read(path, _LINE, line, _LINE) == ([_EVENT, _EVENT], 1)
 
 
-def test_records_behind_a_torn_one_are_read(path: Path) -> None:
-    """Who shared the file with the one who left it torn loses nothing by it."""
-    assert _read(path, _LINE, _LINE[:40] + _LINE + _LINE) == ([_EVENT] * 3, 1)
-    assert _read(path, _LINE[:40] + _LINE[:30] + _LINE.rstrip() + _LINE) == ([_EVENT] * 2, 1)
-    assert _read(path, _LINE.rstrip() + _LINE) == ([_EVENT] * 2, 0)
-
-
-def test_blank_lines_are_passed_over(path: Path) -> None:
-    """They are no records and no damage; a writer leaves one when it mends a torn line."""
-    assert _read(path, b"\n", _LINE, b"\n  \t\r\n", _LINE, b"\n\n") == ([_EVENT, _EVENT], 0)
-
-
-def test_foreign_line_ends_are_taken(path: Path) -> None:
-    """A file that went through Windows is the same file."""
-    crlf = _LINE.replace(b"\n", b"\r\n")
-    assert _read(path, crlf, crlf) == ([_EVENT, _EVENT], 0)
-
-
-def test_foreign_spacing_and_order_are_taken(path: Path) -> None:
-    """JSON is JSON, however another tool writes it."""
+def test_spacing_and_order_of_keys_may_differ(path: Path) -> None:
+    """Any JSON object with the eight keys is a record."""
     keys = dict(reversed(_EVENT.to_dict().items()))
     line = json.dumps({"extra": "é", **keys}, separators=(",", ":"), ensure_ascii=False)
     assert _read(path, line.encode() + b"\n") == ([_EVENT], 0)
 
 
 def _padded(size: int) -> bytes:
-    """A record whose line has a given length, newline included."""
+    """Return a record with a line of a given length, newline included."""
     head = _LINE[:-2] + b', "padding": "'
     return head + b"x" * (size - len(head) - 3) + b'"}\n'
 
 
-def test_longest_line_is_read(path: Path) -> None:
-    """A line of exactly `MAX_LINE_BYTES` is still a record."""
-    assert len(_padded(MAX_LINE_BYTES)) == MAX_LINE_BYTES
-    assert _read(path, _LINE, _padded(MAX_LINE_BYTES), _LINE) == ([_EVENT] * 3, 0)
+@pytest.mark.parametrize(
+    ("size", "skipped"), [(0, 0), (1, 1), (MAX_LINE_BYTES, 1), (2 * MAX_LINE_BYTES + 7, 1)]
+)
+def test_line_longer_than_the_limit_is_skipped(path: Path, size: int, skipped: int) -> None:
+    """It counts once, however many blocks it fills, and the next line is read completely."""
+    line = _padded(MAX_LINE_BYTES + size)
+    assert len(line) == MAX_LINE_BYTES + size
+    assert _read(path, _LINE, line, _LINE) == ([_EVENT] * (3 - skipped), skipped)
+    assert _read(path, _LINE, line[:-2]) == ([_EVENT], 1)
 
 
-@pytest.mark.parametrize("size", [MAX_LINE_BYTES + 1, MAX_LINE_BYTES * 2, MAX_LINE_BYTES * 3 + 7])
-def test_oversized_line_is_skipped_once(path: Path, size: int) -> None:
-    """However many blocks it fills, it is one skipped line, and the next one is read whole."""
-    assert _read(path, _LINE, _padded(size), _LINE) == ([_EVENT, _EVENT], 1)
-
-
-def test_oversized_last_line_is_skipped_once(path: Path) -> None:
-    """It is one skipped line without its newline, too."""
-    assert _read(path, _LINE, b"x" * (MAX_LINE_BYTES * 2 + 5)) == ([_EVENT], 1)
-
-
-def test_each_reading_starts_anew(path: Path) -> None:
-    """A second iteration reads the file again, and counts its skipped lines again."""
+def test_second_iteration_reads_the_file_again(path: Path) -> None:
+    """It counts the skipped lines again; the path may be a string."""
     path.write_bytes(_LINE + b"foreign\n" + _LINE)
-    reader = TraceReader(path)
+    reader = TraceReader(str(path))
     assert list(reader) == list(reader) == [_EVENT, _EVENT]
     assert reader.skipped == 1
 
 
 def test_reader_streams(path: Path) -> None:
-    """An event comes out before what follows it was looked at."""
-    path.write_bytes(_LINE + b"foreign\n")
+    """An event is returned before the next line is read; a missing file fails on iteration."""
     reader = TraceReader(path)
-    assert reader.skipped == 0
+    with pytest.raises(FileNotFoundError, match=r"trace\.jsonl"):
+        list(reader)
+    path.write_bytes(_LINE + b"foreign\n")
     events = iter(reader)
     assert (next(events), reader.skipped) == (_EVENT, 0)
     assert list(events) == []
     assert reader.skipped == 1
 
 
-def test_path_may_be_text(path: Path) -> None:
-    """A string is a path as good as any."""
-    path.write_bytes(_LINE)
-    assert list(TraceReader(str(path))) == [_EVENT]
-
-
-def test_missing_file_is_an_error_of_the_iteration(path: Path) -> None:
-    """It is raised when the file is read, by its own name."""
-    reader = TraceReader(path)
-    with pytest.raises(FileNotFoundError, match=r"trace\.jsonl"):
-        list(reader)
-
-
-def test_trace_of_another_tool_is_read_whole() -> None:
-    """A real file that dlm-sway wrote has 114 records, and none is skipped."""
+def test_trace_of_another_tool() -> None:
+    """All 114 records of a file that dlm-sway wrote are read, and written unchanged."""
     reader = TraceReader(_DATA / "dlm_sway_trace.jsonl")
     events = list(reader)
     assert (len(events), reader.skipped) == (114, 0)

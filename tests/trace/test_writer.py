@@ -1,4 +1,4 @@
-"""The writer appends whole lines, and leaves a file as it found it."""
+"""The writer appends complete lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -24,13 +25,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_record_is_in_the_file_at_once(path: Path) -> None:
-    """`write` returns after its append, with nothing left in a buffer."""
-    writer = TraceWriter(path)
-    for written in (1, 2):
+    """`write` buffers nothing; folders are created, and an existing file is appended to."""
+    path = path.parent / "a" / "b" / "trace.jsonl"
+    for written in (1, 3):
+        writer = TraceWriter(str(path))
         writer.write(_EVENT)
         assert path.read_bytes() == _LINE * written
-        assert (writer.records, writer.write_errors) == (written, 0)
-    writer.close()
+        writer.write_batch([])
+        writer.write(_EVENT)
+        assert path.read_bytes() == _LINE * (written + 1)
+        assert (writer.records, writer.write_errors) == (2, 0)
+        writer.close()
+    assert path.stat().st_mode & 0o133 == 0  # executable by no one, writable by its owner
 
 
 def test_batch_is_one_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,35 +58,11 @@ def test_batch_is_one_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     writer.close()
 
 
-def test_empty_batch_writes_nothing(path: Path) -> None:
-    """No lookups are no lines."""
-    writer = TraceWriter(path)
-    writer.write_batch([])
-    assert (path.read_bytes(), writer.records) == (b"", 0)
-    writer.close()
-
-
-def test_parent_folders_are_made(tmp_path: Path) -> None:
-    """A path into folders that do not exist is no error."""
-    path = tmp_path / "a" / "b" / "trace.jsonl"
-    writer = TraceWriter(str(path))
-    writer.write(_EVENT)
-    writer.close()
-    assert path.read_bytes() == _LINE
-
-
-def test_existing_file_is_appended_to(path: Path) -> None:
-    """Another run's records stay where they are."""
-    for _ in range(2):
-        writer = TraceWriter(path)
-        writer.write(_EVENT)
-        writer.close()
-    assert path.read_bytes() == _LINE * 2
-
-
-def test_line_after_a_torn_one_starts_clean(path: Path) -> None:
-    """A file that a killed process left torn loses that line and no other."""
+def test_record_after_a_torn_line_begins_a_new_line(path: Path) -> None:
+    """The newline is written with the record, and not when the file is opened."""
     path.write_bytes(_LINE + _LINE[:30])
+    TraceWriter(path).close()
+    assert path.read_bytes() == _LINE + _LINE[:30]
     writer = TraceWriter(path)
     writer.write(_EVENT)
     writer.write(_EVENT)
@@ -91,17 +73,10 @@ def test_line_after_a_torn_one_starts_clean(path: Path) -> None:
     assert (list(reader), reader.skipped) == ([_EVENT] * 3, 1)
 
 
-def test_opening_a_torn_file_changes_nothing(path: Path) -> None:
-    """The mending newline comes with the first record, and not before."""
-    path.write_bytes(_LINE[:30])
-    TraceWriter(path).close()
-    assert path.read_bytes() == _LINE[:30]
-
-
-def test_file_that_may_not_be_read_is_appended_to(
+def test_file_that_cannot_be_read_is_appended_to(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing can be learnt about its end, the record is written and nothing before it."""
+    """Its end is unknown, and no newline is written before the record."""
 
     def forbidden(*_: object) -> None:
         raise PermissionError("append only")
@@ -115,8 +90,8 @@ def test_file_that_may_not_be_read_is_appended_to(
     assert path.read_bytes() == _LINE * 2
 
 
-def test_no_path_is_no_trace() -> None:
-    """Without a path the writer says that it is off, and does nothing."""
+def test_writer_without_a_path() -> None:
+    """It is not enabled, and does nothing."""
     writer = TraceWriter(None)
     writer.write(_EVENT)
     writer.write_batch([_EVENT])
@@ -126,7 +101,7 @@ def test_no_path_is_no_trace() -> None:
 
 
 def test_close_ends_writing(path: Path) -> None:
-    """It can be called twice, and a later `write` does nothing at all."""
+    """It can be called twice, and a later `write` does nothing."""
     writer = TraceWriter(path)
     enabled = [writer.enabled]
     writer.write(_EVENT)
@@ -140,7 +115,7 @@ def test_close_ends_writing(path: Path) -> None:
     assert (writer.records, writer.write_errors) == (1, 0)
 
 
-def test_close_gives_the_descriptor_back(path: Path) -> None:
+def test_close_frees_the_descriptor(path: Path) -> None:
     """The first `close` frees it, and the second does not close a file opened since."""
     free = os.open(path, os.O_RDONLY | os.O_CREAT)
     os.close(free)
@@ -154,7 +129,7 @@ def test_close_gives_the_descriptor_back(path: Path) -> None:
 
 
 def test_close_while_another_thread_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its line goes where it was meant to, not into a file that has got the descriptor since."""
+    """The line is written to the trace, and not to a file that is opened later."""
     real, writer = os.write, TraceWriter(path)
     others: list[int] = []
 
@@ -172,7 +147,7 @@ def test_close_while_another_thread_writes(path: Path, monkeypatch: pytest.Monke
 def test_no_line_comes_between_the_parts_of_another(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipe may take a part of a line; another thread's line comes after the rest."""
+    """A pipe may accept a part of a line; the line of another thread comes after the rest."""
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     writer, real, partial = TraceWriter(path), os.write, threading.Event()
@@ -195,10 +170,10 @@ def test_no_line_comes_between_the_parts_of_another(
     os.close(reading)
 
 
-def test_line_after_an_interrupted_write_starts_clean(
+def test_record_after_an_interrupted_write_begins_a_new_line(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the middle of a write leaves a torn line, which the next write ends."""
+    """An interrupt during a write leaves a torn line, which the next write ends."""
     writer, real = TraceWriter(path), os.write
 
     def interrupted(fd: int, data: bytes) -> int:
@@ -219,7 +194,7 @@ def test_line_after_an_interrupted_write_starts_clean(
 def test_interrupt_at_any_moment_of_a_write(
     path: Path, at_moment: Callable[[int, Callable[[], None], Callable[[], object]], bool]
 ) -> None:
-    """Later records of all threads are whole; the interrupted ones are there or not."""
+    """Later records of all threads are complete; the interrupted ones are all there or missing."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -246,54 +221,29 @@ def test_interrupt_at_any_moment_of_a_write(
     assert moment > 5
 
 
-def test_pipe_is_a_trace_too(path: Path) -> None:
-    """A file that is not regular has no torn end; it gets the lines and nothing else."""
-    os.mkfifo(path)
-    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    writer = TraceWriter(path)
-    writer.write(_EVENT)
-    writer.close()
-    assert os.read(reading, 4096) == _LINE
-    os.close(reading)
-
-
-def test_new_file_is_plain(path: Path) -> None:
-    """Nobody may run a trace, and only its owner may write it."""
-    TraceWriter(path).close()
-    assert path.stat().st_mode & 0o133 == 0
-
-
 @pytest.mark.parametrize("kind", ["folder", "below a file"])
-def test_path_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
-    """A trace that could never be written is told before anything is asked."""
+def test_path_that_cannot_be_opened_is_an_error(tmp_path: Path, kind: str) -> None:
+    """The constructor raises."""
     (tmp_path / "file").touch()
     path = tmp_path if kind == "folder" else tmp_path / "file" / "trace.jsonl"
     with pytest.raises(OSError):
         TraceWriter(path)
 
 
-def test_threads_write_whole_lines(path: Path) -> None:
+def test_threads_write_complete_lines(path: Path, together: Any) -> None:
     """Eight threads that share a writer never mix their lines."""
-    writer, start = TraceWriter(path), threading.Barrier(8)
+    writer = TraceWriter(path)
 
     def work(me: int) -> None:
-        start.wait()
         for number in range(200):
             event = replace(_EVENT, view_id=f"view_{me}", ts=float(number))
-            if number % 2:
-                writer.write(event)
-            else:
-                writer.write_batch([event, event])
+            writer.write_batch([event] * (1 + number % 2))
 
-    workers = [threading.Thread(target=work, args=(me,)) for me in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    together(8, work)
     writer.close()
     reader = TraceReader(path)
     events = list(reader)
     assert (len(events), reader.skipped, writer.records) == (2400, 0, 2400)
     for me in range(8):
         mine = [event.ts for event in events if event.view_id == f"view_{me}"]
-        assert mine == [n for n in range(200) for _ in range(1 if n % 2 else 2)]
+        assert mine == [n for n in range(200) for _ in range(1 + n % 2)]

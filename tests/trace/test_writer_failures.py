@@ -1,4 +1,4 @@
-"""A disk that is full costs records, never a lookup; each lost one is counted."""
+"""A full disk loses records but fails no lookup; each lost record is counted."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def _event(serial: int) -> TraceEvent:
-    """Events that can be told apart, with lines of one length."""
+    """Return an event with a line of the same length for each number."""
     return replace(_EVENT, ts=float(serial))
 
 
 def _serials(path: Path) -> tuple[list[int], int]:
-    """Which events are in the file, and how many lines are not."""
+    """Return the numbers of the events in a file, and how many lines are skipped."""
     reader = TraceReader(path)
     return [int(event.ts) for event in reader], reader.skipped
 
 
-def test_full_device_is_counted_and_warned_of_once() -> None:
-    """On /dev/full every record fails, nothing is raised, and one warning is enough."""
+def test_full_device() -> None:
+    """Each record counts as an error, nothing is raised, and there is one warning."""
     writer = TraceWriter("/dev/full")
     with pytest.warns(RuntimeWarning, match=_WARNING) as caught:
         writer.write(_EVENT)
@@ -53,7 +53,7 @@ def test_full_device_is_counted_and_warned_of_once() -> None:
 
 
 def test_nothing_is_raised_where_warnings_are_errors() -> None:
-    """A user who turns warnings into errors loses no lookup by it."""
+    """No lookup fails where warnings are errors."""
     writer = TraceWriter("/dev/full")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -64,7 +64,7 @@ def test_nothing_is_raised_where_warnings_are_errors() -> None:
 
 @pytest.fixture
 def full_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the disk take some bytes more, in one short write, and then be full."""
+    """Let the disk accept a number of bytes, in one short write, and then be full."""
     real = os.write
 
     def arm(room: int) -> None:
@@ -84,16 +84,16 @@ def full_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.filterwarnings("ignore:trace record not written:RuntimeWarning")
 @pytest.mark.parametrize("torn", [False, True], ids=["clean file", "torn file"])
-def test_every_place_where_the_disk_can_fill_up(
+def test_disk_that_fills_up_at_each_byte(
     path: Path,
     full_after: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
     torn: bool,
 ) -> None:
-    """Wherever three lines are cut, what is counted as whole is in the file, and the rest is not.
+    """The records that count as written are complete in the file, and no others.
 
-    A second failure follows at once; then there is room again and the next
-    record stands on a line of its own.
+    A second failure follows. Then there is room again, and the next record begins on
+    a new line.
     """
     for room in range(3 * _SIZE + torn):
         path.write_bytes(b'{"torn' if torn else b"")
@@ -103,21 +103,23 @@ def test_every_place_where_the_disk_can_fill_up(
         full_after(0)
         writer.write(_event(4))
         monkeypatch.undo()
-        whole = max(0, room - torn + 1) // _SIZE  # a newline is not part of the record
-        assert (writer.records, writer.write_errors) == (whole, 4 - whole)
+        complete = max(0, room - torn + 1) // _SIZE  # a newline is not part of the record
+        assert (writer.records, writer.write_errors) == (complete, 4 - complete)
         writer.write(_event(5))
         writer.write(_event(6))
         writer.close()
-        assert (writer.records, writer.write_errors) == (whole + 2, 4 - whole)
+        assert (writer.records, writer.write_errors) == (complete + 2, 4 - complete)
         serials, skipped = _serials(path)
-        assert serials == [*range(1, whole + 1), 5, 6]
-        assert b"\n\n" not in b"\n" + path.read_bytes(), "a clean line needs no mending"
+        assert serials == [*range(1, complete + 1), 5, 6]
+        assert b"\n\n" not in b"\n" + path.read_bytes(), "no newline after a complete line"
         cut_inside = (room - torn) % _SIZE not in (0, _SIZE - 1) and room > torn
         assert skipped == torn + cut_inside
 
 
-def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread's may stand behind its first part by then; none of them is lost."""
+def test_partly_written_record_is_written_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of another process may follow its first part; none is lost."""
     real, turns = os.write, iter(range(10))
 
     def half(fd: int, data: bytes) -> int:
@@ -138,8 +140,8 @@ def test_record_that_was_cut_short_begins_anew(path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.filterwarnings("ignore:trace record not written:RuntimeWarning")
-def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that never takes a whole line does not hold a lookup for good."""
+def test_writes_that_are_always_partial(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer gives up after the second one, with an error."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     writer = TraceWriter(path)
@@ -154,7 +156,7 @@ def test_writes_that_are_always_cut_short(path: Path, monkeypatch: pytest.Monkey
 
 @contextmanager
 def _room_for(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size."""
+    """Limit the size of files of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -164,8 +166,8 @@ def _room_for(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [0, 1, _SIZE - 1, _SIZE, _SIZE + 1, 2 * _SIZE - 2])
-def test_file_that_may_not_grow(path: Path, room: int) -> None:
-    """The kernel itself cuts a record short (RLIMIT_FSIZE), as it does on a full disk."""
+def test_file_size_limit(path: Path, room: int) -> None:
+    """The kernel writes a part of a record (RLIMIT_FSIZE), as on a full disk."""
     writer = TraceWriter(path)
     writer.write(_event(1))
     with _room_for(_SIZE + room), pytest.warns(RuntimeWarning, match=_WARNING) as caught:
@@ -175,8 +177,8 @@ def test_file_that_may_not_grow(path: Path, room: int) -> None:
     assert path.stat().st_size == _SIZE + room
     writer.write(_event(5))
     writer.close()
-    whole = 1 + (room + 1) // _SIZE
+    complete = 1 + (room + 1) // _SIZE
     serials, skipped = _serials(path)
-    assert serials == [*range(1, whole + 1), 5]
-    assert (writer.records, writer.write_errors) == (whole + 1, 4 - whole)
+    assert serials == [*range(1, complete + 1), 5]
+    assert (writer.records, writer.write_errors) == (complete + 1, 4 - complete)
     assert skipped == (room % _SIZE not in (0, _SIZE - 1))

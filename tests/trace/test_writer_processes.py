@@ -1,4 +1,4 @@
-"""Several processes share a file, and a killed one has lost nothing that it answered."""
+"""Processes that share a file, forked children, and a killed process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +63,7 @@ def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_processes_share_a_file(tmp_path: Path) -> None:
-    """Three of them append at once: every line is whole, and none is missing or double."""
+    """Three processes append at once; every line is complete, and none is missing or repeated."""
     path, records = tmp_path / "trace.jsonl", 3000
     writers = [_start(_APPEND, path, f"view_{me}", records) for me in range(3)]
     for process in writers:
@@ -89,10 +87,10 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_children_of_a_writing_process(
     tmp_path: Path,
-    in_thread: Callable[[Callable[[], Any]], Future[Any]],
-    in_child: Callable[[Callable[[], object]], None],
+    in_thread: Any,
+    in_child: Any,
 ) -> None:
-    """A child that forks while threads write does not wait for them; every line is whole."""
+    """A child that is forked while threads write does not wait for them."""
     writer, ended = TraceWriter(tmp_path / "trace.jsonl"), threading.Event()
 
     def event(view: str) -> TraceEvent:
@@ -119,10 +117,10 @@ def test_children_of_a_writing_process(
 
 
 @pytest.mark.parametrize("at_least", [1, 500, 5_000])
-def test_killed_process_has_lost_no_answered_lookup(tmp_path: Path, at_least: int) -> None:
-    """What it had answered when SIGKILL came is in the file; at most one line is torn.
+def test_killed_process_loses_no_answered_lookup(tmp_path: Path, at_least: int) -> None:
+    """All lookups answered before SIGKILL are in the file, and at most one line is torn.
 
-    The call that it was in has one record, or up to twenty; it may be there in part.
+    The last call, with up to twenty records, may be there in part.
     """
     path = tmp_path / "trace.jsonl"
     with _start(_ANSWER, path) as process:
@@ -131,8 +129,8 @@ def test_killed_process_has_lost_no_answered_lookup(tmp_path: Path, at_least: in
         while answered < at_least:
             answered = int(process.stdout.readline())
         process.kill()
-        told = [line for line in process.stdout if line.endswith("\n")]
-    answered = int(told[-1]) if told else answered
+        later = [line for line in process.stdout if line.endswith("\n")]
+    answered = int(later[-1]) if later else answered
     reader = TraceReader(path)
     records = len(list(reader))
     assert reader.skipped <= 1
