@@ -11,7 +11,7 @@ from rich.console import Console
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
-from forwardscope.suite.report import print_report
+from forwardscope.suite.report import format_z, print_report
 from forwardscope.suite.result import PromptTokens, Reconciliation
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
@@ -74,7 +74,7 @@ def test_every_probe_has_a_row(run_of: RunOf) -> None:
         "pass",
         f"{one.score:.2f}",
         f"{one.raw:.4g}",
-        f"{one.z_score:+.3g}",
+        format_z(one.z_score),
         f"{one.ci_95[0]:.3g}…{one.ci_95[1]:.3g}",
         f"{one.duration_s:.1f}",
         "s",
@@ -245,3 +245,9 @@ def test_verdicts_are_words(run_of: RunOf) -> None:
         probe = result.probes[0].model_copy(update={"verdict": verdict})
         lines = lines_of(result.model_copy(update={"probes": [probe]}))
         assert row_of(lines, "one")[1] == verdict.value
+
+
+@pytest.mark.parametrize(("z", "text"), [(-0.5, "-0.5"), (12.345, "+12.3"), (4097.0, "+4097")])
+def test_format_z(z: float, text: str) -> None:
+    """A large z-score has no exponent, which would widen the table."""
+    assert format_z(z) == text

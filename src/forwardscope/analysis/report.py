@@ -21,6 +21,7 @@ from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds, s
 from forwardscope.analysis.page import chart, html_table, page, paragraph, section
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.report import format_z
 from forwardscope.suite.result import SuiteResult
 from forwardscope.trace import TraceEvent
 
@@ -77,7 +78,7 @@ def _verdicts(result: SuiteResult) -> Table:
         Column("verdict", "verdict"),
         Column("score", "score", lambda value: f"{value:.2f}"),
         Column("raw", "raw", lambda value: f"{value:.4g}"),
-        Column("z_score", "z", lambda value: f"{value:+.3g}"),
+        Column("z_score", "z", format_z),
         Column("duration_s", "time", seconds),
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),

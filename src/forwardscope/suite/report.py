@@ -22,7 +22,7 @@ from forwardscope.suite.result import (
     SuiteResult,
 )
 
-__all__ = ["print_report"]
+__all__ = ["format_z", "print_report"]
 
 _STYLES = {
     Verdict.PASS: "bold green",
@@ -54,6 +54,11 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_reconciliation_line(result.reconciliation))
 
 
+def format_z(z: float) -> str:
+    """Format a z-score with three digits, or as a whole number from 100 on."""
+    return f"{z:+.0f}" if abs(z) >= 100 else f"{z:+.3g}"
+
+
 def _probe_table(result: SuiteResult) -> Table:
     table = _table(f"{result.suite}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
@@ -70,7 +75,7 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
     yield _number(probe.score, ".2f")
     yield _number(probe.raw, ".4g")
-    yield _number(probe.z_score, "+.3g")
+    yield _NONE if probe.z_score is None else format_z(probe.z_score)
     yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g}…{probe.ci_95[1]:.3g}"
     yield f"{probe.duration_s:.1f} s"
     yield str(probe.stats.lookups)
