@@ -170,8 +170,8 @@ def open_backend(zoo: Zoo) -> Iterator[Callable[..., HFBackend]]:
 def reference(zoo: Zoo) -> Callable[..., Reference]:
     """Plain calls of an adapter's model: tuned, or the base where that is asked for."""
 
-    def make(adapter: str, *, tuned: bool = True) -> Reference:
-        model = zoo.tuned(adapter) if tuned else zoo.base(adapter.partition("_")[0])
+    def make(adapter: str, *, tuned: bool = True, kind: Any = AutoModelForCausalLM) -> Reference:
+        model = zoo.tuned(adapter, kind) if tuned else zoo.base(adapter.partition("_")[0], kind)
         return Reference(model, zoo.tokenizer())
 
     return make

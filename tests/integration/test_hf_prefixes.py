@@ -126,6 +126,8 @@ def test_what_was_dropped_for_room_is_computed_whole(
         for got, value in zip(_ask(view, PROMPTS), expected, strict=True):
             assert np.abs(got - value).max(initial=0.0) < 1e-4
     assert _tokens(backend)[1] == 0
+    limit = "for prompts whose keys and values fit into 0 MiB"
+    assert backend.optimisations["prefix sharing"] == f"on ({limit})"
 
 
 def test_copies_for_a_batch_are_bounded(
@@ -133,20 +135,15 @@ def test_copies_for_a_batch_are_bounded(
 ) -> None:
     """Where a prefix is large, fewer prompts take it over at a time."""
     sizes: list[int] = []
-    repeated = forward._repeated
-
-    def watched(states: Any, n: int) -> Any:
-        sizes.append(n)
-        return repeated(states, n)
-
-    monkeypatch.setattr(forward, "_repeated", watched)
     prompts = [FILLER + text for text in ("x", "the", "hello", "cat", "the cat sat on the mat")]
-    with open_backend().as_base() as view:
-        view.next_token_dist_batch(prompts)
-    monkeypatch.setattr(forward, "MAX_PREFIX_BYTES", 1)
-    with open_backend().as_base() as view:
-        view.next_token_dist_batch(prompts)
-    assert sizes == [4, 1, 1, 1, 1]
+    for limit in (forward.MAX_PREFIX_BYTES, 1):
+        monkeypatch.setattr(forward, "MAX_PREFIX_BYTES", limit)
+        backend = open_backend()
+        embeddings = backend._loaded().get_input_embeddings()
+        embeddings.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        with backend.as_base() as view:
+            view.next_token_dist_batch(prompts)
+    assert sizes == [1, 4, 1, 1, 1, 1, 1]
 
 
 def test_strict_shares_nothing(open_backend: Open) -> None:
@@ -165,6 +162,7 @@ def test_a_sliding_window_is_computed_whole(zoo: Any) -> None:
         for got, expected in zip(_ask(one, PROMPTS), _ask(other, PROMPTS), strict=True):
             assert np.abs(got - expected).max(initial=0.0) < 1e-4
     assert _tokens(backend)[1] == 0
+    assert backend.optimisations["prefix sharing"] == "off (this model keeps a sliding window)"
 
 
 def _windowed(zoo: Any, exactness: Any) -> HFBackend:

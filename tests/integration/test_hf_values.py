@@ -13,9 +13,10 @@ from transformers import LlamaForCausalLM
 
 from forwardscope.backends import NullBackend, RollingLogprob, ScalableBackend, TokenDist
 from forwardscope.backends.hf import HFBackend
+from forwardscope.backends.hf.compat import CACHE_NAMES
 
 Open = Callable[..., HFBackend]
-Reference = Callable[..., Any]
+Plain = Callable[..., Any]
 
 #: Of mixed lengths; some hold the pad token, some are one token.
 PROMPTS = [
@@ -54,7 +55,7 @@ def _near(got: Any, expected: Any) -> bool:
 @exactnesses
 @adapters
 def test_distribution_is_the_models(
-    open_backend: Open, reference: Reference, adapter: str, exactness: str
+    open_backend: Open, reference: Plain, adapter: str, exactness: str
 ) -> None:
     """Asked as a batch, each distribution is the log-softmax of its prompt's last logits."""
     plain = reference(adapter)
@@ -70,7 +71,7 @@ def test_distribution_is_the_models(
 
 
 @adapters
-def test_base_view_is_the_base(open_backend: Open, reference: Reference, adapter: str) -> None:
+def test_base_view_is_the_base(open_backend: Open, reference: Plain, adapter: str) -> None:
     """The base view gives what the model gives on which no adapter ever was."""
     plain = reference(adapter, tuned=False)
     with open_backend(adapter).as_base() as view:
@@ -84,7 +85,7 @@ def test_base_view_is_the_base(open_backend: Open, reference: Reference, adapter
 @exactnesses
 @pytest.mark.parametrize("top_k", [1, 5, 295])
 def test_tail_is_the_mass_outside(
-    open_backend: Open, reference: Reference, exactness: str, top_k: int
+    open_backend: Open, reference: Plain, exactness: str, top_k: int
 ) -> None:
     """A cut distribution has the most probable tokens, and the log of what it leaves out."""
     plain = reference("llama_lora")
@@ -112,7 +113,7 @@ def test_tail_that_underflows(zoo: Any, open_backend: Open) -> None:
 @exactnesses
 @adapters
 def test_rolling_is_each_token_given_those_before(
-    open_backend: Open, reference: Reference, adapter: str, exactness: str
+    open_backend: Open, reference: Plain, adapter: str, exactness: str
 ) -> None:
     """Each token's log-probability is read one position before it, and totals add up."""
     plain = reference(adapter)
@@ -138,7 +139,7 @@ def test_one_token_has_nothing_before_it(open_backend: Open) -> None:
 @exactnesses
 @adapters
 def test_completion_is_given_the_shared_tokens(
-    open_backend: Open, reference: Reference, adapter: str, exactness: str
+    open_backend: Open, reference: Plain, adapter: str, exactness: str
 ) -> None:
     """A completion's tokens are those after the longest prefix that both tokenisations share."""
     plain = reference(adapter)
@@ -153,7 +154,7 @@ def test_completion_is_given_the_shared_tokens(
         assert score == pytest.approx(expected, abs=2e-4)
 
 
-def test_some_pairs_merge_over_the_border(reference: Reference) -> None:
+def test_some_pairs_merge_over_the_border(reference: Plain) -> None:
     """The pairs above hold both kinds: borders that tokens cross, and ones they do not."""
     plain = reference("llama_lora")
     crossed = [plain.ids(p + c)[: len(plain.ids(p))] != plain.ids(p) for p, c in PAIRS]
@@ -201,33 +202,52 @@ def test_fast_pads_and_strict_does_not(zoo: Any) -> None:
     )
     lengths = [len(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS[:4]]
     for exactness, expected in (("fast", [(4, 6)]), ("strict", [(1, n) for n in lengths])):
+        backend = HFBackend(model, tokenizer, exactness=exactness)
         shapes.clear()
-        with HFBackend(model, tokenizer, exactness=exactness).as_finetuned() as view:
+        with backend.as_finetuned() as view:
             view.next_token_dist_batch(PROMPTS[:4])
         assert shapes == expected
     assert lengths == [6, 1, 1, 5]
 
 
 class _Bare(LlamaForCausalLM):
-    """A model that can be told neither where its padding is, nor what to leave out."""
+    """A model that takes token ids alone."""
 
     def forward(self, input_ids: Any = None, **options: Any) -> Any:
         given = {name for name, value in options.items() if value is not None}
-        assert not given & {"attention_mask", "position_ids", "logits_to_keep"}
+        assert not given & {"attention_mask", "position_ids", "logits_to_keep", *CACHE_NAMES}
         return super().forward(input_ids=input_ids)
 
 
-def test_model_that_takes_no_padding(zoo: Any, reference: Reference) -> None:
-    """Prompts of one length share a pass and no other does; the values are the model's."""
-    shapes: list[tuple[int, ...]] = []
-    model, plain = zoo.tuned("llama_lora", _Bare), reference("llama_lora")
+class _Counting(LlamaForCausalLM):
+    """A model whose values depend on the number of positions."""
+
+    def forward(self, input_ids: Any = None, **options: Any) -> Any:
+        output = super().forward(input_ids=input_ids, **options)
+        output.logits = output.logits / input_ids.shape[1]
+        return output
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [(_Bare, [(5, 6), (5, 6)]), (_Counting, [(1, n) for n in (1, 1, 4, 5, 6) * 2])],
+)
+def test_padding_needs_no_mask_but_a_causal_model(
+    zoo: Any, reference: Plain, kind: Any, shapes: Any
+) -> None:
+    """Prompts are padded where that is right; the values are the model's in any case."""
+    computed: list[tuple[int, ...]] = []
+    model, plain = zoo.tuned("llama_lora", kind), reference("llama_lora", kind=kind)
     model.get_input_embeddings().register_forward_pre_hook(
-        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+        lambda _, inputs: computed.append(tuple(inputs[0].shape))
     )
-    with HFBackend(model, zoo.tokenizer()).as_finetuned() as view:
+    backend = HFBackend(model, zoo.tokenizer())
+    computed.clear()
+    with backend.as_finetuned() as view:
         rolled = view.rolling_logprob_batch(PROMPTS[:5])
         dists = view.next_token_dist_batch(PROMPTS[:5], top_k=10_000)
-    assert sorted(shapes) == [(1, 4), (1, 4), (1, 5), (1, 5), (1, 6), (1, 6), (2, 1), (2, 1)]
+    assert sorted(computed) == sorted(shapes)
+    assert (backend.optimisations["padded batches"] == "on") == (kind is _Bare)
     for prompt, roll, dist in zip(PROMPTS, rolled, dists, strict=False):
         assert _near(roll.logprobs, plain.rolling(prompt))
         assert _near(_by_id(dist), plain.logprobs(prompt)[-1])

@@ -74,6 +74,9 @@ class HFBackend:
         self._slot = ViewSlot()
         self._aliases = LORA_ALIASES if weight_changes.is_plain_lora(model) else {}
         self._noise = weight_changes.Noise()
+        for change in (nullcontext, weight_changes.disabled):
+            with change(model):
+                self._forward.check()
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
@@ -84,6 +87,15 @@ class HFBackend:
     def scaled_aliases(self) -> Mapping[float, str]:
         """Scales that open another view: 0 and 1 with plain LoRA, otherwise none."""
         return self._aliases
+
+    @property
+    def optimisations(self) -> Mapping[str, str]:
+        """`on`, `on (limit)` or `off (reason)` for prefix sharing and padded batches.
+
+        A check at load decides, with the adapter and without: `fast` uses what gives
+        the values of single prompts on this model.
+        """
+        return self._forward.optimisations
 
     @property
     def vocab_size(self) -> int:

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache
 
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.calls import ModelCalls, Row
+from forwardscope.backends.hf.check import check_optimisations
+from forwardscope.backends.hf.compat import States
+from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARING, Optimisations
 from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
-from forwardscope.backends.hf.prefix_cache import (
-    MAX_PREFIX_BYTES,
-    PrefixCache,
-    States,
-    bytes_of,
-    supports_prefixes,
-)
+from forwardscope.backends.hf.prefix_cache import MAX_PREFIX_BYTES, PrefixCache, bytes_of
 from forwardscope.backends.hf.prefixes import ACCELERATOR_STEP, CPU_STEP, Ids, Part, plan
+from forwardscope.backends.hf.tokens import encode
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 
 __all__ = ["Exactness", "Forward", "Row"]
 
+_SAMPLE = "The check computes this text in several ways. It may not matter which of them is used."
+
 #: `fast` computes padded batches and reuses shared prefixes;
 #: `strict` computes each prompt alone and reuses nothing.
 Exactness = Literal["fast", "strict"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One prompt of a forward batch.
-
-    Attributes:
-        ids: Token ids of the prompt.
-        positions: Number of last positions whose logits are needed; at least 1.
-    """
-
-    ids: list[int]
-    positions: int
 
 
 class Forward:
@@ -58,30 +43,49 @@ class Forward:
     """
 
     def __init__(self, model: Any, tokenizer: Any, exactness: Exactness) -> None:
-        self.model = model
         self.tokenizer = tokenizer
         self.exactness: Exactness = exactness
         self.lock = threading.RLock()
-        config = model.config.get_text_config()
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self._calls = ModelCalls(model)
+        self._optimisations = Optimisations()
+        config = compat.text_config(model)
+        self.context = compat.context_length(config)
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        accepted = inspect.signature(base.forward).parameters
-        self._accepts_logits_to_keep = "logits_to_keep" in accepted
-        # without both arguments a model would treat padding as tokens
-        self._accepts_padding = {"attention_mask", "position_ids"} <= accepted.keys()
-        self._accepts_positions = "position_ids" in accepted
-        self._reuses_prefixes = (
-            exactness == "fast"
-            and self._accepts_padding
-            and "past_key_values" in accepted
-            and supports_prefixes(config)
-        )
+        self._rotary_limit = compat.rotary_limit(config)
+        if exactness == "strict":
+            self._optimisations.turn_off("exactness is strict")
+        elif self._rotary_limit is not None:
+            limit = f"for prompts of up to {self._rotary_limit} tokens"
+            self._optimisations.limit(f"{limit}; the rotary embedding of others differs")
+
+    @property
+    def model(self) -> Any:
+        """The model; None after it was released."""
+        return self._calls.model
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._calls.model = model
+
+    @property
+    def optimisations(self) -> Mapping[str, str]:
+        """`on`, `on (limit)` or `off (reason)` by the name of each optimisation."""
+        return self._optimisations.to_dict()
+
+    def check(self) -> None:
+        """Turn off optimisations that give wrong values with the present weights.
+
+        It runs the model without a lookup; see `check_optimisations`.
+        """
+        if self.exactness == "fast":
+            with self.lock:
+                sample = encode(self.tokenizer, [_SAMPLE])[0] or [0]
+                check_optimisations(self._calls, sample, self._optimisations)
 
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Return each prompt's token ids, with the tokenizer's default settings.
+        """Return each prompt's token ids; see `encode`.
 
         Args:
             prompts: Prompts to tokenize.
@@ -99,7 +103,7 @@ class Forward:
                     f"prompt {prompt_hash(key)} contains an unpaired surrogate, which is not valid "
                     "Unicode; fix its encoding"
                 )
-        encoded: list[list[int]] = self.tokenizer(list(prompts), verbose=False)["input_ids"]
+        encoded = encode(self.tokenizer, prompts)
         for ids, key in zip(encoded, keys, strict=True):
             if not ids:
                 raise PromptError(f"prompt {prompt_hash(key)} has no tokens")
@@ -112,7 +116,7 @@ class Forward:
 
     def run(
         self, rows: Sequence[Row], prefixes: PrefixCache
-    ) -> Iterator[tuple[list[int], torch.Tensor, int]]:
+    ) -> Iterator[tuple[list[int], list[torch.Tensor], int]]:
         """Run rows in as few batches as their lengths and the exactness allow.
 
         Args:
@@ -120,10 +124,9 @@ class Forward:
             prefixes: The view's cache of computed sequences; read and extended.
 
         Yields:
-            The indices of a batch's rows; their logits, float32, shape
-            (batch, positions, vocabulary), last position last; and the number of
-            reused tokens per row. Only the last `row.positions` positions of a
-            row are valid.
+            The indices of a batch's rows; for each of them the logits of its last
+            `row.positions` positions, float32, shape (positions, vocabulary); and
+            the number of reused tokens per row.
         """
         for part in self._parts(rows, prefixes):
             prefix = part.prefix
@@ -132,34 +135,42 @@ class Forward:
                 prefix = 0
             for batch in self._batches(rows, part.indices, prefix, states):
                 chosen = [rows[i] for i in batch]
-                target = prefixes if self._is_stored(chosen, part, prefixes) else None
-                yield batch, self._logits(chosen, prefix, states, target), prefix
+                stored = self._is_stored(chosen, part)
+                logits, cache = self._calls.logits(
+                    chosen, prefix=prefix, states=states, keep_cache=stored
+                )
+                if stored:
+                    self._store(chosen[0], cache, prefixes)
+                yield batch, logits, prefix
 
     @property
     def _on_cpu(self) -> bool:
-        return bool(self.model.device.type == "cpu")
+        return self._calls.device.type == "cpu"
 
     @property
     def _step(self) -> int:
         return CPU_STEP if self._on_cpu else ACCELERATOR_STEP
 
     def _parts(self, rows: Sequence[Row], prefixes: PrefixCache) -> list[Part]:
-        if not (self._reuses_prefixes and prefixes.enabled):
+        if not self._optimisations.is_on(PREFIX_SHARING):
             return [Part(tuple(range(len(rows))), 0)]
-        reusable = [_ids(row, len(row.ids) - row.positions) for row in rows]
+        reusable = [
+            _ids(row, 0 if self._is_long(row) else len(row.ids) - row.positions) for row in rows
+        ]
         return plan(reusable, prefixes.sequences(), self._step)
 
     def _batches(
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
     ) -> list[list[int]]:
-        if self.exactness == "strict":
+        if not self._optimisations.is_on(PADDED_BATCHES):
             return [[i] for i in chosen]
-        if self._accepts_padding:
-            return self._pack(rows, chosen, prefix, states)
-        by_length = defaultdict(list)
-        for i in chosen:
-            by_length[len(rows[i].ids)].append(i)
-        return [batch for same in by_length.values() for batch in self._pack(rows, same, 0, None)]
+        alone = [i for i in chosen if self._is_long(rows[i])]
+        together = [i for i in chosen if not self._is_long(rows[i])]
+        return [*self._pack(rows, together, prefix, states), *([i] for i in alone)]
+
+    def _is_long(self, row: Row) -> bool:
+        """Whether a prompt's length changes its rotary embedding, and with it all values."""
+        return self._rotary_limit is not None and len(row.ids) > self._rotary_limit
 
     def _pack(
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
@@ -176,57 +187,24 @@ class Forward:
             for first in range(0, len(batch), limit)
         ]
 
-    @torch.inference_mode()
-    def _logits(
-        self, rows: Sequence[Row], prefix: int, states: States | None, target: PrefixCache | None
-    ) -> torch.Tensor:
-        """Run one batch, padded after the prefix so that all rows end at the same position.
-
-        With a `target` the batch is a single row, whose keys and values are stored there.
-        """
-        needed = max(row.positions for row in rows)
-        rests = [row.ids[prefix:] for row in rows]
-        longest = max(map(len, rests))
-        pad = [longest - len(rest) for rest in rests]
-        inputs: dict[str, Any] = {
-            "input_ids": self._tensor([[0] * n + rest for n, rest in zip(pad, rests, strict=True)]),
-            "use_cache": states is not None or target is not None,
-        }
-        if any(pad):
-            # from the lengths, because a prompt may contain the pad token
-            masks = [[1] * prefix + [0] * n + [1] * (longest - n) for n in pad]
-            inputs["attention_mask"] = self._tensor(masks)
-        if self._accepts_positions:
-            positions = [[0] * n + list(range(prefix, prefix + longest - n)) for n in pad]
-            inputs["position_ids"] = self._tensor(positions)
-        if self._accepts_logits_to_keep:
-            inputs["logits_to_keep"] = needed
-        if states is not None:
-            inputs["past_key_values"] = _repeated(states, len(rows))
-        output = self.model(**inputs)
-        if target is not None:
-            target.store(_ids(rows[0], len(rows[0].ids)), output.past_key_values)
-        logits: torch.Tensor = output.logits
-        return logits[:, -needed:].float()
-
-    def _is_stored(self, rows: Sequence[Row], part: Part, prefixes: PrefixCache) -> bool:
+    def _is_stored(self, rows: Sequence[Row], part: Part) -> bool:
         """Whether to store the keys and values of a batch: of a lead, or of one long prompt."""
         reusable = part.is_lead or (len(rows) == 1 and len(rows[0].ids) >= self._step)
-        return self._reuses_prefixes and prefixes.enabled and reusable
+        sharing = self._optimisations.is_on(PREFIX_SHARING)
+        return sharing and reusable and not self._is_long(rows[0])
 
-    def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(rows, device=self.model.device)
+    def _store(self, row: Row, cache: Any | None, prefixes: PrefixCache) -> None:
+        """Store the model's cache for a row; state it where that is not possible."""
+        reason = compat.unsupported_cache(cache, len(row.ids))
+        if reason is not None:
+            self._optimisations.turn_off(reason, PREFIX_SHARING)
+        elif not prefixes.store(_ids(row, len(row.ids)), compat.plain_states(cache)):
+            limit = f"for prompts whose keys and values fit into {prefixes.max_bytes >> 20} MiB"
+            self._optimisations.limit(limit, PREFIX_SHARING)
 
 
 def _ids(row: Row, n: int) -> Ids:
     return np.array(row.ids[:n], dtype=np.int64)
-
-
-def _repeated(states: States, n: int) -> DynamicCache:
-    """Return a cache in which each of `n` rows has the keys and values of a prefix."""
-    return DynamicCache(
-        [(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in states]
-    )
 
 
 def _is_unicode(text: str) -> bool:

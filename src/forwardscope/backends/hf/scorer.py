@@ -104,7 +104,7 @@ class HFScorer:
             for batch, logits, prefix in self._forward.run(rows, self._prefixes):
                 for place, index in enumerate(batch):
                     reused[index] = prefix
-                    own = logits[place, -rows[index].positions :]
+                    own = logits[place]
                     if not bool(own.isfinite().all()):
                         raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
                     results[index] = reduce(index, own)

@@ -1,0 +1,166 @@
+"""Check on a model whether padding and shared prefixes give the values of single prompts.
+
+Whether they do depends on more than a model's class: on positions, attention
+windows, the kind of cache, the adapter. So two short prompts are computed both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.calls import ModelCalls, Row
+from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARING, Optimisations
+from forwardscope.backends.hf.prefix_cache import cut
+from forwardscope.core.keys import printable
+
+__all__ = ["MAX_WINDOW", "check_optimisations"]
+
+#: Maximum difference of a log-probability, in nats: the bound of `fast` in float32.
+TOLERANCE: Final = 1e-4
+#: Maximum difference in half precision, in rounding errors of the largest logit.
+ROUNDINGS: Final = 8
+#: Tokens that both prompts share, and of each prompt after them.
+PREFIX: Final = 24
+RESTS: Final = (7, 3)
+#: Largest attention window that the prompts exceed, in tokens.
+MAX_WINDOW: Final = 512
+_MAX_MESSAGE: Final = 120
+
+
+def check_optimisations(
+    calls: ModelCalls, sample: Sequence[int], optimisations: Optimisations
+) -> None:
+    """Turn off each optimisation that does not give the values of single prompts.
+
+    Call it in each state of the weights that differs in more than numbers: with
+    the adapter and without. It runs five forward calls of about 30 tokens, more
+    where the model has an attention window of up to `MAX_WINDOW` tokens.
+
+    Args:
+        calls: The model.
+        sample: Token ids of some text; not empty.
+        optimisations: States to update.
+    """
+    config = compat.text_config(calls.model)
+    prefix = _prefix_length(config)
+    if prefix < 1:
+        optimisations.turn_off("this model's context is too short for the check")
+        return
+    if reason := _known_reason(calls, config):
+        optimisations.turn_off(reason, PREFIX_SHARING)
+    rows = _rows(sample, prefix, compat.invocation_tokens(calls.model))
+    try:
+        expected = [calls.logits([row])[0][0] for row in rows]
+    except Exception as error:  # noqa: BLE001 - a model may raise anything; so do its lookups
+        optimisations.turn_off(_failure(error))
+        return
+    check = _Check(calls, rows, prefix, expected, optimisations)
+    check.compare(PADDED_BATCHES, check.padded)
+    check.compare(PREFIX_SHARING, check.shared)
+
+
+class _CacheError(Exception):
+    """The model's cache cannot be cut to a prefix; the message is the reason."""
+
+
+class _Check:
+    """Two prompts with a shared prefix, and the logits of each alone."""
+
+    def __init__(
+        self,
+        calls: ModelCalls,
+        rows: Sequence[Row],
+        prefix: int,
+        expected: Sequence[torch.Tensor],
+        optimisations: Optimisations,
+    ) -> None:
+        self._calls = calls
+        self._rows = rows
+        self._prefix = prefix
+        self._expected = expected
+        self._optimisations = optimisations
+
+    def padded(self) -> list[torch.Tensor]:
+        """Compute both prompts in one batch."""
+        return self._calls.logits(self._rows)[0]
+
+    def shared(self) -> list[torch.Tensor]:
+        """Compute both prompts after a prefix of the first, together where padding is right."""
+        _, cache = self._calls.logits(self._rows[:1], keep_cache=True)
+        if reason := compat.unsupported_cache(cache, len(self._rows[0].ids)):
+            raise _CacheError(reason)
+        states = cut(compat.plain_states(cache), self._prefix)
+        together = self._optimisations.is_on(PADDED_BATCHES)
+        batches = [self._rows] if together else [[row] for row in self._rows]
+        computed = [
+            self._calls.logits(batch, prefix=self._prefix, states=states)[0] for batch in batches
+        ]
+        return [logits for batch in computed for logits in batch]
+
+    def compare(self, name: str, compute: Callable[[], list[torch.Tensor]]) -> None:
+        """Turn an optimisation off if its values differ or it raises an exception."""
+        if not self._optimisations.is_on(name):
+            return
+        try:
+            computed = compute()
+        except _CacheError as error:
+            self._optimisations.turn_off(str(error), name)
+            return
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is the reason
+            self._optimisations.turn_off(_failure(error), name)
+            return
+        difference = max(map(_difference, computed, self._expected))
+        if difference > _tolerance(self._expected, self._calls.model.dtype):
+            reason = f"log-probabilities differ by {difference:.2g} from those of single prompts"
+            self._optimisations.turn_off(reason, name)
+
+
+def _known_reason(calls: ModelCalls, config: Any) -> str | None:
+    """Return why prefixes cannot be shared, where it is known without a forward call."""
+    if calls.accepted.cache is None:
+        names = " or ".join(compat.CACHE_NAMES)
+        return f"this model's forward method has no argument {names}"
+    if compat.invocation_tokens(calls.model):
+        return "the adapter is an activated LoRA, which searches the whole prompt"
+    window = max(compat.windows(config), default=0)
+    if window > MAX_WINDOW and not compat.layers_are_typed(config):
+        return f"this model has an attention window of {window} tokens, longer than the check"
+    return None
+
+
+def _prefix_length(config: Any) -> int:
+    wanted = [window + 8 for window in compat.windows(config) if window <= MAX_WINDOW]
+    limits = [compat.context_length(config), compat.rotary_limit(config)]
+    return min([max([PREFIX, *wanted]), *(n - max(RESTS) for n in limits if n is not None)])
+
+
+def _rows(sample: Sequence[int], prefix: int, invocation: list[int]) -> list[Row]:
+    """Return two prompts whose common prefix ends with the adapter's invocation tokens."""
+    first, second = RESTS
+    repeats = 1 + (prefix + first + second) // len(sample)
+    ids = list(sample) * repeats
+    start = [*ids[: max(prefix - len(invocation), 0)], *invocation][-prefix:]
+    rests = ids[prefix : prefix + first], ids[prefix + first : prefix + first + second]
+    return [Row([*start, *rest], 1) for rest in rests]
+
+
+def _difference(computed: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference of log-probabilities; equal infinities and NaN are equal."""
+    one, other = computed.log_softmax(-1), expected.log_softmax(-1)
+    equal = (one == other) | (one.isnan() & other.isnan())
+    difference = (one - other).abs().masked_fill(equal, 0.0)
+    return float(difference.nan_to_num(torch.inf, torch.inf).max())
+
+
+def _tolerance(logits: Sequence[torch.Tensor], dtype: torch.dtype) -> float:
+    largest = max(float(one.abs().nan_to_num(0.0, 0.0).max()) for one in logits)
+    return max(TOLERANCE, ROUNDINGS * torch.finfo(dtype).eps * largest)
+
+
+def _failure(error: Exception) -> str:
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"the check raised {type(error).__name__}: {printable(first_line)[:_MAX_MESSAGE]}"

@@ -1,0 +1,42 @@
+"""State of the optimisations of `fast`: on, or off for a reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["PADDED_BATCHES", "PREFIX_SHARING", "Optimisations"]
+
+PADDED_BATCHES: Final = "padded batches"
+PREFIX_SHARING: Final = "prefix sharing"
+_NAMES: Final = (PREFIX_SHARING, PADDED_BATCHES)
+
+
+class Optimisations:
+    """State of each optimisation. An optimisation that is off stays off, for its first reason."""
+
+    def __init__(self) -> None:
+        self._off: dict[str, str] = {}
+        self._limits: dict[str, str] = {}
+
+    def turn_off(self, reason: str, *names: str) -> None:
+        """Turn optimisations off; without names all of them."""
+        for name in names or _NAMES:
+            self._off.setdefault(name, reason)
+
+    def limit(self, limit: str, *names: str) -> None:
+        """State for which prompts optimisations are used; without names all of them."""
+        for name in names or _NAMES:
+            self._limits.setdefault(name, limit)
+
+    def is_on(self, name: str) -> bool:
+        """Whether an optimisation is used."""
+        return name not in self._off
+
+    def to_dict(self) -> dict[str, str]:
+        """Return `on`, `on (limit)` or `off (reason)` by the name of the optimisation."""
+        return {name: self._state(name) for name in _NAMES}
+
+    def _state(self, name: str) -> str:
+        if name in self._off:
+            return f"off ({self._off[name]})"
+        return f"on ({self._limits[name]})" if name in self._limits else "on"

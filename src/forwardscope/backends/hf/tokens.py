@@ -1,0 +1,37 @@
+"""Token ids of prompts, without what a tokenizer appends to every text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+__all__ = ["encode"]
+
+#: A text that has at least one token in every tokenizer.
+_SAMPLE: Final = "a 1"
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return each text's token ids, with the tokenizer's default settings.
+
+    Special tokens that the tokenizer adds before a text stay. Those that it
+    appends (`</s>`, `[SEP]`) are dropped, because what follows a text is
+    predicted, and they would say that nothing does. Special tokens that are written
+    in a text are part of it.
+    """
+    if not texts:
+        return []
+    (_, sample), *encoded = _with_masks(tokenizer, [_SAMPLE, *texts])
+    appended = 0 if all(sample) else _trailing(sample)
+    return [ids[: len(ids) - min(appended, _trailing(mask))] for ids, mask in encoded]
+
+
+def _with_masks(tokenizer: Any, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+    """Return each text's token ids and, for each of them, whether the tokenizer added it."""
+    encoded = tokenizer(texts, verbose=False, return_special_tokens_mask=True)
+    return list(zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True))
+
+
+def _trailing(mask: Sequence[int]) -> int:
+    """Return how many of the last tokens the tokenizer added."""
+    return next((n for n, added in enumerate(reversed(mask)) if not added), len(mask))
