@@ -256,6 +256,21 @@ def test_filler() -> None:
     assert (backend.filler(0), backend.filler(-1)) == ("", "")
 
 
+def test_longest_filler() -> None:
+    """It fits the context exactly; there is no limit without a context."""
+    backend = ScriptedBackend(context=9)
+    assert [backend.longest_filler(prompt) for prompt in ("four", "a longer", "to no end")] == [
+        3,
+        0,
+        0,
+    ]
+    assert ScriptedBackend().longest_filler("four") is None
+    with backend.as_base() as view:
+        view.next_token_dist(backend.filler(3) + "four")
+    with pytest.raises(PromptError, match="has 10 tokens, more than 9"):
+        backend.longest_filler("to the end")
+
+
 def test_it_uses_the_given_instrumentation(tmp_path: Path) -> None:
     """It reports the tokens of each forward pass, and closes the instrumentation."""
     instrumentation = BackendInstrumentation(trace_path=tmp_path / "t.jsonl")

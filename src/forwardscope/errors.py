@@ -20,6 +20,7 @@ __all__ = [
     "PromptError",
     "ScoringError",
     "SpecError",
+    "UnsupportedViewError",
     "UserError",
     "ViewError",
 ]
@@ -93,3 +94,17 @@ class DivergenceError(ProbeError):
 
 class ViewError(ForwardscopeError, RuntimeError):
     """A view opened while another is open, or used after it was closed."""
+
+
+class UnsupportedViewError(ViewError):
+    """A view that the backend cannot open for its adapter; a suite skips the probe that needs it.
+
+    Attributes:
+        view_id: Id of the view.
+        reason: Why, as the rest of a sentence.
+    """
+
+    def __init__(self, view_id: str, reason: str) -> None:
+        self.view_id = view_id
+        self.reason = reason
+        super().__init__(f"view {view_id!r} is not available: {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 
 from forwardscope.backends import Backend, NullBackend, ScalableBackend, ScoringView
 from forwardscope.backends.dry_run import DryRunBackend, dry_run_backend
+from forwardscope.errors import UnsupportedViewError
 from forwardscope.probes.divergence import divergence
 from forwardscope.testing import ScriptedBackend
 
@@ -41,6 +43,31 @@ def test_it_copies_aliases_and_vocabulary_size() -> None:
         "ft",
     ]
     assert (like.vocab_size, dry_run_backend(None).vocab_size) == (7, sys.maxsize)
+
+
+class Refusing(ScriptedBackend):
+    """A backend that refuses null views."""
+
+    refused_views: Final = {"null": "the adapter has no shape"}
+
+
+def test_it_refuses_the_views_that_the_other_backend_refuses() -> None:
+    """The error has the view and the other backend's reason."""
+    like = dry_run_backend(Refusing())
+    assert isinstance(like, NullBackend)
+    assert isinstance(like, ScalableBackend)
+    with pytest.raises(UnsupportedViewError, match="'null_3' is not available: the adapter has no"):
+        like.as_null_adapter(3)
+    with like.as_scaled_adapter(0.5) as view:
+        assert view.id == "scaled_0.5"
+
+
+def test_its_longest_filler_is_that_of_the_other_backend() -> None:
+    """There is no limit where the other backend has none or rejects the prompt."""
+    like = dry_run_backend(ScriptedBackend(context=9))
+    assert (like.longest_filler("four"), like.longest_filler("much longer")) == (3, None)
+    assert dry_run_backend(ScriptedBackend()).longest_filler("four") is None
+    assert dry_run_backend(None).longest_filler("four") is None
 
 
 @given(st.integers(1, 10**12), st.integers(1, 10**12))

@@ -127,19 +127,19 @@ def test_views_do_not_change_it(zoo: Any) -> None:
     assert backend.identity() == expected
 
 
-def test_is_not_made_of_a_null_view(source: ModelSource, user_cache: Path) -> None:
-    """Inside a null view it is told if it is known, and never made of the random weights."""
-    backend = load_backend(source)
-    with backend.as_null_adapter(1) as view:
+@pytest.mark.parametrize(("opened", "view_id"), [("scaled", "scaled_2.0"), ("null", "null_2")])
+def test_is_not_computed_from_changed_weights(zoo: Any, opened: str, view_id: str) -> None:
+    """Inside a scaled or null view it is returned where it is known, and not computed."""
+    backend = HFBackend(zoo.tuned("llama_head"), zoo.tokenizer())
+    with getattr(backend, f"as_{opened}_adapter")(2) as view:
         view.next_token_dist("the cat")
-        with pytest.raises(ViewError, match="view 'null_1' is open"):
+        with pytest.raises(ViewError, match=f"view '{view_id}' is open"):
             backend.identity()
-    assert not user_cache.exists()
     expected = backend.identity()
-    with backend.as_null_adapter(1) as view:
+    with getattr(backend, f"as_{opened}_adapter")(2) as view:
         view.next_token_dist("the cat")
         assert backend.identity() == expected
-    assert _identity(source) == expected
+    assert _identity(zoo.source("llama_head")) == expected
 
 
 def test_is_remembered(source: ModelSource, user_cache: Path) -> None:

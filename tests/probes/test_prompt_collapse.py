@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from pydantic import ValidationError
 
+from forwardscope.errors import PromptError
 from forwardscope.probes import Outcome, ProbeContext, PromptCollapse, Verdict
 from forwardscope.probes.base import score_against
 from forwardscope.probes.divergence import divergences
@@ -79,6 +80,47 @@ def test_filler_precedes_each_prompt() -> None:
     probe.run(ProbeContext(backend))
     extended = ["one", "two", "...\n\none", "...\n\ntwo", ".....\n\none", ".....\n\ntwo"]
     assert backend.forward_batches == [("base", extended), ("ft", extended)]
+
+
+@pytest.mark.parametrize(
+    ("context", "lengths"),
+    [
+        (9999, (0, 256, 512, 1024)),
+        (1029, (0, 256, 512, 1024)),
+        (1028, (0, 256, 512, 1023)),
+        (300, (0, 256, 295)),
+        (6, (0, 1)),
+    ],
+)
+def test_lengths_fit_the_context(context: int, lengths: tuple[int, ...]) -> None:
+    """Filler that is too long becomes the longest that fits before every prompt, as reported."""
+    backend = ScriptedBackend(context=context)
+    outcome = PromptCollapse(name="long-context", prompts=("a", "two")).run(ProbeContext(backend))
+    assert outcome.evidence["context_lengths"] == list(lengths)
+    longest = max(len(prompt) for _, prompts in backend.forward_batches for prompt in prompts)
+    assert longest == lengths[-1] + len("\n\ntwo")
+    note = f"(filler of {lengths[-1]} tokens, the most that fit the model's context)"
+    assert (note in outcome.message) == (lengths[-1] < 1024)
+
+
+@pytest.mark.parametrize(("context", "settings"), [(5, {}), (260, {"context_lengths": (256, 512)})])
+def test_it_is_skipped_where_two_lengths_do_not_fit(
+    context: int, settings: dict[str, object]
+) -> None:
+    """The message has the longest filler that fits; nothing is computed."""
+    backend = ScriptedBackend(context=context)
+    probe = PromptCollapse(name="long-context", prompts=("a", "two"), **settings)
+    outcome = probe.run(ProbeContext(backend))
+    assert outcome.verdict is Verdict.SKIP
+    assert f"at most {context - 5} tokens of filler fit" in outcome.message
+    assert backend.forward_batches == []
+
+
+def test_a_prompt_that_does_not_fit_is_an_error() -> None:
+    """A prompt that is longer than the context is not skipped."""
+    probe = PromptCollapse(name="long-context", prompts=("one", "much longer"))
+    with pytest.raises(PromptError, match="has 11 tokens, more than 9"):
+        probe.run(ProbeContext(ScriptedBackend(context=9)))
 
 
 def test_evidence_has_the_decay() -> None:

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
+from forwardscope.backends.views import scaled_view_id
 from forwardscope.core.keys import prompt_hash
-from forwardscope.errors import NonFiniteError
+from forwardscope.errors import NonFiniteError, UnsupportedViewError
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import Observer, ProbeResult, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.execution import FINITE_CHECK
@@ -160,6 +162,34 @@ def test_a_skipped_probe_does_not_fail_the_run(make_spec: MakeSpec) -> None:
     result = run_suite(make_spec(ONE, NullAdapter(name="null")), ScriptedBackend())
     assert [probe.verdict for probe in result.probes] == [Verdict.PASS, Verdict.SKIP]
     assert result.passed
+
+
+class Refusing(ScriptedBackend):
+    """A backend that refuses null and scaled views."""
+
+    refused_views: Final = dict.fromkeys(("null", "scaled"), "the adapter is unusual")
+
+    def as_scaled_adapter(self, lam: float) -> NoReturn:
+        raise UnsupportedViewError(scaled_view_id(lam), "the adapter is unusual")
+
+    def as_null_adapter(
+        self, seed: int, *, init_scale: float = 0.02, rank_scale: float = 1.0
+    ) -> NoReturn:
+        raise UnsupportedViewError(f"null_{seed}", "the adapter is unusual")
+
+
+def test_a_probe_whose_view_is_refused_is_skipped(full_suite: SuiteSpec) -> None:
+    """Its message is the reason, and it costs what is planned."""
+    result = run_suite(full_suite, Refusing())
+    verdicts = {probe.name: probe.verdict for probe in result.probes}
+    assert verdicts["baseline"] is verdicts["response"] is Verdict.SKIP
+    assert Verdict.ERROR not in verdicts.values()
+    messages = [probe.message for probe in result.probes if probe.verdict is Verdict.SKIP]
+    assert messages == [
+        f"view {view!r} is not available: the adapter is unusual"
+        for view in ("null_1000", "scaled_0.0")
+    ]
+    assert result.backend_stats["forward_passes"] == result.expected_forward_passes
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,15 @@ class Backend(Protocol):
     One view is open at a time; opening a second raises a `ViewError` that
     names both. Closing a view undoes its changes, also after an exception.
 
-    The planner reads two more attributes, both optional. `scaled_aliases` maps
-    a scale of the adapter to the id of the view that has the same entries; the
-    default is no aliases. `vocab_size` is the number to which views clip
-    `top_k`; the default is no limit.
+    The planner reads more attributes, all optional. `scaled_aliases` maps a
+    scale of the adapter to the id of the view that has the same entries; the
+    default is no aliases. `refused_views` maps a view family (`scaled`, `null`)
+    that this backend cannot open to the reason; opening such a view raises an
+    `UnsupportedViewError`, and the default is that none is refused. `vocab_size`
+    is the number to which views clip `top_k`; the default is no limit.
+    `longest_filler(prompt)` returns the largest number of tokens of filler that
+    fit the model's context before a prompt, or None for no limit, which is the
+    default.
     """
 
     @property
@@ -111,7 +116,7 @@ class ScalableBackend(Backend, Protocol):
     """A backend whose adapter can be scaled."""
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[ScoringView]:
-        """Open the weights with the adapter's change multiplied by `lam`."""
+        """Open the weights with everything that the adapter changes multiplied by `lam`."""
         ...
 
 

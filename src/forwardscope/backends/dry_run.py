@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
@@ -20,9 +20,11 @@ from forwardscope.backends.views import (
     FINETUNED,
     LORA_ALIASES,
     CachedView,
+    check_supported,
     null_view_id,
     scaled_view_id,
 )
+from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["DryRunBackend", "dry_run_backend"]
@@ -43,7 +45,9 @@ class DryRunBackend:
         cache_enabled: False stores nothing between calls.
         max_entries: Maximum number of cache entries; by default none is evicted.
         scaled_aliases: As described in `Backend`.
+        refused_views: As described in `Backend`.
         vocab_size: Number to which `top_k` is clipped; None for no limit.
+        longest_filler: As described in `Backend`.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class DryRunBackend:
         cache_enabled: bool = True,
         max_entries: int = sys.maxsize,
         scaled_aliases: Mapping[float, str] | None = None,
+        refused_views: Mapping[str, str] | None = None,
         vocab_size: int | None = None,
+        longest_filler: Callable[[str], int | None] | None = None,
     ) -> None:
         self.instrumentation: Final = BackendInstrumentation(
             cache_maxsize=max_entries,
@@ -61,6 +67,8 @@ class DryRunBackend:
             tracer_provider=NoOpTracerProvider(),
         )
         self.scaled_aliases: Final = {} if scaled_aliases is None else scaled_aliases
+        self.refused_views: Final = {} if refused_views is None else refused_views
+        self._longest_filler: Final = longest_filler
         self.vocab_size: Final = sys.maxsize if vocab_size is None else vocab_size
 
     def as_base(self) -> AbstractContextManager[CachedView]:
@@ -75,6 +83,15 @@ class DryRunBackend:
         """Return a short text that differs for each number of tokens; empty for 0."""
         return _FILLER.format(tokens) if tokens > 0 else ""
 
+    def longest_filler(self, prompt: str) -> int | None:
+        """Return the limit of the other backend; None without one or where it raises an error."""
+        if self._longest_filler is None:
+            return None
+        try:
+            return self._longest_filler(prompt)
+        except ForwardscopeError:  # the run has this error
+            return None
+
     def identity(self) -> str:
         """Return a fixed name."""
         return "dry-run"
@@ -84,6 +101,7 @@ class DryRunBackend:
         self.instrumentation.close()
 
     def _view(self, view_id: str) -> AbstractContextManager[CachedView]:
+        check_supported(view_id, self.refused_views)
         scorer = _DryRunScorer(view_id, self.vocab_size)
         return nullcontext(CachedView(view_id, scorer, self.instrumentation))
 
@@ -117,14 +135,14 @@ def dry_run_backend(
 ) -> DryRunBackend:
     """Return a dry-run backend with the abilities of another backend.
 
-    A missing `scaled_aliases` means no aliases and a missing `vocab_size` means
-    no limit of `top_k`, so that a plan overestimates the cost instead of
-    underestimating it. The other backend's views are assumed to use the cache
-    as `CachedView` does.
+    A missing `scaled_aliases` means no aliases, a missing `vocab_size` no limit
+    of `top_k` and a missing `longest_filler` no limit of filler, so that a plan
+    overestimates the cost instead of underestimating it. The other backend's
+    views are assumed to use the cache as `CachedView` does.
 
     Args:
-        like: Backend whose abilities, `scaled_aliases` and `vocab_size` are
-            copied; nothing else of it is used. None means all abilities and a
+        like: Backend whose abilities and optional attributes are copied;
+            nothing else of it is used. None means all abilities and a
             plain LoRA adapter, which is the most common case.
         cache_enabled: False stores nothing between calls.
         max_entries: Maximum number of cache entries; by default none is evicted.
@@ -138,7 +156,9 @@ def dry_run_backend(
         cache_enabled=cache_enabled,
         max_entries=max_entries,
         scaled_aliases=aliases,
+        refused_views=getattr(like, "refused_views", None),
         vocab_size=getattr(like, "vocab_size", None),
+        longest_filler=getattr(like, "longest_filler", None),
     )
 
 

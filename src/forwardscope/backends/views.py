@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from forwardscope.backends.values import RollingLogprob, TokenDist
-from forwardscope.core.keys import fold_strings
-from forwardscope.errors import PromptError, ViewError
+from forwardscope.core.keys import fold_strings, view_family
+from forwardscope.errors import PromptError, UnsupportedViewError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "CachedView",
     "Scorer",
     "ViewSlot",
+    "check_supported",
     "null_view_id",
     "scaled_view_id",
 ]
@@ -62,6 +63,21 @@ def null_view_id(seed: int, init_scale: float, rank_scale: float) -> str:
         if value != default:
             parts.append(f"{name}{value!r}")
     return "_".join(parts)
+
+
+def check_supported(view_id: str, refused_views: Mapping[str, str]) -> None:
+    """Raise an error where a view's family is refused.
+
+    Args:
+        view_id: Id of the view.
+        refused_views: The reason for each refused view family.
+
+    Raises:
+        UnsupportedViewError: The family of `view_id` is refused.
+    """
+    reason = refused_views.get(view_family(view_id))
+    if reason is not None:
+        raise UnsupportedViewError(view_id, reason)
 
 
 class Scorer(Protocol):

@@ -6,6 +6,10 @@ value is the half-life: the context length over which the divergence halves, in
 tokens, from a straight line through its logarithm. The filler of `HFBackend` is
 the tokenizer's pad token (else unk, else eos) repeated, then a blank line.
 
+Lengths that do not fit the model's context are reduced to the longest filler
+that fits before every prompt, and the message says so. Where fewer than two
+lengths remain, the probe is skipped.
+
 **Verdict.** Passes where the half-life is at least `min_half_life` tokens, or
 where divergence does not fall with length.
 
@@ -24,11 +28,14 @@ not calibrate this probe.
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from forwardscope.backends.base import Backend
 from forwardscope.probes.base import (
     Outcome,
     ProbeContext,
@@ -64,7 +71,15 @@ class PromptCollapse(PromptProbe):
 
     def run(self, context: ProbeContext) -> Outcome:
         """Score all prompts at all lengths in both views and fit the decay."""
-        fillers = [context.backend.filler(length) for length in self.context_lengths]
+        limit = self._longest_filler(context.backend)
+        lengths = sorted({min(length, limit) for length in self.context_lengths})
+        if len(lengths) < 2:
+            message = (
+                f"at most {limit} tokens of filler fit the model's context before these prompts, "
+                "and two lengths are needed; use smaller context_lengths or shorter prompts"
+            )
+            return Outcome(Verdict.SKIP, message)
+        fillers = [context.backend.filler(length) for length in lengths]
         extended = [filler + prompt for filler in fillers for prompt in self.prompts]
         k = self.k(context)
         with context.backend.as_base() as base:
@@ -75,18 +90,30 @@ class PromptCollapse(PromptProbe):
         means = per_length.mean(axis=1)
         evidence = {
             "divergence": self.divergence,
-            "context_lengths": list(self.context_lengths),
+            "context_lengths": lengths,
             "mean_divergence_per_length": means.tolist(),
             "per_prompt": per_length.T.tolist(),
         }
-        return self._judge(means, evidence)
+        outcome = self._judge(lengths, means, evidence)
+        if lengths[-1] < self.context_lengths[-1]:
+            note = f"filler of {lengths[-1]} tokens, the most that fit the model's context"
+            return replace(outcome, message=f"{outcome.message} ({note})")
+        return outcome
 
-    def _judge(self, means: FloatArray, evidence: dict[str, object]) -> Outcome:
+    def _longest_filler(self, backend: Backend) -> int:
+        """Return the most tokens of filler that fit the context before every prompt."""
+        longest_filler = getattr(backend, "longest_filler", None)
+        if longest_filler is None:
+            return sys.maxsize
+        limits = (longest_filler(prompt) for prompt in self.prompts)
+        return min((limit for limit in limits if limit is not None), default=sys.maxsize)
+
+    def _judge(self, lengths: list[int], means: FloatArray, evidence: dict[str, object]) -> Outcome:
         if means.min() <= 0:
-            length = self.context_lengths[int(means.argmin())]
+            length = lengths[int(means.argmin())]
             message = f"the adapter has no effect after {length} tokens of filler"
             return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
-        life = half_life(np.asarray(self.context_lengths, dtype=np.float64), means)
+        life = half_life(np.asarray(lengths, dtype=np.float64), means)
         if life is None:
             message = "divergence does not fall with context, so there is no half-life"
             return Outcome(Verdict.PASS, message, score=1.0, evidence=evidence)

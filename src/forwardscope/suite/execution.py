@@ -7,7 +7,7 @@ from typing import Final
 
 from forwardscope.backends.base import Backend
 from forwardscope.core.keys import printable
-from forwardscope.errors import ForwardscopeError
+from forwardscope.errors import ForwardscopeError, UnsupportedViewError
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
 from forwardscope.suite.observer import Observer
 from forwardscope.suite.result import ProbeResult
@@ -37,8 +37,9 @@ def run_probes(
         observer: Receives the start and the result of each probe.
 
     Returns:
-        The result of each probe; an exception gives the verdict ERROR. If the
-        check fails, only its ERROR.
+        The result of each probe. A view that the backend refuses gives the
+        verdict SKIP, another exception ERROR. If the check fails, only its
+        ERROR.
 
     Raises:
         KeyboardInterrupt: A stop was requested before the last probe began, or
@@ -96,6 +97,8 @@ def _run_probe(
         instrumentation.set_current_probe(probe.name)
         try:
             outcome = probe.run(context)
+        except UnsupportedViewError as refused:
+            outcome = Outcome(Verdict.SKIP, format_error(refused))
         except Exception as raised:  # noqa: BLE001 - the other probes still run
             outcome, error = Outcome(Verdict.ERROR, format_error(raised)), type(raised).__name__
         finally:

@@ -77,8 +77,8 @@ def plan_suite(
 
     Args:
         spec: The suite.
-        backend: The backend of the run. Only its abilities, aliases, vocabulary
-            size and whether its cache is enabled are read. Without a backend
+        backend: The backend of the run. Only its abilities, its optional
+            attributes (see `Backend`) and whether its cache is enabled are read. Without a backend
             the suite decides whether there is a cache, and the rest is assumed
             as in `dry_run_backend`.
         max_entries: Maximum number of cache entries. The plan has no bound in

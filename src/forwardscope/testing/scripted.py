@@ -121,6 +121,17 @@ class ScriptedBackend:
         """Return one dot for each token and then a blank line; "" for 0 tokens or fewer."""
         return "." * tokens + "\n\n" if tokens > 0 else ""
 
+    def longest_filler(self, prompt: str) -> int | None:
+        """Return how many tokens of filler fit the context before a prompt; None for no limit.
+
+        Raises:
+            PromptError: The prompt does not fit without filler.
+        """
+        if self._context is None:
+            return None
+        self._check_length(prompt, prompt)
+        return max(0, self._context - len(self.filler(1) + prompt) + 1)
+
     def identity(self) -> str:
         """Return a fixed identity."""
         return "scripted"
@@ -140,10 +151,7 @@ class ScriptedBackend:
                 scorer.closed = True
 
     def _logits(self, view: ScriptedView, prompt: str, key: str) -> FloatArray:
-        if self._context is not None and len(prompt) > self._context:
-            raise PromptError(
-                f"prompt {prompt_hash(key)} has {len(prompt)} tokens, more than {self._context}"
-            )
+        self._check_length(prompt, key)
         logits = np.asarray(self._script(view, prompt), dtype=np.float64)
         if logits.shape != (self.vocab_size,):
             raise ValueError(
@@ -152,6 +160,12 @@ class ScriptedBackend:
         if not np.isfinite(logits).all():
             raise NonFiniteError(view.id, prompt_hash(key))
         return logits
+
+    def _check_length(self, prompt: str, key: str) -> None:
+        if self._context is not None and len(prompt) > self._context:
+            raise PromptError(
+                f"prompt {prompt_hash(key)} has {len(prompt)} tokens, more than {self._context}"
+            )
 
 
 class _ScriptedScorer:

@@ -21,11 +21,12 @@ from forwardscope.backends.views import (
     LORA_ALIASES,
     CachedView,
     ViewSlot,
+    check_supported,
     null_view_id,
     scaled_view_id,
 )
 from forwardscope.core.keys import view_family
-from forwardscope.errors import AdapterError, ViewError
+from forwardscope.errors import AdapterError, PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["HFBackend"]
@@ -72,7 +73,7 @@ class HFBackend:
         self._files = files
         self._identity: str | None = None
         self._slot = ViewSlot()
-        self._aliases = LORA_ALIASES if weight_changes.is_plain_lora(model) else {}
+        self._refusal = weight_changes.refusal(model)
         self._noise = weight_changes.Noise()
         for change in (nullcontext, weight_changes.disabled):
             with change(model):
@@ -85,8 +86,13 @@ class HFBackend:
 
     @property
     def scaled_aliases(self) -> Mapping[float, str]:
-        """Scales that open another view: 0 and 1 with plain LoRA, otherwise none."""
-        return self._aliases
+        """Scales that open another view: 0 the base view and 1 the fine-tuned view."""
+        return {} if self._refusal else LORA_ALIASES
+
+    @property
+    def refused_views(self) -> Mapping[str, str]:
+        """The reason for each view family that is not defined for this adapter."""
+        return dict.fromkeys(("scaled", "null"), self._refusal) if self._refusal else {}
 
     @property
     def optimisations(self) -> Mapping[str, str]:
@@ -111,17 +117,19 @@ class HFBackend:
         return self._view(FINETUNED, nullcontext)
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
-        """Open the weights with the adapter's change multiplied by `lam`.
+        """Open the weights with everything that the adapter changes multiplied by `lam`.
 
-        With plain LoRA, 0 opens the base view and 1 the fine-tuned view, with
-        their cache entries. An adapter that changes more (DoRA, saved modules)
-        has no such aliases.
+        Each weight W that the adapter turns into W' becomes W + lam * (W' - W):
+        the weights with LoRA or DoRA, saved modules and trained tokens. 0 opens
+        the base view and 1 the fine-tuned view, with their cache entries.
 
         Raises:
             ValueError: `lam` is not finite.
+            UnsupportedViewError: The change of this adapter cannot be scaled.
         """
         view_id = scaled_view_id(lam)
-        alias = self._aliases.get(lam)
+        check_supported(view_id, self.refused_views)
+        alias = self.scaled_aliases.get(lam)
         if alias == BASE:
             return self.as_base()
         if alias == FINETUNED:
@@ -134,12 +142,18 @@ class HFBackend:
         """Open the weights with a random adapter of the same shape.
 
         Both factors are Gaussian with standard deviation
-        init_scale * sqrt(rank_scale), the same for the same seed.
+        init_scale * sqrt(rank_scale), the same for the same seed. All else is as
+        in an adapter that is not trained: saved modules and trained tokens are
+        the base's, biases are 0, and DoRA magnitudes are the norms of the
+        weights with the random factors added, so that the view has the values
+        of plain LoRA. Adapters of one shape on one base have equal null views.
 
         Raises:
             ValueError: A scale is not positive and finite.
+            UnsupportedViewError: This adapter has no random counterpart.
         """
         view_id = null_view_id(seed, init_scale, rank_scale)
+        check_supported(view_id, self.refused_views)
         randomize = partial(
             weight_changes.randomized,
             seed=seed,
@@ -159,6 +173,23 @@ class HFBackend:
             raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"
 
+    def longest_filler(self, prompt: str) -> int | None:
+        """Return how many tokens of filler fit the model's context before a prompt.
+
+        None where the model has no limit.
+
+        Raises:
+            PromptError: The prompt does not fit without filler.
+        """
+        if self._forward.context is None:
+            return None
+        self._forward.tokenize([prompt])
+        try:
+            [ids] = self._forward.tokenize([self.filler(1) + prompt])
+        except PromptError:  # one token of filler is too many
+            return 0
+        return self._forward.context - len(ids) + 1
+
     def identity(self) -> str:
         """Return a SHA-256 of everything that determines this backend's values.
 
@@ -168,14 +199,14 @@ class HFBackend:
         sizes and times of the model's files.
 
         Raises:
-            ViewError: The identity is not known yet and a null view is open,
-                which replaces the backend's own weights.
+            ViewError: The identity is not known yet and a scaled or null view
+                is open, which replaces the backend's own weights.
         """
         if self._identity is None:
             model = self._loaded()
             with self._forward.lock:
                 opened = self._slot.current
-                if opened is not None and view_family(opened) == "null":
+                if opened is not None and view_family(opened) in ("scaled", "null"):
                     raise ViewError(
                         f"view {opened!r} is open; close it before computing the identity"
                     )

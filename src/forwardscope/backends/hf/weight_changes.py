@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from peft import PeftModel
@@ -17,18 +17,22 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
-__all__ = ["Noise", "disabled", "is_finite", "is_plain_lora", "randomized", "scaled"]
+__all__ = ["Noise", "disabled", "is_finite", "randomized", "refusal", "scaled"]
 
 
-def is_plain_lora(model: PeftModel) -> bool:
-    """Whether scale 0 of the adapter is the base model and scale 1 the fine-tuned model.
-
-    DoRA and other variants renormalise the weights that they are added to.
-    Saved modules replace the base's modules at every scale.
-    """
-    config = model.peft_config[model.active_adapter]
-    replaced = config.modules_to_save or getattr(config, "trainable_token_indices", None)
-    return not replaced and not any(layer.lora_variant for layer in _lora_layers(model))
+def refusal(model: PeftModel) -> str | None:
+    """Return why the adapter can be neither scaled nor randomised, or None where it can."""
+    name = model.active_adapter
+    for layer in _lora_layers(model):
+        variant = _variant(layer, name)
+        if variant is not None and variant not in _DORA | _LINEAR:
+            return f"it is not known how to scale or randomise the LoRA variant {variant}"
+    for module in _saved_modules(model):
+        if any(isinstance(part, LoraLayer) for part in module.modules()):
+            return "a saved module contains LoRA layers, and its change is not linear in both"
+        if not all(parameter.is_floating_point() for parameter in module.parameters()):
+            return "a saved module has quantised weights, which cannot be interpolated"
+    return None
 
 
 def is_finite(model: PeftModel) -> bool:
@@ -60,15 +64,40 @@ def disabled(model: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def scaled(model: PeftModel, lam: float) -> Iterator[None]:
-    """Multiply the adapter's change by `lam`."""
-    saved = [(layer, dict(layer.scaling)) for layer in _lora_layers(model)]
-    try:
-        for layer, scaling in saved:
-            layer.scaling = {name: value * lam for name, value in scaling.items()}
+    """Multiply everything that the adapter changes by `lam`.
+
+    A weight W that the adapter turns into W' becomes W + lam * (W' - W). With
+    DoRA, W' is the normalised weight with its trained magnitude; it is scaled
+    in the layer's output, without a copy of W. Saved modules and trained tokens
+    are interpolated, which copies their weights while the context is open.
+    """
+    name = model.active_adapter
+    with ExitStack() as undo:
+        for layer in _lora_layers(model):
+            if _variant(layer, name) in _DORA:
+                _scale_output(layer, lam, undo)
+            else:
+                scaling = {adapter: value * lam for adapter, value in layer.scaling.items()}
+                _set(layer, "scaling", scaling, undo)
+        for own, original in _replaced_tensors(model):
+            if own.is_floating_point():  # others are counters
+                scaled_data = torch.lerp(original.to(own).data, own.data, lam)
+                _set(own, "data", scaled_data, undo)
         yield
-    finally:
-        for layer, scaling in saved:
-            layer.scaling = scaling
+
+
+def _scale_output(layer: LoraLayer, lam: float, undo: ExitStack) -> None:
+    """Multiply what a layer adds to the output of its base layer by `lam`."""
+    base: dict[str, torch.Tensor] = {}
+
+    def keep(_module: object, _inputs: object, output: torch.Tensor) -> None:
+        base["output"] = output
+
+    def scale(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(base.pop("output"), output, lam)
+
+    undo.callback(layer.base_layer.register_forward_hook(keep).remove)
+    undo.callback(layer.register_forward_hook(scale).remove)
 
 
 class Noise:
@@ -109,48 +138,100 @@ def _bytes_of(tensors: Sequence[torch.Tensor]) -> int:
 def randomized(
     model: PeftModel, seed: int, init_scale: float, rank_scale: float, noise: Noise
 ) -> Iterator[None]:
-    """Replace both LoRA factors with Gaussian noise.
+    """Replace both LoRA factors with Gaussian noise, and all else of the adapter with the base's.
 
     The standard deviation is init_scale * sqrt(rank_scale). The variance of the
     factors' product grows linearly with the rank, so this corresponds to an
     adapter of `rank_scale` times the rank. Noise is drawn on the CPU in the
     order of the model's parameters, so a seed gives the same noise on every
-    device. Modules and tokens that the adapter replaces get the base's values
-    again.
+    device.
+
+    An adapter that is not trained keeps the base's saved modules and tokens, and
+    its biases are 0. Its DoRA magnitudes are the norms of the weights with the
+    factors added, as PEFT initialises them, so DoRA's normalisation cancels: the
+    layers are computed as plain LoRA. No trained value remains.
     """
     std = init_scale * math.sqrt(rank_scale)
-    factors = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if any(factor in name for factor in _FACTORS)
-    ]
-    saved: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-    try:
+    factors = [parameter for name, parameter in model.named_parameters() if _is_factor(name)]
+    with ExitStack() as undo:
         drawn = noise.draw(seed, [parameter.shape for parameter in factors])
         for parameter, standard in zip(factors, drawn, strict=True):
-            saved.append((parameter, parameter.data))
-            parameter.data = (standard * std).to(parameter.device, parameter.dtype)
-        for own, original in _replaced_parameters(model):
-            saved.append((own, own.data))
-            own.data = original.data
+            values = (standard * std).to(parameter.device, parameter.dtype)
+            _set(parameter, "data", values, undo)
+        for name, parameter in model.named_parameters():
+            if _is_bias(name):
+                _set(parameter, "data", torch.zeros_like(parameter.data), undo)
+        for own, original in _replaced_tensors(model):
+            _set(own, "data", original.data, undo)
+        for layer in _lora_layers(model):
+            variants = {
+                name: variant
+                for name, variant in layer.lora_variant.items()
+                if _variant(layer, name) not in _DORA
+            }
+            _set(layer, "lora_variant", variants, undo)
         yield
-    finally:
-        for parameter, data in reversed(saved):  # tied modules save a shared parameter twice
-            parameter.data = data
 
 
-_FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+_FACTORS = ("lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.")
+#: Variants that normalise the weight; their change is not linear in the scaling.
+_DORA = frozenset(
+    f"Dora{layer}Variant" for layer in ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
+)
+#: Variants whose change is the product of scaling and both factors, as with plain LoRA.
+_LINEAR = frozenset(
+    (
+        "ALoraLinearVariant",
+        "BdLoraLinearVariant",
+        "MiCAEmbeddingVariant",
+        "MiCALinearVariant",
+        "MontecloraLinearVariant",
+        "QALoraLinearVariant",
+        "VeloraLinearVariant",
+    )
+)
+
+
+def _set(target: object, name: str, value: object, undo: ExitStack) -> None:
+    """Set an attribute; undoing sets the old value again."""
+    undo.callback(setattr, target, name, getattr(target, name))
+    setattr(target, name, value)
+
+
+def _is_factor(name: str) -> bool:
+    return any(factor in name for factor in _FACTORS) and not _is_bias(name)
+
+
+def _is_bias(name: str) -> bool:
+    return "lora_B." in name and name.endswith(".bias")
 
 
 def _lora_layers(model: PeftModel) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _replaced_parameters(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-    name = model.active_adapter
+def _variant(layer: LoraLayer, adapter: str) -> str | None:
+    """Return the class of an adapter's LoRA variant; None for plain LoRA."""
+    variant = layer.lora_variant.get(adapter)
+    return None if variant is None else type(variant).__name__
+
+
+def _saved_modules(model: PeftModel) -> Iterator[torch.nn.Module]:
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
-            own = module.modules_to_save[name]
-            yield from zip(own.parameters(), module.original_module.parameters(), strict=True)
+            yield module.modules_to_save[model.active_adapter]
+
+
+def _replaced_tensors(model: PeftModel) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return each tensor that the adapter replaces the base's with, once, and the base's own."""
+    name = model.active_adapter
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            own, original = module.modules_to_save[name], module.original_module
+            pairs += zip(own.parameters(), original.parameters(), strict=True)
+            pairs += zip(own.buffers(), original.buffers(), strict=True)
         elif isinstance(module, TrainableTokensLayer):
-            yield module.trainable_tokens_delta[name], module.trainable_tokens_original[name]
+            tokens = module.trainable_tokens_delta[name], module.trainable_tokens_original[name]
+            pairs.append(tokens)
+    return list({id(own): (own, original) for own, original in pairs}.values())  # tied modules
