@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,18 @@ def test_line_longer_than_the_limit_is_skipped(path: Path, size: int, skipped: i
     assert len(line) == MAX_LINE_BYTES + size
     assert _read(path, _LINE, line, _LINE) == ([_EVENT] * (3 - skipped), skipped)
     assert _read(path, _LINE, line[:-2]) == ([_EVENT], 1)
+
+
+def test_memory_is_bounded(path: Path) -> None:
+    """A line of any length is never in memory completely."""
+    path.write_bytes(_LINE + b"x" * (16 * MAX_LINE_BYTES) + b"\n" + _LINE)
+    reader = TraceReader(path)
+    tracemalloc.start()
+    try:
+        assert (list(reader), reader.skipped) == ([_EVENT, _EVENT], 1)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_LINE_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_second_iteration_reads_the_file_again(path: Path) -> None:

@@ -198,3 +198,12 @@ def test_record_must_be_an_object(record: object) -> None:
     """Other JSON values are an error."""
     with pytest.raises(ValueError, match=r"^a record must be a JSON object$"):
         TraceEvent.from_dict(record)
+
+
+@pytest.mark.parametrize("key", ["top_k", "hit", "tokens"])
+def test_values_of_equal_hash_have_their_own_lines(key: str) -> None:
+    """1, 1.0, True and NumPy's 1 are written as `json.dumps` writes them, in any order."""
+    for value in (True, 1, 1.0, np.int64(1)):
+        line = line_of(TraceEvent(**_FIXED | {key: value}))
+        written = value.item() if isinstance(value, np.int64) else value
+        assert line == json.dumps(_FIXED | {key: written}).encode("ascii") + b"\n"
