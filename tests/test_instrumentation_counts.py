@@ -230,7 +230,7 @@ def test_counts_agree_under_threads(
     durations = backend.ledger.snapshot().durations
     assert sum(seen.count for seen in durations.values()) == expected["passes"]
     keys = [(_OP, "base", prompt, _TOP_K) for prompt in "abcdefgh"]
-    kept = [key for key in keys if backend.cache.get(key) is not MISS]
-    assert len(kept) == len(backend.cache) <= maxsize
-    assert backend.cache.nbytes == sum(size_of("A") + size_of_strings(key) for key in kept)
+    stored = [key for key in keys if backend.cache.get(key) is not MISS]
+    assert len(stored) == len(backend.cache) <= maxsize
+    assert backend.cache.nbytes == sum(size_of("A") + size_of_strings(key) for key in stored)
     assert [backend.flights.waiters(key) for key in keys] == [0] * 8

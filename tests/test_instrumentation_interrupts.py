@@ -205,9 +205,9 @@ def _check_cache(backend: BackendInstrumentation) -> None:
     with cache.lock:  # a waiter may store at any moment
         prompts = ["a", "b", "c", "d", "p", "p2", "other", "later", "later 2"]
         values = {key: cache.get(key) for key in map(_key, prompts)}
-        kept = {key: value for key, value in values.items() if value is not MISS}
-        assert len(kept) == len(cache) <= _MAXSIZE
-        assert cache.nbytes == sum(size_of(kept[key]) + size_of_strings(key) for key in kept)
+        stored = {key: value for key, value in values.items() if value is not MISS}
+        assert len(stored) == len(cache) <= _MAXSIZE
+        assert cache.nbytes == sum(size_of(stored[key]) + size_of_strings(key) for key in stored)
         assert cache.max_bytes is None or cache.nbytes <= cache.max_bytes
 
 

@@ -1,4 +1,4 @@
-"""The public names, their signatures, and an import without side effects."""
+"""Public names and signatures, and an import without side effects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(json.dumps({
 
 
 def test_public_names_are_sorted_and_exist() -> None:
-    """`__all__` has each name once, constants before classes, and each can be imported."""
+    """`__all__` has each name once, constants before classes; each can be imported."""
     names = forwardscope.__all__
     assert names == sorted(set(names), key=lambda name: (not name.isupper(), name))
     assert [name for name in names if not hasattr(forwardscope, name)] == []
@@ -51,7 +51,7 @@ def test_names_of_the_contract_are_public() -> None:
     }
 
 
-def test_import_is_light_and_does_nothing() -> None:
+def test_import_has_no_side_effects() -> None:
     """It loads no heavy package, starts no thread, configures no logging and prints nothing."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", _IMPORT],
@@ -90,7 +90,7 @@ def test_backend_stats_take_seven_values_by_position() -> None:
 
 
 def _parameters(function: object) -> dict[str, object]:
-    """Names and defaults; a keyword-only one has a star before its name."""
+    """Return names and defaults; a star marks a keyword-only parameter."""
     parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
     return {
         ("*" if each.kind is each.KEYWORD_ONLY else "") + each.name: each.default

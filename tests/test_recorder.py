@@ -6,8 +6,8 @@ from forwardscope.core.single_flight import Flight
 from forwardscope.recorder import misses_of
 
 
-def test_a_key_without_an_entry_failed_also_where_no_error_was_noted() -> None:
-    """A second interrupt can end the call before its error is noted."""
+def test_key_without_an_entry_and_without_an_error() -> None:
+    """It counts as interrupted: a second interrupt can come before the error is noted."""
     flight = Flight(generation=0)
     flight.keys, flight.origins = [("op", "base", "prompt", 1)], [None]
     flight.start_ns, flight.end_ns = 1_000, 3_000

@@ -1,12 +1,9 @@
-"""Telemetry in memory: plain data, the same in every run."""
+"""Telemetry in memory: plain data that is equal in every run."""
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -19,10 +16,6 @@ from forwardscope.suite.spec import ModelSpec
 from forwardscope.testing import InMemoryTelemetry, ScriptedBackend, SeenSpan, StepClock
 
 pytestmark = pytest.mark.timeout(120)
-
-InThread = Callable[[Callable[[], Any]], "Future[Any]"]
-
-_PATIENCE_S = 60
 
 
 def _run_of_all_probes() -> InMemoryTelemetry:
@@ -49,8 +42,8 @@ def _without_run_id(spans: list[SeenSpan]) -> list[SeenSpan]:
     return spans
 
 
-def test_two_runs_look_the_same() -> None:
-    """Spans are equal as plain data, run ids aside, and so are all metrics."""
+def test_two_runs_are_equal() -> None:
+    """Spans, except for run ids, and metrics are equal."""
     one, two = _run_of_all_probes(), _run_of_all_probes()
     spans = one.spans()
     assert len({span.attributes.get("forwardscope.run.id") for span in spans}) == 2
@@ -63,8 +56,8 @@ def test_two_runs_look_the_same() -> None:
     assert one.metrics() == two.metrics()
 
 
-def test_ids_count_from_one_parents_first() -> None:
-    """Each span's number is its place, its parent's is lower, and times begin at 0."""
+def test_span_ids_count_from_one() -> None:
+    """Spans are in the order of their ids, parents first, and times begin at 0."""
     spans = _run_of_all_probes().spans()
     assert [span.id for span in spans] == list(range(1, len(spans) + 1))
     assert (spans[0].name, spans[0].parent, spans[0].start_ms) == ("suite.run", None, 0.0)
@@ -75,11 +68,11 @@ def test_ids_count_from_one_parents_first() -> None:
 
 
 def test_a_lookup_as_plain_data() -> None:
-    """A miss with its pass can be compared whole."""
+    """All fields of the spans of a miss can be compared."""
     telemetry = InMemoryTelemetry()
     backend = telemetry.instrumentation()
     backend.cached("op", "base", "prompt", 4, lambda: None)
-    asked = {"forwardscope.op": "op", "forwardscope.view": "base"}
+    common = {"forwardscope.op": "op", "forwardscope.view": "base"}
     assert telemetry.spans() == [
         SeenSpan(
             id=1,
@@ -89,7 +82,7 @@ def test_a_lookup_as_plain_data() -> None:
             start_ms=0.0,
             end_ms=4.0,
             attributes={
-                **asked,
+                **common,
                 "forwardscope.prompt_hash": "9c7e05e5868a",
                 "forwardscope.top_k": 4,
                 "forwardscope.cache.result": "miss",
@@ -103,7 +96,7 @@ def test_a_lookup_as_plain_data() -> None:
             start_ms=1.0,
             end_ms=3.0,
             attributes={
-                **asked,
+                **common,
                 "gen_ai.operation.name": "score",
                 "forwardscope.batch.size": 1,
             },
@@ -111,8 +104,8 @@ def test_a_lookup_as_plain_data() -> None:
     ]
 
 
-def test_only_what_has_ended_is_seen() -> None:
-    """A span under way is not there yet, and its children have no parent so far."""
+def test_only_ended_spans_are_returned() -> None:
+    """A span that has not ended is missing, and its children have no parent so far."""
     telemetry = InMemoryTelemetry()
     backend = telemetry.instrumentation()
     assert telemetry.spans() == []
@@ -127,8 +120,8 @@ def test_only_what_has_ended_is_seen() -> None:
     assert lookup.parent == mine.id
 
 
-def test_a_link_to_a_span_that_was_not_seen_is_left_out() -> None:
-    """A program's own span that links to another process's can be looked at."""
+def test_link_to_an_unknown_span_is_omitted() -> None:
+    """A span may link to the span of another process."""
     telemetry = InMemoryTelemetry()
     remote = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
     tracer = telemetry.tracer_provider.get_tracer("test")
@@ -155,8 +148,8 @@ def test_metrics_are_read_by_name_and_label_values() -> None:
         telemetry.instrumentation(name="one")
 
 
-def test_settings_are_the_instrumentations_own() -> None:
-    """What is given beside provider and clock goes to the backend."""
+def test_settings_of_the_backend() -> None:
+    """Other arguments than provider and clock are those of the backend."""
     telemetry = InMemoryTelemetry()
     backend = telemetry.instrumentation(cache_maxsize=2, span_budget=0)
     for prompt in ("a", "b", "c", "c"):
@@ -165,24 +158,18 @@ def test_settings_are_the_instrumentations_own() -> None:
     assert Counter(span.name for span in telemetry.spans()) == {"cache.lookup": 3, "forward": 3}
 
 
-def test_the_clock_moves_by_itself(in_thread: InThread) -> None:
-    """Each reading is one millisecond later, also under threads; the date stands still."""
-    clock, start = StepClock(), threading.Barrier(4)
-
-    def read() -> list[int]:
-        start.wait(_PATIENCE_S)
-        return [clock.perf_counter_ns() for _ in range(250)]
-
-    futures = [in_thread(read) for _ in range(4)]
-    readings = [future.result(_PATIENCE_S) for future in futures]
+def test_clock_advances_at_each_reading(together: Any) -> None:
+    """Each reading is one millisecond later, also under threads; the date is constant."""
+    clock = StepClock()
+    readings = together(4, lambda _: [clock.perf_counter_ns() for _ in range(250)])
     assert all(own == sorted(own) for own in readings)
     every = sorted(one for own in readings for one in own)
     assert every == [n * 1_000_000 for n in range(1, 1001)]
     assert clock.time_ns() == clock.time_ns() == StepClock.EPOCH_NS
 
 
-def test_without_the_sdk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the package and the extra that has it."""
+def test_error_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the package and the extra that installs it."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(MissingExtraError, match=r"opentelemetry-sdk.*otel"):
         InMemoryTelemetry()

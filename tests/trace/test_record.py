@@ -189,7 +189,7 @@ def test_number_that_is_not_finite_is_an_error(key: str, value: float) -> None:
 def test_wrong_type_of_an_optional_key_is_ignored(key: str, value: object) -> None:
     """The other optional keys are read."""
     event = TraceEvent.from_dict(_FIXED | _OPTIONAL | {key: value})
-    expected = {name: kept for name, kept in _OPTIONAL.items() if name != key}
+    expected = {name: one for name, one in _OPTIONAL.items() if name != key}
     assert event == TraceEvent(**_FIXED, **expected)
 
 
