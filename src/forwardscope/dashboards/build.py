@@ -1,7 +1,4 @@
-"""Write the files that Grafana and Prometheus load.
-
-python -m forwardscope.dashboards.build FOLDER
-"""
+"""Write the dashboards and rules: python -m forwardscope.dashboards.build FOLDER."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ __all__ = ["generated"]
 
 
 def generated() -> dict[str, str]:
-    """Return the text of each file by its path under `dashboards/`."""
+    """Return the text of each generated file by its path under `dashboards/`."""
     return _dashboards() | _rules()
 
 
@@ -33,7 +30,7 @@ def _dashboards() -> dict[str, str]:
 
 
 def _rules() -> dict[str, str]:
-    """Return the rule files; alerts on suites and on services can be loaded separately."""
+    """Return the rule files. The alerts on suites and those on services are separate."""
     files = {
         "recording": as_yaml(
             Group("forwardscope-runs", run_rules.recordings(), interval="30s"),

@@ -1,6 +1,6 @@
-"""Check that this version exports each metric and label that dashboards and rules use.
+"""Check that this version exports the metrics and labels in dashboards and rules.
 
-Needs the extra `dashboards`: pip install 'forwardscope[dashboards]'.
+It needs the extra `dashboards`: pip install 'forwardscope[dashboards]'.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["Finding", "Report", "check"]
 
 #: Labels that Prometheus adds to each scraped series.
 _SCRAPED: Final = ("job", "instance")
-#: Matches names of forwardscope's metrics, also in names of recorded metrics.
-_OURS: Final = re.compile(rf"[\w:]*{TRACER}_")
+#: Matches metrics of forwardscope, and metrics recorded from them.
+_OWN_METRIC: Final = re.compile(rf"[\w:]*{TRACER}_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Report:
         metrics: Metrics in the queries that this version exports.
         recorded: Metrics in the queries that rules record; their labels are not checked.
         foreign: Metrics in the queries that belong to other programs and are not checked.
-        findings: The problems, in the order of the queries.
+        findings: The problems, in order of the queries.
     """
 
     queries: Sequence[Query]
@@ -66,10 +66,10 @@ def check(
     """Compare queries with the metrics that this version exports.
 
     Args:
-        queries: The queries to check; each may use the names that rules among them record.
-        recorded: Rules to assume as loaded if none of the queries records anything.
+        queries: The queries to check; each may use the metrics that rules among them record.
+        recorded: Rules that are assumed to be loaded if no query is a recording rule.
         added: Labels that every series has in addition to `job` and `instance`.
-        version: The version of forwardscope, for the findings.
+        version: The version of forwardscope in messages.
     """
     exported = _exported(added)
     from_rules = {query.record for query in queries if query.record}
@@ -80,7 +80,7 @@ def check(
     for query in queries:
         walk = _walk(query, exported)
         for name in sorted(name for name in walk.metrics if ANY not in name):
-            if name not in known and _OURS.match(name):
+            if name not in known and _OWN_METRIC.match(name):
                 absent = f"not exported by forwardscope {version}"
                 absent = "recorded by no rule" if ":" in name else absent
                 walk.problems.append(f"{name} is {absent}{did_you_mean(name, known)}")
@@ -97,7 +97,7 @@ def check(
 
 
 def _exported(added: Iterable[str]) -> dict[str, Labels]:
-    """Return the labels of each series that this version exports, by its name in PromQL."""
+    """Return the labels of each metric that this version exports, by its name in PromQL."""
     everywhere = frozenset((*_SCRAPED, *added))
     found: dict[str, Labels] = {}
     for metric in METRICS:

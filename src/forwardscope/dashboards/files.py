@@ -1,7 +1,7 @@
-"""The files that ship with the package: dashboards, rules, provisioning and compose stack.
+"""Read the files that ship with the package: dashboards, rules and the compose stack.
 
-The wheel contains them in a folder of this package, with the layout of the repository.
-In a checkout they are read from the repository; pyproject.toml lists them.
+A wheel contains them in a folder of this package, with their paths in the repository. In a
+checkout they are read from the repository; pyproject.toml lists them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["shipped", "working_folder"]
 _IN_WHEEL: Final = Path(__file__).parent / "stack"
 _CHECKOUT: Final = Path(__file__).parents[3]
 _SETTINGS: Final = ".env.example"
-#: The setting of the package that the demo's image installs; the default is the checkout.
+#: Setting with the package that the image of the demo installs; the default is the checkout.
 _DEMO_PACKAGE: Final = re.compile(r"^# ?FORWARDSCOPE=.*$", re.MULTILINE)
 
 
@@ -35,10 +35,10 @@ def shipped() -> dict[str, bytes]:
 
 
 def working_folder(version: str) -> dict[str, bytes]:
-    """Return the shipped files, adapted to a folder without the source code.
+    """Return the shipped files, adapted to a folder without a checkout.
 
     Args:
-        version: The release that the demo's image installs from the package index.
+        version: Release that the image of the demo installs from the package index.
 
     Raises:
         UserError: This installation has none of the files.

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from forwardscope.dashboards.defaults import ALARM, Panel, bars, heat, lines, number
 from forwardscope.dashboards.frame import dashboard
+from forwardscope.dashboards.panels import (
+    ALARM,
+    Panel,
+    bar_panel,
+    heatmap_panel,
+    line_panel,
+    stat_panel,
+)
 from forwardscope.dashboards.queries import (
     BY_RUN,
     RANGE,
@@ -14,7 +21,7 @@ from forwardscope.dashboards.queries import (
     quantile,
     rate,
     ratio,
-    seconds_a_pass,
+    seconds_per_pass,
     series,
 )
 from forwardscope.dashboards.sdk import models
@@ -24,19 +31,19 @@ __all__ = ["forward_passes"]
 
 
 def forward_passes() -> models.Dashboard:
-    """Return the dashboard."""
+    """Return the dashboard Forward passes."""
     return dashboard(
         "forwardscope-forward-passes",
         "forwardscope / Forward passes",
         "What does the model cost?",
         {
             "What does the model cost?": (
-                passes_now(),
-                seconds_now(),
-                mean_now(),
-                p50_now(),
-                p99_now(),
-                errors_now(),
+                total_passes(),
+                total_seconds(),
+                mean_duration(),
+                median_duration(),
+                p99_duration(),
+                total_errors(),
             ),
             "How long does a forward pass take?": (durations(), heatmap()),
             "Where is the time spent?": (
@@ -58,64 +65,67 @@ def forward_passes() -> models.Dashboard:
 # -- what does the model cost? ---------------------------------------------------------------
 
 
-def passes_now() -> Panel:
+def total_passes() -> Panel:
     """Number of forward passes."""
-    return number(
+    return stat_panel(
         "Forward passes",
-        "Prompts that the model computed in the time range; a batch of 8 prompts counts as 8.",
+        "Prompts that the model computed in the time range. A batch of 8 prompts counts as 8.",
         increase(names.FORWARD_PASSES),
         "short",
     )
 
 
-def seconds_now() -> Panel:
+def total_seconds() -> Panel:
     """Total duration of the forward passes."""
-    return number(
+    return stat_panel(
         "Time in forward passes",
-        "Total duration of the forward passes in the time range, without failed ones.",
+        "Total duration of the forward passes in the time range; failed ones are not included.",
         increase(names.FORWARD_DURATION, part="_sum"),
         "s",
     )
 
 
-def mean_now() -> Panel:
+def mean_duration() -> Panel:
     """Mean duration of a forward pass."""
-    return number(
+    return stat_panel(
         "Mean duration",
-        "Of the forward passes in the time range; those of a batch share its duration evenly.",
-        seconds_a_pass(),
+        "Mean duration of a forward pass in the time range. The prompts of a batch share its "
+        "duration evenly.",
+        seconds_per_pass(),
         "s",
     )
 
 
-def p50_now() -> Panel:
+def median_duration() -> Panel:
     """Median duration of a forward pass."""
-    return number(
+    return stat_panel(
         "Median duration",
-        "Half of the forward passes in the time range were faster; interpolated within a bucket.",
+        "Half of the forward passes in the time range were faster. The value is interpolated "
+        "within a bucket.",
         quantile(0.5, names.FORWARD_DURATION, RANGE),
         "s",
     )
 
 
-def p99_now() -> Panel:
+def p99_duration() -> Panel:
     """99th percentile of the duration of a forward pass."""
-    return number(
+    return stat_panel(
         "99th percentile",
-        "One forward pass in a hundred in the time range was slower; interpolated within a bucket.",
+        "One in a hundred forward passes in the time range was slower. The value is interpolated "
+        "within a bucket.",
         quantile(0.99, names.FORWARD_DURATION, RANGE),
         "s",
     )
 
 
-def errors_now() -> Panel:
+def total_errors() -> Panel:
     """Number of failed forward passes."""
-    return number(
+    return stat_panel(
         "Failed",
         "Forward passes in the time range that raised an exception.",
         f"{increase(names.FORWARD_ERRORS)} or {increase(names.LOOKUPS)} * 0",
         "short",
-        steps=ALARM,
+        thresholds=ALARM,
     )
 
 
@@ -128,10 +138,10 @@ def durations() -> Panel:
         rate(names.FORWARD_DURATION, part="_sum"), rate(names.FORWARD_DURATION, part="_count")
     )
     quantiles = {f"p{q * 100:g}": quantile(q, names.FORWARD_DURATION) for q in (0.5, 0.9, 0.99)}
-    return lines(
+    return line_panel(
         "Duration of a forward pass",
-        "Quantiles are interpolated within a bucket. A diamond is one pass; it links to its trace "
-        "if the data source is configured with a tracing one.",
+        "Quantiles are interpolated within a bucket. A diamond is one forward pass, with a link to "
+        "its OpenTelemetry trace if the data source is configured for it.",
         {**quantiles, "mean": mean},
         "s",
         exemplars=True,
@@ -141,9 +151,10 @@ def durations() -> Panel:
 def heatmap() -> Panel:
     """Durations of forward passes as a heatmap."""
     buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
-    return heat(
+    return heatmap_panel(
         "Durations",
-        "Number of forward passes by duration; a point is one pass and links to its trace.",
+        "Number of forward passes by duration. A point is one forward pass, with a link to its "
+        "OpenTelemetry trace.",
         f"sum by (le) ({buckets})",
         "s",
     )
@@ -154,9 +165,10 @@ def heatmap() -> Panel:
 
 def by_probe() -> Panel:
     """Scoring time of each probe over time."""
-    return lines(
-        "Scoring time a second, by probe",
-        "Wall time of the scoring calls, waiting included; 1 s means that the probe always scores.",
+    return line_panel(
+        "Scoring time per second, by probe",
+        "Wall time of the scoring calls, including time spent waiting. 1 s means that a probe "
+        "spends all of its time in them.",
         {"{{probe}}": named_probes(rate(names.SCORING_SECONDS, by="probe"))},
         "s",
         stacked=True,
@@ -165,9 +177,9 @@ def by_probe() -> Panel:
 
 def by_view() -> Panel:
     """Scoring time of each view family over time."""
-    return lines(
-        "Scoring time a second, by view",
-        "Wall time of the scoring calls by view: base, ft, scaled or null.",
+    return line_panel(
+        "Scoring time per second, by view",
+        "Wall time of the scoring calls, by view family: base, ft, scaled or null.",
         {"{{view}}": rate(names.SCORING_SECONDS, by="view")},
         "s",
         stacked=True,
@@ -176,7 +188,7 @@ def by_view() -> Panel:
 
 def seconds_by_probe() -> Panel:
     """Total scoring time of each probe."""
-    return bars(
+    return bar_panel(
         "Scoring time by probe",
         "Wall time of the scoring calls in the time range.",
         named_probes(increase(names.SCORING_SECONDS, by="probe")),
@@ -188,9 +200,9 @@ def seconds_by_probe() -> Panel:
 
 def passes_by_view() -> Panel:
     """Total forward passes of each view family."""
-    return bars(
+    return bar_panel(
         "Forward passes by view",
-        "Prompts computed in the time range.",
+        "Prompts that the model computed in the time range, by view family.",
         increase(names.FORWARD_PASSES, by="view"),
         "{{view}}",
         "short",
@@ -203,8 +215,8 @@ def passes_by_view() -> Panel:
 
 def batch_size() -> Panel:
     """Mean batch size."""
-    return lines(
-        "Prompts a batch",
+    return line_panel(
+        "Prompts per batch",
         "Mean size of the batches that were sent to the model.",
         {
             "{{backend}}": ratio(
@@ -219,7 +231,7 @@ def batch_size() -> Panel:
 
 def largest_batch() -> Panel:
     """Largest batch size."""
-    return lines(
+    return line_panel(
         "Largest batch",
         "Prompts in the largest batch since the backend was created.",
         {"{{backend}}": f"max by (backend) ({series(names.BATCH_PROMPTS_MAX)})"},
@@ -231,8 +243,8 @@ def largest_batch() -> Panel:
 
 def batches() -> Panel:
     """Batches per second."""
-    return lines(
-        "Batches a second",
+    return line_panel(
+        "Batches per second",
         "Forward calls with several prompts.",
         {"{{backend}}": rate(names.BATCH_PROMPTS, by="backend", part="_count")},
         "suffix:/s",
@@ -245,23 +257,23 @@ def batches() -> Panel:
 
 def errors() -> Panel:
     """Failed forward passes per second, by class of the exception."""
-    return lines(
-        "Failed forward passes a second, by error",
-        "By class of the exception. The message is not exported, because it may contain a prompt. "
-        "Empty if no pass failed.",
+    return line_panel(
+        "Failed forward passes per second, by error",
+        "Failed forward passes by class of the exception. The message is not exported, because it "
+        "may contain a prompt. The panel is empty if none failed.",
         {"{{error_type}}": rate(names.FORWARD_ERRORS, by="error_type")},
         "suffix:/s",
-        steps=((None, "green"), (0.001, "red")),
+        thresholds=((None, "green"), (0.001, "red")),
         width=8,
     )
 
 
 def share_of_wall() -> Panel:
     """Forward time as a share of a run's wall time."""
-    return lines(
+    return line_panel(
         "Share of a run's wall time in forward passes",
-        "From the gauges of a run. Far below 100 %, something other than the model is slow; above "
-        "100 %, several threads compute at the same time.",
+        "From the gauges of a run. Far below 100 %, most of the time is not spent in the model. "
+        "Above 100 %, several threads compute at the same time.",
         {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
         "percentunit",
         width=8,
@@ -271,9 +283,9 @@ def share_of_wall() -> Panel:
 
 def duration_by_run() -> Panel:
     """Mean duration of a forward pass in each run."""
-    return lines(
-        "Time a forward pass, by run",
-        "From the gauges of a run: mean duration of its forward passes, failed ones included.",
+    return line_panel(
+        "Time per forward pass, by run",
+        "Mean duration of the forward passes of a run, failed ones included, from its gauges.",
         {
             BY_RUN: finished(
                 ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))

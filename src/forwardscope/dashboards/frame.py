@@ -1,18 +1,18 @@
-"""The parts that all dashboards share: variables, links, time range and crosshair."""
+"""Build a dashboard with the parts that all share: variables, links, time range, crosshair."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from forwardscope.dashboards.defaults import SOURCE, Panel
+from forwardscope.dashboards.panels import SOURCE, Panel
 from forwardscope.dashboards.sdk import Dataquery, builders, models
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["TAG", "Rows", "annotation", "dashboard"]
 
-#: The tag of all dashboards; the links between them select it.
+#: Tag of all dashboards, by which the links between them select them.
 TAG: Final = "forwardscope"
 #: Panels by the title of their row.
 Rows = Mapping[str, Iterable[Panel]]
@@ -24,7 +24,8 @@ def _any_of(*metrics: Metric) -> str:
 
 _INFO: Final = _any_of(names.BUILD_INFO, names.RUN_INFO)
 _WITH_PROBE: Final = _any_of(names.LOOKUPS, names.PROBE_VERDICT)
-_TARGET = 'job=~"$job", instance=~"$instance"'
+#: Label matchers that select the chosen jobs and instances.
+_TARGET: Final = 'job=~"$job", instance=~"$instance"'
 #: Selectors of the series that supply the values of each variable.
 _SELECTORS: Final = {
     "job": f"{{{_INFO}}}",
@@ -33,7 +34,8 @@ _SELECTORS: Final = {
     "backend": f"{names.LOOKUPS.name}{{{_TARGET}}}",
     "probe": f"{{{_WITH_PROBE}, {_TARGET}}}",
 }
-_ALL_VALUE = ".*"  # also matches series without the label
+#: Value of a variable for "All"; it also matches series without the label.
+_ALL_VALUE: Final = ".*"
 
 
 def dashboard(
@@ -46,15 +48,15 @@ def dashboard(
     annotations: Iterable[builders.AnnotationQuery] = (),
     more_variables: Iterable[builders.DatasourceVariable] = (),
 ) -> models.Dashboard:
-    """Return a dashboard, with its panels numbered from 1.
+    """Return a dashboard; the ids of its panels count from 1.
 
     Args:
-        uid: Id of the dashboard, which links use.
+        uid: Id of the dashboard in links.
         title: Title of the dashboard.
-        question: Description of the dashboard; the first row answers the question.
+        question: Description of the dashboard; its first row answers the question.
         content: Rows of the dashboard.
         since: Start of the time range.
-        annotations: Annotations of all panels.
+        annotations: Annotations in all panels.
         more_variables: Variables in addition to those of all dashboards.
     """
     page = (
@@ -84,7 +86,7 @@ def dashboard(
 
 
 def annotation(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuery:
-    """Return an annotation at the times that are a query's values, in ms since the epoch."""
+    """Return an annotation at each value of a query, in milliseconds since the epoch."""
     return (
         builders.AnnotationQuery()
         .name(name)

@@ -1,7 +1,8 @@
-"""The metrics and labels in a query, and the labels that its metrics do not have.
+"""Find the metrics and labels in a query, and labels that its metrics do not have.
 
 The labels of a result are overestimated: they are those of all series in the query, except
-where an aggregation drops them. So no correct query is reported, but some wrong ones are not.
+where an aggregation drops them. So no correct query has a problem, but some wrong ones have
+none either.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LIST_OF_NAMES: Final = re.compile(r"[\w:]+(\|[\w:]+)*")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the closest known word as a suggestion, or ""."""
+    """Return the end of a message that suggests the closest known word, or ""."""
     near = get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -35,7 +36,7 @@ class Walk:
     """A walk over the syntax tree of one query.
 
     Attributes:
-        metrics: The metrics in the query; a selector that names none is in it as text.
+        metrics: The metrics in the query; for a selector without a metric name, its text.
         problems: Messages about labels that do not exist.
     """
 
@@ -59,7 +60,7 @@ class Walk:
                 return self._binary(expr)
             case promql.Call():
                 labels = _union(*map(self.labels, expr.args))
-                if expr.func.name == "info":  # adds labels of another metric
+                if expr.func.name == "info":  # it adds labels of another metric
                     return None
                 # the first string of label_replace and label_join is the label that they add
                 return _union(labels, _strings(expr.args)[:1])
@@ -92,8 +93,8 @@ class Walk:
         self.require(named, inner, where)
         if isinstance(expr.param, promql.Expr):
             self.labels(expr.param)
-        kept = inner if without or operation in _SELECTING else named
-        return _union(kept, _strings([expr.param]))  # count_values adds a label
+        remaining = inner if without or operation in _SELECTING else named
+        return _union(remaining, _strings([expr.param]))  # the label of count_values
 
     def _binary(self, expr: promql.BinaryExpr) -> Labels:
         labels = _union(self.labels(expr.lhs), self.labels(expr.rhs))

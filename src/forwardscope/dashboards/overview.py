@@ -1,20 +1,20 @@
-"""The dashboard Overview: the hit ratio, and the forward passes and time that hits save."""
+"""The dashboard Overview: the hit rate, and the forward passes and the time that hits save."""
 
 from __future__ import annotations
 
-from forwardscope.dashboards.defaults import ALARM, RATIO, Panel, bars, lines, number
 from forwardscope.dashboards.frame import dashboard
+from forwardscope.dashboards.panels import ALARM, HIT_RATE, Panel, bar_panel, line_panel, stat_panel
 from forwardscope.dashboards.queries import (
     BY_RUN,
     HITS,
     RANGE,
     finished,
-    hit_ratio,
+    hit_rate,
     increase,
     named_probes,
     rate,
-    run_hit_ratio,
-    seconds_a_pass,
+    run_hit_rate,
+    seconds_per_pass,
     series,
     total,
 )
@@ -27,23 +27,23 @@ _FULL = ((None, "green"), (0.9, "yellow"), (1.0, "orange"))
 
 
 def overview() -> models.Dashboard:
-    """Return the dashboard."""
+    """Return the dashboard Overview."""
     return dashboard(
         "forwardscope-overview",
         "forwardscope / Overview",
         "What does the cache save?",
         {
             "What does the cache save?": (
-                ratio_now(),
-                lookups_now(),
-                passes_now(),
-                saved_passes_now(),
-                saved_seconds_now(),
-                evictions_now(),
+                total_hit_rate(),
+                total_lookups(),
+                total_passes(),
+                passes_saved(),
+                time_saved(),
+                total_evictions(),
             ),
-            "Over time": (ratio_over_time(), lookups(), passes(), saved_seconds()),
-            "Hit ratio by probe, view and op": (by_probe(), by_view(), by_op()),
-            "Cache size and evictions": (fill(), stored_bytes(), evictions()),
+            "Over time": (hit_rate_over_time(), lookups(), passes(), time_saved_over_time()),
+            "Hit rate by probe, view and op": (by_probe(), by_view(), by_op()),
+            "Cache size and evictions": (cache_fill(), stored_bytes(), evictions()),
             "Last run of each suite": (by_suite(), evictions_by_suite()),
         },
     )
@@ -52,33 +52,33 @@ def overview() -> models.Dashboard:
 # -- what does the cache save? ---------------------------------------------------------------
 
 
-def ratio_now() -> Panel:
-    """Share of lookups answered without a forward pass."""
-    return number(
-        "Hit ratio",
-        "Share of the lookups in the time range that needed no forward pass, coalesced lookups "
-        "included.",
-        hit_ratio(window=RANGE),
+def total_hit_rate() -> Panel:
+    """Hit rate in the time range."""
+    return stat_panel(
+        "Hit rate",
+        "Share of the lookups in the time range that needed no forward pass of their own: hits "
+        "and coalesced lookups.",
+        hit_rate(window=RANGE),
         "percentunit",
-        steps=RATIO,
+        thresholds=HIT_RATE,
     )
 
 
-def lookups_now() -> Panel:
+def total_lookups() -> Panel:
     """Number of lookups."""
-    return number(
+    return stat_panel(
         "Lookups",
-        "Lookups in the time range, estimated by Prometheus from its scrapes: a few percent off, "
-        "and without the counts before a process's first scrape. The exact numbers of a run are "
-        "in its report and in Runs.",
+        "Lookups in the time range. Prometheus estimates them from its scrapes, with an error of "
+        "a few percent and without the counts before the first scrape of a process. The report "
+        "of a run and the dashboard Runs have exact numbers.",
         increase(names.LOOKUPS),
         "short",
     )
 
 
-def passes_now() -> Panel:
+def total_passes() -> Panel:
     """Number of forward passes."""
-    return number(
+    return stat_panel(
         "Forward passes paid",
         "Prompts that the model computed in the time range.",
         increase(names.FORWARD_PASSES),
@@ -86,56 +86,57 @@ def passes_now() -> Panel:
     )
 
 
-def saved_passes_now() -> Panel:
-    """Number of lookups answered without a forward pass."""
-    return number(
+def passes_saved() -> Panel:
+    """Number of hits."""
+    return stat_panel(
         "Forward passes saved",
-        "Lookups in the time range that were answered without a forward pass.",
+        "Lookups in the time range that needed no forward pass of their own.",
         increase(names.LOOKUPS, HITS),
         "short",
     )
 
 
-def saved_seconds_now() -> Panel:
+def time_saved() -> Panel:
     """Time that hits saved."""
-    saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_a_pass('backend, op')}"
-    return number(
+    saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_per_pass('backend, op')}"
+    return stat_panel(
         "Time saved",
-        "Hits in the time range, each times the mean duration of a forward pass of its op.",
+        "Hits of each op in the time range, times the mean duration of a forward pass of that op.",
         total(f"({saved})"),
         "s",
     )
 
 
-def evictions_now() -> Panel:
+def total_evictions() -> Panel:
     """Number of evictions."""
-    return number(
+    return stat_panel(
         "Evictions",
-        "Entries removed to make room in the time range. The next lookup of such an entry needs "
+        "Entries removed in the time range to make room. The next lookup of such an entry needs "
         "another forward pass.",
         increase(names.CACHE_EVICTIONS),
         "short",
-        steps=((None, "green"), (1, "yellow")),
+        thresholds=((None, "green"), (1, "yellow")),
     )
 
 
 # -- over time -------------------------------------------------------------------------------
 
 
-def ratio_over_time() -> Panel:
-    """Hit ratio of all lookups over time."""
-    return lines(
-        "Hit ratio",
-        "Share of lookups that needed no forward pass; no line while there are no lookups.",
-        {"hit ratio": hit_ratio()},
+def hit_rate_over_time() -> Panel:
+    """Hit rate over time."""
+    return line_panel(
+        "Hit rate",
+        "Share of lookups that needed no forward pass of their own. Without lookups there is no "
+        "line.",
+        {"hit rate": hit_rate()},
         "percentunit",
     )
 
 
 def lookups() -> Panel:
     """Lookups per second, by result."""
-    return lines(
-        "Lookups a second, by result",
+    return line_panel(
+        "Lookups per second, by result",
         "hit: from the cache. miss: computed by a forward pass. coalesced: answered by a forward "
         "pass that was already in flight.",
         {"{{result}}": rate(names.LOOKUPS, by="result")},
@@ -146,90 +147,91 @@ def lookups() -> Panel:
 
 def passes() -> Panel:
     """Forward passes per second, by view family."""
-    return lines(
-        "Forward passes a second, by view",
-        "Prompts computed by the model; view is base, ft, scaled or null.",
+    return line_panel(
+        "Forward passes per second, by view",
+        "Prompts that the model computed, by view family: base, ft, scaled or null.",
         {"{{view}}": rate(names.FORWARD_PASSES, by="view")},
         "suffix:/s",
         stacked=True,
     )
 
 
-def saved_seconds() -> Panel:
+def time_saved_over_time() -> Panel:
     """Time that hits saved, per second."""
     hits = rate(names.LOOKUPS, HITS, by="backend, op")
-    return lines(
-        "Time saved a second",
-        "Hits per second, each times the mean duration of a forward pass of its op in the time "
-        "range. 2 s means that without the cache the model would compute for two more seconds "
-        "every second.",
-        {"{{backend}}": total(f"({hits} * {seconds_a_pass('backend, op')})", "backend")},
+    return line_panel(
+        "Time saved per second",
+        "Hits of each op per second, times the mean duration of a forward pass of that op in the "
+        "time range. 2 s means that the cache saves two seconds of computation every second.",
+        {"{{backend}}": total(f"({hits} * {seconds_per_pass('backend, op')})", "backend")},
         "s",
         stacked=True,
     )
 
 
-# -- hit ratio by probe, view and op ---------------------------------------------------------
+# -- hit rate by probe, view and op ---------------------------------------------------------
 
 
-def _hit_ratio_by(label: str, description: str) -> Panel:
-    expr = hit_ratio(by=label, window=RANGE)
-    return bars(
-        f"Hit ratio by {label}",
+def _hit_rate_by(label: str, description: str) -> Panel:
+    expr = hit_rate(by=label, window=RANGE)
+    return bar_panel(
+        f"Hit rate by {label}",
         description,
         named_probes(expr) if label == "probe" else expr,
         f"{{{{{label}}}}}",
         "percentunit",
-        steps=RATIO,
+        thresholds=HIT_RATE,
     )
 
 
 def by_probe() -> Panel:
-    """Hit ratio of each probe."""
-    return _hit_ratio_by(
+    """Hit rate of each probe."""
+    return _hit_rate_by(
         "probe",
-        "In the time range. A probe hits if an earlier probe looked up the same prompts.",
+        "Hit rate in the time range. A probe has hits if an earlier probe looked up the same "
+        "prompts.",
     )
 
 
 def by_view() -> Panel:
-    """Hit ratio of each view family."""
-    return _hit_ratio_by(
+    """Hit rate of each view family."""
+    return _hit_rate_by(
         "view",
-        "In the time range. All probes use base, so it has the most hits; each null seed and each "
-        "scale is used once and rarely hits.",
+        "Hit rate in the time range. All probes use base, so it has the most hits. Each null seed "
+        "and each scale is used once, so they have few.",
     )
 
 
 def by_op() -> Panel:
-    """Hit ratio of each op."""
-    return _hit_ratio_by(
+    """Hit rate of each op."""
+    return _hit_rate_by(
         "op",
-        "In the time range. The ops are next_token_dist, rolling_logprob and logprob_of.",
+        "Hit rate in the time range, by what is computed: next_token_dist, rolling_logprob or "
+        "logprob_of.",
     )
 
 
 # -- cache size and evictions ----------------------------------------------------------------
 
 
-def fill() -> Panel:
+def cache_fill() -> Panel:
     """Entries and bytes in the cache as a share of their bounds."""
     entries = f"{series(names.CACHE_ENTRIES)} / {series(names.CACHE_MAX_ENTRIES)}"
     stored = f"{series(names.CACHE_BYTES)} / {series(names.CACHE_MAX_BYTES)}"
-    return lines(
+    return line_panel(
         "Cache fill",
         "Entries and bytes as a share of their bounds. At 100 % each new entry evicts the least "
-        "recently used one; bytes have a line only if the cache has a bound in bytes.",
+        "recently used one. Bytes have a line only if the cache has a bound in bytes.",
         {"{{backend}}: entries": entries, "{{backend}}: bytes": stored},
         "percentunit",
-        steps=_FULL,
+        thresholds=_FULL,
         width=8,
     )
 
 
 def stored_bytes() -> Panel:
     """Bytes in the cache."""
-    return lines(
+    return line_panel(
         "Cache size",
         "Bytes of values and keys in the cache.",
         {"{{backend}}": series(names.CACHE_BYTES)},
@@ -240,9 +242,9 @@ def stored_bytes() -> Panel:
 
 def evictions() -> Panel:
     """Evictions and rejections per second."""
-    return lines(
-        "Evictions and rejections a second",
-        "evicted: removed to make room. rejected: not stored, because larger than the whole cache.",
+    return line_panel(
+        "Evictions and rejections per second",
+        "evicted: removed to make room. rejected: larger than the whole cache and not stored.",
         {
             "{{backend}}: evicted": rate(names.CACHE_EVICTIONS, by="backend"),
             "{{backend}}: rejected": rate(names.CACHE_REJECTIONS, by="backend"),
@@ -256,27 +258,28 @@ def evictions() -> Panel:
 
 
 def by_suite() -> Panel:
-    """Hit ratio of each suite's last run."""
-    return bars(
-        "Hit ratio of the last run",
-        "From the gauges that a run pushes: exact, also if the run ended before a scrape.",
-        finished(run_hit_ratio()),
+    """Hit rate of each suite's last run."""
+    return bar_panel(
+        "Hit rate of the last run",
+        "From the gauges that a run pushes. They are exact, also for a run that ended before it "
+        "was scraped.",
+        finished(run_hit_rate()),
         BY_RUN,
         "percentunit",
-        steps=RATIO,
+        thresholds=HIT_RATE,
         width=12,
     )
 
 
 def evictions_by_suite() -> Panel:
     """Evictions of each suite's last run."""
-    return bars(
+    return bar_panel(
         "Evictions in the last run",
-        "Entries that the run removed to make room. For the forward passes that they cost, see "
-        '"Over expected" in Runs.',
+        'Entries that the run removed to make room. The column "Over expected" of the dashboard '
+        "Runs has the forward passes that this cost.",
         finished(series(names.RUN_EVICTIONS)),
         BY_RUN,
         "short",
-        steps=ALARM,
+        thresholds=ALARM,
         width=12,
     )

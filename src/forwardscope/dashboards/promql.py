@@ -1,4 +1,4 @@
-"""Parse queries of dashboards, which contain variables."""
+"""Parse PromQL with the variables of dashboards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import promql_parser
 
 __all__ = ["ANY", "parsed"]
 
-#: Prefix of the name that replaces a variable; such a name matches any metric or label.
+#: Prefix of a name that replaces a variable; such a name can be any metric or label.
 ANY: Final = "__variable_"
 
 #: The parser takes quadratic time on nested queries, and overflows its stack on long ones.
@@ -23,7 +23,7 @@ _GROUPING: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_rig
 
 
 def parsed(query: str) -> promql_parser.Expr:
-    """Return the syntax tree of a query, with a suitable value in place of each variable.
+    """Return the syntax tree of a query; a suitable value replaces each variable.
 
     Raises:
         ValueError: The query is not PromQL, or is too long.
@@ -43,7 +43,7 @@ def _filled(query: str, number: str | None = None) -> str:
 
     Args:
         query: The query of the dashboard.
-        number: The value where a number and a name both fit; None uses a name.
+        number: The value where both a number and a name are valid; None uses a name there.
     """
 
     def value(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""PromQL over the metrics of `telemetry/names.py`, filtered by the dashboards' variables."""
+"""Build PromQL queries of forwardscope's metrics, filtered by the variables of the dashboards."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ __all__ = [
     "RATE",
     "VARIABLES",
     "finished",
-    "hit_ratio",
+    "hit_rate",
     "increase",
+    "last_of_each_run",
     "named_probes",
-    "of_run",
     "quantile",
     "rate",
     "ratio",
-    "run_hit_ratio",
-    "seconds_a_pass",
+    "run_hit_rate",
+    "seconds_per_pass",
     "series",
     "total",
 ]
 
-#: The labels that the variables of each dashboard filter by.
+#: Variables of each dashboard, which have the names of the labels that they filter by.
 VARIABLES: Final = ("job", "instance", "suite", "backend", "probe")
-#: The window of each point of a line; it covers several scrapes.
+#: Window for each point of a line; it covers several scrapes.
 RATE: Final = "$__rate_interval"
-#: The window of a number over the whole time range.
+#: Window that is the whole time range of the dashboard.
 RANGE: Final = "$__range"
-#: The legend of a series for each run, from the labels that `finished` keeps.
+#: Legend of a series for each suite and model.
 BY_RUN: Final = "{{suite}} on {{model}}"
 
 _SCRAPED = ("job", "instance")
 _RUN_KEY = "job, instance, suite, model"
 _RUN_LABELS = "suite, model, run_id, trace_id"
-#: Selects the lookups that needed no forward pass.
+#: Label matcher for hits and coalesced lookups.
 HITS: Final = 'result!="miss"'
 
 
 def series(metric: Metric, *matchers: str, part: str = "") -> str:
-    """Return a selector, filtered by the variables whose label the metric has.
+    """Return a selector of a metric, filtered by the variables for its labels.
 
     Args:
         metric: The metric.
@@ -67,33 +67,33 @@ def increase(metric: Metric, *matchers: str, by: str = "", part: str = "") -> st
 
 
 def total(query: str, by: str = "") -> str:
-    """Return a sum, by labels or over all series."""
+    """Return a sum by labels, or over all series if `by` is empty."""
     return f"sum by ({by}) ({query})" if by else f"sum({query})"
 
 
 def ratio(part: str, whole: str) -> str:
-    """Return a quotient that has no value, instead of NaN, if the whole is 0."""
+    """Return a quotient, which has no value instead of NaN if the whole is 0."""
     return f"{part} / ({whole} > 0)"
 
 
-def hit_ratio(*, by: str = "", window: str = RATE) -> str:
-    """Return the share of lookups that needed no forward pass."""
+def hit_rate(*, by: str = "", window: str = RATE) -> str:
+    """Return the share of lookups that needed no forward pass of their own."""
     return ratio(
         rate(names.LOOKUPS, HITS, by=by, window=window), rate(names.LOOKUPS, by=by, window=window)
     )
 
 
-def run_hit_ratio() -> str:
-    """Return the hit ratio of each target's run."""
+def run_hit_rate() -> str:
+    """Return the hit rate of each target's run."""
     return ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))
 
 
 def named_probes(query: str) -> str:
-    """Return a query by probe, with `(no probe)` for series without one."""
+    """Return a query with the probe `(no probe)` for series that have none."""
     return f'label_replace({query}, "probe", "(no probe)", "probe", "")'
 
 
-def seconds_a_pass(by: str = "") -> str:
+def seconds_per_pass(by: str = "") -> str:
     """Return the mean duration of a forward pass over the whole time range, in seconds."""
     return ratio(
         increase(names.FORWARD_DURATION, by=by, part="_sum"),
@@ -102,22 +102,21 @@ def seconds_a_pass(by: str = "") -> str:
 
 
 def quantile(q: float, metric: Metric, window: str = RATE) -> str:
-    """Return a histogram's quantile, interpolated in its bucket; no value if it is empty."""
+    """Return a quantile of a histogram, which has no value if the histogram is empty."""
     buckets = rate(metric, by="le", part="_bucket", window=window)
     return f"histogram_quantile({q:g}, {buckets}) >= 0"  # drops the NaN of an empty histogram
 
 
-def of_run(query: str) -> str:
-    """Return the last value of each run in the time range, with the run's ids as labels.
+def last_of_each_run(query: str) -> str:
+    """Return the last value of each run in the time range, with the labels run_id and trace_id.
 
-    The gauges of a run do not have the ids. They come from the `run_info` of the same target
-    at the same time.
+    The gauges of a run lack these labels; `forwardscope_run_info` of the same target has them.
     """
     with_ids = f"({query}) * on ({_RUN_KEY}) group_left (run_id, trace_id) {series(names.RUN_INFO)}"
     return f"last_over_time(max by ({_RUN_LABELS}) ({with_ids})[{RANGE}:$__interval])"
 
 
 def finished(query: str) -> str:
-    """Return a run's gauge while no run is active, to exclude partial runs."""
+    """Return a gauge of each suite's last run, without values of an active run."""
     ended = f"({query}) and on ({_RUN_KEY}) {series(names.RUN_ACTIVE)} == 0"
     return f"max by (suite, model) ({ended})"

@@ -1,7 +1,7 @@
 """Find the PromQL in files: dashboards of any schema, and rules.
 
-The whole JSON or YAML document is searched, so that a query is found anywhere in it: in a
-panel, a collapsed row, an annotation or a variable.
+The whole JSON or YAML document is searched, so queries are found in panels, collapsed rows,
+annotations, variables and rules alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forwardscope.errors import UserError
 
 __all__ = ["Place", "Query", "files_under", "queries_in"]
 
-#: Size limits by suffix; dashboards and rules are smaller. The parser of YAML is slow.
+#: Maximum size of a file by its suffix; the YAML parser is slow.
 _MAX_BYTES: Final = {".json": 4 << 20, ".yml": 1 << 20, ".yaml": 1 << 20}
 _MAX_NAME: Final = 100
 
@@ -41,7 +41,7 @@ _IN_TEMPLATE: Final = re.compile(r"(?:\$labels|\.Labels)\.(\w+)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """The place of queries in a file; two panels or rules of equal names are two places.
+    """The place of queries in a file; two panels or rules with equal names are two places.
 
     Attributes:
         file: The file's name.
@@ -59,12 +59,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query.
+    """A query in a file.
 
     Attributes:
-        place: Its place in a file.
+        place: The panel, variable, annotation or rule.
         text: PromQL, which may contain the dashboard's variables.
-        displayed: Labels of the result that the dashboard or the alert displays.
+        displayed: Labels of the result that a dashboard or an alert displays.
         record: The name under which a rule records the result, or "".
     """
 
@@ -131,7 +131,7 @@ def _document(file: str, content: bytes) -> Any:
 
 
 def _queries(value: Any, place: Place, prometheus: bool, visited: set[int]) -> Iterator[Query]:
-    """Yield the queries in a value; one with several YAML aliases is visited once."""
+    """Yield the queries in a value. A value with several YAML aliases is visited once."""
     if not isinstance(value, (dict, list)) or id(value) in visited:
         return
     visited.add(id(value))
@@ -151,7 +151,7 @@ def _queries(value: Any, place: Place, prometheus: bool, visited: set[int]) -> I
 
 
 def _is_for_prometheus(value: Mapping[str, Any], outer: bool) -> bool:
-    """Return whether queries are for Prometheus; other data sources may use `expr` too."""
+    """Return whether the queries are for Prometheus; those of other sources can have `expr` too."""
     source = value.get("datasource")
     kind = source.get("type") if isinstance(source, dict) else None
     if value.get("kind") == "DataQuery":  # the second schema of dashboards

@@ -1,4 +1,4 @@
-"""Recording rules and alerts of Prometheus as plain data, and their YAML."""
+"""Recording rules and alerts for Prometheus, and their YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 __all__ = ["RUNBOOK", "Alert", "Group", "Recording", "as_yaml"]
 
-#: The document that has a heading for each alert.
+#: Page with a section for each alert.
 RUNBOOK: Final = "https://github.com/forwardscope/forwardscope/blob/main/docs/runbook.md"
 
 _HEADER = "# Written by `make dashboards` from src/forwardscope/dashboards; edit it there.\n"
@@ -18,10 +18,10 @@ _HEADER = "# Written by `make dashboards` from src/forwardscope/dashboards; edit
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A query whose result Prometheus records under a name.
+    """A query whose result Prometheus stores under a new metric name.
 
     Attributes:
-        record: The name, as level:metric:operation.
+        record: The new name, as level:metric:operation.
         expr: The query.
     """
 
@@ -35,22 +35,22 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A query that has a result if something is wrong.
+    """A query that has a result while something is wrong.
 
     Attributes:
-        name: Name of the alert, and of its heading in the runbook.
+        name: Name of the alert and of its section in the runbook.
         expr: The query.
-        lasting: How long the query must have a result before the alert fires.
-        severity: `critical` if results are missing, `warning` if they are expensive or
-            incomplete in the telemetry.
-        summary: One line; it may contain labels.
-        description: A sentence with the value, and the next step.
+        pending: How long the query must have a result before the alert fires.
+        severity: `critical`: a run failed, stalls, is missing or cannot report.
+            `warning`: it cost too much, had errors or lost telemetry.
+        summary: One line, which may contain labels.
+        description: A sentence with the value; it may add the next step.
         labels: Additional labels.
     """
 
     name: str
     expr: str
-    lasting: str
+    pending: str
     severity: Literal["critical", "warning"]
     summary: str
     description: str
@@ -61,7 +61,7 @@ class Alert:
         return {
             "alert": self.name,
             "expr": self.expr,
-            "for": self.lasting,
+            "for": self.pending,
             "labels": {"severity": self.severity, **self.labels},
             "annotations": {
                 "summary": self.summary,
@@ -73,12 +73,12 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rules that Prometheus evaluates in order; later rules see the values of earlier ones.
+    """Rules that Prometheus evaluates in order; a rule may use the results of earlier ones.
 
     Attributes:
         name: Name of the group.
         rules: The rules, in order.
-        interval: Evaluation interval; None uses the global one.
+        interval: Evaluation interval; None is the global one.
     """
 
     name: str

@@ -1,17 +1,25 @@
-"""The dashboard Runs: cost, verdicts and delivery of telemetry of each run."""
+"""The dashboard Runs: cost, verdicts and lost telemetry of each run."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from forwardscope.dashboards.defaults import ALARM, RATIO, Column, Panel, lines, number, rows
 from forwardscope.dashboards.frame import annotation, dashboard
+from forwardscope.dashboards.panels import (
+    ALARM,
+    HIT_RATE,
+    Panel,
+    TableColumn,
+    line_panel,
+    stat_panel,
+    table_panel,
+)
 from forwardscope.dashboards.queries import (
     BY_RUN,
     finished,
-    of_run,
+    last_of_each_run,
     rate,
-    run_hit_ratio,
+    run_hit_rate,
     series,
     total,
 )
@@ -22,9 +30,9 @@ from forwardscope.telemetry.names import Metric
 __all__ = ["runs"]
 
 _FAILED = 'verdict=~"fail|error"'
-#: Expected forward passes of the runs with a plan; the gauge is NaN for the others.
+#: Expected forward passes of the runs that have a plan; the gauge of other runs is NaN.
 _EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
-#: Grafana's explore page for one trace; the value of `panes` is URL-escaped JSON.
+#: Page of one trace in Grafana; the value of `panes` is URL-escaped JSON.
 _TRACE_URL: Final = (
     "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
     "%22queries%22:%5B%7B%22refId%22:%22A%22,%22query%22:%22${__value.raw}%22%7D%5D,"
@@ -33,18 +41,18 @@ _TRACE_URL: Final = (
 
 
 def runs() -> models.Dashboard:
-    """Return the dashboard."""
+    """Return the dashboard Runs."""
     return dashboard(
         "forwardscope-runs",
         "forwardscope / Runs",
         "How did each run do?",
         {
             "How did each run do?": (table_of_runs(),),
-            "What did each run cost?": (passes(), ratios(), wall()),
+            "What did each run cost?": (passes(), hit_rates(), wall_times()),
             "What did its probes find?": (scores(), durations(), verdicts()),
             "Is the telemetry complete?": (
-                dropped_now(),
-                unwritten_now(),
+                spans_dropped(),
+                records_not_written(),
                 last_push(),
                 spans(),
                 records(),
@@ -74,33 +82,51 @@ def ended() -> builders.AnnotationQuery:
 
 
 def table_of_runs() -> Panel:
-    """Table with one row for each run."""
+    """One row for each run."""
     over = f"{series(names.RUN_FORWARD_PASSES)} - {_EXPECTED}"
     failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
-    return rows(
+    return table_panel(
         "Runs",
-        "The runs in the time range, with their last numbers; an active run has its numbers so "
-        "far. Complete: the run has ended, was not interrupted, and no probe had an error. "
-        "Expected: the forward passes of the suite if nothing is evicted.",
+        "The runs in the time range, with their last numbers. Complete: the run has ended, was "
+        "not interrupted, and no probe had an error. Expected: the forward passes of the suite "
+        "if nothing is evicted.",
         (
-            Column(
-                "Begun",
-                of_run(f"{series(names.RUN_START)} * 1000"),
+            TableColumn(
+                "Started",
+                last_of_each_run(f"{series(names.RUN_START)} * 1000"),
                 unit="dateTimeAsIso",
                 width=165,
             ),
-            Column("Suite", label="suite"),
-            Column("Model", label="model"),
-            Column("Complete", of_run(series(names.RUN_COMPLETE)), unit="bool_yes_no", width=80),
-            Column("Wall time", of_run(series(names.RUN_WALL)), unit="s", width=90),
-            Column("Lookups", of_run(series(names.RUN_LOOKUPS)), width=80),
-            Column("Hit ratio", of_run(run_hit_ratio()), unit="percentunit", steps=RATIO, width=80),
-            Column("Forward passes", of_run(series(names.RUN_FORWARD_PASSES)), width=115),
-            Column("Over expected", of_run(over), steps=ALARM, width=115),
-            Column("Failed probes", of_run(failed), steps=ALARM, width=100),
-            Column("Failed passes", of_run(series(names.RUN_ERRORS)), steps=ALARM, width=100),
-            Column("Run id", label="run_id", width=80),
-            Column("Trace", label="trace_id", link=("Open the trace", _TRACE_URL)),
+            TableColumn("Suite", label="suite"),
+            TableColumn("Model", label="model"),
+            TableColumn(
+                "Complete",
+                last_of_each_run(series(names.RUN_COMPLETE)),
+                unit="bool_yes_no",
+                width=80,
+            ),
+            TableColumn("Wall time", last_of_each_run(series(names.RUN_WALL)), unit="s", width=90),
+            TableColumn("Lookups", last_of_each_run(series(names.RUN_LOOKUPS)), width=80),
+            TableColumn(
+                "Hit rate",
+                last_of_each_run(run_hit_rate()),
+                unit="percentunit",
+                thresholds=HIT_RATE,
+                width=80,
+            ),
+            TableColumn(
+                "Forward passes", last_of_each_run(series(names.RUN_FORWARD_PASSES)), width=115
+            ),
+            TableColumn("Over expected", last_of_each_run(over), thresholds=ALARM, width=115),
+            TableColumn("Failed probes", last_of_each_run(failed), thresholds=ALARM, width=100),
+            TableColumn(
+                "Failed passes",
+                last_of_each_run(series(names.RUN_ERRORS)),
+                thresholds=ALARM,
+                width=100,
+            ),
+            TableColumn("Run id", label="run_id", width=80),
+            TableColumn("Trace", label="trace_id", link=("Open the trace", _TRACE_URL)),
         ),
     )
 
@@ -109,12 +135,11 @@ def table_of_runs() -> Panel:
 
 
 def passes() -> Panel:
-    """Forward passes of runs, beside the expected ones."""
-    return lines(
-        "Forward passes a run",
-        "Forward passes of each run, until the next run has ended, and those of its suite if "
-        "nothing is evicted. A line above the expected one means that prompts were computed "
-        "again.",
+    """Forward passes and expected forward passes of each run."""
+    return line_panel(
+        "Forward passes per run",
+        "Forward passes of each run, and the expected ones: those of its suite if nothing is "
+        "evicted. A run above the expected number has computed prompts again.",
         {
             BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
             f"{BY_RUN}, expected": finished(_EXPECTED),
@@ -125,23 +150,23 @@ def passes() -> Panel:
     )
 
 
-def ratios() -> Panel:
-    """Hit ratio of runs."""
-    return lines(
-        "Hit ratio a run",
+def hit_rates() -> Panel:
+    """Hit rate of each run."""
+    return line_panel(
+        "Hit rate per run",
         "Share of a run's lookups that needed no forward pass.",
-        {BY_RUN: finished(run_hit_ratio())},
+        {BY_RUN: finished(run_hit_rate())},
         "percentunit",
         width=8,
         stepped=True,
     )
 
 
-def wall() -> Panel:
-    """Wall time of runs."""
-    return lines(
-        "Wall time a run",
-        "From the first lookup to the last verdict, without the loading of the model.",
+def wall_times() -> Panel:
+    """Wall time of each run."""
+    return line_panel(
+        "Wall time per run",
+        "Time from the first lookup to the last verdict, without the loading of the model.",
         {BY_RUN: finished(series(names.RUN_WALL))},
         "s",
         width=8,
@@ -154,9 +179,9 @@ def wall() -> Panel:
 
 def scores() -> Panel:
     """Scores of probes over time."""
-    return lines(
+    return line_panel(
         "Probe scores",
-        "Score of each probe, 0 to 1; a probe without a score has no line.",
+        "Score of each probe, from 0 to 1. A probe without a score has no line.",
         {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_SCORE)})"},
         "none",
         stepped=True,
@@ -164,8 +189,8 @@ def scores() -> Panel:
 
 
 def durations() -> Panel:
-    """Durations of probes."""
-    return lines(
+    """Durations of probes over time."""
+    return line_panel(
         "Probe durations",
         "Wall time of each probe.",
         {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_DURATION)})"},
@@ -175,15 +200,15 @@ def durations() -> Panel:
 
 
 def verdicts() -> Panel:
-    """Verdicts of the probes in the last runs."""
-    return rows(
+    """Verdict of each probe in its last run."""
+    return table_panel(
         "Verdicts of the last run",
-        "The verdict of each probe when it last ran.",
+        "Verdict of each probe in its last run.",
         (
-            Column("Suite", label="suite"),
-            Column("Probe", label="probe"),
-            Column("Verdict", label="verdict"),
-            Column(
+            TableColumn("Suite", label="suite"),
+            TableColumn("Probe", label="probe"),
+            TableColumn("Verdict", label="verdict"),
+            TableColumn(
                 "Now",
                 f"max by (suite, probe, verdict) ({series(names.PROBE_VERDICT)}) == 1",
             ),
@@ -195,40 +220,45 @@ def verdicts() -> Panel:
 # -- is the telemetry complete? --------------------------------------------------------------
 
 
-def _of_last_runs(metric: Metric) -> str:
-    """Return a sum over the last runs, each once even if endpoint and gateway both export it."""
+def _of_newest_runs(metric: Metric) -> str:
+    """Return a sum over the newest run of each suite.
+
+    A run that an endpoint and a Pushgateway both export counts once.
+    """
     return total(f"max by (suite, model) ({series(metric)})")
 
 
-def dropped_now() -> Panel:
-    """Spans lost by the last runs."""
-    return number(
+def spans_dropped() -> Panel:
+    """Spans lost by the newest runs."""
+    return stat_panel(
         "Spans not delivered",
-        "By the last run of each suite: the queue was full, or the receiver did not accept them.",
-        _of_last_runs(names.RUN_SPANS_DROPPED),
+        "Spans lost by the newest run of each suite, because the queue was full or the receiver "
+        "did not accept them.",
+        _of_newest_runs(names.RUN_SPANS_DROPPED),
         "short",
-        steps=ALARM,
+        thresholds=ALARM,
         width=8,
     )
 
 
-def unwritten_now() -> Panel:
-    """Records lost by the last runs."""
-    return number(
+def records_not_written() -> Panel:
+    """Trace records lost by the newest runs."""
+    return stat_panel(
         "Trace records not written",
-        "By the last run of each suite: the disk was full, or the file was removed.",
-        _of_last_runs(names.RUN_TRACE_WRITE_ERRORS),
+        "Lookups of the newest run of each suite that are missing in its JSONL trace, for "
+        "example because the disk was full.",
+        _of_newest_runs(names.RUN_TRACE_WRITE_ERRORS),
         "short",
-        steps=ALARM,
+        thresholds=ALARM,
         width=8,
     )
 
 
 def last_push() -> Panel:
     """Time since the last push."""
-    return number(
-        "Since the last push",
-        "Time since a run last pushed its gauges to the Pushgateway.",
+    return stat_panel(
+        "Time since the last push",
+        "Time since the Pushgateway last accepted the gauges of a run.",
         'time() - max(push_time_seconds{job=~"$job"})',
         "s",
         width=8,
@@ -237,10 +267,10 @@ def last_push() -> Panel:
 
 def spans() -> Panel:
     """Spans per second, by outcome."""
-    return lines(
-        "Spans a second, by outcome",
-        "exported: accepted by the receiver. ended: passed to the program's own SDK. elided: "
-        "beyond the span budget, or not sampled. dropped: lost.",
+    return line_panel(
+        "Spans per second, by outcome",
+        "exported: accepted by the receiver. ended: passed to the program's own OpenTelemetry SDK. "
+        "elided: beyond the span budget, or not sampled. dropped: lost.",
         {"{{outcome}}": rate(names.SPANS_TOTAL, by="outcome")},
         "suffix:/s",
     )
@@ -248,10 +278,9 @@ def spans() -> Panel:
 
 def records() -> Panel:
     """Trace records written and not written, per second."""
-    return lines(
-        "Trace records a second",
-        "Lines of the JSONL trace that were written completely, and those that were not; none "
-        "without a trace.",
+    return line_panel(
+        "Trace records per second",
+        "Lines of the JSONL trace that were written completely, and lines that were not.",
         {
             "written": rate(names.TRACE_RECORDS),
             "not written": rate(names.TRACE_WRITE_ERRORS),

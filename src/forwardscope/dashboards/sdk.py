@@ -1,7 +1,7 @@
-"""The names of grafana-foundation-sdk that are used here.
+"""Names of grafana-foundation-sdk.
 
 The dashboards use the first schema of Grafana, because older releases do not support the
-second one. The SDK warns about the first one.
+second one. The SDK has a warning against the first one.
 """
 
 from __future__ import annotations

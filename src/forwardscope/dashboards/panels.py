@@ -1,6 +1,6 @@
-"""Types of panels, with the settings that all panels of a type share.
+"""Build panels with the settings that all panels of a type share.
 
-Each function returns one type of panel. A row is 24 columns wide.
+The grid of a dashboard is 24 units wide.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from forwardscope.dashboards.sdk import (
 
 __all__ = [
     "ALARM",
+    "HIT_RATE",
     "NEUTRAL",
-    "RATIO",
     "SOURCE",
-    "Column",
     "Panel",
-    "Steps",
-    "bars",
-    "heat",
-    "lines",
-    "number",
-    "rows",
+    "TableColumn",
+    "Thresholds",
+    "bar_panel",
+    "heatmap_panel",
+    "line_panel",
+    "stat_panel",
+    "table_panel",
 ]
 
 Panel = Builder[models.Panel]
-#: Pairs of a lower bound and its colour; None is no lower bound.
-Steps = tuple[tuple[float | None, str], ...]
+#: Pairs of a lower bound and the colour from there on; None is no lower bound.
+Thresholds = tuple[tuple[float | None, str], ...]
 
-NEUTRAL: Final[Steps] = ((None, "blue"),)
-ALARM: Final[Steps] = ((None, "green"), (1, "red"))
-RATIO: Final[Steps] = ((None, "red"), (0.1, "yellow"), (0.25, "green"))
-#: The data source selected in the dashboard.
+NEUTRAL: Final[Thresholds] = ((None, "blue"),)
+ALARM: Final[Thresholds] = ((None, "green"), (1, "red"))
+HIT_RATE: Final[Thresholds] = ((None, "red"), (0.1, "yellow"), (0.25, "green"))
+#: The data source that is selected in the dashboard.
 SOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 _LAST: Final = "lastNotNull"
 
 
 class _PanelBuilder(Protocol):
-    """The methods that all panel builders of the SDK share."""
+    """Methods that all panel builders of the SDK share."""
 
     def title(self, title: str) -> Self: ...
     def description(self, description: str) -> Self: ...
@@ -67,13 +67,19 @@ class _PanelBuilder(Protocol):
     def with_target(self, target: Dataquery) -> Self: ...
 
 
-K = TypeVar("K", bound=_PanelBuilder)
+PanelT = TypeVar("PanelT", bound=_PanelBuilder)
 
 
-def number(
-    title: str, description: str, expr: str, unit: str, *, steps: Steps = NEUTRAL, width: int = 4
+def stat_panel(
+    title: str,
+    description: str,
+    expr: str,
+    unit: str,
+    *,
+    thresholds: Thresholds = NEUTRAL,
+    width: int = 4,
 ) -> Panel:
-    """Return one large number over the whole time range; "–" if there is none."""
+    """Return a panel with one large number: the query's value at the end of the time range."""
     panel = (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
@@ -83,24 +89,27 @@ def number(
         .no_value("–")
     )
     return (
-        _with_settings(panel, title, description, unit, steps)
+        _with_settings(panel, title, description, unit, thresholds)
         .span(width)
         .height(4)
         .with_target(_instant(expr))
     )
 
 
-def bars(
+def bar_panel(
     title: str,
     description: str,
     expr: str,
     legend: str,
     unit: str,
     *,
-    steps: Steps = NEUTRAL,
+    thresholds: Thresholds = NEUTRAL,
     width: int = 8,
 ) -> Panel:
-    """Return one bar for each series over the whole time range, largest first."""
+    """Return a panel with one bar per series, by its value at the end of the time range.
+
+    The largest bar comes first.
+    """
     panel = (
         bargauge.Panel()
         .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
@@ -118,36 +127,36 @@ def bars(
         panel.max(1)
     target = _instant(f"sort_desc({expr})").legend_format(legend)
     return (
-        _with_settings(panel, title, description, unit, steps)
+        _with_settings(panel, title, description, unit, thresholds)
         .span(width)
         .height(8)
         .with_target(target)
     )
 
 
-def lines(
+def line_panel(
     title: str,
     description: str,
     queries: Mapping[str, str],
     unit: str,
     *,
-    steps: Steps = NEUTRAL,
+    thresholds: Thresholds = NEUTRAL,
     width: int = 12,
     stacked: bool = False,
     stepped: bool = False,
     exemplars: bool = False,
 ) -> Panel:
-    """Return lines over time.
+    """Return a panel with one line per series over time.
 
     Args:
         title: Title of the panel.
         description: Description of the panel.
-        queries: Queries by legend; a legend may contain labels as `{{label}}`.
+        queries: Queries by legend, which may contain labels as `{{label}}`.
         unit: Unit of the values.
-        steps: Thresholds; all but the first are drawn as dashed lines.
-        width: Width in columns.
+        thresholds: Thresholds; all but the first are dashed lines.
+        width: Width in units of the grid.
         stacked: Whether the areas are stacked.
-        stepped: Whether a value holds until the next one, as for a run's gauge.
+        stepped: Whether a line is level from one value to the next.
         exemplars: Whether to show the exemplars of a histogram.
     """
     panel = (
@@ -174,16 +183,16 @@ def lines(
         panel.line_interpolation(options.LineInterpolation.STEP_AFTER).span_nulls(True)
     if stacked:
         panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
-    if len(steps) > 1:
+    if len(thresholds) > 1:
         style = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
         panel.thresholds_style(style)
-    _with_settings(panel, title, description, unit, steps).span(width).height(8)
+    _with_settings(panel, title, description, unit, thresholds).span(width).height(8)
     for letter, (legend, expr) in zip(ascii_uppercase, queries.items(), strict=False):
         panel.with_target(_query(expr, letter).range().legend_format(legend).exemplar(exemplars))
     return panel
 
 
-def heat(title: str, description: str, expr: str, unit: str) -> Panel:
+def heatmap_panel(title: str, description: str, expr: str, unit: str) -> Panel:
     """Return a heatmap of a histogram's buckets (`le`), with its exemplars."""
     panel = (
         heatmap.Panel()
@@ -202,33 +211,33 @@ def heat(title: str, description: str, expr: str, unit: str) -> Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column of a table.
 
     Attributes:
         title: Heading of the column.
-        expr: Query for the values; empty if the column shows a label.
-        label: The label that the column shows, if any.
+        expr: Query of the values; empty if the column contains a label.
+        label: Label whose values the column contains, if any.
         unit: Unit of the values.
-        steps: Colours of the text; a single step leaves the text uncoloured.
-        width: Width in pixels; 0 takes a share of the remaining width.
-        link: A data link (title, URL) on each cell.
+        thresholds: Colours of the text; with a single one the text has no colour.
+        width: Width in pixels; 0 is a share of the remaining width.
+        link: Title and URL of a link on each cell.
     """
 
     title: str
     expr: str = ""
     label: str = ""
     unit: str = "short"
-    steps: Steps = NEUTRAL
+    thresholds: Thresholds = NEUTRAL
     width: int = 0
     link: tuple[str, str] | None = None
 
     def overrides(self) -> list[models.DynamicConfigValue]:
-        """Return the settings that apply to the cells of this column only."""
+        """Return the settings of this column's cells."""
         settings = [models.DynamicConfigValue("unit", self.unit)]
-        if len(self.steps) > 1:
+        if len(self.thresholds) > 1:
             settings.append(
-                models.DynamicConfigValue("thresholds", _thresholds(self.steps).build())
+                models.DynamicConfigValue("thresholds", _threshold_config(self.thresholds).build())
             )
             settings.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
         if self.width:
@@ -239,15 +248,17 @@ class Column:
         return settings
 
 
-def rows(title: str, description: str, columns: Sequence[Column], *, height: int = 10) -> Panel:
-    """Return a table that joins its columns' queries by labels, one row for each set of labels.
+def table_panel(
+    title: str, description: str, columns: Sequence[TableColumn], *, height: int = 10
+) -> Panel:
+    """Return a table that joins the queries of its columns by their labels.
 
-    Rows are sorted by the first column, largest first.
+    Each set of labels is a row. The row with the largest value in the first column comes first.
     """
     panel = table.Panel().no_value("–").color_scheme(_by_threshold()).min_width(80)
     single = sum(bool(column.expr) for column in columns) == 1
     letters = iter(ascii_uppercase)
-    renamed: dict[str, str] = {}  # titles by Grafana's column names, in column order
+    renamed: dict[str, str] = {}  # titles by Grafana's names of columns, in order
     for column in columns:
         if column.expr:
             letter = next(letters)
@@ -268,19 +279,21 @@ def rows(title: str, description: str, columns: Sequence[Column], *, height: int
     return _with_settings(panel, title, description, "short", NEUTRAL).span(24).height(height)
 
 
-def _with_settings(panel: K, title: str, description: str, unit: str, steps: Steps) -> K:
+def _with_settings(
+    panel: PanelT, title: str, description: str, unit: str, thresholds: Thresholds
+) -> PanelT:
     return (
         panel.title(title)
         .description(description)
         .datasource(SOURCE)
         .unit(unit)
-        .thresholds(_thresholds(steps))
+        .thresholds(_threshold_config(thresholds))
     )
 
 
-def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
-    thresholds = [models.Threshold(value=value, color=color) for value, color in steps]
-    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(thresholds)
+def _threshold_config(thresholds: Thresholds) -> builders.ThresholdsConfig:
+    steps = [models.Threshold(value=value, color=color) for value, color in thresholds]
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def _by_threshold() -> builders.FieldColor:
