@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
+from forwardscope.backends.hf.loading import quiet_transformers
 from forwardscope.errors import ViewError
 
 Open = Callable[..., HFBackend]
@@ -96,6 +99,47 @@ def test_differs_by_the_tokenizer(source: ModelSource) -> None:
     assert len(set(identities)) == 3
 
 
+def test_differs_by_the_settings_of_torch(source: ModelSource) -> None:
+    """The attention implementation and the number of threads are part of it."""
+    expected = _identity(source)
+    config = Path(source.path) / "config.json"
+    text = config.read_text()
+    config.write_text(json.dumps({**json.loads(text), "attn_implementation": "eager"}))
+    assert _identity(source) != expected
+    config.write_text(text)
+    assert _identity(source) == expected
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert _identity(source) != expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_differs_by_rows_that_the_adapter_added(zoo: Any, tmp_path: Path) -> None:
+    """A base that was resized for an adapter differs from one that has all its rows itself."""
+    with quiet_transformers():
+        base = zoo.base("llama")
+        base.resize_token_embeddings(304)
+        base.save_pretrained(tmp_path / "grown")
+        zoo.tokenizer().save_pretrained(tmp_path / "grown")
+        adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"]))
+        adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    adapter = str(tmp_path / "adapter")
+    grown = ModelSource(str(tmp_path / "grown"), adapter)
+    assert _identity(grown) != _identity(ModelSource(str(zoo.path("llama")), adapter))
+
+
+def test_ignores_padding_and_truncation(source: ModelSource) -> None:
+    """Settings of the tokenizer's file that no prompt is read with are left out."""
+    expected = _identity(source)
+    path = Path(source.path) / "tokenizer.json"
+    truncation = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation": truncation}))
+    backend = load_backend(source)
+    assert backend.identity() == expected
+
+
 def test_differs_by_the_adapters_scaling(source: ModelSource) -> None:
     """An adapter of the same weights that counts twice is another one."""
     expected = _identity(source)
@@ -161,6 +205,31 @@ def test_changed_file_is_hashed_anew(source: ModelSource, user_cache: Path, name
     assert (Path(folder) / name).stat().st_size == size
     assert _identity(source) != expected
     assert len(_memories(user_cache)) == 2
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_file_with_the_old_time_is_hashed_again(source: ModelSource, in_place: bool) -> None:
+    """Another content with the old size and modification time is not taken for the old one."""
+    expected = _identity(source)
+    path = Path(source.path) / "model.safetensors"
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    if not in_place:
+        path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert _identity(source) != expected
+
+
+def test_file_changed_after_loading(source: ModelSource) -> None:
+    """A digest is saved for the file that was loaded, not for one that replaced it."""
+    backend = load_backend(source)
+    path = Path(source.path) / "model.safetensors"
+    _bump(path)
+    first = backend.identity()
+    assert _identity(source) != first
+    assert backend.identity() == first
 
 
 def test_dtypes_are_remembered_apart(source: ModelSource, user_cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from forwardscope.backends.hf import ModelSource, load_backend
 from forwardscope.errors import ModelError
@@ -121,6 +122,73 @@ def test_weights_in_pickle_are_not_read(with_model: Source, copy_of: Copy) -> No
     assert f"model {folder} cannot be loaded" in _message(with_model(folder))
 
 
+def _change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_missing_weights(with_model: Source, copy_of: Copy, name: str) -> None:
+    """A checkpoint without a weight, which would be random, is refused with its name."""
+    folder = copy_of("llama")
+    _change_weights(folder, lambda tensors: tensors.pop(name))
+    message = _message(with_model(folder))
+    assert f"lacks 1 of its weights ({name})" in message
+    assert "Save it again as LlamaForCausalLM" in message
+
+
+def test_weights_of_another_class(with_model: Source, copy_of: Copy) -> None:
+    """A classifier's checkpoint is refused with the weights that are missing and unexpected."""
+    folder = copy_of("llama")
+    _change_weights(
+        folder, lambda tensors: tensors.update({"score.weight": tensors.pop("lm_head.weight")})
+    )
+    message = _message(with_model(folder))
+    assert "(lm_head.weight), and has 1 others (score.weight)" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.2.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias"]
+)
+def test_weights_that_the_config_leaves_out(with_model: Source, copy_of: Copy, name: str) -> None:
+    """A checkpoint with more layers or parts of layers than its config has is refused."""
+    folder = copy_of("llama")
+    _change_weights(folder, lambda tensors: tensors.update({name: torch.zeros(32)}))
+    message = _message(with_model(folder))
+    assert f"has 1 weights in its layers that LlamaForCausalLM does not have ({name})" in message
+
+
+def test_weights_of_another_part(with_model: Source, copy_of: Copy) -> None:
+    """Weights beside the text model, such as a classifier's head, are a warning."""
+    folder = copy_of("llama")
+    _change_weights(folder, lambda tensors: tensors.update({"score.weight": torch.zeros(32)}))
+    [warning] = load_backend(with_model(folder)).warnings
+    assert warning == (
+        f"1 weights of model {folder} are not used by LlamaForCausalLM: score.weight"
+    )
+
+
+def test_tied_weights_are_not_missing(zoo: Any) -> None:
+    """A model that ties its output layer to its embeddings loads without a warning."""
+    assert "lm_head.weight" not in load_file(zoo.path("gpt2") / "model.safetensors")
+    assert load_backend(zoo.source("gpt2_lora")).warnings == []
+
+
+def test_adapter_as_model(with_model: Source, zoo: Any) -> None:
+    """An adapter's folder in place of a model's is refused with how to merge it."""
+    message = _message(with_model(zoo.path("llama_lora")))
+    assert "it is an adapter; merge it into its base with merge_and_unload()" in message
+
+
+def test_model_with_an_adapter_in_its_folder(with_model: Source, zoo: Any, copy_of: Copy) -> None:
+    """A folder whose adapter transformers would load into the base is refused."""
+    folder = copy_of("llama")
+    for file in zoo.path("llama_lora").glob("adapter_*"):
+        shutil.copy(file, folder)
+    assert "its base view would be a tuned model" in _message(with_model(folder))
+
+
 def test_code_of_the_repository_is_not_run(
     with_model: Source, copy_of: Copy, tmp_path: Path
 ) -> None:
@@ -166,7 +234,9 @@ def test_unknown_dtype(zoo: Any) -> None:
 
 def test_unknown_device(zoo: Any) -> None:
     """A device that is none is named."""
-    assert "device 'toaster' is unknown to torch" in _message(zoo.source("llama_lora", device="toaster"))
+    assert "device 'toaster' is unknown to torch" in _message(
+        zoo.source("llama_lora", device="toaster")
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device must be missing")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
 from forwardscope.backends.hf import weight_changes
+from forwardscope.backends.hf.adapters import check_config
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import backend_identity
+from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.scorer import HFScorer
 from forwardscope.backends.views import (
     BASE,
@@ -46,14 +47,12 @@ class HFBackend:
         exactness: `fast` computes padded batches and reuses shared prefixes;
             `strict` computes each prompt alone, so that no value depends on
             other prompts.
-        files: Files that the model was loaded from. With them the digest of the
-            weights is saved for later processes; without them each process
-            computes it.
+        origin: What the model was loaded from, and its warnings.
 
     Raises:
         AdapterError: The adapter is not LoRA, is merged, or changed the base
-            model itself (trained biases, PiSSA and similar), which a view
-            cannot undo.
+            model itself (trained biases, repeated layers, PiSSA and similar),
+            which a view cannot undo.
     """
 
     def __init__(
@@ -63,14 +62,14 @@ class HFBackend:
         *,
         instrumentation: BackendInstrumentation | None = None,
         exactness: Exactness = "fast",
-        files: tuple[Path, ...] = (),
+        origin: Origin | None = None,
     ) -> None:
         _check_adapter(model)
         model.eval()
         self._instrumentation = instrumentation or BackendInstrumentation()
         self._model: PeftModel | None = model
         self._forward = Forward(model, tokenizer, exactness)
-        self._files = files
+        self._origin = origin or Origin()
         self._identity: str | None = None
         self._slot = ViewSlot()
         self._refusal = weight_changes.refusal(model)
@@ -93,6 +92,11 @@ class HFBackend:
     def refused_views(self) -> Mapping[str, str]:
         """The reason for each view family that is not defined for this adapter."""
         return dict.fromkeys(("scaled", "null"), self._refusal) if self._refusal else {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know about the model and its adapter."""
+        return list(self._origin.warnings)
 
     @property
     def optimisations(self) -> Mapping[str, str]:
@@ -211,7 +215,7 @@ class HFBackend:
                         f"view {opened!r} is open; close it before computing the identity"
                     )
                 self._identity = backend_identity(
-                    model, self._forward.tokenizer, self._forward.exactness, self._files
+                    model, self._forward.tokenizer, self._forward.exactness, self._origin
                 )
         return self._identity
 
@@ -229,7 +233,13 @@ class HFBackend:
     ) -> Iterator[CachedView]:
         model = self._loaded()
         with self._slot.hold(view_id):
-            scorer = HFScorer(view_id, self._forward, partial(change, model), self._instrumentation)
+            scorer = HFScorer(
+                view_id,
+                self._forward,
+                partial(change, model),
+                self._instrumentation,
+                self._origin.vocab_size(view_id),
+            )
             try:
                 yield CachedView(view_id, scorer, self._instrumentation)
             finally:
@@ -242,28 +252,6 @@ class HFBackend:
 
 
 def _check_adapter(model: PeftModel) -> None:
-    config = model.peft_config[model.active_adapter]
-    if config.peft_type != "LORA":
-        raise AdapterError(
-            f"the adapter is of type {config.peft_type.value}; only LoRA adapters are supported"
-        )
-    if getattr(config, "bias", "none") != "none":
-        raise AdapterError(
-            f"the adapter trains biases of the base (bias={config.bias!r}), which cannot be "
-            "undone; train it with bias='none'"
-        )
-    init = getattr(config, "init_lora_weights", True)
-    if (isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE) or getattr(
-        config, "kasa_config", None
-    ):
-        raise AdapterError(
-            f"the adapter's initialisation ({init!r}) changes the base's own weights, which cannot "
-            "be undone; convert it to plain LoRA with save_pretrained's "
-            "path_initial_model_for_weight_conversion"
-        )
+    check_config(model.peft_config[model.active_adapter])
     if model.get_model_status().merged_adapters:
         raise AdapterError("the adapter is merged into the base; call unmerge_adapter() first")
-
-
-#: Values of `init_lora_weights` that do not change the base; PiSSA, OLoRA, LoftQ and others do.
-_INITS_WITHOUT_BASE_CHANGE = ("eva", "gaussian", "mica", "orthogonal")

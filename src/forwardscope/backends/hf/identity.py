@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +18,62 @@ import torch
 from peft import PeftModel
 from platformdirs import user_cache_path
 
-__all__ = ["backend_identity"]
+from forwardscope.backends.hf.origin import Origin
+from forwardscope.backends.hf.vocabulary import Vocabulary
+
+__all__ = ["backend_identity", "sign_files"]
 
 #: Keys that name the origin of a file. They do not affect values and differ between machines.
 _PROVENANCE = (
     "_name_or_path",
     "base_model_name_or_path",
     "gguf_file",
+    "inference_mode",
     "revision",
     "transformers_version",
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LIBRARIES = ("forwardscope", "torch", "transformers", "peft")
+_LIBRARIES = ("forwardscope", "transformers", "peft", "tokenizers")
+_QUANTISERS = ("bitsandbytes", "compressed-tensors", "gptqmodel", "torchao")
 
 
-def backend_identity(
-    model: PeftModel, tokenizer: Any, exactness: str, files: tuple[Path, ...]
-) -> str:
-    """Return a SHA-256 of weights, adapter, tokenizer, dtype, exactness, device and versions.
+def sign_files(files: Iterable[Path]) -> str | None:
+    """Return a digest of files' paths, sizes, times and inodes; None where one is missing."""
+    try:
+        return _digest([_canonical([[str(path.resolve()), *_state(path)] for path in files])])
+    except OSError:
+        return None
 
-    The digest of the weights is saved in the user's cache folder under the
-    files' paths, sizes and times. A saved digest that is invalid or cannot be
-    read or written is ignored. Call this only while no view has changed the
-    weights.
+
+def backend_identity(model: PeftModel, tokenizer: Any, exactness: str, origin: Origin) -> str:
+    """Return a SHA-256 of everything that determines a backend's values.
+
+    These are weights, adapter, vocabulary, tokenizer, dtype, exactness, device,
+    settings of torch and versions of the libraries. The digest of the weights is
+    saved in the user's cache folder under the signature of their files. A saved
+    digest that is invalid or cannot be read or written is ignored. Call this only
+    while no view has changed the weights.
     """
+    outputs = int(model.get_output_embeddings().weight.shape[0])
+    vocabulary = origin.vocabulary or Vocabulary(outputs, outputs)
     parts = {
-        "weights": _weights_digest(model, files),
+        "weights": _weights_digest(model, origin.files),
         "config": _without_provenance(model.config.to_dict()),
         "adapter": _without_provenance(model.peft_config[model.active_adapter].to_dict()),
+        "vocabulary": [vocabulary.base, vocabulary.tuned],
         "tokenizer": _tokenizer_digest(tokenizer),
         "exactness": exactness,
-        "device": model.device.type,
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "computation": _computation(model),
+        "versions": _versions(model),
     }
     return _digest([_canonical(parts)])
 
 
-def _weights_digest(model: PeftModel, files: tuple[Path, ...]) -> str:
-    if not files:
+def _weights_digest(model: PeftModel, signature: str | None) -> str:
+    if signature is None:
         return _digest(_weights(model))
-    try:
-        signature = _canonical([[str(path.resolve()), *_size_and_time(path)] for path in files])
-    except OSError:  # the files were moved after loading
-        return _digest(_weights(model))
-    name = _digest([signature, str(model.dtype).encode()])
-    file = user_cache_path("forwardscope") / "identities" / name
+    key = [signature, str(model.dtype), *sorted(_versions(model).items())]
+    file = user_cache_path("forwardscope") / "identities" / _digest([_canonical(key)])
     try:
         saved = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -77,6 +91,34 @@ def _weights_digest(model: PeftModel, files: tuple[Path, ...]) -> str:
     return digest
 
 
+def _computation(model: PeftModel) -> dict[str, object]:
+    """Return the device and the settings that select torch's kernels."""
+    on_cuda = model.device.type == "cuda"
+    return {
+        "device": model.device.type,
+        "device_name": torch.cuda.get_device_name(model.device) if on_cuda else platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "attention": str(getattr(model.config, "_attn_implementation", None)),
+    }
+
+
+def _versions(model: PeftModel) -> dict[str, str]:
+    """Return the versions of the libraries that compute the values."""
+    versions = {name: version(name) for name in _LIBRARIES}
+    versions |= {
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+    }
+    if getattr(model.config, "quantization_config", None):
+        for name in _QUANTISERS:
+            with suppress(PackageNotFoundError):
+                versions[name] = version(name)
+    return versions
+
+
 def _weights(model: PeftModel) -> Iterator[bytes]:
     for name, tensor in sorted(model.state_dict().items()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
@@ -85,8 +127,29 @@ def _weights(model: PeftModel) -> Iterator[bytes]:
 
 def _tokenizer_digest(tokenizer: Any) -> str:
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    rules = fast.to_str() if fast is not None else _canonical(tokenizer.get_vocab()).decode()
-    return _digest([rules.encode(), _canonical(tokenizer.special_tokens_map)])
+    rules = json.loads(fast.to_str()) if fast is not None else _slow_rules(tokenizer)
+    for name in ("padding", "truncation"):  # not applied to prompts; a call may reset them
+        rules.pop(name, None)
+    settings = [bool(getattr(tokenizer, "split_special_tokens", False))]
+    return _digest([_canonical([rules, settings]), _canonical(tokenizer.special_tokens_map)])
+
+
+def _slow_rules(tokenizer: Any) -> dict[str, Any]:
+    """Return the class, settings and vocabulary files of a tokenizer in Python."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = tokenizer.save_vocabulary(folder)
+        files = [_digest([Path(path).read_bytes()]) for path in saved or () if path]
+    settings = {
+        key: str(value)
+        for key, value in tokenizer.init_kwargs.items()
+        if not key.endswith(("_file", "_path"))
+    }
+    return {
+        "class": type(tokenizer).__name__,
+        "files": files,
+        "settings": settings,
+        "vocabulary": tokenizer.get_vocab(),
+    }
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
@@ -97,9 +160,10 @@ def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content. The change time cannot be set back."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _canonical(value: Mapping[str, Any] | list[Any]) -> bytes:

@@ -11,22 +11,24 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
 from transformers import modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
+from forwardscope.backends.hf.adapters import adapter_folder, attach, read_config
 from forwardscope.backends.hf.backend import HFBackend
+from forwardscope.backends.hf.checkpoints import check_checkpoint, weight_files
 from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
+from forwardscope.backends.hf.identity import sign_files
+from forwardscope.backends.hf.load_errors import errors_as, local_path
+from forwardscope.backends.hf.origin import Origin
+from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.core.keys import printable
-from forwardscope.errors import AdapterError, ModelError
+from forwardscope.errors import ModelError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["ModelSource", "load_backend", "load_base", "quiet_transformers"]
 
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -69,25 +71,38 @@ def load_backend(
     """
     device = _device(source.device)
     dtype = _dtype(source.dtype, device)
-    adapter = _adapter_folder(source.adapter)
+    adapter = adapter_folder(source.adapter)
+    config = read_config(adapter)
+    adapter_files = tuple(sorted(adapter.glob("adapter_*")))
+    before = sign_files((*weight_files(source.path), *adapter_files))
+    found: list[str] = []
     with quiet_transformers():
-        base, tokenizer = load_base(source.path, dtype)
-        model = _attach(base, adapter)
-    with _errors_as(ModelError, f"the model cannot be moved to device {device}"):
-        model.to(device)
+        base, tokenizer = load_base(source.path, dtype, warn=found.append)
+        found += compare_base(config, source.path, getattr(base.config, "_commit_hash", None))
+        attached = attach(base, tokenizer, adapter, config)
+    with errors_as(ModelError, f"the model cannot be moved to device {device}"):
+        attached.model.to(device)
+    after = sign_files((*weight_files(source.path), *adapter_files))
     instrumentation = instrumentation or BackendInstrumentation()
     instrumentation.spans.model = printable(source.path)
     return HFBackend(
-        model,
-        tokenizer,
+        attached.model,
+        attached.tokenizer,
         instrumentation=instrumentation,
         exactness=exactness,
-        files=(*_weight_files(source.path), *sorted(adapter.glob("adapter_*"))),
+        origin=Origin(
+            files=after if before == after else None,
+            vocabulary=attached.vocabulary,
+            warnings=(*found, *attached.warnings),
+        ),
     )
 
 
 def load_base(
-    path: str, dtype: torch.dtype, report: Callable[[int, int], None] | None = None
+    path: str,
+    dtype: torch.dtype,
+    report: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer, without an adapter.
 
@@ -96,11 +111,12 @@ def load_base(
         dtype: Dtype of the weights in memory.
         report: For a GGUF file, called with the number of dequantised tensors
             and the number of all tensors.
+        warn: Called with each warning about the model.
 
     Raises:
-        ModelError: The model cannot be found or read.
+        ModelError: The model cannot be found or read, or its weights are incomplete.
     """
-    local = _local_path(path, ModelError, "model")
+    local = local_path(path, ModelError, "model")
     options: dict[str, Any] = {"use_safetensors": True}
     if path.endswith(".gguf"):
         if not local.is_file():
@@ -108,7 +124,7 @@ def load_base(
         where, options = str(local.parent), {"gguf_file": local.name}
     elif local.is_dir():
         if not (local / "config.json").is_file():
-            raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
+            raise ModelError(f"model folder {path} has no config.json; {_what_it_is(local)}")
         where = str(local)
     elif local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(
@@ -116,13 +132,16 @@ def load_base(
         )
     else:
         where = path
-    with _errors_as(ModelError, f"model {path} cannot be loaded"), _gguf_progress(report):
+    with errors_as(ModelError, f"model {path} cannot be loaded"), _gguf_progress(report):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, **_only(options, "gguf_file")
         )
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, **options
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options
         )
+    for warning in check_checkpoint(path, model, loaded):
+        if warn is not None:
+            warn(warning)
     return model, tokenizer
 
 
@@ -166,7 +185,7 @@ def _gguf_progress(report: Callable[[int, int], None] | None) -> Iterator[None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return best_device()
-    with _errors_as(ModelError, f"device {name!r} is unknown to torch"):
+    with errors_as(ModelError, f"device {name!r} is unknown to torch"):
         return torch.device(name)
 
 
@@ -178,87 +197,14 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _local_path(path: str, kind: type[ModelError | AdapterError], what: str) -> Path:
-    """Return a path with its `~` expanded; raise `kind` if the file system rejects it."""
-    with _errors_as(kind, f"{what} {path[:80]} is not a valid path"):
-        local = Path(path).expanduser()
-        local.exists()
-    return local
-
-
-def _adapter_folder(adapter: str) -> Path:
-    folder = _local_path(adapter, AdapterError, "adapter")
-    if not folder.is_dir():
-        if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
-            raise AdapterError(f"adapter folder {adapter} does not exist")
-        with _errors_as(AdapterError, f"adapter {adapter} is neither a folder nor downloadable"):
-            folder = Path(
-                snapshot_download(adapter, allow_patterns=["adapter_config.json", _ADAPTER_WEIGHTS])
-            )
-    for name in ("adapter_config.json", _ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise AdapterError(f"adapter {adapter} has no {name}; save it with save_pretrained()")
-    return folder
-
-
-def _attach(base: Any, folder: Path) -> PeftModel:
-    """Attach an adapter to a model and check that each of its tensors has a counterpart."""
-    with _errors_as(AdapterError, f"adapter {folder} does not fit the model"):
-        config = PeftConfig.from_pretrained(str(folder))
-        if config.peft_type != "LORA":
-            raise AdapterError(
-                f"adapter {folder} is of type {config.peft_type.value}; only LoRA is supported"
-            )
-        with safe_open(folder / _ADAPTER_WEIGHTS, framework="pt") as file:
-            saved = set(file.keys())
-            repeated = {key for key in saved if _is_base_tensor(base, key, file.get_tensor(key))}
-        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False)
-        own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if unmatched := sorted((saved ^ own) - repeated):
-        raise AdapterError(
-            f"adapter {folder} does not fit the model: {len(unmatched)} of its tensors have no "
-            f"counterpart, such as {unmatched[0]}; was it trained on another model?"
+def _what_it_is(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "it is an adapter; merge it into its base with merge_and_unload() and save the merged "
+            "model"
         )
-    return model
-
-
-def _is_base_tensor(base: Any, key: str, tensor: torch.Tensor) -> bool:
-    """Whether a saved tensor equals the base's own; PEFT saves embeddings that LoRA adapts."""
-    name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
-    try:
-        own = base.get_parameter(name)
-    except AttributeError:
-        return False
-    return own.shape == tensor.shape and torch.equal(own, tensor.to(own.dtype))
-
-
-def _weight_files(path: str) -> tuple[Path, ...]:
-    """Return the files that a model's weights were read from, sorted by path."""
-    local = Path(path).expanduser()
-    if local.is_file():
-        return (local,)
-    if not local.is_dir():
-        config = transformers.utils.cached_file(path, "config.json", local_files_only=True)
-        local = Path(config).parent
-    return tuple(sorted(local.glob("*.safetensors")))
+    return "is it a transformers model?"
 
 
 def _only(options: dict[str, Any], name: str) -> dict[str, Any]:
     return {name: options[name]} if name in options else {}
-
-
-@contextmanager
-def _errors_as(kind: type[ModelError | AdapterError], what: str) -> Iterator[None]:
-    """Turn the libraries' exceptions into a one-sentence error of type `kind`.
-
-    The libraries raise many exception types for a malformed file. Exceptions
-    outside `Exception`, such as KeyboardInterrupt, pass through.
-    """
-    try:
-        yield
-    except (ModelError, AdapterError):
-        raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = " ".join(lines[:2])[:400]  # some messages quote the whole input
-        raise kind(f"{what}: {reason or type(error).__name__}") from error

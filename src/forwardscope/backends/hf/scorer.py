@@ -35,6 +35,8 @@ class HFScorer:
         forward: The model and its tokenizer.
         change: Returns a context manager that changes the weights for the view.
         instrumentation: Receives the token counts of each forward call.
+        vocab_size: Number of tokens in a whole distribution; the model's further
+            logits are left out. By default it has all of them.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class HFScorer:
         forward: Forward,
         change: Callable[[], AbstractContextManager[object]],
         instrumentation: BackendInstrumentation,
+        vocab_size: int | None = None,
     ) -> None:
         self._view_id = view_id
         self._forward = forward
         self._change = change
         self._inst = instrumentation
+        self._vocab_size = forward.vocab_size if vocab_size is None else vocab_size
         self._prefixes = PrefixCache()
         self._changes = ExitStack()
         self._changed = False
@@ -57,7 +61,7 @@ class HFScorer:
     @property
     def vocab_size(self) -> int:
         """Number of tokens in a whole distribution."""
-        return self._forward.vocab_size
+        return self._vocab_size
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
         """Compute the distribution after each prompt from its last position's logits."""
@@ -94,6 +98,8 @@ class HFScorer:
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
     ) -> list[T]:
         """Run rows and reduce each row's logits, shape (positions, vocabulary), batch by batch."""
+        for row, key in zip(rows, keys, strict=True):
+            self._check_tokens(row, key)
         reused = [0] * len(rows)
         self._inst.report_tokens([len(row.ids) for row in rows], reused)
         results: dict[int, T] = {}
@@ -104,11 +110,25 @@ class HFScorer:
             for batch, logits, prefix in self._forward.run(rows, self._prefixes):
                 for place, index in enumerate(batch):
                     reused[index] = prefix
-                    own = logits[place]
+                    own = logits[place][:, : self._vocab_size]
                     if not bool(own.isfinite().all()):
                         raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
                     results[index] = reduce(index, own)
         return [results[i] for i in range(len(rows))]
+
+    def _check_tokens(self, row: Row, key: str) -> None:
+        """Check that all tokens have embeddings, and those to be predicted have logits."""
+        if (read := max(row.ids)) >= self._forward.vocab_size:
+            raise PromptError(
+                f"prompt {prompt_hash(key)} has token {read} of the tokenizer, for which the model "
+                "has no embedding; leave it out of the prompt"
+            )
+        targets = row.ids[len(row.ids) - row.positions + 1 :]
+        if (predicted := max(targets, default=0)) >= self._vocab_size:
+            raise PromptError(
+                f"prompt {prompt_hash(key)} has token {predicted}, which view {self._view_id!r} "
+                f"does not predict: its vocabulary has {self._vocab_size} tokens; leave it out"
+            )
 
     def _change_weights(self) -> None:
         if self._closed or self._forward.model is None:

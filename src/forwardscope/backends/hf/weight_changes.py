@@ -17,6 +17,8 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
+from forwardscope.backends.hf.carried import own_values
+
 __all__ = ["Noise", "disabled", "is_finite", "randomized", "refusal", "scaled"]
 
 
@@ -32,6 +34,10 @@ def refusal(model: PeftModel) -> str | None:
             return "a saved module contains LoRA layers, and its change is not linear in both"
         if not all(parameter.is_floating_point() for parameter in module.parameters()):
             return "a saved module has quantised weights, which cannot be interpolated"
+    carried = {id(own) for own, _ in own_values(model)}
+    for layer in _lora_layers(model):
+        if _variant(layer, name) in _DORA and id(layer.base_layer.weight) in carried:
+            return "a layer with DoRA has its own base weight in the adapter's file"
     return None
 
 
@@ -52,10 +58,12 @@ def is_finite(model: PeftModel) -> bool:
 
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[None]:
-    """Disable the adapter."""
+    """Disable the adapter; base weights that its file has values of get their own again."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with model.disable_adapter():
+        with ExitStack() as undo, model.disable_adapter():
+            for parameter, original in own_values(model):
+                _set(parameter, "data", original, undo)
             yield
     finally:
         for parameter, flag in flags:  # PEFT sets them when it enables the adapter again
@@ -225,7 +233,7 @@ def _saved_modules(model: PeftModel) -> Iterator[torch.nn.Module]:
 def _replaced_tensors(model: PeftModel) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return each tensor that the adapter replaces the base's with, once, and the base's own."""
     name = model.active_adapter
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = list(own_values(model))
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             own, original = module.modules_to_save[name], module.original_module

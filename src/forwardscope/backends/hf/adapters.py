@@ -1,0 +1,229 @@
+"""Find an adapter's files and attach the adapter to its base model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftModelForCausalLM,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+
+from forwardscope.backends.hf.adapter_names import fit_names
+from forwardscope.backends.hf.carried import carry
+from forwardscope.backends.hf.load_errors import errors_as, local_path, some
+from forwardscope.backends.hf.vocabulary import (
+    TOKENIZER_FILES,
+    Vocabulary,
+    adapter_tokenizer,
+    fit_vocabulary,
+)
+from forwardscope.errors import AdapterError
+
+__all__ = ["Attached", "adapter_folder", "attach", "check_config", "read_config"]
+
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+_NAME = "default"
+#: Values of `init_lora_weights` that do not change the base; PiSSA, OLoRA, LoftQ and others do.
+_INITS_WITHOUT_BASE_CHANGE = ("eva", "gaussian", "mica", "orthogonal")
+#: Tasks whose adapters train another head or another kind of model.
+_OTHER_TASKS = ("QUESTION_ANS", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A model with its adapter.
+
+    Attributes:
+        model: The base model with the adapter.
+        tokenizer: The tokenizer of both.
+        vocabulary: The vocabulary of each.
+        warnings: What a reader of the results should know.
+    """
+
+    model: PeftModel
+    tokenizer: Any
+    vocabulary: Vocabulary
+    warnings: list[str]
+
+
+def adapter_folder(adapter: str) -> Path:
+    """Return the folder of an adapter; a hub id is downloaded, without pickle files.
+
+    Raises:
+        AdapterError: The adapter cannot be found or lacks a file.
+    """
+    folder = local_path(adapter, AdapterError, "adapter")
+    if not folder.is_dir():
+        if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
+            raise AdapterError(f"adapter folder {adapter} does not exist")
+        with errors_as(AdapterError, f"adapter {adapter} is neither a folder nor downloadable"):
+            files = [_CONFIG, _WEIGHTS, *TOKENIZER_FILES]
+            folder = Path(snapshot_download(adapter, allow_patterns=files))
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterError(f"adapter {adapter} has no {name}; {_way_out(folder, name)}")
+    return folder
+
+
+def _way_out(folder: Path, name: str) -> str:
+    if name == _WEIGHTS and (folder / "adapter_model.bin").is_file():
+        return (
+            "its weights in adapter_model.bin are a pickle, which is not read; load the adapter "
+            "with PEFT and save it again with save_pretrained()"
+        )
+    if name == _CONFIG and (folder / "config.json").is_file():
+        return "it is a whole model, not an adapter"
+    return "save it with save_pretrained()"
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """Return the config of an adapter.
+
+    Raises:
+        AdapterError: The config cannot be read, or no view can be made of such an adapter.
+    """
+    with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
+        config = PeftConfig.from_pretrained(str(folder))
+        check_config(config, f"adapter {folder}")
+    return config
+
+
+def check_config(config: Any, name: str = "the adapter") -> None:
+    """Check that an adapter is LoRA and leaves the base's own weights as they are.
+
+    Raises:
+        AdapterError: It is of another type or for another task, or changes the base itself.
+    """
+    if config.peft_type != "LORA":
+        raise AdapterError(
+            f"{name} is of type {config.peft_type.value}; only LoRA adapters are supported"
+        )
+    if (task := config.task_type) in _OTHER_TASKS:
+        raise AdapterError(
+            f"{name} is for the task {getattr(task, 'value', task)}, whose models predict no next "
+            "token; give an adapter of a causal language model (task_type='CAUSAL_LM')"
+        )
+    if getattr(config, "bias", "none") != "none":
+        raise AdapterError(
+            f"{name} trains biases of the base (bias={config.bias!r}), which cannot be "
+            "undone; train it with bias='none'"
+        )
+    if getattr(config, "layer_replication", None):
+        raise AdapterError(
+            f"{name} repeats layers of the base (layer_replication={config.layer_replication}), "
+            "which cannot be undone; save a base with the repeated layers and train the adapter "
+            "on it"
+        )
+    init = getattr(config, "init_lora_weights", True)
+    if (isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE) or getattr(
+        config, "kasa_config", None
+    ):
+        raise AdapterError(
+            f"{name}'s initialisation ({init!r}) changes the base's own weights, which cannot "
+            "be undone; convert it to plain LoRA with save_pretrained's "
+            "path_initial_model_for_weight_conversion"
+        )
+
+
+def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attached:
+    """Attach an adapter to a model, as PEFT loads it.
+
+    Args:
+        base: The base model; its modules and vocabulary are changed.
+        tokenizer: Its tokenizer.
+        folder: Folder of the adapter.
+        config: The adapter's config.
+
+    Raises:
+        AdapterError: The adapter cannot be read, or PEFT finds that a tensor of it is
+            missing or has no counterpart in the model.
+    """
+    tokenizer, warnings = adapter_tokenizer(folder, base, tokenizer)
+    with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
+        old_names = getattr(base, "_checkpoint_conversion_mapping", None)
+        tensors = load_peft_weights(str(folder), device="cpu", key_mapping=old_names)
+        tensors = fit_names(base, tensors, config)
+        vocabulary, found = fit_vocabulary(base, tensors, config, tokenizer)
+        config.inference_mode = True
+        kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
+        model = kind(base, config, _NAME)
+        found_keys = _load(model, tensors)
+    if any(found_keys):
+        reason = _reason(*([key.replace(f".{_NAME}", "") for key in keys] for keys in found_keys))
+        raise AdapterError(f"adapter {folder} does not fit the model: {reason}")
+    return Attached(model, tokenizer, vocabulary, [*warnings, *found])
+
+
+def _load(model: PeftModel, tensors: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Load an adapter's tensors; return its missing and unexpected keys, as PEFT finds them.
+
+    PEFT converts names of older versions first. Values of the base's own
+    parameters are then taken out, and only the tuned model gets them.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    values: dict[str, torch.Tensor] = {}
+
+    def take_out(_: object, converted: dict[str, torch.Tensor], *__: object) -> None:
+        for key in [key for key in converted if key in own and not _is_adapters(key)]:
+            values[key] = converted.pop(key)
+
+    hook = model.register_load_state_dict_pre_hook(take_out)
+    try:
+        result = set_peft_model_state_dict(model, tensors, adapter_name=_NAME)
+    except KeyError as error:  # PEFT looks up the keys of saved modules
+        return [str(error.args[0])], []
+    finally:
+        hook.remove()
+    for key, value in values.items():
+        if ".original_module." not in key:  # of the base during training; the tuned has its own
+            carry(model, key, value)
+    return (
+        [key for key in result.missing_keys if "lora_" in key and _is_adapters(key)],
+        [key for key in result.unexpected_keys if key not in tensors or not _is_copy(key, tensors)],
+    )
+
+
+def _is_adapters(key: str) -> bool:
+    """Whether a key of a PEFT model is of the adapter, and not of the base."""
+    return f".{_NAME}." in key or key.endswith(f".{_NAME}")
+
+
+def _is_copy(key: str, tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether a key has a second copy of a tensor, as PEFT writes for a resized vocabulary."""
+    if ".modules_to_save." in key:
+        others = [key.replace(".modules_to_save.", ".")]
+    else:  # trained tokens of tied embeddings
+        ending = key[key.rfind(".token_adapter.") :] if ".token_adapter." in key else "\n"
+        others = [other for other in tensors if other.endswith(ending) and other != key]
+    return any(other in tensors and torch.equal(tensors[other], tensors[key]) for other in others)
+
+
+def _reason(missing: list[str], unexpected: list[str]) -> str:
+    nested = [key for key in unexpected if key.count("base_model.model.") > 1]
+    vision = [key for key in unexpected if any(part in key for part in ("vision", "visual"))]
+    if nested:
+        return (
+            f"it was trained on top of another adapter (it has {some(nested, 1)}); merge that "
+            "adapter into its base with merge_and_unload() and train on the merged model"
+        )
+    if vision:
+        return (
+            f"it also adapts the vision part of its model ({some(vision, 1)}), which is not "
+            "computed here; only adapters of the text part are supported"
+        )
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} tensors are missing ({some(missing)})")
+    if unexpected:
+        parts.append(f"{len(unexpected)} have no counterpart in the model ({some(unexpected)})")
+    return f"{' and '.join(parts)}; was it trained on another model?"

@@ -1,0 +1,188 @@
+"""The tokenizer and the vocabulary of a base model and its adapter.
+
+Both models read a prompt with one tokenizer: the adapter's where its folder has
+one, otherwise the base's. Where the adapter resized the vocabulary, the base is
+resized as PEFT's guide does. The added rows are left out of the base's
+distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig
+
+from forwardscope.backends.hf.load_errors import errors_as, some
+from forwardscope.errors import AdapterError
+
+__all__ = ["TOKENIZER_FILES", "Vocabulary", "adapter_tokenizer", "fit_vocabulary"]
+
+#: Patterns of a tokenizer's files in the folder of an adapter.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Number of tokens in a whole distribution.
+
+    Attributes:
+        base: Of the base model.
+        tuned: Of the fine-tuned model.
+    """
+
+    base: int
+    tuned: int
+
+
+def adapter_tokenizer(folder: Path, base: Any, own: Any) -> tuple[Any, list[str]]:
+    """Return the tokenizer for both models, and warnings.
+
+    Args:
+        folder: Folder of the adapter.
+        base: The base model.
+        own: The base model's tokenizer.
+
+    Raises:
+        AdapterError: The adapter's tokenizer cannot be read, or has other ids
+            for most tokens of the base's.
+    """
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return own, []
+    with errors_as(AdapterError, f"the tokenizer of adapter {folder} cannot be loaded"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder), config=base.config, trust_remote_code=False
+        )
+        vocab, base_vocab = tokenizer.get_vocab(), own.get_vocab()
+    moved = [token for token, index in base_vocab.items() if vocab.get(token) != index]
+    if 2 * len(moved) > len(base_vocab):
+        raise AdapterError(
+            f"the tokenizer of adapter {folder} has other ids for most tokens of the base's "
+            f"({len(moved)} of {len(base_vocab)}), so their distributions cannot be compared; was "
+            "it saved with another model?"
+        )
+    if moved:
+        return tokenizer, [
+            f"the adapter's tokenizer, which is used for base and tuned, has other ids for "
+            f"{len(moved)} tokens of the base's: {some(moved)}"
+        ]
+    return tokenizer, []
+
+
+def fit_vocabulary(
+    base: Any, tensors: dict[str, torch.Tensor], config: LoraConfig, tokenizer: Any
+) -> tuple[Vocabulary, list[str]]:
+    """Resize a base model and an adapter's tensors to the larger vocabulary of both.
+
+    A row that is added to the base has the value that the adapter's file has of
+    the base's embeddings, otherwise the mean of the base's rows. A row that is
+    added to the adapter's embeddings is 0.
+
+    Args:
+        base: The base model, changed in place.
+        tensors: The adapter's tensors by key; embeddings are replaced.
+        config: The adapter's config.
+        tokenizer: The tokenizer of both models.
+
+    Returns:
+        The vocabularies and warnings.
+    """
+    layers = _embeddings(base)
+    size = int(base.get_output_embeddings().weight.shape[0])
+    rows = {key: dim for key in tensors if (dim := _row_dimension(key, layers)) is not None}
+    tuned = max((tensors[key].shape[dim] for key, dim in rows.items()), default=size)
+    trained = _trained_tokens(config)
+    if max(trained, default=-1) >= max(size, tuned):  # the adapter's file has no embeddings
+        tuned = max(*trained, len(tokenizer) - 1) + 1
+    if tuned > size:
+        _grow(base, tensors, config, size, tuned)
+    for key, dim in rows.items():
+        tensors[key] = _padded(tensors[key], dim, max(size, tuned))
+    return Vocabulary(size, tuned), _warnings(base, size, tuned, tokenizer)
+
+
+def _warnings(base: Any, size: int, tuned: int, tokenizer: Any) -> list[str]:
+    found = []
+    if tuned != size:
+        found.append(
+            f"the adapter's vocabulary has {tuned} tokens and the base's {size}; each "
+            "distribution has the tokens of its own model"
+        )
+    rows = int(base.get_input_embeddings().weight.shape[0])
+    if lost := [token for token, index in tokenizer.get_vocab().items() if index >= rows]:
+        found.append(
+            f"the tokenizer has {len(lost)} tokens for which neither the model nor the adapter "
+            f"has embeddings: {some(lost)}; prompts with them are refused"
+        )
+    return found
+
+
+def _embeddings(base: Any) -> dict[str, Any]:
+    """Return the input and output embeddings by the last part of their names."""
+    layers = (base.get_input_embeddings(), base.get_output_embeddings())
+    return {
+        name.rpartition(".")[2]: module
+        for name, module in base.named_modules()
+        if any(module is layer for layer in layers)
+    }
+
+
+def _row_dimension(key: str, layers: Mapping[str, Any]) -> int | None:
+    """Return the dimension of an adapter's tensor that has one entry for each token."""
+    parts = key.split(".")
+    layer = next((layers[part] for part in parts if part in layers), None)
+    if layer is None:
+        return None
+    if parts[-1] == "lora_embedding_A":
+        return 1
+    is_input = isinstance(layer, torch.nn.Embedding)
+    if "lora_" in key:
+        of_output = "lora_B" in parts or "lora_magnitude_vector" in parts
+        return 0 if of_output and not is_input else None
+    return 0 if parts[-1] in ("weight", "bias") else None
+
+
+def _trained_tokens(config: LoraConfig) -> list[int]:
+    indices = getattr(config, "trainable_token_indices", None) or []
+    if isinstance(indices, dict):
+        return [index for layer in indices.values() for index in layer]
+    return list(indices)
+
+
+def _grow(
+    base: Any, tensors: Mapping[str, torch.Tensor], config: LoraConfig, size: int, new: int
+) -> None:
+    """Add rows to the base's embeddings. PEFT keeps the original of a saved module by its own."""
+    base.resize_token_embeddings(new, mean_resizing=False)
+    for name, module in _embeddings(base).items():
+        endings = ["original_module.weight", "base_layer.weight"]
+        if name not in (config.modules_to_save or ()):
+            endings.append(f"{name}.weight")
+        saved = [
+            tensors[key]
+            for ending in endings
+            for key in tensors
+            if f".{name}." in key and key.endswith(f".{ending}")
+        ]
+        weight = module.weight.data
+        fits = bool(saved) and saved[0].shape == weight.shape
+        weight[size:] = saved[0][size:] if fits else weight[:size].mean(0)
+
+
+def _padded(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    shape = list(tensor.shape)
+    shape[dim] = size - shape[dim]
+    return torch.cat([tensor, tensor.new_zeros(shape)], dim) if shape[dim] else tensor
