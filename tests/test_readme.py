@@ -59,7 +59,8 @@ def test_extras_and_make_targets_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     extras = {name for names in re.findall(r"'\.\[([\w,]+)\]'", text) for name in names.split(",")}
     assert extras <= set(metadata("forwardscope").get_all("Provides-Extra") or ())
-    targets = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.MULTILINE))
+    commands = "\n".join([*_blocks(page, "sh"), *re.findall(r"^.*`make .*$", text, re.MULTILINE)])
+    targets = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", commands, re.MULTILINE))
     known = set(re.findall(r"^([\w-]+):", (_ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     assert targets <= known
 

@@ -1,4 +1,4 @@
-"""The commands of README run as they are written, in order, on the demo's real model."""
+"""The commands of README and the suite of docs/library.md run as written, on the demo's model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_README = Path(__file__).parents[3] / "README.md"
+_ROOT = Path(__file__).parents[3]
+_README = _ROOT / "README.md"
 
 
 def _commands() -> list[list[str]]:
@@ -21,18 +22,28 @@ def _commands() -> list[list[str]]:
 def test_commands_run_in_order(demo_cache: Path, tmp_path: Path) -> None:
     """Each exits with 0; the servers that one of them names are not there, which fails no run."""
     folder = Path(sys.executable).parent
-    env = {**os.environ, "XDG_CACHE_HOME": str(demo_cache), "HF_HUB_OFFLINE": "1"}
     commands = _commands()
     assert {words[1] for words in commands} >= {"doctor", "init", "plan", "run", "report", "gate"}
     for name, *words in commands:
-        ran = subprocess.run(
-            [folder / name, *words],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
+        _run([str(folder / name), *words], demo_cache, tmp_path)
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+    page = (_ROOT / "docs/library.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (program,) = [block for block in blocks if "run_suite" in block]
+    (tmp_path / "result.json").unlink()
+    _run([sys.executable, "-c", program], demo_cache, tmp_path)
+    assert (tmp_path / "result.json").exists()
+
+
+def _run(command: list[str], cache: Path, folder: Path) -> None:
+    ran = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
