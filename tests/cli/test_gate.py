@@ -44,17 +44,17 @@ def test_equal_runs_pass(invoke: Invoke, runs: Files, kind: str) -> None:
 def test_a_cache_that_is_too_small_fails(
     invoke: Invoke, runs: Files, before: str, now: str
 ) -> None:
-    """Only the probe with more forward passes is named, with its views."""
+    """Only the probe with more forward passes is printed, with its views."""
     ran = invoke("gate", runs[f"good {before}"], runs[f"small {now}"])
     assert ran.exit_code == 1
     worse = [line for line in ran.stdout.splitlines() if line.startswith("worse: ")]
     assert worse[:-1] == [
-        f"worse: second on {view}: 2 forward passes, 1 before; no more lookups; entries "
-        "that the cache no longer had were computed again"
+        f"worse: second on {view}: 2 forward passes, 1 before; no additional lookups; values "
+        "that were no longer in the cache were computed again"
         for view in ("base", "ft")
     ]
     assert worse[-1].startswith("worse: the hit rate is ")
-    assert "worse than the baseline: 3 of " in ran.stdout
+    assert "worse than the reference run: 3 of " in ran.stdout
 
 
 def test_limits(invoke: Invoke, runs: Files) -> None:
@@ -73,6 +73,7 @@ def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
     assert ran.exit_code == 1
     output: dict[str, Any] = json.loads(ran.stdout)
     assert output["ok"] is False
+    assert all(check.keys() == {"name", "ok", "says"} for check in output["checks"])
     failed = [check["name"] for check in output["checks"] if not check["ok"]]
     assert failed == [
         "forward passes of second on base",
@@ -82,7 +83,7 @@ def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
     total = output["compared"][-1]
     assert total["forward_passes"] == total["baseline_forward_passes"] + 2
     text = invoke("gate", *both, "--format", "markdown").stdout
-    assert text.startswith("## forwardscope gate: worse than the baseline: 3 of ")
+    assert text.startswith("## forwardscope gate: worse than the reference run: 3 of ")
     assert "\n| probe | view | lookups | now | passes | now | time | now |\n" in text
     assert 'failures="3"' in junit.read_text()
 
@@ -103,7 +104,7 @@ def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
 def test_a_file_that_is_no_run(
     error_of: ErrorOf, runs: Files, tmp_path: Path, content: str, message: str
 ) -> None:
-    """The file is named, as baseline and as current run."""
+    """The error names the file, as reference run and as current run."""
     other = tmp_path / "other"
     other.write_text(content)
     for pair in ((runs["good result"], other), (other, runs["good result"])):
@@ -113,7 +114,7 @@ def test_a_file_that_is_no_run(
 def test_files_that_cannot_be_read_or_written(
     error_of: ErrorOf, runs: Files, tmp_path: Path
 ) -> None:
-    """A missing run and a JUnit file below a file are named."""
+    """The error names a missing run, and a JUnit file below a file."""
     good, missing = runs["good result"], tmp_path / "nope"
     error = error_of("gate", missing, good)
     assert error == f"{missing} cannot be read: No such file or directory"

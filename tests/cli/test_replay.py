@@ -32,6 +32,7 @@ _PEER = Path(__file__).parents[1] / "data" / "dlm_sway_trace.jsonl"
 
 
 def replayed(events: Iterable[TraceEvent]) -> list[ReadableSpan]:
+    """Return the spans of a trace."""
     return list(Replay(events, Resource({}), "1.0"))
 
 
@@ -78,7 +79,7 @@ def test_times_are_those_of_the_trace() -> None:
 
 
 def test_a_batch_is_one_forward() -> None:
-    """Its duration is the sum of its misses' shares, and it links to their lookups."""
+    """A batch lasts the sum of its misses' shares, and links to their lookups."""
     batch = [
         event(10.0 + place / 1e6, wall_ms=100.0, batch=3, tokens=5, prompt_hash=str(place))
         for place in range(3)
@@ -165,9 +166,11 @@ class _Receiver(SpanExporter):
 
     def __init__(self, *, accepts: bool) -> None:
         self.accepts = accepts
+        self.batches = 0
         self.spans: list[ReadableSpan] = []
 
     def export(self, spans: Iterable[ReadableSpan]) -> SpanExportResult:  # type: ignore[override]
+        self.batches += 1
         if not self.accepts:
             raise ConnectionRefusedError(111, "Connection refused")
         self.spans += spans
@@ -197,14 +200,15 @@ def test_export(invoke: Invoke, receiver: Callable[..., _Receiver]) -> None:
 def test_export_to_a_receiver_that_refuses(
     invoke: Invoke, receiver: Callable[..., _Receiver], tmp_path: Path
 ) -> None:
-    """The exit status is 1, the reason is printed, and only one batch is tried."""
-    receiver(accepts=False)
+    """The export stops at the first failed batch, prints the reason and exits with 1."""
+    exporter = receiver(accepts=False)
     path = tmp_path / "t.jsonl"
     path.write_bytes(line_of(event()) * 20_000)
     ran = invoke("trace", "export", path, "--otlp", "http://127.0.0.1:4318")
     assert ran.exit_code == 1
-    assert "0 spans exported, " in ran.stdout
-    assert ran.stdout.endswith(" dropped: Connection refused\n")
+    assert exporter.batches == 1
+    outcome = "OTLP http://127.0.0.1:4318: stopped after 0 spans: Connection refused"
+    assert ran.stdout == f"trace {_RUN}\n{outcome}\n"
 
 
 def test_export_errors(invoke: Invoke, error_of: ErrorOf, tmp_path: Path) -> None:

@@ -52,5 +52,7 @@ def test_errors(error_of: ErrorOf, files: Files) -> None:
     lines = trace.read_bytes().splitlines(keepends=True)
     trace.write_bytes(b"".join(lines[: len(lines) // 2]))
     assert "use the trace of that run" in error_of("report", result, "--trace", trace)
-    assert error_of("report", trace).startswith(f"{trace} is not a result that this version supports")
+    assert error_of("report", trace).startswith(
+        f"{trace} is not a result that this version supports"
+    )
     assert "cannot be written" in error_of("report", result, "-o", result / "page.html")

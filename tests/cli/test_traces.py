@@ -127,7 +127,7 @@ def test_incomplete_lines_are_skipped(invoke: Invoke, path: Path) -> None:
 def test_a_file_that_is_not_a_trace(
     error_of: ErrorOf, tmp_path: Path, command: str, content: bytes, message: str
 ) -> None:
-    """The file and the reason are named."""
+    """The error has the file and the reason."""
     file = tmp_path / "other"
     file.write_bytes(content)
     assert error_of("trace", command, file).startswith(f"{file} {message}")
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_a_trace(
 
 @pytest.mark.parametrize("command", ["summary", "curve"])
 def test_a_file_that_cannot_be_read(error_of: ErrorOf, tmp_path: Path, command: str) -> None:
-    """A missing file and a folder are named."""
+    """The error has the path of a missing file or a folder, and the reason."""
     for file, reason in ((tmp_path / "nope", "No such file"), (tmp_path, "Is a directory")):
         assert error_of("trace", command, file).startswith(f"{file} cannot be read: {reason}")
 
@@ -191,8 +191,8 @@ def test_why_of_one_miss(invoke: Invoke) -> None:
     assert ran.stdout.splitlines() == [
         "miss 70: ablation on scaled_1.00, prompt 2f0ef9e54ace (next_token_dist, top_k 256), "
         "80.3 ms",
-        "  first lookup of this question; earlier lookups of the prompt: base, ft, scaled_0.00, "
-        "scaled_0.25, scaled_0.50, scaled_0.75",
+        "  first lookup of this prompt with this view, op and top_k; it was looked up before on "
+        "base, ft, scaled_0.00, scaled_0.25, scaled_0.50, scaled_0.75",
     ]
 
 
@@ -220,7 +220,7 @@ def test_why_without_a_miss(error_of: ErrorOf, options: list[object], message: s
 
 
 def test_no_control_characters_are_printed(invoke: Invoke, path: Path) -> None:
-    """They are replaced in names of the file."""
+    """They are replaced in names of probes, views and ops."""
     hostile = TraceEvent(1, "\x1b[31m", "\x07", "a", 8, "op\n", 1, False)
     path.write_bytes(line_of(hostile) + line_of(hostile))
     for command in (["summary"], ["curve"], ["why", "--miss", 2]):
@@ -248,7 +248,7 @@ def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:
 def test_a_plot_that_cannot_be_drawn(
     error_of: ErrorOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown file type, a missing folder and a missing library are named."""
+    """The error names an unknown file type, a missing folder or a missing library."""
     for name in ("curve.docx", "nope/curve.svg"):
         error = error_of("trace", "curve", _PEER, "--plot", tmp_path / name)
         assert error.startswith(f"the plot cannot be written to {tmp_path / name}: ")

@@ -33,9 +33,8 @@ class CurvePoint:
 
     Attributes:
         size: Cache size in entries.
-        hits: Lookups that the cache answers.
-        saved_s: Time that the hits save, in seconds. Each hit saves the mean duration of
-            a forward pass of its op and view.
+        hits: Number of hits.
+        saved_s: Time that the hits save, in seconds; see `Lookups.pass_s`.
     """
 
     size: int
@@ -61,7 +60,7 @@ class Curve:
     @property
     def total(self) -> int:
         """Number of lookups."""
-        return int(self.lookups.questions.size)
+        return int(self.lookups.key_ids.size)
 
     @property
     def largest(self) -> int:
@@ -80,12 +79,13 @@ class Curve:
 
 
 def curve_of(events: Iterable[TraceEvent]) -> Curve:
-    """Compute the curve of a trace from its lookups in file order.
+    """Compute the curve of a trace.
 
-    Failed lookups do not count. Each run starts with an empty cache.
+    Lookups are taken in file order. Failed ones do not count. Each run starts with an
+    empty cache.
     """
     lookups = lookups_of(events)
-    distances = reuse_distances(lookups.questions)
+    distances = reuse_distances(lookups.key_ids)
     repeated = distances != NEVER
     needed, pass_s = distances[repeated] + 1, lookups.pass_s[repeated]
     largest = int(needed.max(initial=0))
@@ -99,10 +99,9 @@ def curve_of(events: Iterable[TraceEvent]) -> Curve:
 def optimum_at(curve: Curve, sizes: Sequence[int]) -> Iterator[CurvePoint]:
     """Yield the hits of an optimal policy at each size; see `optimal_hits`.
 
-    No policy has more hits. `saved_s` is the time saved by one choice of that many hits;
-    another choice may save more.
+    `saved_s` is the time saved by one choice of that many hits; another may save more.
     """
-    before = previous(curve.lookups.questions)
+    before = previous(curve.lookups.key_ids)
     for size in sizes:
         if size == 0:
             yield CurvePoint(0, 0, 0.0)

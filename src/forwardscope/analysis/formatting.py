@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
-from forwardscope.analysis.tables import THIN_SPACE, Column, Table, as_dicts
+from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
 
 __all__ = [
     "OUTSIDE",
+    "OUTSIDE_MEANING",
     "count",
     "counts_table",
     "curve_table",
@@ -21,18 +22,21 @@ __all__ = [
     "with_bars",
 ]
 
-#: Row name of lookups outside any probe.
+#: Name of the row of lookups that belong to no probe.
 OUTSIDE: Final = "(outside)"
+OUTSIDE_MEANING: Final = (
+    "lookups outside the probes: a run first checks both views for NaN and infinity"
+)
 #: Durations below this many seconds have two decimals.
 _PRECISE_S: Final = 10.0
 #: Length of the bar of a rate of 1, in characters.
-_BAR: Final = 32
+_BAR_LENGTH: Final = 32
 _BAR_COLUMNS: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
 
 
 def count(value: int) -> str:
     """Format a count."""
-    return _with_thin_spaces(f"{value:,}")
+    return _with_narrow_spaces(f"{value:,}")
 
 
 def percent(value: float) -> str:
@@ -42,16 +46,16 @@ def percent(value: float) -> str:
 
 def seconds(value: float) -> str:
     """Format a duration given in seconds."""
-    return _with_thin_spaces(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
+    return _with_narrow_spaces(f"{value:,.2f} s" if abs(value) < _PRECISE_S else f"{value:,.1f} s")
 
 
 def milliseconds(value: float) -> str:
     """Format a duration given in milliseconds."""
-    return _with_thin_spaces(f"{value:,.1f} ms")
+    return _with_narrow_spaces(f"{value:,.1f} ms")
 
 
-def _with_thin_spaces(text: str) -> str:
-    return text.replace(",", THIN_SPACE)
+def _with_narrow_spaces(text: str) -> str:
+    return text.replace(",", NARROW_SPACE)
 
 
 _COUNTS: Final = (
@@ -131,7 +135,7 @@ def with_bars(table: Table) -> Table:
     columns = [column for column in table.columns if column.key in _BAR_COLUMNS]
     rows = []
     for row in as_dicts(table):
-        full, best = (round(row[key] * _BAR) for key in ("hit_rate", "best_hit_rate"))
+        full, best = (round(row[key] * _BAR_LENGTH) for key in ("hit_rate", "best_hit_rate"))
         rows.append((*(row[key] for key in _BAR_COLUMNS), "█" * full + "░" * (best - full)))
     return Table(table.title, (*columns, Column("bar", "")), rows)
 

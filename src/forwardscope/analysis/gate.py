@@ -1,4 +1,4 @@
-"""Comparison of a run with a baseline: forward passes, hit rate, verdicts and time."""
+"""Comparison of a run with a reference run: forward passes, hit rate, verdicts and time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _VERDICTS: Final = (Verdict.PASS, Verdict.SKIP, Verdict.FAIL, Verdict.ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much worse a run may be than its baseline.
+    """How much worse a run may be than its reference run.
 
     Attributes:
         more_passes: Additional forward passes allowed for each probe on each view.
         hit_rate_drop: Allowed drop of the hit rate; 0.01 is one percentage point.
         slowdown: Allowed ratio of the mean duration of a forward pass to that of the
-            baseline; None does not compare time.
+            reference run; None does not compare time.
     """
 
     more_passes: int = 0
@@ -43,16 +43,16 @@ class Check:
     Attributes:
         name: What is compared.
         ok: Whether it is within its limit.
-        says: The finding in one sentence.
+        finding: The result in one sentence.
     """
 
     name: str
     ok: bool
-    says: str
+    finding: str
 
 
-def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
-    """Compare two runs of one suite.
+def compare(reference: RunData, current: RunData, limits: Limits) -> list[Check]:
+    """Compare a run with a reference run of the same suite.
 
     Forward passes are compared by probe and view. Verdicts are compared only if both
     runs have them, and time only if there is a limit for it.
@@ -60,16 +60,16 @@ def compare(baseline: RunData, current: RunData, limits: Limits) -> list[Check]:
     Raises:
         UserError: The runs belong to different suites.
     """
-    _check_same_suite(baseline, current)
+    _check_same_suite(reference, current)
     return [
-        *_passes(baseline, current, limits.more_passes),
-        _hit_rate(baseline.total, current.total, limits.hit_rate_drop),
-        *_verdicts(baseline.verdicts, current.verdicts),
-        *_time(baseline.total, current.total, limits.slowdown),
+        *_passes(reference, current, limits.more_passes),
+        _hit_rate(reference.total, current.total, limits.hit_rate_drop),
+        *_verdicts(reference.verdicts, current.verdicts),
+        *_time(reference.total, current.total, limits.slowdown),
     ]
 
 
-def comparison_table(baseline: RunData, current: RunData) -> Table:
+def comparison_table(reference: RunData, current: RunData) -> Table:
     """Return lookups, forward passes and time of both runs, by probe and view and in total."""
     columns = (
         Column("probe", "probe"),
@@ -81,13 +81,13 @@ def comparison_table(baseline: RunData, current: RunData) -> Table:
         Column("baseline_forward_s", "time", seconds),
         Column("forward_s", "now", seconds),
     )
-    before, now = baseline.by_probe_and_view(), current.by_probe_and_view()
+    before, now = reference.by_probe_and_view(), current.by_probe_and_view()
     rows = [
         (_name(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
         for probe, view in dict.fromkeys((*before, *now))
     ]
-    total = ("in all", "", *_pairs(baseline.total, current.total))
-    return Table("baseline and current", columns, [*rows, total])
+    total = ("in all", "", *_pairs(reference.total, current.total))
+    return Table("reference run and current run", columns, [*rows, total])
 
 
 def as_junit(checks: Sequence[Check]) -> str:
@@ -98,57 +98,54 @@ def as_junit(checks: Sequence[Check]) -> str:
     for check in checks:
         case = ET.SubElement(suite, "testcase", classname="forwardscope gate", name=check.name)
         if not check.ok:
-            ET.SubElement(case, "failure", message=check.says)
+            ET.SubElement(case, "failure", message=check.finding)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _check_same_suite(baseline: RunData, current: RunData) -> None:
-    if baseline.suite is not None and current.suite is not None:
-        if baseline.suite != current.suite:
+def _check_same_suite(reference: RunData, current: RunData) -> None:
+    if reference.suite is not None and current.suite is not None:
+        if reference.suite != current.suite:
             raise UserError(
-                f"{baseline.source} is a run of suite {baseline.suite!r} and {current.source} one "
-                f"of suite {current.suite!r}; compare two runs of one suite"
+                f"{reference.source} is a run of suite {reference.suite!r} and {current.source} "
+                f"one of suite {current.suite!r}; compare two runs of one suite"
             )
         return
-    before, now = ({key.probe for key in one.series} - {None} for one in (baseline, current))
+    before, now = ({key.probe for key in one.series} - {None} for one in (reference, current))
     if before and now and not before & now:
         raise UserError(
-            f"{baseline.source} and {current.source} have no probe in common; "
+            f"{reference.source} and {current.source} have no probe in common; "
             "compare two runs of one suite"
         )
 
 
-def _passes(baseline: RunData, current: RunData, allowed: int) -> Iterator[Check]:
-    before = baseline.by_probe_and_view()
+def _passes(reference: RunData, current: RunData, allowed: int) -> Iterator[Check]:
+    before = reference.by_probe_and_view()
     for (probe, view), counts in current.by_probe_and_view().items():
-        own = before.get((probe, view), Counts())
-        passes, passes_before = counts.misses, own.misses
-        says = (
-            f"{_name(probe)} on {view}: {_plural(passes, 'forward pass')}, {passes_before} before"
-        )
+        passes, passes_before = counts.misses, before.get((probe, view), Counts()).misses
+        place = f"{_name(probe)} on {view}"
+        finding = f"{place}: {_plural(passes, 'forward pass')}, {passes_before} before"
         if passes > passes_before:
-            says += f"; {_cause(baseline, current, probe, view)}"
-        name = f"forward passes of {_name(probe)} on {view}"
-        yield Check(name, passes - passes_before <= allowed, says)
+            finding += f"; {_cause(reference, current, probe, view)}"
+        yield Check(f"forward passes of {place}", passes - passes_before <= allowed, finding)
 
 
-def _cause(baseline: RunData, current: RunData, probe: str | None, view: str) -> str:
-    """Return the cause of additional forward passes: new questions or repeated ones."""
-    before = baseline.by_probe_and_view().get((probe, view))
+def _cause(reference: RunData, current: RunData, probe: str | None, view: str) -> str:
+    """Return the cause of additional forward passes: new lookups or repeated passes."""
+    before = reference.by_probe_and_view().get((probe, view))
     now = current.by_probe_and_view()[probe, view]
     if before is None:
         return f"{_plural(now.lookups, 'lookup')}, none before"
-    if baseline.questions is not None and current.questions is not None:
-        known = baseline.questions.get(probe, frozenset())
-        new = sum(one.view_id == view for one in current.questions[probe] - known)
+    if reference.distinct_lookups is not None and current.distinct_lookups is not None:
+        known = reference.distinct_lookups.get(probe, frozenset())
+        new = sum(one.view_id == view for one in current.distinct_lookups[probe] - known)
         if new:
-            return f"{_plural(new, 'new question')}"
+            return _plural(new, "new distinct lookup")
     if now.lookups > before.lookups:
-        return f"{_plural(now.lookups - before.lookups, 'more lookup')}"
-    return "no more lookups; entries that the cache no longer had were computed again"
+        return _plural(now.lookups - before.lookups, "more lookup")
+    return "no additional lookups; values that were no longer in the cache were computed again"
 
 
 def _hit_rate(before: Counts, now: Counts, allowed: float) -> Check:
@@ -173,7 +170,7 @@ def _verdicts(
     for probe, was in before.items():
         name = f"verdict of {probe}"
         if probe not in now:
-            yield Check(name, ok=False, says=f"{probe} did not run; its verdict was {was}")
+            yield Check(name, ok=False, finding=f"{probe} did not run; its verdict was {was}")
             continue
         worse = _VERDICTS.index(now[probe]) > _VERDICTS.index(was)
         yield Check(name, not worse, f"the verdict of {probe} is {now[probe]}, {was} before")
@@ -183,8 +180,8 @@ def _time(before: Counts, now: Counts, allowed: float | None) -> Iterator[Check]
     if allowed is None or not before.misses or not now.misses:
         return
     was, is_now = (one.forward_ns / one.misses / 1e9 for one in (before, now))
-    says = f"a forward pass took {seconds(is_now)}, {seconds(was)} before"
-    yield Check("time of a forward pass", is_now <= allowed * was, says)
+    finding = f"a forward pass took {seconds(is_now)}, {seconds(was)} before"
+    yield Check("time of a forward pass", is_now <= allowed * was, finding)
 
 
 def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...]:

@@ -1,4 +1,4 @@
-"""The hits of an optimal cache policy, which depends on later lookups."""
+"""The hits of an optimal cache policy, which knows all later lookups."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["optimal_hits"]
 def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
     """Return which lookups are hits with an optimal policy; no policy has more hits.
 
-    The policy is MIN (Bélády, 1966) with bypass: a question without a later lookup is not
+    The policy is MIN (Bélády, 1966) with bypass: a value without a later lookup is not
     stored, and neither is one whose next lookup is later than those of all entries in a
-    full cache. An entry occupies the cache from one lookup of its question to the next.
-    At most `size` of these intervals may overlap. Whenever there are more, the interval
-    that ends last is removed, which removes the fewest intervals. The result is optimal by count:
-    another choice of as many hits may save more time.
+    full cache. An entry occupies the cache from one lookup to the next equal one. At most
+    `size` of these intervals may overlap. Whenever more do, the one that ends last is
+    removed; this removes the fewest intervals. The number of hits is optimal; the time
+    saved may not be, because another choice of as many hits may save more.
 
     Args:
-        before: Index of the previous lookup of the same question, or `NEVER`, shape (n,).
+        before: Index of the previous equal lookup, or `NEVER`, shape (n,).
         size: Cache size in entries, >= 1.
 
     Returns:
@@ -33,7 +33,7 @@ def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
     after = np.full(before.size, NEVER, dtype=np.int64)
     after[before[again]] = again
     hits = (before != NEVER).tolist()
-    ends: list[int] = []  # index of each entry's next lookup, negated so that the latest pops first
+    ends: list[int] = []  # a heap of next lookups, negated so that the latest pops first
     occupied = 0
     for index, end in enumerate(after.tolist()):
         occupied -= hits[index]

@@ -1,4 +1,4 @@
-"""A self-contained HTML page of tables and charts."""
+"""An HTML page of tables and charts that loads no other file."""
 
 from __future__ import annotations
 

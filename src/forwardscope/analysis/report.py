@@ -17,7 +17,14 @@ from forwardscope.analysis.curve import (
     optimum_at,
     representative_sizes,
 )
-from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds, summary_tables
+from forwardscope.analysis.formatting import (
+    OUTSIDE,
+    OUTSIDE_MEANING,
+    count,
+    percent,
+    seconds,
+    summary_tables,
+)
 from forwardscope.analysis.page import chart, html_table, page, paragraph, section
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import Column, Table
@@ -38,8 +45,8 @@ def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
 
     Args:
         result: The run's result.
-        events: The run's records in order; None without a trace. The page then names
-            the missing parts.
+        events: The run's records in order; None without a trace. Without records, the
+            page lists the parts that need a trace.
     """
     body = [_head(result), section("Verdicts", html_table(_verdicts(result)))]
     charts: dict[str, Any] = {}
@@ -47,9 +54,11 @@ def report(result: SuiteResult, events: Sequence[TraceEvent] | None) -> str:
         charts = {"timeline": _timeline(events), "durations": _durations(events)}
         body += _trace_sections(events, charts)
     else:
-        note = "The timeline, durations, cache curve and slowest passes need the run's trace: "
-        body.append(section("Trace", paragraph(f"{note}use the option --trace FILE.")))
-    body.insert(3 if events else 2, section("Hits by probe and view", html_table(_series(result))))
+        parts = "The timeline, durations, cache curve and slowest passes need the run's trace"
+        body.append(section("Trace", paragraph(f"{parts}: use the option --trace FILE.")))
+    note = paragraph(f"{OUTSIDE}: {OUTSIDE_MEANING}.", muted=True)
+    series = section("Hits by probe and view", html_table(_series(result)), note)
+    body.insert(3 if events else 2, series)
     body.append(section("Delivery", *_delivery(result)))
     return page(f"{result.suite}: forwardscope", body, charts)
 
@@ -149,7 +158,7 @@ def _trace_sections(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Ite
             chart("curve", "Hit rate over the number of entries in the cache"),
             paragraph(
                 f"Entries needed for a share of an unbounded cache's hits: {', '.join(sizes)}. "
-                "The dots show an optimal policy, which depends on all later lookups."
+                "The dots are the optimum: Bélády's MIN, which knows all later lookups."
             ),
         )
     yield section(
@@ -158,7 +167,7 @@ def _trace_sections(events: Sequence[TraceEvent], charts: dict[str, Any]) -> Ite
 
 
 def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
-    """Return the end and the probe of each lookup, with forward passes and hits separate."""
+    """Return the end and the probe of each forward pass and each hit."""
     start = min(event.ts - event.wall_ms / 1e3 for event in events)
     rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
     passes, hits = ([one for one in events if one.hit is hit] for hit in (False, True))
@@ -183,7 +192,7 @@ def _omission(timeline: dict[str, Any]) -> Iterable[str]:
 
 
 def _durations(events: Sequence[TraceEvent]) -> dict[str, Any]:
-    """Return a histogram of the durations of successful passes, in bars of equal ratio."""
+    """Return a histogram of the durations of successful passes on a logarithmic axis."""
     passes = (event for event in events if not event.hit and event.error is None)
     logs = np.log10([max(event.wall_ms, 1e-3) for event in passes])
     if not logs.size:

@@ -1,4 +1,4 @@
-"""Reuse distances: the number of other questions between two lookups of the same one."""
+"""Reuse distances: the number of other distinct lookups between two equal ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["NEVER", "Lookups", "lookups_of", "previous", "reuse_distances"]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-#: The index of a lookup that does not exist.
+#: Previous index and reuse distance of a lookup without an equal one before it.
 NEVER: Final = -1
 
 
@@ -27,15 +27,15 @@ class Lookups:
     """The lookups of a trace that did not fail, run after run, each run in file order.
 
     Attributes:
-        questions: Number of each lookup's question, from 0, shape (n,). Runs share no
-            questions, because each run starts with an empty cache.
-        pass_s: Duration of a forward pass of each lookup's question, in seconds, shape
-            (n,): the mean of its own passes in the run; where it has none, the mean over
-            its op and view; 0 if the trace has no such pass either.
-        hits: Number of these lookups that the recorded cache answered.
+        key_ids: Id of each lookup's key (view, op, prompt and top_k), from 0, shape (n,).
+            Runs share no ids, because each run starts with an empty cache.
+        pass_s: Duration of each lookup's forward pass, in seconds, shape (n,): the mean
+            over the passes of its key in the run; without any, the mean over its op and
+            view; 0 if the trace has no such pass either.
+        hits: Number of these lookups that were hits in the recorded run.
     """
 
-    questions: IntArray
+    key_ids: IntArray
     pass_s: FloatArray
     hits: int
 
@@ -43,78 +43,78 @@ class Lookups:
 def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
     """Collect the lookups of a trace, coalesced ones included.
 
-    Memory use is 32 bytes for each record, plus the distinct questions.
+    Memory use is 32 bytes for each record, plus the distinct lookups.
     """
     runs: dict[str | None, int] = {}
-    questions: dict[tuple[int, str, str, str, int], int] = {}
-    groups: dict[tuple[str, str], int] = {}
-    run_of, question_of, group_of = array("q"), array("q"), array("q")
-    paid_ms = array("d")  # NaN for a hit
+    keys: dict[tuple[int, str, str, str, int], int] = {}
+    ops: dict[tuple[str, str], int] = {}
+    run_ids, key_ids, op_ids = array("q"), array("q"), array("q")
+    durations_ms = array("d")  # NaN for a hit
     for event in events:
         if event.error is not None:
             continue
         run = runs.setdefault(event.run_id, len(runs))
-        question = (run, event.view_id, event.op, event.prompt_hash, event.top_k)
-        run_of.append(run)
-        question_of.append(questions.setdefault(question, len(questions)))
-        group_of.append(groups.setdefault((event.view_id, event.op), len(groups)))
-        paid_ms.append(math.nan if event.hit else event.wall_ms)
-    order = np.argsort(_integers(run_of), kind="stable")
-    spent_ms = np.frombuffer(paid_ms, dtype=np.float64)
-    own, by_kind = (_mean_ms(_integers(of), spent_ms) for of in (question_of, group_of))
-    pass_ms = np.where(np.isnan(own), by_kind, own)
+        key = (run, event.view_id, event.op, event.prompt_hash, event.top_k)
+        run_ids.append(run)
+        key_ids.append(keys.setdefault(key, len(keys)))
+        op_ids.append(ops.setdefault((event.view_id, event.op), len(ops)))
+        durations_ms.append(math.nan if event.hit else event.wall_ms)
+    order = np.argsort(_integers(run_ids), kind="stable")
+    wall_ms = np.frombuffer(durations_ms, dtype=np.float64)
+    of_key, of_op = (_mean_ms(_integers(ids), wall_ms) for ids in (key_ids, op_ids))
+    pass_ms = np.where(np.isnan(of_key), of_op, of_key)
     return Lookups(
-        questions=_integers(question_of)[order],
+        key_ids=_integers(key_ids)[order],
         pass_s=np.nan_to_num(pass_ms)[order] / 1e3,
-        hits=int(np.isnan(spent_ms).sum()),
+        hits=int(np.isnan(wall_ms).sum()),
     )
 
 
-def _mean_ms(group_of: IntArray, spent_ms: FloatArray) -> FloatArray:
-    """Return the mean duration of the passes of each lookup's group; NaN where it has none."""
-    passes = ~np.isnan(spent_ms)
-    groups = int(group_of.max(initial=-1)) + 1
-    number = np.bincount(group_of[passes], minlength=groups)
-    total_ms = np.bincount(group_of[passes], spent_ms[passes], minlength=groups)
+def _mean_ms(group_ids: IntArray, wall_ms: FloatArray) -> FloatArray:
+    """Return the mean duration of the passes of each lookup's group; NaN without any."""
+    passes = ~np.isnan(wall_ms)
+    groups = int(group_ids.max(initial=-1)) + 1
+    number = np.bincount(group_ids[passes], minlength=groups)
+    total_ms = np.bincount(group_ids[passes], wall_ms[passes], minlength=groups)
     mean_ms = np.full(groups, np.nan)
     np.divide(total_ms, number, out=mean_ms, where=number > 0)
-    return mean_ms[group_of]
+    return mean_ms[group_ids]
 
 
-def previous(questions: IntArray) -> IntArray:
-    """Return the index of the previous lookup of the same question, for each lookup.
+def previous(key_ids: IntArray) -> IntArray:
+    """Return the index of the previous equal lookup, for each lookup.
 
     Args:
-        questions: Numbers of questions, shape (n,).
+        key_ids: Ids of the lookups' keys, shape (n,).
 
     Returns:
-        Indices, shape (n,); `NEVER` for the first lookup of a question.
+        Indices, shape (n,); `NEVER` for the first lookup of a key.
     """
-    order = np.argsort(questions, kind="stable")
-    equal = questions[order[1:]] == questions[order[:-1]]
-    indices = np.full(questions.size, NEVER, dtype=np.int64)
+    order = np.argsort(key_ids, kind="stable")
+    equal = key_ids[order[1:]] == key_ids[order[:-1]]
+    indices = np.full(key_ids.size, NEVER, dtype=np.int64)
     indices[order[1:][equal]] = order[:-1][equal]
     return indices
 
 
-def reuse_distances(questions: IntArray) -> IntArray:
-    """Return the number of other questions since the previous lookup of the same question.
+def reuse_distances(key_ids: IntArray) -> IntArray:
+    """Return the number of other distinct lookups since the previous equal lookup.
 
-    A least-recently-used cache of C entries answers a lookup if and only if its
+    A lookup is a hit in a least-recently-used cache of C entries if and only if its
     distance is smaller than C (Mattson, Gecsei, Slutz and Traiger, 1970).
 
-    Between a lookup at i and its previous one at p there are i - p - 1 lookups. One of
-    them repeats a question of this interval if and only if its own previous lookup is
-    after p. The others are distinct questions, and their number is the distance.
+    Between a lookup at i and its previous equal one at p there are i - p - 1 lookups.
+    One of them repeats another of them if and only if its own previous equal lookup is
+    after p. The number of the remaining ones is the distance.
 
     Args:
-        questions: Numbers of questions, shape (n,).
+        key_ids: Ids of the lookups' keys, shape (n,).
 
     Returns:
-        Distances, shape (n,); `NEVER` for the first lookup of a question.
+        Distances, shape (n,); `NEVER` for the first lookup of a key.
     """
-    before = previous(questions)
-    distances = np.full(questions.size, NEVER, dtype=np.int64)
+    before = previous(key_ids)
+    distances = np.full(key_ids.size, NEVER, dtype=np.int64)
     (repeated,) = np.nonzero(before != NEVER)
     ranks = np.empty(repeated.size, dtype=np.int64)
     ranks[np.argsort(before[repeated])] = np.arange(repeated.size)

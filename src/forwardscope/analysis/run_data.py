@@ -20,7 +20,7 @@ from forwardscope.trace import TraceEvent
 
 __all__ = ["RunData", "is_result", "read_result", "run_data_of_result", "run_data_of_trace"]
 
-#: At most this much of a result is read; a truncated result is not valid JSON.
+#: Maximum bytes read of a result; a longer one is truncated, and then not valid JSON.
 _MAX_BYTES: Final = 256 << 20
 _HEAD_BYTES: Final = 1 << 16
 
@@ -30,18 +30,18 @@ class RunData:
     """The data of one run.
 
     Attributes:
-        source: The file.
+        source: Path of the result or trace.
         suite: Name of the suite; None for a trace.
         series: Counts by probe, view and op.
         verdicts: Verdicts by probe; None for a trace.
-        questions: Distinct questions by probe; None for a result, which has no prompts.
+        distinct_lookups: Distinct lookups by probe; None for a result, which has no prompts.
     """
 
     source: Path
     suite: str | None
     series: Mapping[SeriesKey, Counts]
     verdicts: Mapping[str, Verdict] | None
-    questions: Mapping[str | None, frozenset[Question]] | None
+    distinct_lookups: Mapping[str | None, frozenset[Question]] | None
 
     @property
     def total(self) -> Counts:
@@ -50,14 +50,14 @@ class RunData:
 
     def by_probe_and_view(self) -> dict[tuple[str | None, str], Counts]:
         """Return the counts of all ops together, in the order of their first lookups."""
-        found: dict[tuple[str | None, str], Counts] = defaultdict(Counts)
+        by_probe_and_view: dict[tuple[str | None, str], Counts] = defaultdict(Counts)
         for key, counts in self.series.items():
-            found[key.probe, key.view_id] += counts
-        return dict(found)
+            by_probe_and_view[key.probe, key.view_id] += counts
+        return dict(by_probe_and_view)
 
 
 def is_result(path: Path) -> bool:
-    """Return whether a file is a result, not a trace, by its first bytes.
+    """Return whether a file is a result; decided by its first bytes.
 
     Raises:
         UserError: The file cannot be read.
@@ -104,23 +104,23 @@ def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
     Raises:
         UserError: The trace has records of several runs.
     """
-    questions: dict[str | None, set[Question]] = defaultdict(set)
+    lookups: dict[str | None, set[Question]] = defaultdict(set)
     runs: set[str | None] = set()
 
-    def recording() -> Iterator[TraceEvent]:
+    def collecting() -> Iterator[TraceEvent]:
         for event in events:
             runs.add(event.run_id)
-            question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
-            questions[event.probe].add(question)
+            key = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
+            lookups[event.probe].add(key)
             yield event
 
-    series = summarize(recording()).series
+    series = summarize(collecting()).series
     if len(runs) > 1:
         raise UserError(
             f"{path} has records of {len(runs)} runs, but a comparison needs one; "
             "use a trace of one run, or results"
         )
-    distinct = {probe: frozenset(own) for probe, own in questions.items()}
+    distinct = {probe: frozenset(own) for probe, own in lookups.items()}
     return RunData(path, None, series, None, distinct)
 
 

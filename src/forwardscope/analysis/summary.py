@@ -1,4 +1,8 @@
-"""The summary of a trace: lookups, hits and forward passes by probe, view and op."""
+"""The summary of a trace: lookups, hits and forward passes by probe, view and op.
+
+A distinct lookup is a combination of view, op, prompt and `top_k`, which is also the key of the
+forward cache. Lookups with the same combination are equal.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +35,11 @@ class Totals:
     """The counts of a whole trace, or of one probe, view or op in it.
 
     Attributes:
-        counts: The ledger's counts; `scoring_ns` is 0, because traces do not record it.
+        counts: Counts as in a live run. `scoring_ns` (time in calls, with waiting) is 0: a
+            trace lacks it.
         saved_s: Time that the hits saved, in seconds. Each hit saves the mean duration of
-            its own question's forward passes; where the trace has none, the mean over its
-            op and view, or 0.
+            the forward passes of equal lookups; without any in the trace, the mean over
+            its op and view, or 0.
     """
 
     counts: Counts
@@ -53,14 +58,14 @@ class Summary:
     Attributes:
         series: Counts by probe, view and op, in the order of their first lookups.
         saved_s: Time that the hits saved, by probe, view and op; see `Totals`.
-        questions: Number of distinct questions: view, op, prompt and `top_k`.
+        distinct_lookups: Number of distinct lookups.
         slowest: The longest successful forward passes, longest first.
         most_repeated: The prompts with the most lookups, in descending order.
     """
 
     series: Mapping[SeriesKey, Counts]
     saved_s: Mapping[SeriesKey, float]
-    questions: int
+    distinct_lookups: int
     slowest: list[TraceEvent]
     most_repeated: list[PromptCounts]
 
@@ -96,7 +101,7 @@ class Summary:
 
 
 class _Group(NamedTuple):
-    """The probe of a lookup, and its question without the prompt."""
+    """The probe of a lookup, and its key without the prompt."""
 
     probe: str | None
     view_id: str
@@ -127,7 +132,10 @@ class _GroupCounts:
     error_ms: float = 0.0
 
     def total(self) -> Counts:
-        """Return the counts; hits that are not coalesced are the remaining lookups."""
+        """Return the counts.
+
+        Plain hits are the lookups that were neither coalesced, computed nor failed.
+        """
         passes = sum(self.passes.values())
         others = self.coalesced + passes + self.errors.total()
         return Counts(
@@ -142,12 +150,12 @@ class _GroupCounts:
 def summarize(events: Iterable[TraceEvent]) -> Summary:
     """Summarize any number of records, in any order.
 
-    Memory use grows with the number of distinct questions of each probe, not with the
-    number of records.
+    Memory use grows with the number of distinct lookups of each probe, not with the number
+    of records.
     """
     groups: dict[tuple[str | None, str, str, int], _GroupCounts] = {}
     slowest: list[tuple[float, int, TraceEvent]] = []
-    floor = -1.0
+    threshold_ms = -1.0
     order = count()
     for event in events:
         group = (event.probe, event.view_id, event.op, event.top_k)
@@ -156,16 +164,16 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
             counts = groups[group] = _GroupCounts()
         counts.lookups[event.prompt_hash] += 1
         if event.hit:
-            if event.result is not None:
+            if event.result is not None:  # set only for coalesced hits
                 counts.coalesced += 1
         elif event.error is None:
             counts.passes[event.prompt_hash] += 1
             counts.pass_ms[event.prompt_hash] += event.wall_ms
-            if event.wall_ms > floor:
+            if event.wall_ms > threshold_ms:
                 heapq.heappush(slowest, (event.wall_ms, -next(order), event))
                 if len(slowest) > _TOP:
                     heapq.heappop(slowest)
-                    floor = slowest[0][0]
+                    threshold_ms = slowest[0][0]
         else:
             counts.failed[event.prompt_hash] += 1
             counts.errors[event.error] += 1
@@ -174,7 +182,7 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
     return Summary(
         series=_series(by_group),
         saved_s=_saved_s(by_group),
-        questions=_distinct_questions(by_group),
+        distinct_lookups=_count_distinct_lookups(by_group),
         slowest=[event for *_, event in sorted(slowest, reverse=True)],
         most_repeated=_most_repeated(by_group),
     )
@@ -189,7 +197,7 @@ def _series(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, Counts]:
 
 @dataclass(slots=True)
 class _Mean:
-    """Mean duration of forward passes, in milliseconds; 0 without any."""
+    """Mean duration of forward passes in milliseconds; 0 without any."""
 
     n: int = 0
     total_ms: float = 0.0
@@ -205,11 +213,11 @@ class _Mean:
 
 def _saved_s(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, float]:
     """Return the time that the hits of each series saved, in seconds; see `Totals`."""
-    by_question: dict[tuple[str, str, int, str], _Mean] = defaultdict(_Mean)
+    by_key: dict[tuple[str, str, int, str], _Mean] = defaultdict(_Mean)
     by_op: dict[tuple[str, str], _Mean] = defaultdict(_Mean)
     for group, counts in groups.items():
         for prompt, n in counts.passes.items():
-            by_question[(*group[1:], prompt)].add(n, counts.pass_ms[prompt])
+            by_key[(*group[1:], prompt)].add(n, counts.pass_ms[prompt])
             by_op[group.view_id, group.op].add(n, counts.pass_ms[prompt])
     saved_s: dict[SeriesKey, float] = defaultdict(float)
     for group, counts in groups.items():
@@ -217,12 +225,12 @@ def _saved_s(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, float]:
         series = SeriesKey(group.probe, group.view_id, group.op)
         for prompt, n in counts.lookups.items():
             hits = n - counts.passes.get(prompt, 0) - counts.failed[prompt]
-            saved_s[series] += hits * by_question.get((*group[1:], prompt), fallback).ms / 1e3
+            saved_s[series] += hits * by_key.get((*group[1:], prompt), fallback).ms / 1e3
     return dict(saved_s)
 
 
-def _distinct_questions(groups: Mapping[_Group, _GroupCounts]) -> int:
-    """Return the number of distinct questions over all probes."""
+def _count_distinct_lookups(groups: Mapping[_Group, _GroupCounts]) -> int:
+    """Return the number of distinct lookups over all probes."""
     prompts: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for group, counts in groups.items():
         prompts[group[1:]].update(counts.lookups)

@@ -12,10 +12,19 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["THIN_SPACE", "Column", "Table", "as_csv", "as_dicts", "as_markdown", "as_rich", "plain"]
+__all__ = [
+    "NARROW_SPACE",
+    "Column",
+    "Table",
+    "as_csv",
+    "as_dicts",
+    "as_markdown",
+    "as_rich",
+    "replace_unprintable",
+]
 
-#: Thousands separator; unlike a comma it is not a decimal sign in any language.
-THIN_SPACE: Final = "\u202f"
+#: Thousands separator. A comma is a decimal sign in some languages.
+NARROW_SPACE: Final = "\u202f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +34,9 @@ class Column:
     Attributes:
         key: Name in CSV and JSON.
         title: Heading.
-        form: Formats a value as text; None uses `str`.
-        optional: Whether to omit the column if all its values are 0 or None.
+        form: Formats a number and right-aligns the column. None: text, left-aligned.
+        optional: Whether the column is hidden in terminal and Markdown output if all its
+            values are 0 or None.
     """
 
     key: str
@@ -37,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of values, each row with one value for each column."""
+    """Rows with one value for each column."""
 
     title: str
     columns: Sequence[Column]
@@ -51,7 +61,7 @@ class Table:
             for column, own in zip(self.columns, values, strict=True)
             if not (column.optional and not any(own))
         ]
-        texts = [[_text(column, value) for value in own] for column, own in visible]
+        texts = [[_format(column, value) for value in own] for column, own in visible]
         return [column for column, _ in visible], [list(row) for row in zip(*texts, strict=True)]
 
 
@@ -81,11 +91,11 @@ def as_markdown(table: Table) -> str:
     """Return the table as GitHub Markdown, with a heading."""
     columns, rows = table.formatted()
     lines = [
-        f"### {_escaped(table.title)}",
+        f"### {_escape(table.title)}",
         "",
-        _line(column.title for column in columns),
-        _line("---:" if column.form else "---" for column in columns),
-        *(_line(map(_escaped, row)) for row in rows),
+        _markdown_row(column.title for column in columns),
+        _markdown_row("---:" if column.form else "---" for column in columns),
+        *(_markdown_row(map(_escape, row)) for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -105,21 +115,21 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
-def plain(text: str) -> str:
-    """Replace unprintable characters, which a terminal could interpret as control sequences."""
-    return "".join(one if one.isprintable() or one == THIN_SPACE else "�" for one in text)
+def replace_unprintable(text: str) -> str:
+    """Replace unprintable characters with U+FFFD, so that they have no effect in a terminal."""
+    return "".join(one if one.isprintable() or one == NARROW_SPACE else "�" for one in text)
 
 
-def _text(column: Column, value: Any) -> str:
+def _format(column: Column, value: Any) -> str:
     if value is None:
         return "–"
-    return plain(str(value)) if column.form is None else column.form(value)
+    return replace_unprintable(str(value)) if column.form is None else column.form(value)
 
 
-def _line(cells: Iterable[str]) -> str:
+def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Escape the characters that Markdown or HTML would interpret."""
     return "".join(f"\\{one}" if one in "\\`*_{}[]<>()#+!|&~" else one for one in text)

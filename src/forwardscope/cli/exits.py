@@ -1,4 +1,4 @@
-"""Exit statuses of user errors, SIGINT and SIGTERM."""
+"""Exit statuses after user errors, SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ _TERMINATED = 128 + signal.SIGTERM
 def errors_exit_with_two() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with 2.
 
-    After SIGINT the exit status is 130, after SIGTERM it is 143, both for a run
-    that was stopped and for other work. In the main thread SIGTERM raises
-    KeyboardInterrupt, as SIGINT does.
+    After SIGINT the exit status is 130, after SIGTERM 143, for runs and for other
+    work. In the main thread SIGTERM raises KeyboardInterrupt, as SIGINT does.
     """
     console = Console(stderr=True)
     with _terminate_as_interrupt() as terminated:

@@ -19,7 +19,7 @@ _MAX_NAMES_IN_ERROR: Final = 3
 def write_tree(
     folder: Path, files: Mapping[str, bytes], *, force: bool
 ) -> tuple[list[str], list[str]]:
-    """Write files into a folder; delete nothing there and do not touch equal files.
+    """Write files into a folder; delete no file there, and leave equal files unchanged.
 
     The old content of an overwritten file is saved next to it, as its name plus
     `BACKUP_SUFFIX`.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +12,14 @@ from rich.text import Text
 
 from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
 from forwardscope.analysis.run_data import RunData, is_result, run_data_of_result, run_data_of_trace
-from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich, plain
+from forwardscope.analysis.tables import (
+    Column,
+    Table,
+    as_dicts,
+    as_markdown,
+    as_rich,
+    replace_unprintable,
+)
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.errors import OutputError
@@ -22,10 +28,10 @@ __all__ = ["gate"]
 
 
 def gate(
-    baseline: Annotated[
+    reference: Annotated[
         Path,
         typer.Argument(
-            help="Result or trace of the earlier run.", metavar="BASELINE", show_default=False
+            help="Result or trace of the reference run.", metavar="REFERENCE", show_default=False
         ),
     ],
     current: Annotated[
@@ -62,27 +68,26 @@ def gate(
         typer.Option("--format", help="Output format; markdown suits a pull request comment."),
     ] = "terminal",
 ) -> None:
-    """Compare two runs of one suite; fail if the second made more forward passes.
+    """Compare a run with a reference run of the same suite.
 
     Each argument is a result (`forwardscope run --json`) or a trace (`--trace`).
     A check fails when a probe made more forward passes on a view, when the hit
-    rate dropped, or when a probe's verdict got worse. Two traces also tell which
-    of the additional passes are for new prompts.
+    rate fell, or when a probe's verdict got worse. From two traces, additional
+    passes for new distinct lookups (view, op, prompt and top_k) are counted.
 
     Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
     cannot be compared.
     """
     with errors_exit_with_two():
         limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
-        before, now = _run_data(baseline), _run_data(current)
+        before, now = _run_data(reference), _run_data(current)
         checks = compare(before, now, limits)
         if junit is not None:
             _write(junit, as_junit(checks))
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
-        facts = {"ok": not failed, "checks": [asdict(one) for one in checks]}
-        typer.echo(json.dumps({**facts, "compared": as_dicts(table)}, indent=2))
+        typer.echo(json.dumps(_facts(checks, table), indent=2))
     elif format == "markdown":
         typer.echo(_markdown(failed, len(checks), table))
     else:
@@ -105,22 +110,29 @@ def _write(path: Path, text: str) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _facts(checks: list[Check], table: Table) -> dict[str, Any]:
+    found = [{"name": one.name, "ok": one.ok, "says": one.finding} for one in checks]
+    return {"ok": all(one.ok for one in checks), "checks": found, "compared": as_dicts(table)}
+
+
 def _summary(failed: list[Check], checks: int) -> str:
     if not failed:
         return f"nothing is worse: {checks} checks"
-    return f"worse than the baseline: {len(failed)} of {checks} checks"
+    return f"worse than the reference run: {len(failed)} of {checks} checks"
 
 
 def _print(failed: list[Check], checks: int, table: Table) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(as_rich(table))
     for check in failed:
-        console.print(Text.assemble(("worse: ", "bold red"), plain(check.says)))
+        console.print(Text.assemble(("worse: ", "bold red"), replace_unprintable(check.finding)))
     style = "bold red" if failed else "bold green"
     console.print(Text(_summary(failed, checks), style=style))
 
 
 def _markdown(failed: list[Check], checks: int, table: Table) -> str:
-    rows = [(check.says,) for check in failed]
-    worse = as_markdown(Table("Worse", (Column("says", "what"),), rows)) + "\n" if rows else ""
+    rows = [(check.finding,) for check in failed]
+    worse = (
+        as_markdown(Table("Worse", (Column("finding", "finding"),), rows)) + "\n" if rows else ""
+    )
     return f"## forwardscope gate: {_summary(failed, checks)}\n\n{worse}{as_markdown(table)}"

@@ -1,4 +1,4 @@
-"""The options of the commands that run a suite, declared once as a dataclass."""
+"""The options of the commands that run a suite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _span_budget(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a run, next to its suite; None where the suite's setting applies."""
+    """Options of a run, which override its suite; None leaves the suite's setting."""
 
     trace: Annotated[
         Path | None,
@@ -118,7 +118,7 @@ class RunOptions:
     ] = None
 
     def override(self, spec: SuiteSpec) -> SuiteSpec:
-        """Return the suite with its settings replaced by the options that are given.
+        """Return the suite with the settings of the given options.
 
         Raises:
             UserError: The value of an option is not valid.
@@ -145,7 +145,7 @@ class RunOptions:
 
 
 def _message(error: ValidationError) -> str:
-    """Return a message on the first invalid option."""
+    """Describe the first invalid option."""
     first = error.errors()[0]
     option = str(first["loc"][0]).replace("_", "-")
     # an unset shell variable gives an empty value
@@ -154,7 +154,7 @@ def _message(error: ValidationError) -> str:
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the fields of `RunOptions` to a command as options; pass them as its `options`."""
+    """Add the fields of `RunOptions` to a command as options; pass them in `options`."""
     fields = signature(RunOptions, eval_str=True).parameters
     own = signature(command, eval_str=True)
 

@@ -19,7 +19,7 @@ __all__ = ["check_outputs", "instrumentation_for", "refuse_to_overwrite"]
 
 
 def check_outputs(outputs: Mapping[str, Path | None]) -> None:
-    """Check that all output files can be written, before minutes of work.
+    """Check that all output files can be written.
 
     Args:
         outputs: Files by content; None for a file not written.

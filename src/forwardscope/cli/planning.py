@@ -30,11 +30,13 @@ def plan(
     """Count the lookups and forward passes of a suite, without loading a model.
 
     Runs the probes on made-up values. Prints lookups and forward passes by probe
-    and view, with an unbounded cache and with the suite's cache; the work that
-    probes share; and the cache size that computes nothing twice.
+    and view, with an unbounded cache and with the suite's cache; the hits of each
+    probe on values of other probes; and a cache size with which no value is
+    computed twice. "(outside)" are lookups outside the probes: a run first checks
+    both views for NaN and infinity.
 
-    Assumes a plain LoRA adapter, whose scales 0 and 1 are the base and the tuned
-    view. Ignores `max_bytes`, since the size of real values is not known.
+    Assumes a plain LoRA adapter, whose scales 0 and 1 equal the base and the
+    fine-tuned view. Ignores `max_bytes`, since the size of real values is unknown.
 
     Exit status: 0, or 2 for a mistake in the suite.
     """

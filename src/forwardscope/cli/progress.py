@@ -76,7 +76,7 @@ class RunProgress(Observer):
             self._progress.console.print(Text(line), soft_wrap=True)
 
     def probe_started(self, index: int, probe: Probe) -> None:
-        """Show the probe's name."""
+        """Set the bar's text to the probe's name and position."""
         self._progress.update(
             self._task,
             description=f"{escape(probe.name)} ({index + 1}/{self._total})",
@@ -119,10 +119,10 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     )
     tasks: dict[str, TaskID] = {}
 
-    def report(name: str, done: int, total: int) -> None:
+    def report_progress(name: str, done: int, total: int) -> None:
         if name not in tasks:
             tasks[name] = bars.add_task(escape(name), total=total)
         bars.update(tasks[name], completed=done, total=total)
 
     with bars:
-        yield report
+        yield report_progress

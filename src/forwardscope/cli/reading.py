@@ -1,4 +1,4 @@
-"""Reading of trace files, with a progress bar and messages for unreadable files."""
+"""Reading trace files, with a progress bar and errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _size(path: Path) -> int:
 
 
 class _Bar(Progress):
-    """A bar that reads the position only when it is drawn, so that a record costs nothing."""
+    """A bar that reads the position only when it is drawn, not at each record."""
 
     def __init__(self, traces: Traces, size: int) -> None:
         console = Console(stderr=True)

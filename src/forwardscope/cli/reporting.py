@@ -40,10 +40,11 @@ def report(
 ) -> None:
     """Write an HTML report of a run: one file, which loads nothing from the network.
 
-    The report has the verdicts and the hits by probe and view. With --trace it
-    also has a timeline, the durations of forward passes, the hit rate at every
-    cache size, and the slowest passes. Of a trace with several runs, only the
-    records of this run are used.
+    The report has the verdicts and the hits by probe and view; "(outside)" are
+    lookups outside the probes: a run first checks both views for NaN and infinity.
+    With --trace it also has a timeline, the durations of forward passes, the hit
+    rate at every cache size, and the slowest passes. If the trace has several
+    runs, only the records of this run are used.
 
     Exit status: 0, or 2 for an error.
     """

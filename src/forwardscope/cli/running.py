@@ -33,8 +33,8 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     """Load the suite's model, run its probes, write the files and print the report.
 
     The run is in a worker thread, which SIGINT and SIGTERM stop before the next
-    forward pass; see `run_stoppable`. Once all probes have run, a signal no longer
-    stops it. The report is printed even if the result cannot be written.
+    forward pass; see `run_stoppable`. After the last probe a signal no longer stops
+    it. The report is printed even if the result cannot be written.
 
     Args:
         spec: The suite, with the options applied.
@@ -86,7 +86,7 @@ def _run(
                 raise KeyboardInterrupt
             observers = Observers(progress, counters_observer, telemetry.observer)
             result = run_suite(spec, backend, observer=observers)
-            stop.notice = "the suite is over and the run goes on to its end"
+            stop.notice = "all probes have run; delivering telemetry and writing the result"
             if telemetry.enabled:
                 progress.describe(_delivery_step(spec, telemetry))
             deliveries = telemetry.finish()
@@ -110,7 +110,7 @@ def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:
 
 
 class _CountersObserver(Observer):
-    """Stores a run's counters, to read them again after its spans are delivered."""
+    """Stores a run's counters, which are read again after its spans are delivered."""
 
     counters: RunCounters
 
@@ -146,7 +146,7 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print a warning as one line, without its place in the code."""
+    """Print warnings as one line, without their place in the code."""
     console = Console(stderr=True)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: console.print(

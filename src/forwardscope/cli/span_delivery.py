@@ -1,4 +1,4 @@
-"""A run's spans: the SDK's batch processor with exact counts and a bounded close."""
+"""Delivery of a run's spans: the SDK's batch processor, with exact counts and a bounded close."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SpanDelivery"]
 _QUEUE_SIZE = 16_384
 _BATCH_SIZE = 512
 _DELAY_MS = 500
-#: Time to find the reason and shut the exporter down, after a close that timed out.
+#: Time to find the reason of a close that timed out, and to shut the exporter down.
 _ABORT_S = 0.2
 
 

@@ -1,4 +1,4 @@
-"""Stopping by signal: a worker thread runs the work while the main thread handles signals.
+"""Stops on signals: a worker thread runs the work while the main thread handles signals.
 
 Python runs signal handlers in the main thread, between any two instructions. An exception raised
 there can leave a lock held, in this library or another. So the handlers only record the signal,
@@ -43,10 +43,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """A stop request and the functions it calls. Thread-safe.
+    """A stop request and its callbacks. Thread-safe.
 
     Attributes:
-        notice: Printed when a stop is requested: what the work does next.
+        notice: What the work does after a request; printed on stderr.
     """
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ def run_stoppable(work: Callable[[Stop], T]) -> T:
 
     The first signal requests a stop. The work then raises KeyboardInterrupt at a
     point where it can stop, or runs to its end. If it is still running after
-    0.1 s, the notice is printed on stderr. After that, a second signal ends the
-    process at once with the status of that signal. Before that, only the other
+    0.1 s, the notice is printed on stderr. From then on, a second signal ends the
+    process at once with the status of that signal; before that, only a different
     signal does. A signal that is ignored stays ignored. Outside the main thread
     no handler can be installed, and the work is called directly.
 
@@ -156,7 +156,7 @@ def _run_work(outcome: Future[T], work: Callable[[Stop], T], stop: Stop) -> None
 
 
 def _print_line(line: str) -> None:
-    # through sys.stderr, which a progress bar replaces to print above the bar
+    # through sys.stderr, since a progress bar replaces it to print above the bar
     if sys.stderr is None:  # closed before the start
         return
     with suppress(OSError, ValueError):  # closed, or without a reader

@@ -40,7 +40,7 @@ class Telemetry:
     """Exports one run's spans and metrics, as its suite configures.
 
     A context manager that opens the exporters and closes them. A failed export does
-    not fail the run; `finish` returns it.
+    not fail the run; `finish` returns the outcome.
 
     Args:
         spec: The suite; `spec.telemetry` has the settings.
@@ -225,7 +225,7 @@ class Telemetry:
 
 
 class _PublishObserver(Observer):
-    """Publishes a run's gauges at its start and after each probe."""
+    """Pushes and writes a run's gauges at its start and after each probe."""
 
     def __init__(self, publish: Callable[[], None]) -> None:
         self._publish = publish

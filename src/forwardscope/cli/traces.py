@@ -23,7 +23,14 @@ from forwardscope.analysis.formatting import (
     with_bars,
 )
 from forwardscope.analysis.summary import summarize
-from forwardscope.analysis.tables import Table, as_csv, as_dicts, as_markdown, as_rich, plain
+from forwardscope.analysis.tables import (
+    Table,
+    as_csv,
+    as_dicts,
+    as_markdown,
+    as_rich,
+    replace_unprintable,
+)
 from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
@@ -71,10 +78,12 @@ def summary(
     """Count lookups, hits and forward passes by probe, view and op.
 
     Also prints the time spent in forward passes, the time that hits saved, the
-    slowest passes and the prompts with the most lookups. A hit saves the mean
-    duration of a forward pass of its op and view. The hit rate is the share of
-    lookups answered without a forward pass; coalesced lookups, which count
-    towards it, and failed ones have their own columns.
+    slowest passes and the prompts with the most lookups. A distinct lookup is a
+    combination of view, op, prompt and top_k. A hit saves the mean duration of
+    the passes of its distinct lookup, or of its op and view if the trace has
+    none. The hit rate is the share of lookups without a forward pass of their
+    own; it includes coalesced lookups. "(outside)" are lookups outside the
+    probes: a run first checks both views for NaN and infinity.
 
     Exit status: 0, or 2 when a file is not a trace or cannot be read.
     """
@@ -83,7 +92,7 @@ def summary(
         result = summarize(events)
     tables = summary_tables(result)
     if format is Format.JSON:
-        facts = {"skipped_lines": events.skipped, "questions": result.questions}
+        facts = {"skipped_lines": events.skipped, "questions": result.distinct_lookups}
         rows = {name: as_dicts(table) for name, table in tables.items()}
         typer.echo(json.dumps({**facts, **rows}, indent=2))
     elif format is Format.CSV:
@@ -92,7 +101,7 @@ def summary(
         typer.echo("\n".join(as_markdown(table) for table in tables.values()))
     else:
         _print(*(table for table in tables.values() if table.rows))
-        _print_line(f"{count(result.questions)} distinct lookups")
+        _print_line(f"{count(result.distinct_lookups)} distinct lookups")
     _print_skipped(events)
 
 
@@ -110,10 +119,10 @@ def curve(
     """Compute the hit rate at every cache size, and the sizes that are large enough.
 
     The hit rate is exact for a cache that evicts the least recently used entry,
-    as forwardscope's does. The column `at best` is the highest hit rate of any
-    eviction policy, which would need to know all later lookups. Each run in the
-    file starts with an empty cache. Failed lookups do not count. Lookups of one
-    batch are taken in the order of the file.
+    as forwardscope's does. The column `optimum` is the hit rate of Bélády's MIN,
+    which knows all later lookups; no policy exceeds it. Each run in the file
+    starts with an empty cache. Failed lookups do not count. Lookups of one batch
+    are taken in the order of the file.
 
     Exit status: 0, or 2 when the file is not a trace or cannot be read.
     """
@@ -126,11 +135,10 @@ def curve(
         if plot is not None:
             write_plot(result, best, plot)
     table = curve_table(result, best)
-    worth = {share: result.smallest_size(share) for share in SHARES}
     if format is Format.JSON:
         lookups, hits = result.total, result.lookups.hits
         facts = {"skipped_lines": events.skipped, "lookups": lookups, "hits": hits}
-        sizes = {f"{share:.0%}": size for share, size in worth.items()}
+        sizes = {f"{share:.0%}": result.smallest_size(share) for share in SHARES}
         typer.echo(json.dumps({**facts, "worth": sizes, "sizes": as_dicts(table)}, indent=2))
     elif format is Format.CSV:
         typer.echo(as_csv(table), nl=False)
@@ -159,8 +167,9 @@ def why(
     """Explain why a lookup was a miss and cost a forward pass.
 
     Needs --miss or --prompt-hash; hashes are in the trace and in `trace summary`.
-    The reasons are: the first lookup of the prompt; earlier lookups had another
-    view, op or top_k; the earlier forward pass failed; or the value was evicted.
+    The reasons are: it is the first lookup of the prompt; earlier lookups of the
+    prompt had another view, op or top_k; the previous equal lookup failed; its
+    value was evicted; or its value is gone for another reason, such as max_bytes.
 
     Exit status: 0, or 2 when there is no such miss or the file cannot be read.
     """
@@ -178,8 +187,8 @@ def why(
         )
         return
     for one in explanations:
-        _print_line(plain(miss_line(one)))
-        _print_line(f"  {plain(reason_line(one))}")
+        _print_line(replace_unprintable(miss_line(one)))
+        _print_line(f"  {replace_unprintable(reason_line(one))}")
 
 
 @traces.command()
@@ -200,23 +209,25 @@ def export(
     """Send the runs of a trace file to an OTLP receiver as spans, with their recorded times.
 
     The trace id is the run id, and a second export has the same ids. The spans
-    lack the suite's name and the verdicts, which are not in a trace file. Needs
-    the extra `otel`.
+    lack the suite's name and the verdicts, which are not in a trace file. The
+    export stops at the first failure. Needs the extra `otel`.
 
     Exit status: 0 when all spans are exported, 1 when some are not, 2 for a
     mistake in the options or the file.
     """
     with errors_exit_with_two():
-        sent, dropped, failure, trace_ids = _export(file, otlp, otlp_protocol)
+        sent, failure, trace_ids = _export(file, otlp, otlp_protocol)
     for trace_id in trace_ids:
         _print_line(f"trace {trace_id}")
-    line = f"OTLP {without_credentials(otlp)}: {count(sent)} spans exported"
-    _print_line(f"{line}, {count(dropped)} dropped: {failure}" if dropped else line)
-    raise typer.Exit(1 if dropped else 0)
+    outcome = f"{count(sent)} spans exported"
+    if failure is not None:
+        outcome = f"stopped after {count(sent)} spans: {failure}"
+    _print_line(f"OTLP {without_credentials(otlp)}: {outcome}")
+    raise typer.Exit(0 if failure is None else 1)
 
 
-def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str | None, list[str]]:
-    """Export a trace; return the spans exported and dropped, why, and the trace ids."""
+def _export(file: Path, url: str, protocol: str | None) -> tuple[int, str | None, list[str]]:
+    """Export a trace; return the number of exported spans, the failure, and the trace ids."""
     target = otlp_target(url, protocol)
     try:
         from forwardscope.cli import otlp, replay  # noqa: PLC0415 - of an extra
@@ -228,12 +239,12 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, int, str |
     sent = 0
     try:
         for batch in _batches(spans):
-            if failure := exporter.send(batch):  # send no further batch
-                return sent, len(batch), failure, spans.trace_ids
+            if failure := exporter.send(batch):
+                return sent, failure, spans.trace_ids
             sent += len(batch)
     finally:
         exporter.shutdown()
-    return sent, 0, None, spans.trace_ids
+    return sent, None, spans.trace_ids
 
 
 def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
