@@ -135,7 +135,7 @@ def test_probes_without_calibration_are_not_run() -> None:
     ablation = AdapterAblation(name="ablation", prompts=["x"])
     collapse = PromptCollapse(name="collapse", prompts=["x"])
     outcome, backend = run(ablation, ONE, collapse, runs=1)
-    assert outcome.message == "1 baseline(s) over 1 random adapter(s)"
+    assert outcome.message == "1 baseline over 1 random adapter"
     assert {prompt for _, prompts in backend.forward_batches for prompt in prompts} == {*SENTINELS}
 
 

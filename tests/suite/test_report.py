@@ -53,6 +53,18 @@ def test_the_last_lines(run_of: RunOf) -> None:
     assert reconciled == "reconciled: 8 lookups; no trace or spans"
 
 
+def test_warnings_of_the_backend(make_spec: MakeSpec) -> None:
+    """Warnings of a backend are in the result and, whole, in the report; others have none."""
+    backend = ScriptedBackend()
+    assert run_suite(make_spec(ONE), backend).warnings == []
+    text = f"the adapter was trained on {'a' * 90}, but b was loaded as its base"
+    backend.warnings = [text]  # type: ignore[attr-defined]
+    result = run_suite(make_spec(ONE), backend)
+    assert result.warnings == [text]
+    assert SuiteResult.model_validate_json(result.model_dump_json()).warnings == [text]
+    assert f"warning: {text}" in lines_of(result)
+
+
 def test_reused_tokens(run_of: RunOf) -> None:
     """Reused tokens have a line; without reuse there is none."""
     result = run_of(ONE)
@@ -229,7 +241,7 @@ def test_a_run_within_its_plan(run_of: RunOf, expected: int | None) -> None:
         ),
         (
             Reconciliation(lookups=114, trace_records=113, trace_write_errors=0, holds=False),
-            "NOT reconciled: 114 lookups ≠ 113 trace records",
+            "NOT reconciled: 114 lookups; 113 trace records",
         ),
     ],
 )
@@ -249,5 +261,5 @@ def test_verdicts_are_words(run_of: RunOf) -> None:
 
 @pytest.mark.parametrize(("z", "text"), [(-0.5, "-0.5"), (12.345, "+12.3"), (4097.0, "+4097")])
 def test_format_z(z: float, text: str) -> None:
-    """A large z-score has no exponent, which would widen the table."""
+    """There are three significant digits, and no exponent, which would widen the table."""
     assert format_z(z) == text

@@ -86,7 +86,7 @@ def _run(
                 raise KeyboardInterrupt
             observers = Observers(progress, counters_observer, telemetry.observer)
             result = run_suite(spec, backend, observer=observers)
-            stop.notice = "all probes have run; delivering telemetry and writing the result"
+            stop.notice = "all probes have run; the run continues to its end"
             if telemetry.enabled:
                 progress.describe(_delivery_step(spec, telemetry))
             deliveries = telemetry.finish()

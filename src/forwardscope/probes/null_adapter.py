@@ -78,7 +78,7 @@ class NullAdapter(Probe):
         )
         return Outcome(
             Verdict.PASS,
-            f"{len(probes)} baseline(s) over {self.runs} random adapter(s)",
+            f"{_plural(len(probes), 'baseline')} over {_plural(self.runs, 'random adapter')}",
             evidence={"calibrations": [_describe(p, raws) for p, raws in samples.items()]},
             baseline=baseline,
         )
@@ -95,6 +95,10 @@ class NullAdapter(Probe):
             if outcome.raw is not None:
                 raws.append(outcome.raw)
         return raws
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from forwardscope.telemetry import names
 
 __all__ = ["FINITE_CHECK", "format_error", "run_probes"]
 
-#: Name of a failed finite check among the probes of a result.
+#: Name of the check for finite logits, which is among the probes of a result if it fails.
 FINITE_CHECK: Final = "finite_check"
 _CHECK_PROMPT = "hello"
 _CHECK_TOP_K = 8
@@ -37,9 +37,9 @@ def run_probes(
         observer: Receives the start and the result of each probe.
 
     Returns:
-        The result of each probe. A view that the backend refuses gives the
-        verdict SKIP, another exception ERROR. If the check fails, only its
-        ERROR.
+        The result of each probe. If the backend cannot open a view, the verdict
+        is SKIP; after any other exception it is ERROR. If the check fails, the
+        only result is its ERROR.
 
     Raises:
         KeyboardInterrupt: A stop was requested before the last probe began, or
@@ -97,10 +97,10 @@ def _run_probe(
         instrumentation.set_current_probe(probe.name)
         try:
             outcome = probe.run(context)
-        except UnsupportedViewError as refused:
-            outcome = Outcome(Verdict.SKIP, format_error(refused))
-        except Exception as raised:  # noqa: BLE001 - the other probes still run
-            outcome, error = Outcome(Verdict.ERROR, format_error(raised)), type(raised).__name__
+        except UnsupportedViewError as unsupported:
+            outcome = Outcome(Verdict.SKIP, format_error(unsupported))
+        except Exception as failure:  # noqa: BLE001 - the other probes still run
+            outcome, error = Outcome(Verdict.ERROR, format_error(failure)), type(failure).__name__
         finally:
             instrumentation.set_current_probe(None)
         tally = counters.tally(probe.name)
@@ -121,7 +121,7 @@ def _run_probe(
 
 
 def format_error(error: Exception) -> str:
-    """Return the message of our own errors; of others the class and the first line."""
+    """Return the message of a `ForwardscopeError`; of others the class and the first line."""
     if isinstance(error, ForwardscopeError):
         return printable(str(error))
     first_line = next(iter(str(error).splitlines()), "")

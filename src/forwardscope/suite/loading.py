@@ -10,20 +10,20 @@ from pydantic import ValidationError
 
 from forwardscope.errors import SpecError
 from forwardscope.suite.spec import SuiteSpec
-from forwardscope.suite.validation_errors import first_mistake
+from forwardscope.suite.validation_errors import describe_mistake
 from forwardscope.suite.yaml_source import MAX_BYTES, read_yaml
 
 __all__ = ["load_suite", "parse_suite"]
 
 
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
-    """Read and validate a suite file; no model is loaded.
+    """Read and validate a suite file.
 
     A model or adapter path that exists relative to the file is made absolute.
 
     Raises:
-        SpecError: The file is missing, unreadable, malformed, or contains
-            something unknown.
+        SpecError: The file is missing, unreadable or malformed, or has an unknown
+            key or an invalid value.
     """
     file = Path(path)
     try:
@@ -59,7 +59,7 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         source: Name of the text in error messages.
 
     Raises:
-        SpecError: The text is malformed, or contains something unknown.
+        SpecError: The text is malformed, or has an unknown key or an invalid value.
     """
     try:
         tree, content = read_yaml(text)
@@ -76,7 +76,7 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
     try:
         return SuiteSpec.model_validate(content)
     except ValidationError as error:
-        raise SpecError(first_mistake(error, content, tree, source)) from error
+        raise SpecError(describe_mistake(error, content, tree, source)) from error
 
 
 def _resolve(file: Path, path: str) -> str:

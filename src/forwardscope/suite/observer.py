@@ -23,7 +23,7 @@ class RunStarted:
         started_s: Start of the run, in seconds since the epoch.
         counters: Counts of the run so far; thread-safe.
         expected_forward_passes: Planned forward passes if nothing is evicted or
-            rejected; None where the run could not be planned.
+            rejected; None if the run could not be planned.
     """
 
     spec: SuiteSpec
@@ -35,7 +35,7 @@ class RunStarted:
 
 
 class Observer:
-    """Receives the events of a run, in the thread of the run; subclasses override methods."""
+    """Base class that receives the events of a run, in the thread of the run."""
 
     def run_started(self, run: RunStarted) -> None:
         """Handle the start of the run."""
@@ -47,7 +47,7 @@ class Observer:
         """Handle the result of a probe."""
 
     def run_finished(self, result: SuiteResult | None) -> None:
-        """Handle the end of the run; the result is None where the run was aborted."""
+        """Handle the end of the run; the result is None if the run was aborted."""
 
 
 class Observers(Observer):

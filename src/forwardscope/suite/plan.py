@@ -64,23 +64,23 @@ def plan_suite(
 
     The suite is run on a dry-run backend, with the same code as a real run.
     With a cache, each distinct lookup of the suite costs one forward pass,
-    including those of the finite check. Without a cache, each distinct lookup of
-    a call costs one.
+    including those of the check before the probes. Without a cache, each distinct
+    lookup of a call costs one.
 
     A run that starts with an empty cache costs exactly the planned forward
-    passes, except where an event that cannot be planned makes it cheaper: a
-    failed finite check, a failed forward pass, a `DivergenceError` within
-    `adapter_ablation` or `null_adapter`, or filler that equals another prompt.
-    A cache that is not empty also makes it cheaper. The lookups of the built-in
+    passes, except if an event that cannot be planned makes it cheaper: a failed
+    check before the probes, a failed forward pass, a `DivergenceError` within
+    `adapter_ablation` or `null_adapter`, or filler that equals another prompt. A
+    cache that is not empty also makes it cheaper. The lookups of the built-in
     probes do not depend on values. A custom probe whose lookups do is planned
     with made-up values and may cost more or less.
 
     Args:
         spec: The suite.
         backend: The backend of the run. Only its abilities, its optional
-            attributes (see `Backend`) and whether its cache is enabled are read. Without a backend
-            the suite decides whether there is a cache, and the rest is assumed
-            as in `dry_run_backend`.
+            attributes (see `Backend`) and whether its cache is enabled are read.
+            Without a backend, `cache.enabled` of the suite is used, and the rest
+            is as in `dry_run_backend`.
         max_entries: Maximum number of cache entries. The plan has no bound in
             bytes, because the sizes of real values are unknown.
 
@@ -108,8 +108,7 @@ def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> 
 def enough_entries(spec: SuiteSpec) -> int:
     """Return a cache size with which a suite computes no lookup twice; 0 without a cache.
 
-    It is the smallest size that a binary search finds. A plan with this size
-    costs no more than a plan with an unbounded cache.
+    It is the smallest size that a binary search finds.
 
     Raises:
         ProbeError: As `plan_suite` does.
@@ -143,11 +142,11 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
     computed_by: dict[Question, str | None] = {}
     shared: Counter[tuple[str | None, str | None]] = Counter()
     for event in trace.events:
-        question = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
+        key = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
         if event.hit:
-            shared[event.probe, computed_by[question]] += 1
+            shared[event.probe, computed_by[key]] += 1
         else:
-            computed_by[question] = event.probe
+            computed_by[key] = event.probe
     return dict(shared)
 
 
@@ -166,12 +165,12 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
 
 
 def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> None:
-    """Start the series of a run at 0, before its backend exists.
+    """Start the series of a run at 0, before its model is loaded.
 
-    Prometheus sees no increase in a counter whose first sample is its final
-    value. Loading a model usually takes longer than a scrape interval, so series
-    that start before it are scraped at 0. A suite that cannot be planned starts
-    no series.
+    `increase()` of Prometheus misses a counter's value at its first scrape.
+    Loading a model usually takes longer than a scrape interval, so series that
+    start before it are scraped at 0. A suite that cannot be planned starts no
+    series.
 
     Args:
         spec: The suite that will be run.
@@ -180,7 +179,7 @@ def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> N
     dry_run = dry_run_backend(None, cache_enabled=spec.cache.enabled)
     try:
         _run_or_raise(spec, dry_run)
-    except Exception:  # noqa: BLE001 - `plan_run` warns of it later
+    except Exception:  # noqa: BLE001 - `plan_run` warns later
         return
     finally:
         dry_run.close()

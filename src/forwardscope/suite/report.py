@@ -39,6 +39,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_probe_table(result))
     for probe in result.probes:
         console.print(f"  [bold]{escape(probe.name)}[/]: {escape(probe.message)}", highlight=False)
+    for warning in result.warnings:
+        console.print(Text(f"warning: {warning}", style="bold yellow"), soft_wrap=True)
     console.print()
     console.print(_view_table(result.series))
     console.print()
@@ -55,7 +57,7 @@ def print_report(result: SuiteResult, console: Console) -> None:
 
 
 def format_z(z: float) -> str:
-    """Format a z-score with three digits, or as a whole number from 100 on."""
+    """Format a z-score with three significant digits, or as a whole number from 100 on."""
     return f"{z:+.0f}" if abs(z) >= 100 else f"{z:+.3g}"
 
 
@@ -63,7 +65,7 @@ def _probe_table(result: SuiteResult) -> Table:
     table = _table(f"{result.suite}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hits"):
+    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hit rate"):
         table.add_column(header, justify="right", no_wrap=True)
     for probe in result.probes:
         table.add_row(*_probe_row(probe))
@@ -85,7 +87,7 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
 def _view_table(series: list[SeriesResult]) -> Table:
     table = _table("views")
     table.add_column("view", overflow="fold")
-    for header in ("lookups", "hits", "forward passes", "errors", "hit rate", "time"):
+    for header in ("lookups", "hits", "forward passes", "errors", "hit rate", "lookup time"):
         table.add_column(header, justify="right", no_wrap=True)
     for view_id in dict.fromkeys(one.view_id for one in series):
         own = [one for one in series if one.view_id == view_id]
@@ -125,16 +127,16 @@ def _tokens_line(tokens: PromptTokens) -> str:
 
 
 def _over_plan_line(result: SuiteResult) -> str | None:
-    """Return the line about more forward passes than planned and their cause, or None."""
+    """Describe forward passes beyond the plan and their cause; None if there are none."""
     paid, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
     if expected is None or paid <= expected:
         return None
     line = f"paid {paid} forward passes, {expected} expected"
     counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
-    losses = [f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
-    if not losses:
+    causes = [f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
+    if not causes:
         return line
-    line += f": {paid - expected} repeated after {' and '.join(losses)}"
+    line += f": {paid - expected} repeated after {' and '.join(causes)}"
     if places := ", ".join(_repeated_passes(result.series)):
         line += f" in {places}"
     settings = " and ".join(_settings_to_raise(result.cache, expected))
@@ -149,7 +151,7 @@ def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
             more[one.probe, one.view_id] += one.forward_passes - one.expected_forward_passes
     for (probe, view_id), passes in more.items():
         if passes > 0:
-            yield f"{probe or 'the finite check'} on {view_id} ({passes})"
+            yield f"{probe or 'the check before the probes'} on {view_id} ({passes})"
 
 
 def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
@@ -178,7 +180,7 @@ def _reconciliation_line(one: Reconciliation) -> Text:
         return Text(f"reconciled: {sides[0]}; no trace or spans")
     if one.holds:
         return Text(f"reconciled: {' = '.join(sides)}", style="green")
-    return Text(f"NOT reconciled: {' ≠ '.join(sides)}", style="bold red")
+    return Text(f"NOT reconciled: {'; '.join(sides)}", style="bold red")
 
 
 def _table(title: str) -> Table:

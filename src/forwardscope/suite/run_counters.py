@@ -45,7 +45,7 @@ class RunCounters:
         return {key: counts for key, counts in since.items() if counts.lookups}
 
     def series_results(self, planned: Mapping[SeriesKey, Counts]) -> list[SeriesResult]:
-        """Return the counts and the planned forward passes of each series, for the result."""
+        """Return the counts and the planned forward passes of each series."""
         return [
             SeriesResult.of_series(key, counts, planned.get(key))
             for key, counts in self.series().items()
@@ -53,8 +53,8 @@ class RunCounters:
 
     def tally(self, probe: str | None) -> Tally:
         """Return the counts of one probe over all views; None means outside any probe."""
-        own = (counts for key, counts in self.series().items() if key.probe == probe)
-        return Tally.of(sum(own, Counts()))
+        series = (counts for key, counts in self.series().items() if key.probe == probe)
+        return Tally.of(sum(series, Counts()))
 
     def total(self) -> Tally:
         """Return the counts of the whole run."""
@@ -144,9 +144,9 @@ class RunCounters:
         return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name and n}
 
     def _outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Count the run's spans by name and outcome; `pending` can be negative.
+        """Count the run's spans by name and outcome.
 
-        A span that was pending when the run began can have ended since.
+        `pending` is negative if spans from before the run have ended since.
         """
         now = self._inst.spans.outcomes()
         now.subtract(self._spans)

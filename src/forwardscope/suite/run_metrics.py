@@ -1,4 +1,4 @@
-"""Gauges of one run, which is often shorter than a scrape interval."""
+"""Gauges of one run. A run is often shorter than a scrape interval, so it also pushes them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ __all__ = ["RunMetrics"]
 
 
 class RunMetrics(Observer):
-    """Gauges of one run, to be registered, pushed or written to files.
+    """Observes a run and exports its gauges, as a collector of prometheus_client.
 
-    An observer of the run and a collector of prometheus_client. Thread-safe.
-    There are no samples before the run begins.
+    There are no samples before the run begins. Thread-safe.
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
@@ -53,7 +52,7 @@ class RunMetrics(Observer):
             self._progress_s = run.started_s
 
     def probe_started(self, index: int, probe: Probe) -> None:  # noqa: ARG002 - only time matters
-        """Record the time of progress."""
+        """Record that the run made progress now."""
         with self._lock:
             self._progress_s = time.time()
 
@@ -72,25 +71,25 @@ class RunMetrics(Observer):
     # -- the collector ------------------------------------------------------------------
 
     def describe(self) -> Iterable[Family]:
-        """Return all families without samples."""
+        """Return every metric, with no values yet."""
         return [new_family(metric) for metric in names.RUN_METRICS]
 
     def collect(self) -> Iterator[Family]:
-        """Yield the families that have a value now."""
+        """Yield the metrics that have a value now."""
         with self._lock:
             if self._run is None:
                 return
             values = self._values(self._run)
             probes = list(self._probes)
         families = {metric: new_family(metric) for metric in names.RUN_METRICS}
-        own = tuple(self.labels.values())
-        info = (*own, self._spec.model.adapter, self._run.run_id, self._run.trace_id or "")
+        labels = tuple(self.labels.values())
+        info = (*labels, self._spec.model.adapter, self._run.run_id, self._run.trace_id or "")
         add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
         for metric, value in values.items():
             if value is not None:
-                add_sample(families[metric], metric, own, value)
+                add_sample(families[metric], metric, labels, value)
         for probe in probes:
-            _add_probe(families, own, probe)
+            _add_probe(families, labels, probe)
         yield from (family for family in families.values() if family.samples)
 
     def _values(self, run: RunStarted) -> dict[Metric, float | None]:
@@ -123,15 +122,20 @@ class RunMetrics(Observer):
 
 
 def _or_nan(value: float | None) -> float:
-    """Return `value`, or NaN if it is None, which replaces an earlier value at a Pushgateway."""
+    """Return `value`, or NaN for None.
+
+    A Pushgateway keeps a value that a push omits; NaN overwrites it.
+    """
     return math.nan if value is None else value
 
 
-def _add_probe(families: dict[Metric, Family], run: tuple[str, ...], probe: ProbeResult) -> None:
-    own = (*run, probe.name)
+def _add_probe(families: dict[Metric, Family], labels: tuple[str, ...], probe: ProbeResult) -> None:
+    values = (*labels, probe.name)
     if probe.score is not None:
-        add_sample(families[names.PROBE_SCORE], names.PROBE_SCORE, own, probe.score)
-    add_sample(families[names.PROBE_DURATION], names.PROBE_DURATION, own, probe.duration_s)
+        add_sample(families[names.PROBE_SCORE], names.PROBE_SCORE, values, probe.score)
+    add_sample(families[names.PROBE_DURATION], names.PROBE_DURATION, values, probe.duration_s)
     for verdict in Verdict:
         value = float(verdict is probe.verdict)
-        add_sample(families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*own, verdict.value), value)
+        add_sample(
+            families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*values, verdict.value), value
+        )

@@ -30,13 +30,11 @@ _PACKAGES = ("forwardscope", "numpy", "torch", "transformers", "peft")
 def run_suite(
     spec: SuiteSpec, backend: Backend, *, observer: Observer | None = None
 ) -> SuiteResult:
-    """Run all probes of a suite in order and count their lookups.
+    """Run the probes of a suite in order and count their lookups.
 
-    First, both views are checked for finite logits; if the check fails, the run
-    ends with an ERROR in the result. A probe that raises an exception has the
-    verdict ERROR, and the next probe runs.
-
-    Before the run its forward passes are planned; see `plan_suite`.
+    Plans the forward passes (see `plan_suite`), checks that the base and
+    fine-tuned views give finite logits, then runs the probes in order. If the
+    check fails, no probe runs.
 
     Args:
         spec: The suite.
@@ -44,10 +42,14 @@ def run_suite(
             before: only lookups of this run count.
         observer: Receives the events of the run.
 
+    Returns:
+        The verdicts and counts. A probe or check that raised an exception has
+        the verdict ERROR.
+
     Raises:
         KeyboardInterrupt: The run was interrupted, or a stop was requested
             (`BackendInstrumentation.request_stop`). The trace has the lookups
-            until then.
+            made so far.
     """
     identity, plan = backend.identity(), plan_run(spec, backend)
     expected = None if plan is None else plan.forward_passes
@@ -74,7 +76,8 @@ def run_suite(
         instrumentation.set_run_id(None)
     wall_s = time.perf_counter() - start
     instrumentation.spans.flush(_FLUSH_S)
-    result = _result(run, identity, wall_s, probes, {} if plan is None else plan.series)
+    warnings = [printable(one) for one in getattr(backend, "warnings", ())]
+    result = _result(run, identity, wall_s, probes, {} if plan is None else plan.series, warnings)
     observer.run_finished(result)
     return result
 
@@ -85,6 +88,7 @@ def _result(
     wall_s: float,
     probes: list[ProbeResult],
     planned: Mapping[SeriesKey, Counts],
+    warnings: list[str],
 ) -> SuiteResult:
     spec, counters = run.spec, run.counters
     return SuiteResult(
@@ -103,6 +107,7 @@ def _result(
         started_at=datetime.fromtimestamp(run.started_s, UTC).isoformat(timespec="seconds"),
         wall_s=wall_s,
         probes=probes,
+        warnings=warnings,
         expected_forward_passes=run.expected_forward_passes,
         backend_stats=counters.backend_stats().to_dict(),
         series=counters.series_results(planned),

@@ -1,4 +1,4 @@
-"""Attributes of the spans of a run and of its probes."""
+"""Attributes of the spans `suite.run` and `probe.run`."""
 
 from __future__ import annotations
 

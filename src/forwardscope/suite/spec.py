@@ -42,12 +42,14 @@ class Section(BaseModel):
 class ModelSpec(Section):
     """Model, adapter, device and dtype.
 
+    `path` and `adapter` are paths that exist relative to the suite file;
+    otherwise paths relative to the working directory, or hub ids.
+
     Attributes:
-        path: A folder, a `.gguf` file or a hub id. A relative path is first
-            searched in the folder of the suite file.
-        name: Name in results, metrics and spans, the same on
-            every machine; by default `path` as it is in the file.
-        adapter: A folder or a hub id with a LoRA adapter.
+        path: Folder, `.gguf` file or hub id of the model.
+        name: Name in results, metrics and spans; by default `path` as it is in
+            the file.
+        adapter: Folder or hub id of a LoRA adapter.
         device: A torch device, or `auto`.
         dtype: Dtype of the weights in memory.
     """
@@ -80,7 +82,7 @@ class CacheSpec(Section):
     """Settings of the forward cache.
 
     Attributes:
-        enabled: False stores nothing between calls.
+        enabled: Whether values are stored between calls.
         max_entries: Maximum number of entries.
         max_bytes: Maximum bytes; None for no bound.
     """
@@ -99,7 +101,7 @@ def _span_budget(value: object) -> int | str:
 
 
 class TelemetrySpec(Section):
-    """Destinations of spans and metrics; command line options have the same names.
+    """Destinations of spans and metrics; command-line options of the same names override them.
 
     Attributes:
         otlp: URL of an OTLP receiver for spans.
@@ -129,7 +131,8 @@ class SuiteSpec(Section):
 
     Attributes:
         version: Version of this format.
-        name: Name of the suite; by default the name of its file.
+        name: Name of the suite; by default the file name without its suffix, or
+            `suite` without a file.
         model: Model and adapter.
         defaults: Settings for probes that do not have their own.
         cache: Settings of the forward cache.

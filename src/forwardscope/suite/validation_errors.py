@@ -1,4 +1,4 @@
-"""Describe an invalid suite file in one sentence with the line, key and expected value."""
+"""Messages for invalid suite files: one sentence with the line, the key and the expected value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from forwardscope.suite.spec import (
 )
 from forwardscope.suite.yaml_source import locate
 
-__all__ = ["first_mistake"]
+__all__ = ["describe_mistake"]
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
@@ -31,8 +31,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
-    """Describe the most informative mistake in one sentence.
+def describe_mistake(error: ValidationError, content: Any, tree: yaml.Node, source: str) -> str:
+    """Describe the first unknown key or, without one, the first mistake.
 
     Args:
         error: Error from the validation of the suite.
@@ -49,7 +49,7 @@ def first_mistake(error: ValidationError, content: Any, tree: yaml.Node, source:
 
 
 def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the keys and indices of a mistake's position in the file."""
+    """Return the position of a mistake in the file, as keys and indices."""
     loc = detail["loc"]
     if detail["type"] == DUPLICATE_NAME:
         return "probes", detail["ctx"]["index"], "name"

@@ -38,8 +38,8 @@ class ScriptedView:
 
     Attributes:
         id: The view's id.
-        strength: Scale of the adapter: 0 for base, λ for scaled, 1 for fine-tuned and
-            null views.
+        strength: Scale λ of the adapter: 0 for the base view, 1 for fine-tuned and null
+            views.
         seed: The seed of a null view, or None.
     """
 
@@ -54,9 +54,10 @@ Script = Callable[[ScriptedView, str], FloatArray]
 def pseudo_random_logits(
     view: ScriptedView, prompt: str, *, vocab_size: int = 32, change: float = 0.5
 ) -> FloatArray:
-    """Return logits that are fixed for a prompt and change with the adapter's strength.
+    """Return logits that depend only on the prompt and the view.
 
-    A null view changes them a tenth as much, in a direction that depends on its id.
+    The fine-tuned view adds a fixed random change, a scaled view λ times that change. A null
+    view adds a random change a tenth as large as the fine-tuned view's.
     """
     logits = _normal(f"base {prompt}", vocab_size)
     if view.seed is not None:
@@ -65,15 +66,16 @@ def pseudo_random_logits(
 
 
 class ScriptedBackend:
-    """A backend whose model is a function of view and prompt; tokens are characters.
+    """A backend whose model is a function of view and prompt.
+
+    Tokens are characters; the id of a token is its code point modulo `vocab_size`.
 
     Args:
-        script: Returns the logits after a prompt, shape (vocab_size,). An exception in
-            the script fails the forward pass unchanged.
+        script: Returns the logits after a prompt, shape (vocab_size,). Its exceptions are
+            raised unchanged.
         instrumentation: Caches and counts lookups; a new one by default.
         context: Maximum prompt length in characters, or None for no limit.
-        vocab_size: Number of logits that the script returns; required because the script
-            is not called to find out.
+        vocab_size: Number of logits that the script returns.
 
     Attributes:
         forward_batches: All forward batches so far, as (view id, prompts).
@@ -107,7 +109,7 @@ class ScriptedBackend:
         return self._view(ScriptedView(FINETUNED, 1.0))
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
-        """Open the view with the adapter scaled; 0 is the base view and 1 the fine-tuned one."""
+        """Open the view with the adapter at scale λ: 0 is the base view, 1 the fine-tuned view."""
         view_id = self.scaled_aliases.get(lam, scaled_view_id(lam))
         return self._view(ScriptedView(view_id, float(lam)))
 
@@ -118,7 +120,7 @@ class ScriptedBackend:
         return self._view(ScriptedView(null_view_id(seed, init_scale, rank_scale), 1.0, seed))
 
     def filler(self, tokens: int) -> str:
-        """Return one dot for each token and then a blank line; "" for 0 tokens or fewer."""
+        """Return `tokens` dots and a blank line; "" for 0 or fewer."""
         return "." * tokens + "\n\n" if tokens > 0 else ""
 
     def longest_filler(self, prompt: str) -> int | None:
@@ -133,7 +135,7 @@ class ScriptedBackend:
         return max(0, self._context - len(self.filler(1) + prompt) + 1)
 
     def identity(self) -> str:
-        """Return a fixed identity."""
+        """Return `scripted`, for every script."""
         return "scripted"
 
     def close(self) -> None:
@@ -208,7 +210,7 @@ class _ScriptedScorer:
     def _rolling(self, text: str) -> RollingLogprob:
         logprobs = [self._next(text[:i], text[i], text) for i in range(1, len(text))]
         return RollingLogprob(
-            np.asarray([ord(c) for c in text]),
+            np.asarray([self._token_id(char) for char in text]),
             np.asarray(logprobs, dtype=np.float32),
             len(text),
             math.fsum(logprobs),
@@ -218,12 +220,16 @@ class _ScriptedScorer:
         key = fold_strings(prompt, completion)
         if not completion:
             raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
-        places = range(len(completion))
-        return math.fsum(self._next(prompt + completion[:i], completion[i], key) for i in places)
+        return math.fsum(
+            self._next(prompt + completion[:i], char, key) for i, char in enumerate(completion)
+        )
 
     def _next(self, before: str, char: str, key: str) -> float:
         logprobs = self._logprobs(before, key)
-        return float(logprobs[ord(char) % logprobs.size])
+        return float(logprobs[self._token_id(char)])
+
+    def _token_id(self, char: str) -> int:
+        return ord(char) % self.vocab_size
 
     def _logprobs(self, prompt: str, key: str) -> FloatArray:
         logits = self._backend._logits(self._view, prompt, key)

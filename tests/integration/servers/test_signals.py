@@ -202,8 +202,7 @@ def test_a_signal_while_the_report_is_printed(tmp_path: Path, number: int) -> No
     run = live.finish()
     assert run.status == 0
     assert run.stderr.splitlines() == [
-        "all probes have run; delivering telemetry and writing the result; "
-        "a second signal ends the run at once"
+        "all probes have run; the run continues to its end; a second signal ends the run at once"
     ]
     assert f"reconciled: {run.lookups} lookups = {run.lookups} trace records" in report
 
