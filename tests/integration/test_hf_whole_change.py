@@ -249,6 +249,18 @@ def test_unknown_variant_is_refused(zoo: Any) -> None:
     assert result.backend_stats["forward_passes"] == result.expected_forward_passes
 
 
+def test_saved_module_with_lora_layers_is_refused(zoo: Any) -> None:
+    """A saved module that contains LoRA layers has no scaled and no null view."""
+    model = make(zoo, "dora and head")
+    with quiet_transformers():
+        linear = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        inner = get_peft_model(linear, LoraConfig(target_modules=["0"]))
+    model.base_model.model.lm_head.modules_to_save["default"].inner = inner
+    refused = HFBackend(model, zoo.tokenizer()).refused_views
+    assert refused.keys() == {"scaled", "null"}
+    assert "a saved module contains LoRA layers" in refused["null"]
+
+
 def test_longest_filler_fits_exactly(zoo: Any) -> None:
     """Filler of this length fits the model's context, and one token more does not."""
     backend = HFBackend(make(zoo, "lora"), zoo.tokenizer())

@@ -32,8 +32,6 @@ def refusal(model: PeftModel) -> str | None:
     for module in _saved_modules(model):
         if any(isinstance(part, LoraLayer) for part in module.modules()):
             return "a saved module contains LoRA layers, and its change is not linear in both"
-        if not all(parameter.is_floating_point() for parameter in module.parameters()):
-            return "a saved module has quantised weights, which cannot be interpolated"
     carried = {id(own) for own, _ in own_values(model)}
     for layer in _lora_layers(model):
         if _variant(layer, name) in _DORA and id(layer.base_layer.weight) in carried:
