@@ -1,4 +1,4 @@
-"""What an answered lookup leaves behind: its counts, its line in the trace and its span."""
+"""Records each lookup in the ledger's counts, in the trace and as a span."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How one lookup ended. Its counts, its trace line and its span are made from it.
 
     Attributes:
-        key: What was looked up.
-        question: The same as traces and spans show it; None where nothing needed it so far.
+        key: The key that was looked up.
+        question: The key with the prompt's hash; None if it is not computed yet.
         result: `hit`, `miss` or `coalesced`.
-        start_ns: The clock when it began; hits of one batch have even shares of
-            the time in which all were looked up, one after the other.
-        wall_ns: Compute time of a miss, an even share of its batch's; else the
-            time that the lookup took, waiting included.
-        batch: Prompts in the forward batch of a miss; None for a single call.
-        tokens: Tokens of a miss's prompt, where the compute reported them.
-        reused: Of these, how many an earlier prompt's forward pass had computed.
-        error: Class of the exception where the compute failed.
-        trace_id: The trace that has the forward span of a miss, 32 hex digits.
+        start_ns: Start of the lookup; hits of a batch follow one another.
+        wall_ns: Compute time of a miss, otherwise the time of the lookup, waiting
+            included; in a batch an even share.
+        batch: Number of prompts in the forward batch of a miss; None for a single call.
+        tokens: Number of tokens in a miss's prompt, if the compute reported it.
+        reused: Number of these tokens that an earlier prompt's forward pass had computed.
+        error: Class of the exception if the compute failed.
+        trace_id: Trace with the forward span of a miss, 32 hex digits.
     """
 
     key: LookupKey
@@ -71,18 +70,18 @@ def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
 
 
 class Recorder:
-    """Takes the outcomes of lookups; counts, trace lines and spans come out.
+    """Records the outcomes of lookups as counts, trace lines and spans.
 
     Safe under threads: each of the three has its own lock.
 
     Args:
-        ledger: Counts them.
-        spans: Makes their spans.
-        trace: Takes their lines.
-        clock: What times them.
+        ledger: Counts by series.
+        spans: Spans of lookups.
+        trace: Trace writer.
+        clock: Clock of the lookups.
 
     Attributes:
-        run_id: The id of the run in trace lines from now on, or None.
+        run_id: Id of the run for later trace lines, or None.
     """
 
     def __init__(
@@ -143,8 +142,8 @@ class Recorder:
 
         Args:
             outcomes: At least one; all of one view and op.
-            scoring_ns: Wall time of the call in nanoseconds.
-            batches: Prompts of each call of `compute_misses`.
+            scoring_ns: Wall time of the call in nanoseconds, hits and waiting included.
+            batches: Number of prompts in each call of `compute_misses`.
             spans: The live spans of the call, where it has any.
         """
         op, view_id, _, _ = outcomes[0].key

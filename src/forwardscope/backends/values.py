@@ -48,7 +48,7 @@ class TokenDist:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RollingLogprob:
-    """The log-probability of each token of a text, given those before it.
+    """The log-probability of each token of a text but the first, given those before it.
 
     Attributes:
         token_ids: int64, shape (N,).

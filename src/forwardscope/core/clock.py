@@ -1,4 +1,4 @@
-"""Where times come from, so that a test can bring its own."""
+"""The clock interface; tests pass a clock of their own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["Clock"]
 
 
 class Clock(Protocol):
-    """The two readings that are taken; the standard `time` module is one."""
+    """Functions that read the time. The standard `time` module implements them."""
 
     def perf_counter_ns(self) -> int:
-        """Return nanoseconds that never go back, for durations."""
+        """Return nanoseconds of a clock that never goes back, for durations."""
         ...
 
     def time_ns(self) -> int:

@@ -20,7 +20,7 @@ LookupKey = tuple[str, str, str, int]
 
 
 class Question(NamedTuple):
-    """A lookup key as traces and spans show it: the prompt's hash stands for the prompt."""
+    """A lookup key with the prompt's hash in place of the prompt, for traces and spans."""
 
     op: str
     view_id: str
@@ -29,7 +29,7 @@ class Question(NamedTuple):
 
 
 def question_of(key: LookupKey) -> Question:
-    """Return what traces and spans show of a key."""
+    """Return a key with the prompt's hash."""
     op, view_id, prompt, top_k = key
     return Question(op, view_id, prompt_hash(prompt), top_k)
 
@@ -37,18 +37,17 @@ def question_of(key: LookupKey) -> Question:
 def prompt_hash(prompt: str) -> str:
     """Return the first 12 hex digits of SHA-1 over the prompt's UTF-8.
 
-    For traces and spans only; keys hold the prompt itself. Lone surrogates are
-    encoded as they are, so any Python string has a hash.
+    For traces, spans and messages; cache keys hold the prompt itself. Lone surrogates
+    are encoded as they are, so any Python string has a hash.
     """
     data = prompt.encode("utf-8", "surrogatepass")
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:12]
 
 
 def fold_strings(first: str, second: str) -> str:
-    r"""Join two strings so that no other pair gives the same text.
+    """Join two strings; different pairs give different results.
 
-    The length of the first one comes first, as in a netstring, so `("a", "b\0c")`
-    and `("a\0b", "c")` differ whatever characters they hold.
+    The result starts with the length of the first string, as in a netstring.
     """
     return f"{len(first)}:{first}{second}"
 

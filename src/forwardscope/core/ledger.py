@@ -108,7 +108,7 @@ class LedgerSnapshot:
         series: Counts by series, in the order in which each was first counted
             or expected.
         durations: Seconds of the forward passes that succeeded, by op.
-        batch_prompts: Prompts of each call of `compute_misses`.
+        batch_prompts: Number of prompts in each call of `compute_misses`.
         max_batch_size: Prompts in the largest of them.
         tokens_computed: Tokens that forward passes which succeeded computed, where
             they reported them.
@@ -178,7 +178,7 @@ class Ledger:
             series: The current probe (None outside any), the view and the op.
             outcomes: Of the lookups, each a `recorder.Outcome`.
             scoring_ns: Wall time of the call in nanoseconds.
-            batches: Prompts of each call of `compute_misses`.
+            batches: Number of prompts in each call of `compute_misses`.
             ts: The time of exemplars, in seconds since the epoch.
         """
         with self._lock:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: Op, view id and top_k of a batch.
 BatchKey = tuple[str, str, int]
 
-#: Number of hit spans for each probe.
+#: Maximum number of hit spans for each probe.
 DEFAULT_BUDGET: Final = 2000
 #: Maximum number of links of a batch's forward span.
 MAX_LINKS: Final = 128
@@ -47,7 +47,7 @@ _REFRESH_EVERY_NS = 100_000_000
 
 
 class SpanDelivery(Protocol):
-    """Exporter of a program that counts the spans that it delivers."""
+    """Span exporter that counts spans by outcome."""
 
     def outcomes(self) -> Mapping[tuple[str, SpanOutcome], int]:
         """Return the number of exported, dropped and pending spans by name."""
@@ -72,7 +72,7 @@ class LookupSpans:
 
     Attributes:
         active: Whether lookups have spans now.
-        hits: Queue of finished lookups without a span so far.
+        hits: Queue of hits and coalesced lookups whose spans are not made yet.
         delivery: Exporter that counts ended spans; None in library use, where
             spans go to the program's tracer provider and count as ended.
     """
@@ -255,7 +255,7 @@ class CallSpans:
 
         Args:
             outcomes: Outcomes of all lookups of the call; empty where the call was
-                stopped before it computed. Then no span is ended or counted.
+                stopped before it computed. Then its spans are discarded.
             error: Class of the exception of a failed call.
             end_ns: End of the call.
         """
@@ -324,7 +324,7 @@ class ForwardSpan:
     def wrap(self, compute: Callable[[], T]) -> Callable[[], T]:
         """Return a compute that runs with the forward span as the current one.
 
-        `Flight.run` calls it in a copy of the context, so the span is never detached.
+        `Flight.run` calls it in a copy of the context, which ends with the call.
         """
 
         def computed() -> T:
