@@ -172,8 +172,16 @@ def _slowest(summary: Summary) -> Table:
         Column("batch", "batch", count, optional=True),
     )
     rows = [
-        (one.wall_ms, one.probe, one.view_id, one.op, one.prompt_hash, one.tokens, one.batch)
-        for one in summary.slowest
+        (
+            event.wall_ms,
+            event.probe,
+            event.view_id,
+            event.op,
+            event.prompt_hash,
+            event.tokens,
+            event.batch,
+        )
+        for event in summary.slowest
     ]
     return Table("slowest passes", columns, rows)
 

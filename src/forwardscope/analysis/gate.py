@@ -113,7 +113,7 @@ def _check_same_suite(reference: RunData, current: RunData) -> None:
                 f"one of suite {current.suite!r}; compare two runs of one suite"
             )
         return
-    before, now = ({key.probe for key in one.series} - {None} for one in (reference, current))
+    before, now = ({key.probe for key in run.series} - {None} for run in (reference, current))
     if before and now and not before & now:
         raise UserError(
             f"{reference.source} and {current.source} have no probe in common; "
@@ -140,7 +140,7 @@ def _cause(reference: RunData, current: RunData, probe: str | None, view: str) -
         return f"{_plural(now.lookups, 'lookup')}, none before"
     if reference.distinct_lookups is not None and current.distinct_lookups is not None:
         known = reference.distinct_lookups.get(probe, frozenset())
-        new = sum(one.view_id == view for one in current.distinct_lookups[probe] - known)
+        new = sum(key.view_id == view for key in current.distinct_lookups[probe] - known)
         if new:
             return _plural(new, "new distinct lookup")
     if now.lookups > before.lookups:
@@ -179,15 +179,17 @@ def _verdicts(
 def _time(before: Counts, now: Counts, allowed: float | None) -> Iterator[Check]:
     if allowed is None or not before.misses or not now.misses:
         return
-    was, is_now = (one.forward_ns / one.misses / 1e9 for one in (before, now))
+    was, is_now = (counts.forward_ns / counts.misses / 1e9 for counts in (before, now))
     finding = f"a forward pass took {seconds(is_now)}, {seconds(was)} before"
     yield Check("time of a forward pass", is_now <= allowed * was, finding)
 
 
 def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...]:
     sides = [
-        (None, None, None) if one is None else (one.lookups, one.misses, one.forward_ns / 1e9)
-        for one in (before, now)
+        (None, None, None)
+        if counts is None
+        else (counts.lookups, counts.misses, counts.forward_ns / 1e9)
+        for counts in (before, now)
     ]
     return tuple(value for pair in zip(*sides, strict=True) for value in pair)
 

@@ -45,6 +45,6 @@ def optimal_hits(before: IntArray, size: int) -> npt.NDArray[np.bool_]:
             hits[-heapq.heappop(ends)] = False
             occupied -= 1
         if len(ends) > 2 * size + 64:  # remove intervals that have ended from the heap
-            ends = [one for one in ends if -one > index]
+            ends = [end for end in ends if -end > index]
             heapq.heapify(ends)
     return np.asarray(hits, dtype=np.bool_)

@@ -34,8 +34,8 @@ def write_plot(curve: Curve, optimum: Sequence[CurvePoint], path: Path) -> None:
     rates = curve.hits[1:] / curve.total
     axes.step(sizes, rates, where="post", color=_LRU, label="least recently used")
     axes.plot(
-        [one.size for one in optimum],
-        [one.hits / curve.total for one in optimum],
+        [point.size for point in optimum],
+        [point.hits / curve.total for point in optimum],
         "o",
         color=_OPTIMUM,
         markersize=4,

@@ -95,17 +95,17 @@ def _verdicts(result: SuiteResult) -> Table:
     )
     rows = [
         (
-            one.name,
-            one.verdict.value,
-            one.score,
-            one.raw,
-            one.z_score,
-            one.duration_s,
-            one.stats.lookups,
-            one.stats.forward_passes,
-            one.message,
+            probe.name,
+            probe.verdict.value,
+            probe.score,
+            probe.raw,
+            probe.z_score,
+            probe.duration_s,
+            probe.stats.lookups,
+            probe.stats.forward_passes,
+            probe.message,
         )
-        for one in result.probes
+        for probe in result.probes
     ]
     return Table("verdicts", columns, rows)
 
@@ -123,16 +123,16 @@ def _series(result: SuiteResult) -> Table:
     )
     rows = [
         (
-            OUTSIDE if one.probe is None else one.probe,
-            one.view_id,
-            one.lookups,
-            one.forward_passes,
-            one.expected_forward_passes,
-            one.forward_errors,
-            one.hit_rate,
-            one.forward_s,
+            OUTSIDE if series.probe is None else series.probe,
+            series.view_id,
+            series.lookups,
+            series.forward_passes,
+            series.expected_forward_passes,
+            series.forward_errors,
+            series.hit_rate,
+            series.forward_s,
         )
-        for one in result.series
+        for series in result.series
     ]
     return Table("series", columns, rows)
 
@@ -170,7 +170,7 @@ def _timeline(events: Sequence[TraceEvent]) -> dict[str, Any]:
     """Return the end and the probe of each forward pass and each hit."""
     start = min(event.ts - event.wall_ms / 1e3 for event in events)
     rows = {name: row for row, name in enumerate(dict.fromkeys(event.probe for event in events))}
-    passes, hits = ([one for one in events if one.hit is hit] for hit in (False, True))
+    passes, hits = ([event for event in events if event.hit is hit] for hit in (False, True))
     plotted = sorted((*_sample(passes), *_sample(hits)), key=lambda event: event.ts)
     return {
         "probes": [OUTSIDE if name is None else name for name in rows],
@@ -209,7 +209,7 @@ def _duration(milliseconds: float) -> str:
 
 
 def _curve(curve: Curve, best: Sequence[CurvePoint]) -> dict[str, Any]:
-    best_rates = {one.size: one.hits / curve.total for one in best}
+    best_rates = {point.size: point.hits / curve.total for point in best}
     steps = np.rint(np.geomspace(1, curve.largest, _MAX_SIZES)).astype(int)
     sizes = sorted(best_rates.keys() | set(steps.tolist()))
     return {
@@ -220,8 +220,8 @@ def _curve(curve: Curve, best: Sequence[CurvePoint]) -> dict[str, Any]:
 
 
 def _delivery(result: SuiteResult) -> Iterable[str]:
-    for one in result.delivery:
-        yield paragraph(f"{one.to}: {one.what}")
+    for delivery in result.delivery:
+        yield paragraph(f"{delivery.to}: {delivery.what}")
     reconciliation = result.reconciliation
     sides = [f"{count(reconciliation.lookups)} lookups"]
     if reconciliation.trace_records is not None:
@@ -231,4 +231,6 @@ def _delivery(result: SuiteResult) -> Iterable[str]:
     yield paragraph(
         f"{'Reconciled' if reconciliation.holds else 'NOT reconciled'}: {', '.join(sides)}."
     )
-    yield paragraph(", ".join(f"{name} {one}" for name, one in result.versions.items()), muted=True)
+    yield paragraph(
+        ", ".join(f"{name} {version}" for name, version in result.versions.items()), muted=True
+    )

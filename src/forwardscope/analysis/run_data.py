@@ -93,7 +93,9 @@ def read_result(path: Path) -> SuiteResult:
 def run_data_of_result(path: Path) -> RunData:
     """Return the data of a run from its result; for errors see `read_result`."""
     result = read_result(path)
-    series = {SeriesKey(one.probe, one.view_id, one.op): _counts(one) for one in result.series}
+    series = {
+        SeriesKey(tally.probe, tally.view_id, tally.op): _counts(tally) for tally in result.series
+    }
     verdicts = {probe.name: probe.verdict for probe in result.probes}
     return RunData(path, result.suite, series, verdicts, None)
 
@@ -120,16 +122,16 @@ def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
             f"{path} has records of {len(runs)} runs, but a comparison needs one; "
             "use a trace of one run, or results"
         )
-    distinct = {probe: frozenset(own) for probe, own in lookups.items()}
+    distinct = {probe: frozenset(keys) for probe, keys in lookups.items()}
     return RunData(path, None, series, None, distinct)
 
 
-def _counts(one: SeriesResult) -> Counts:
+def _counts(tally: SeriesResult) -> Counts:
     return Counts(
-        hits=one.cache_hits - one.coalesced,
-        coalesced=one.coalesced,
-        forward_passes=one.forward_passes,
-        errors=Counter({"": one.forward_errors}) if one.forward_errors else Counter(),
-        scoring_ns=round(one.scoring_wall_s * 1e9),
-        forward_ns=round(one.forward_s * 1e9),
+        hits=tally.cache_hits - tally.coalesced,
+        coalesced=tally.coalesced,
+        forward_passes=tally.forward_passes,
+        errors=Counter({"": tally.forward_errors}) if tally.forward_errors else Counter(),
+        scoring_ns=round(tally.scoring_wall_s * 1e9),
+        forward_ns=round(tally.forward_s * 1e9),
     )

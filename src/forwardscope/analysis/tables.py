@@ -57,11 +57,11 @@ class Table:
         """Return the columns and the rows as formatted text; a dash replaces None."""
         values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         visible = [
-            (column, own)
-            for column, own in zip(self.columns, values, strict=True)
-            if not (column.optional and not any(own))
+            (column, cells)
+            for column, cells in zip(self.columns, values, strict=True)
+            if not (column.optional and not any(cells))
         ]
-        texts = [[_format(column, value) for value in own] for column, own in visible]
+        texts = [[_format(column, value) for value in cells] for column, cells in visible]
         return [column for column, _ in visible], [list(row) for row in zip(*texts, strict=True)]
 
 
@@ -117,7 +117,7 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
 
 def replace_unprintable(text: str) -> str:
     """Replace unprintable characters with U+FFFD, so that they have no effect in a terminal."""
-    return "".join(one if one.isprintable() or one == NARROW_SPACE else "�" for one in text)
+    return "".join(char if char.isprintable() or char == NARROW_SPACE else "�" for char in text)
 
 
 def _format(column: Column, value: Any) -> str:

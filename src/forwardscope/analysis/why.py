@@ -124,25 +124,25 @@ def _misses_of_run(
     distances = reuse_distances(lookups_of(records_of_run()).key_ids)
     hit_distances = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
     farthest = int(hit_distances.max()) if hit_distances.size else None
-    for index, one in enumerate(records):
-        if one.number in selected:
+    for index, record in enumerate(records):
+        if record.number in selected:
             earlier = [other.event for other in records[:index]]
             yield _miss(
-                one,
-                [event for event in earlier if event.prompt_hash == one.event.prompt_hash],
-                distance=int(distances[one.index]),
+                record,
+                [event for event in earlier if event.prompt_hash == record.event.prompt_hash],
+                distance=int(distances[record.index]),
                 farthest=farthest,
             )
 
 
 def _miss(
-    one: _Record,
+    record: _Record,
     earlier: Collection[TraceEvent],
     *,
     distance: int,
     farthest: int | None,
 ) -> Miss:
-    key = _key(one.event)
+    key = _key(record.event)
     equal = [event for event in earlier if _key(event) == key]
     failure = equal[-1].error if equal else None
     if not equal:
@@ -153,14 +153,14 @@ def _miss(
         far = farthest is None or distance > farthest
         reason = Reason.EVICTED if far else Reason.GONE
     return Miss(
-        number=one.number or 0,
-        event=one.event,
+        number=record.number or 0,
+        event=record.event,
         reason=reason,
         elsewhere=[other for other in dict.fromkeys(map(_key, earlier)) if other != key],
         distance=None if distance == NEVER else distance,
         farthest=farthest,
         failure=failure,
-        runs_before=one.runs,
+        runs_before=record.runs,
     )
 
 
@@ -228,9 +228,9 @@ def _gap(miss: Miss) -> str:
 
 def _other_lookups(miss: Miss) -> str:
     """Return the view of each other lookup, with op and top_k if these differ too."""
-    own = (miss.event.op, miss.event.top_k)
-    views = [one.view_id for one in miss.elsewhere if (one.op, one.top_k) == own]
-    others = [_view_and_op(one) for one in miss.elsewhere if (one.op, one.top_k) != own]
+    op_and_top_k = (miss.event.op, miss.event.top_k)
+    views = [key.view_id for key in miss.elsewhere if (key.op, key.top_k) == op_and_top_k]
+    others = [_view_and_op(key) for key in miss.elsewhere if (key.op, key.top_k) != op_and_top_k]
     return ", ".join([*views, *others])
 
 

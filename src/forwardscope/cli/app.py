@@ -109,8 +109,8 @@ def run(
 ) -> None:
     """Run a suite of probes and report their verdicts and the cache hits.
 
-    The suite file names the model, its adapter and the probes. Options take
-    precedence over the suite's `cache` and `telemetry` settings.
+    The suite file names the model, its adapter and the probes. Options override
+    the suite's `cache` and `telemetry` settings.
 
     Exit status: 0 when every probe passes or is skipped, 1 when a probe fails or
     ends with an error, 2 for a mistake in the suite or the options, 130 after

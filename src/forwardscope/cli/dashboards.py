@@ -147,7 +147,7 @@ def _finding_lines(finding: Finding) -> str:
 
 def _summary(report: Report, files: int) -> str:
     places = {query.place for query in report.queries}
-    panels, rules = (sum(one.kind == kind for one in places) for kind in ("panel", "rule"))
+    panels, rules = (sum(place.kind == kind for place in places) for kind in ("panel", "rule"))
     checked = (
         f"{_plural(panels, 'panel')}, {_plural(rules, 'rule')}, "
         f"{_plural(len(report.queries), 'expression')} in {_plural(files, 'file')}"

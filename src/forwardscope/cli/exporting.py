@@ -66,7 +66,7 @@ def _differs(folder: Path, name: str, content: bytes) -> bool:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise OutputError(f"{path} leads out of {folder}; remove the link or name another folder")
-    parent = next(one for one in path.absolute().parents if one.exists())
+    parent = next(candidate for candidate in path.absolute().parents if candidate.exists())
     if not parent.is_dir():
         raise OutputError(f"{parent} is not a folder; name another one to write to")
     if path.exists() and not path.is_file():

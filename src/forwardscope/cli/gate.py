@@ -111,8 +111,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _facts(checks: list[Check], table: Table) -> dict[str, Any]:
-    found = [{"name": one.name, "ok": one.ok, "says": one.finding} for one in checks]
-    return {"ok": all(one.ok for one in checks), "checks": found, "compared": as_dicts(table)}
+    found = [{"name": check.name, "ok": check.ok, "says": check.finding} for check in checks]
+    return {"ok": all(check.ok for check in checks), "checks": found, "compared": as_dicts(table)}
 
 
 def _summary(failed: list[Check], checks: int) -> str:

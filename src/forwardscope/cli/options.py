@@ -156,17 +156,19 @@ def _message(error: ValidationError) -> str:
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the fields of `RunOptions` to a command as options; pass them in `options`."""
     fields = signature(RunOptions, eval_str=True).parameters
-    own = signature(command, eval_str=True)
+    command_signature = signature(command, eval_str=True)
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
         options = RunOptions(**{name: given.pop(name) for name in fields})
         command(**given, options=options)
 
-    parameters = [one for name, one in own.parameters.items() if name != "options"]
-    parameters += [one.replace(kind=Parameter.KEYWORD_ONLY) for one in fields.values()]
-    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    parameters = [
+        parameter for name, parameter in command_signature.parameters.items() if name != "options"
+    ]
+    parameters += [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in fields.values()]
+    wrapped.__signature__ = command_signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = get_type_hints(command, include_extras=True) | {
-        name: one.annotation for name, one in fields.items()
+        name: parameter.annotation for name, parameter in fields.items()
     }
     return wrapped

@@ -30,10 +30,10 @@ def plan(
     """Count the lookups and forward passes of a suite, without loading a model.
 
     Runs the probes on made-up values. Prints lookups and forward passes by probe
-    and view, with an unbounded cache and with the suite's cache; the hits of each
-    probe on values of other probes; and a cache size with which no value is
-    computed twice. "(outside)" are lookups outside the probes: a run first checks
-    both views for NaN and infinity.
+    and view, with an unbounded cache and with the suite's cache; the probes that
+    computed the values of each probe's hits; and a cache size with which no value
+    is computed twice. "(outside)" are lookups outside the probes: a run first
+    checks both views for NaN and infinity.
 
     Assumes a plain LoRA adapter, whose scales 0 and 1 equal the base and the
     fine-tuned view. Ignores `max_bytes`, since the size of real values is unknown.
@@ -44,46 +44,46 @@ def plan(
         spec = load_suite(suite)
         try:
             unbounded = plan_suite(spec)
-            own = plan_suite(spec, max_entries=spec.cache.max_entries)
+            bounded = plan_suite(spec, max_entries=spec.cache.max_entries)
             enough, shared = enough_entries(spec), shared_work(spec)
         except ProbeError as error:
             raise UserError(f"{suite}: {error}") from error
-    tables = {"series": _series_table(spec, unbounded, own), "shared": _shared_table(shared)}
+    tables = {"series": _series_table(spec, unbounded, bounded), "shared": _shared_table(shared)}
     if format == "json":
-        typer.echo(json.dumps({**_totals(unbounded, own, enough), **_rows(tables)}, indent=2))
+        typer.echo(json.dumps({**_totals(unbounded, bounded, enough), **_rows(tables)}, indent=2))
     elif format == "markdown":
         typer.echo("\n".join(as_markdown(table) for table in tables.values()))
-        typer.echo("\n".join(_summary(spec, unbounded, own, enough)))
+        typer.echo("\n".join(_summary(spec, unbounded, bounded, enough)))
     else:
         console = Console(highlight=False, soft_wrap=True)
         for table in tables.values():
             console.print(as_rich(table))
-        for line in _summary(spec, unbounded, own, enough):
+        for line in _summary(spec, unbounded, bounded, enough):
             console.print(line)
 
 
-def _series_table(spec: SuiteSpec, unbounded: Plan, own: Plan) -> Table:
+def _series_table(spec: SuiteSpec, unbounded: Plan, bounded: Plan) -> Table:
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),
-        Column("forward_passes_of_cache", _own_cache_title(spec), count),
+        Column("forward_passes_of_cache", _cache_title(spec), count),
     )
     rows: dict[tuple[str | None, str], tuple[Counts, Counts]] = {}
     for key, counts in unbounded.series.items():
-        both = rows.get((key.probe, key.view_id), (Counts(), Counts()))
-        rows[key.probe, key.view_id] = (both[0] + counts, both[1] + own.series[key])
-    listed = [(_probe_name(probe), view, *_passes(*both)) for (probe, view), both in rows.items()]
+        first, second = rows.get((key.probe, key.view_id), (Counts(), Counts()))
+        rows[key.probe, key.view_id] = (first + counts, second + bounded.series[key])
+    listed = [(_probe_name(probe), view, *_passes(*pair)) for (probe, view), pair in rows.items()]
     return Table(
         "lookups and forward passes",
         columns,
-        [*listed, ("in all", "", *_passes(unbounded.total, own.total))],
+        [*listed, ("in all", "", *_passes(unbounded.total, bounded.total))],
     )
 
 
-def _passes(unbounded: Counts, own: Counts) -> tuple[int, int, int]:
-    return unbounded.lookups, unbounded.forward_passes, own.forward_passes
+def _passes(unbounded: Counts, bounded: Counts) -> tuple[int, int, int]:
+    return unbounded.lookups, unbounded.forward_passes, bounded.forward_passes
 
 
 def _shared_table(shared: dict[tuple[str | None, str | None], int]) -> Table:
@@ -99,12 +99,12 @@ def _shared_table(shared: dict[tuple[str | None, str | None], int]) -> Table:
     return Table("shared work", columns, rows)
 
 
-def _totals(unbounded: Plan, own: Plan, enough: int) -> dict[str, Any]:
+def _totals(unbounded: Plan, bounded: Plan, enough: int) -> dict[str, Any]:
     return {
         "lookups": unbounded.total.lookups,
         "forward_passes": unbounded.forward_passes,
-        "forward_passes_of_cache": own.forward_passes,
-        "evictions": own.evictions,
+        "forward_passes_of_cache": bounded.forward_passes,
+        "evictions": bounded.evictions,
         "enough_entries": enough,
     }
 
@@ -113,7 +113,7 @@ def _rows(tables: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
     return {name: as_dicts(table) for name, table in tables.items()}
 
 
-def _summary(spec: SuiteSpec, unbounded: Plan, own: Plan, enough: int) -> list[str]:
+def _summary(spec: SuiteSpec, unbounded: Plan, bounded: Plan, enough: int) -> list[str]:
     lookups, passes = count(unbounded.total.lookups), count(unbounded.forward_passes)
     if not spec.cache.enabled:
         return [f"{lookups} lookups cost {passes} forward passes: the suite's cache is off"]
@@ -121,17 +121,17 @@ def _summary(spec: SuiteSpec, unbounded: Plan, own: Plan, enough: int) -> list[s
         f"{lookups} lookups cost {passes} forward passes with an unbounded cache: a hit rate of "
         f"{percent(unbounded.total.hit_rate)}"
     )
-    size, more = count(spec.cache.max_entries), own.forward_passes - unbounded.forward_passes
+    size, more = count(spec.cache.max_entries), bounded.forward_passes - unbounded.forward_passes
     if not more:
         return [first, f"max_entries {size} is enough; {count(enough)} would be too"]
     return [
         first,
-        f"max_entries {size} costs {count(more)} more, after {count(own.evictions)} evictions; "
+        f"max_entries {size} costs {count(more)} more, after {count(bounded.evictions)} evictions; "
         f"set cache.max_entries to at least {count(enough)}",
     ]
 
 
-def _own_cache_title(spec: SuiteSpec) -> str:
+def _cache_title(spec: SuiteSpec) -> str:
     return f"at {count(spec.cache.max_entries)}" if spec.cache.enabled else "without a cache"
 
 

@@ -131,9 +131,9 @@ class _Signals:
 
     def __enter__(self) -> Self:
         self._previous = {
-            one: signal.signal(one, self._handle)
-            for one in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(one) is not signal.SIG_IGN
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 

@@ -97,7 +97,7 @@ class Telemetry:
     def enabled(self) -> bool:
         """Whether any spans or metrics are exported."""
         exporters = (self._spans, self._endpoint, self._pusher, self._settings.metrics_file)
-        return any(one is not None for one in exporters)
+        return any(exporter is not None for exporter in exporters)
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
         """Export a backend's metrics, and count the outcomes of its spans."""

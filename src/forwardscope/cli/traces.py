@@ -183,12 +183,12 @@ def why(
             raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
     if format == "json":
         typer.echo(
-            json.dumps([asdict(one) | {"event": one.event.to_dict()} for one in explanations])
+            json.dumps([asdict(found) | {"event": found.event.to_dict()} for found in explanations])
         )
         return
-    for one in explanations:
-        _print_line(replace_unprintable(miss_line(one)))
-        _print_line(f"  {replace_unprintable(reason_line(one))}")
+    for found in explanations:
+        _print_line(replace_unprintable(miss_line(found)))
+        _print_line(f"  {replace_unprintable(reason_line(found))}")
 
 
 @traces.command()

@@ -58,20 +58,20 @@ class Observers(Observer):
 
     def run_started(self, run: RunStarted) -> None:
         """Forward to all observers."""
-        for one in self._observers:
-            one.run_started(run)
+        for observer in self._observers:
+            observer.run_started(run)
 
     def probe_started(self, index: int, probe: Probe) -> None:
         """Forward to all observers."""
-        for one in self._observers:
-            one.probe_started(index, probe)
+        for observer in self._observers:
+            observer.probe_started(index, probe)
 
     def probe_finished(self, result: ProbeResult) -> None:
         """Forward to all observers."""
-        for one in self._observers:
-            one.probe_finished(result)
+        for observer in self._observers:
+            observer.probe_finished(result)
 
     def run_finished(self, result: SuiteResult | None) -> None:
         """Forward to all observers."""
-        for one in self._observers:
-            one.run_finished(result)
+        for observer in self._observers:
+            observer.run_finished(result)

@@ -51,8 +51,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
         console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
         console.print(Text(f"trace {result.trace_id}"), soft_wrap=True)
-    for one in result.delivery:
-        console.print(_delivery_line(one), soft_wrap=True)
+    for delivery in result.delivery:
+        console.print(_delivery_line(delivery), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))
 
 
@@ -89,18 +89,18 @@ def _view_table(series: list[SeriesResult]) -> Table:
     table.add_column("view", overflow="fold")
     for header in ("lookups", "hits", "forward passes", "errors", "hit rate", "lookup time"):
         table.add_column(header, justify="right", no_wrap=True)
-    for view_id in dict.fromkeys(one.view_id for one in series):
-        own = [one for one in series if one.view_id == view_id]
-        lookups = sum(one.lookups for one in own)
-        hits = sum(one.cache_hits for one in own)
+    for view_id in dict.fromkeys(counts.view_id for counts in series):
+        of_view = [counts for counts in series if counts.view_id == view_id]
+        lookups = sum(counts.lookups for counts in of_view)
+        hits = sum(counts.cache_hits for counts in of_view)
         table.add_row(
             Text(view_id),
             str(lookups),
             str(hits),
-            str(sum(one.forward_passes for one in own)),
-            str(sum(one.forward_errors for one in own)),
+            str(sum(counts.forward_passes for counts in of_view)),
+            str(sum(counts.forward_errors for counts in of_view)),
             _percent(hits / lookups),
-            f"{sum(one.scoring_wall_s for one in own):.1f} s",
+            f"{sum(counts.scoring_wall_s for counts in of_view):.1f} s",
         )
     return table
 
@@ -128,15 +128,15 @@ def _tokens_line(tokens: PromptTokens) -> str:
 
 def _over_plan_line(result: SuiteResult) -> str | None:
     """Describe forward passes beyond the plan and their cause; None if there are none."""
-    paid, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
-    if expected is None or paid <= expected:
+    passes, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
+    if expected is None or passes <= expected:
         return None
-    line = f"paid {paid} forward passes, {expected} expected"
+    line = f"{passes} forward passes, {expected} expected"
     counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
     causes = [f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
     if not causes:
         return line
-    line += f": {paid - expected} repeated after {' and '.join(causes)}"
+    line += f": {passes - expected} repeated after {' and '.join(causes)}"
     if places := ", ".join(_repeated_passes(result.series)):
         line += f" in {places}"
     settings = " and ".join(_settings_to_raise(result.cache, expected))
@@ -146,9 +146,11 @@ def _over_plan_line(result: SuiteResult) -> str | None:
 def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
     """Yield each probe and view with more forward passes than planned, and how many more."""
     more: Counter[tuple[str | None, str]] = Counter()
-    for one in series:
-        if one.expected_forward_passes is not None:
-            more[one.probe, one.view_id] += one.forward_passes - one.expected_forward_passes
+    for counts in series:
+        if counts.expected_forward_passes is not None:
+            more[counts.probe, counts.view_id] += (
+                counts.forward_passes - counts.expected_forward_passes
+            )
     for (probe, view_id), passes in more.items():
         if passes > 0:
             yield f"{probe or 'the check before the probes'} on {view_id} ({passes})"
@@ -163,22 +165,22 @@ def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
         yield "cache.max_bytes"
 
 
-def _delivery_line(one: Delivery) -> Text:
-    return Text(f"{one.to}: {one.what}", style="" if one.ok else "bold yellow")
+def _delivery_line(delivery: Delivery) -> Text:
+    return Text(f"{delivery.to}: {delivery.what}", style="" if delivery.ok else "bold yellow")
 
 
-def _reconciliation_line(one: Reconciliation) -> Text:
-    sides = [f"{one.lookups} lookups"]
-    if one.trace_records is not None:
-        sides.append(f"{one.trace_records} trace records")
-        if one.trace_write_errors:
-            sides[-1] += f" + {one.trace_write_errors} not written"
-    if one.spans is not None:
-        counts = [f"{n} {outcome}" for outcome, n in sorted(one.spans.items()) if n]
-        sides.append(f"spans {' + '.join(counts) or 'none'}")
+def _reconciliation_line(reconciliation: Reconciliation) -> Text:
+    sides = [f"{reconciliation.lookups} lookups"]
+    if reconciliation.trace_records is not None:
+        sides.append(f"{reconciliation.trace_records} trace records")
+        if reconciliation.trace_write_errors:
+            sides[-1] += f" + {reconciliation.trace_write_errors} not written"
+    if reconciliation.spans is not None:
+        outcomes = [f"{n} {outcome}" for outcome, n in sorted(reconciliation.spans.items()) if n]
+        sides.append(f"spans {' + '.join(outcomes) or 'none'}")
     if len(sides) == 1:
         return Text(f"reconciled: {sides[0]}; no trace or spans")
-    if one.holds:
+    if reconciliation.holds:
         return Text(f"reconciled: {' = '.join(sides)}", style="green")
     return Text(f"NOT reconciled: {'; '.join(sides)}", style="bold red")
 

@@ -33,7 +33,7 @@ def at_run_end(
     """Set the attributes of a run at its end; `results` is None if it was aborted."""
     if results is None:
         status = "aborted"
-    elif any(one.verdict in (Verdict.FAIL, Verdict.ERROR) for one in results):
+    elif any(result.verdict in (Verdict.FAIL, Verdict.ERROR) for result in results):
         status = "failure"
     else:
         status = "success"

@@ -106,8 +106,8 @@ class InMemoryTelemetry:
 
     def spans(self) -> list[SeenSpan]:
         """Return all ended spans by start time, each parent before its children."""
-        for one in self._instrumentations:
-            one.spans.flush(timeout_s=60.0)
+        for instrumentation in self._instrumentations:
+            instrumentation.spans.flush(timeout_s=60.0)
         ended = sorted(
             self._memory.get_finished_spans(),
             key=lambda span: (span.start_time, -(span.end_time or 0), span.name),
