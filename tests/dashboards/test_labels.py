@@ -1,4 +1,4 @@
-"""The metrics and labels in a query, and the labels that its metrics do not have."""
+"""Metrics and labels are found in a query, and labels that its metrics do not have."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def walked(query: str) -> tuple[str | None, Walk]:
     ],
 )
 def test_labels_of_a_result(query: str, labels: str | None) -> None:
-    """Labels follow from those of the metrics; None if those are unknown."""
+    """The labels of a result derive from those of its metrics; None if those are unknown."""
     found, walk = walked(query)
     assert found == labels
     assert walk.problems == []
@@ -82,7 +82,7 @@ def test_labels_of_a_result(query: str, labels: str | None) -> None:
     ],
 )
 def test_a_label_that_does_not_exist(query: str, message: str) -> None:
-    """The only problem names the place, the labels that exist and the closest one."""
+    """The message has the place, the labels that exist and the closest one."""
     (problem,) = walked(query)[1].problems
     assert message in problem
 

@@ -1,4 +1,4 @@
-"""Queries of dashboards, which contain variables, are parsed."""
+"""Queries with the variables of dashboards are parsed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from forwardscope.dashboards.promql import ANY, parsed
     ],
 )
 def test_variables_are_replaced(query: str) -> None:
-    """Each becomes what its context needs: a duration, a number, a label or a metric."""
+    """A duration, a number, a label or a metric replaces each variable, as its context needs."""
     parsed(query)
 
 
@@ -55,6 +55,6 @@ def test_a_variable_in_a_label_value() -> None:
     ids=["open", "half", "unknown", "deep"],
 )
 def test_an_invalid_query(query: str, message: str) -> None:
-    """The error has the reason; a query that is too long does not reach the parser."""
+    """The error has the reason; a query that is too long is not parsed."""
     with pytest.raises(ValueError, match=message):
         parsed(query)

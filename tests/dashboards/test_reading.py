@@ -1,4 +1,4 @@
-"""Queries are found anywhere in a file, and a malformed file is an error of one sentence."""
+"""Queries are found anywhere in a file; a malformed file is an error of one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_other_data_sources_are_skipped() -> None:
 
 
 def test_rules() -> None:
-    """A rule has its name, the name that it records, and the labels in its texts."""
+    """A query has the name of its rule, the recorded name, and the labels in the texts."""
     text = b"""
 groups:
   - name: a group
@@ -97,8 +97,8 @@ groups:
     assert (second.record, second.displayed) == ("", ("suite", "job"))
 
 
-def test_panels_of_equal_titles_are_two_places() -> None:
-    """The number of places is the number of panels."""
+def test_panels_with_equal_titles_are_two_places() -> None:
+    """There are as many places as panels."""
     panel = {"title": "Same", "targets": [{"expr": "a"}, {"expr": "b"}]}
     queries = queries_in("x.json", json.dumps({"panels": [panel, panel]}).encode())
     assert (len(queries), len({one.place for one in queries})) == (4, 2)
@@ -121,14 +121,14 @@ def test_panels_of_equal_titles_are_two_places() -> None:
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_malformed_and_hostile_files(file: str, content: bytes, message: str) -> None:
+def test_malformed_files(file: str, content: bytes, message: str) -> None:
     """The error names the file and the reason."""
     with pytest.raises(UserError, match=f"^{file} {message}"):
         queries_in(file, content)
 
 
 def test_yaml_aliases_are_visited_once() -> None:
-    """Neither a billion aliases nor a cycle of them takes time."""
+    """A file with a billion aliases, or with a cycle of them, is read at once."""
     lines = ["- &a0 [{expr: up}]"]
     lines += [f"- &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(8)]
     assert len(queries_in("many.yml", "\n".join(lines).encode())) == 1

@@ -1,4 +1,4 @@
-"""The compose stack is local, pinned, and consistent with the files that it mounts."""
+"""The compose stack is local, pinned and consistent with its files."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_images_are_pinned() -> None:
 
 
 def test_ports_are_local() -> None:
-    """Each is published on 127.0.0.1 with its usual number; the demo publishes none."""
+    """Each port is published on 127.0.0.1 with its usual number; the demo publishes none."""
     ports = {name: service.get("ports", []) for name, service in _SERVICES.items()}
     assert ports == {
         "prometheus": ["127.0.0.1:9090:9090"],
@@ -84,7 +84,7 @@ def test_containers_are_bounded(name: str) -> None:
 
 @on_each_server
 def test_servers_restart_and_have_health_checks(name: str) -> None:
-    """Each restarts, checks itself on 127.0.0.1, and writes only to its volumes."""
+    """Each server restarts, has a health check on 127.0.0.1, and writes only to its volumes."""
     service = _SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -178,7 +178,7 @@ def test_grafana_does_not_update_plugins() -> None:
 
 
 def test_example_of_settings() -> None:
-    """It names all variables, has no password, and comments out those with a default."""
+    """The example has all variables, but no password, and comments out those with a default."""
     used = set(re.findall(r"\$\{([A-Z_]+)", (_ROOT / "docker-compose.yml").read_text("utf-8")))
     text = (_ROOT / ".env.example").read_text("utf-8")
     assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) == used
@@ -193,7 +193,7 @@ def test_all_rules_are_loaded() -> None:
 
 
 def test_example_of_targets_is_empty() -> None:
-    """Unchanged, it adds no target that is down."""
+    """The unchanged example adds no target."""
     assert _read("dashboards/prometheus/targets/example.yml") == []
 
 
@@ -207,7 +207,7 @@ def test_retention() -> None:
     assert backends["disk"]["badger"]["ttl"]["spans"] == f"{days_kept * _DAY_H}h"
 
 
-def test_addresses() -> None:
+def test_addresses_are_those_of_the_services() -> None:
     """Prometheus and Grafana use services of the stack, on the ports that these publish."""
     inside = {
         f"{name}:{port.rsplit(':', 1)[1]}"
@@ -244,7 +244,7 @@ def test_exemplars_link_to_jaeger() -> None:
 
 
 def test_dashboards_have_a_data_source() -> None:
-    """Their variable has the type of the default source, whose interval is that of the scrapes."""
+    """The variable selects the type of the default source, which has the scrape interval."""
     default = _sources()["forwardscope-prometheus"]
     for path in (_ROOT / "dashboards/grafana").glob("*.json"):
         variable = json.loads(path.read_text("utf-8"))["templating"]["list"][0]
@@ -254,7 +254,7 @@ def test_dashboards_have_a_data_source() -> None:
 
 
 def test_dashboards_are_provisioned() -> None:
-    """Grafana reads the folder of their JSON, and cannot save changes."""
+    """Grafana reads the folder of the dashboards, and cannot save changes."""
     (provider,) = _read("dashboards/grafana/provisioning/dashboards/forwardscope.yml")["providers"]
     assert _on_host("grafana", provider["options"]["path"]) == _ROOT / "dashboards/grafana"
     assert provider["allowUiUpdates"] is False
