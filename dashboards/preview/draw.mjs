@@ -53,12 +53,12 @@ function readArguments() {
     }
   }
   if (!['dark', 'light'].includes(values.theme)) {
-    throw new Error(`no such theme: ${values.theme}`);
+    throw new Error(`--theme is dark or light, not ${values.theme}`);
   }
   return values;
 }
 
-/** Return the values of each variable, from `NAME=VALUE` texts. */
+/** Parse `NAME=VALUE` texts; return the values of each variable. */
 function choices(pairs) {
   const found = {};
   for (const pair of pairs) {
@@ -82,13 +82,13 @@ async function buildIfNeeded() {
   }
 }
 
-/** Open the page, save the picture, and return the panels that are missing in it. */
+/** Open the page, save the picture, and return the skipped panels and the errors. */
 async function picture(page, address, settings, out) {
   const errors = [];
   page.on('pageerror', (error) => errors.push(String(error)));
   page.on('console', (message) => {
     const { url } = message.location();
-    // The page itself reports a rejected query, with the reason.
+    // The page reports a rejected query with the reason.
     if (message.type() === 'error' && !url.startsWith(`${address}/api/`)) {
       errors.push(`${message.text()} (${url})`);
     }
@@ -105,12 +105,12 @@ async function picture(page, address, settings, out) {
   await page.addInitScript((given) => Object.assign(window, { settings: given }), settings);
   await page.goto(`${address}/build/`);
   const drawn = await (await page.waitForFunction(() => window.drawn)).jsonValue();
-  if (drawn.broken) {
-    throw new Error(drawn.broken);
+  if (drawn.fatal) {
+    throw new Error(drawn.fatal);
   }
   await page.waitForFunction(() => !document.querySelector('svg:empty')); // icons come last
   await page.locator('#page').screenshot({ path: out });
-  return { leftOut: drawn.leftOut, failed: [...drawn.failed, ...errors] };
+  return { skipped: drawn.skipped, failed: [...drawn.failed, ...errors] };
 }
 
 async function draw(given) {
@@ -124,7 +124,7 @@ async function draw(given) {
     choices: choices(given.var),
   };
   await fetch(`${prometheus}/api/v1/query?query=1`).catch(() => {
-    throw new Error(`nothing answers at ${prometheus}`);
+    throw new Error(`there is no Prometheus at ${prometheus}`);
   });
   await buildIfNeeded();
   const proxy = { '/api': { target: prometheus, changeOrigin: true } };
@@ -132,7 +132,7 @@ async function draw(given) {
   const server = await preview({ root: ROOT, logLevel: 'error', preview: place });
   const browser = await chromium.launch({ executablePath: given.chromium, args: BROWSER });
   try {
-    // The window has the height of the page: a browser does not paint what is below its edge.
+    // The window has the height of the page, because a browser does not paint what is below it.
     const ends = (settings.dashboard.panels ?? []).map(
       ({ gridPos: at }) => (at?.y ?? 0) + (at?.h ?? 1),
     );
@@ -147,8 +147,8 @@ async function draw(given) {
 }
 
 try {
-  const { leftOut, failed } = await draw(readArguments());
-  leftOut.forEach((panel) => console.error(`left out: ${panel}`));
+  const { skipped, failed } = await draw(readArguments());
+  skipped.forEach((panel) => console.error(`skipped: ${panel}`));
   failed.forEach((message) => console.error(`error: ${message}`));
   process.exitCode = failed.length > 0 ? 1 : 0;
 } catch (error) {

@@ -1,4 +1,4 @@
-/** The content of a panel: the results of its queries, with transformations and settings. */
+/** Run the queries of a panel, and apply its transformations and settings to the results. */
 import type { DataFrame, FieldConfigSource, GrafanaTheme2, TimeRange } from '@grafana/data';
 import type { Panel } from '@grafana/schema';
 

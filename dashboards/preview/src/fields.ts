@@ -1,4 +1,4 @@
-/** The steps of Grafana before a panel shows data: transformations, then units, colours, … */
+/** Prepare data for a panel as Grafana does: transformations, then units, colours, … */
 import {
   applyFieldOverrides,
   cacheFieldDisplayNames,
@@ -20,7 +20,7 @@ import {
 import type { Panel } from '@grafana/schema';
 import { firstValueFrom } from 'rxjs';
 
-// Some of them are in the list twice, also under an older name.
+// Some are in the list twice, the second time under an older name.
 const transformers = new Map(Object.values(standardTransformers).map((each) => [each.id, each]));
 standardTransformersRegistry.setInit(() =>
   [...transformers].map(([id, transformer]) => ({

@@ -60,11 +60,11 @@ export function fill(text: string, values: Record<string, string>): string {
 }
 
 function timeRange(from = 'now-6h', to = 'now'): TimeRange {
-  return { from: moment(from, false), to: moment(to, true), raw: { from, to } };
+  return { from: parseTime(from, false), to: parseTime(to, true), raw: { from, to } };
 }
 
 /** Parse an ISO time, seconds or milliseconds since the epoch, or a time like `now-6h`. */
-function moment(text: string, roundUp: boolean): DateTime {
+function parseTime(text: string, roundUp: boolean): DateTime {
   if (/^\d+(\.\d+)?$/.test(text)) {
     const number = Number(text);
     return dateTime(number < 1e11 ? number * 1000 : number);

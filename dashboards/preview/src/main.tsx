@@ -1,4 +1,4 @@
-/** Load the dashboard, run its queries, draw it, and report the outcome to `draw.mjs`. */
+/** Load the dashboard, run its queries, draw it, and return the result to `draw.mjs`. */
 import { createTheme, ThemeContext, type GrafanaTheme2 } from '@grafana/data';
 import { initPluginTranslations } from '@grafana/i18n';
 import type { Panel, RowPanel } from '@grafana/schema';
@@ -10,14 +10,14 @@ import { createRoot } from 'react-dom/client';
 import { content } from './content';
 import { fill, byName, load, type Page, type Settings } from './load';
 import { box, Dashboard, type Cell } from './page';
-import { KINDS } from './panels';
+import { PANEL_COMPONENTS } from './panels';
 
 declare global {
   interface Window {
     __grafana_public_path__: string;
     settings: Settings;
-    /** Set when the page is complete: panels that are missing, or the reason of a failure. */
-    drawn?: { leftOut: string[]; failed: string[]; broken?: string };
+    /** Set when the page is complete: skipped panels, failed queries, or a fatal error. */
+    drawn?: { skipped: string[]; failed: string[]; fatal?: string };
   }
 }
 
@@ -36,11 +36,11 @@ async function draw(settings: Settings): Promise<void> {
   await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 12px Inter`)));
 
   const page = await load(settings);
-  const known = page.panels.filter((panel) => isRow(panel) || panel.type in KINDS);
+  const known = page.panels.filter((panel) => isRow(panel) || panel.type in PANEL_COMPONENTS);
   const cells = await Promise.all(known.map((panel) => cell(panel, page, settings, theme)));
   flushSync(() => show(<Dashboard page={page} cells={cells} width={settings.width} />));
   window.drawn = {
-    leftOut: page.panels
+    skipped: page.panels
       .filter((panel) => !known.includes(panel))
       .map(({ type, title }) => `${type} "${title}"`),
     failed: cells.flatMap(({ title, content }) =>
@@ -70,5 +70,5 @@ function isRow(panel: Panel | RowPanel): panel is RowPanel {
 window.__grafana_public_path__ = '/';
 await initPluginTranslations('grafana-ui');
 await draw(window.settings).catch((error) => {
-  window.drawn = { leftOut: [], failed: [], broken: error.message };
+  window.drawn = { skipped: [], failed: [], fatal: error.message };
 });

@@ -1,11 +1,11 @@
-/** The page: a header, and the panels at their positions in the dashboard. */
+/** Draw the page: a header, and the panels at their positions in the dashboard. */
 import { dateTimeFormat } from '@grafana/data';
 import { Icon, PanelChrome, Text, useTheme2 } from '@grafana/ui';
 import type { CSSProperties } from 'react';
 
 import type { Content } from './content';
 import type { Page } from './load';
-import { KINDS } from './panels';
+import { PANEL_COMPONENTS } from './panels';
 
 /** A panel, or the heading of a row if there is no content. */
 export interface Cell {
@@ -96,8 +96,8 @@ function Heading({ title }: { title: string }) {
 
 function Framed({ title, place, content }: Required<Cell>) {
   const { panel, data, config, replaceVariables, error } = content;
-  const Kind = KINDS[panel.type];
-  // The other panel types display the absence of data themselves.
+  const PanelComponent = PANEL_COMPONENTS[panel.type];
+  // The other panel types have a text for missing data.
   const empty = ['timeseries', 'table'].includes(panel.type) && !data.some((frame) => frame.length);
   return (
     <PanelChrome
@@ -115,7 +115,7 @@ function Framed({ title, place, content }: Required<Cell>) {
             <Text color="secondary">{config.defaults.noValue || 'No data'}</Text>
           </div>
         ) : (
-          <Kind {...content} width={width} height={height} />
+          <PanelComponent {...content} width={width} height={height} />
         )
       }
     </PanelChrome>

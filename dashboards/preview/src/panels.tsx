@@ -104,7 +104,7 @@ function Text({ panel, replaceVariables }: PanelProps) {
   return <div className="markdown-html" dangerouslySetInnerHTML={{ __html: html }} />;
 }
 
-export const KINDS: Record<string, FC<PanelProps>> = {
+export const PANEL_COMPONENTS: Record<string, FC<PanelProps>> = {
   stat: Stat,
   bargauge: Bars,
   timeseries: Lines,

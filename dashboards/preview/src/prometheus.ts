@@ -1,4 +1,4 @@
-/** The HTTP API of Prometheus, through the server of this page. */
+/** Call the HTTP API of Prometheus through the server of this page. */
 import type { Labels, TimeRange } from '@grafana/data';
 
 /** One series of a result; samples are (seconds since the epoch, number as text). */
@@ -8,7 +8,7 @@ export interface Series {
 }
 
 export async function queryRange(expr: string, range: TimeRange, step: number): Promise<Series[]> {
-  // At multiples of the step, like Grafana: pictures of one range have the same points.
+  // At multiples of the step, like Grafana, so that pictures of one range have the same points.
   const start = Math.floor(seconds(range.from) / step) * step;
   const end = Math.floor(seconds(range.to) / step) * step;
   return series(await call('query_range', { query: expr, start, end, step }));
@@ -22,7 +22,7 @@ export async function queryInstant(expr: string, range: TimeRange): Promise<Seri
 export async function labelValues(query: string, range: TimeRange): Promise<string[]> {
   const parts = /^label_values\((?:(.+),)?\s*(\w+)\s*\)$/.exec(query.trim());
   if (!parts) {
-    throw new Error(`a variable's query has to be label_values(…), not ${query}`);
+    throw new Error(`the query of a variable must be label_values(…), not ${query}`);
   }
   const [, selector, label] = parts;
   return call(`label/${label}/values`, {

@@ -1,4 +1,4 @@
-/** Run a panel's queries; the data frames are like those of Grafana's Prometheus data source. */
+/** Run a panel's queries; return data frames like those of Grafana's Prometheus data source. */
 import {
   createDataFrame,
   FieldType,

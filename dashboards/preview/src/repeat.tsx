@@ -1,4 +1,4 @@
-/** The common part of stat and bar gauge: each series reduced to a value, side by side. */
+/** Draw one value per series side by side; the common part of stat and bar gauge. */
 import {
   getDisplayValueAlignmentFactors,
   getFieldDisplayValues,
