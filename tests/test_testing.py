@@ -285,7 +285,7 @@ def test_the_given_instrumentation_is_used(tmp_path: Path) -> None:
 
 
 def test_pseudo_random_logits_follow_the_adapter() -> None:
-    """They are deterministic and change with the scale, and less for a null view."""
+    """Logits are deterministic and change with the scale, and less for a null view."""
     base, tuned, half = (ScriptedView("v", strength) for strength in (0.0, 1.0, 0.5))
     nulls = [ScriptedView(f"null_{seed}", 1.0, seed) for seed in (1, 2)]
     at = {view: pseudo_random_logits(view, "hello") for view in (base, tuned, half, *nulls)}

@@ -188,7 +188,7 @@ def test_a_result_and_its_trace_are_equal(tmp_path: Path) -> None:
 
 
 def test_table_of_both_runs() -> None:
-    """It has the probes and views of either run, and the totals."""
+    """The table has the probes and views of either run, and the totals."""
     now = recorded({SeriesKey("q", "ft", "op"): Counts(forward_passes=1)})
     rows = as_dicts(comparison_table(recorded(), now))
     assert [(one["probe"], one["view"]) for one in rows] == [

@@ -70,13 +70,13 @@ def test_distances_determine_the_hits(lookups: list[int], size: int) -> None:
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 4))
 def test_no_policy_beats_the_optimum(lookups: list[int], size: int) -> None:
-    """It has as many hits as the best of all policies."""
+    """The optimum has as many hits as the best of all policies."""
     assert optimal_hits(previous(numbers(lookups)), size).sum() == most_hits(lookups, size)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 20])
 def test_the_optimum_of_a_long_trace(size: int) -> None:
-    """Its choice equals that of a simple implementation without a heap."""
+    """The optimum's choice equals that of a simple implementation without a heap."""
     before = previous(np.random.default_rng(3).integers(0, 60, 2000))
     hits = before != NEVER
     intervals: dict[int, int] = {}  # next lookup by previous lookup
@@ -120,7 +120,7 @@ def test_a_curve_is_the_simulation_at_every_size(lookups: list[int]) -> None:
 
 @given(keys)
 def test_representative_sizes(lookups: list[int]) -> None:
-    """They increase from 1 to the largest, within the limit, and include those of `SHARES`."""
+    """The sizes increase from 1 to the largest, within the limit, and include those of `SHARES`."""
     curve = curve_of(_event(str(key)) for key in lookups)
     sizes = representative_sizes(curve, most=5)
     assert len(sizes) <= 5
@@ -169,7 +169,7 @@ def test_failed_lookups_do_not_count(event: MakeEvent) -> None:
 
 
 def test_each_run_starts_with_an_empty_cache(event: MakeEvent) -> None:
-    """This holds also for interleaved runs in one file."""
+    """Runs share no entries, also if they are interleaved in one file."""
     lookups = [
         event(prompt, run_id=run)
         for prompt, run in (("a", "1"), ("a", "2"), ("b", "2"), ("a", "1"), ("a", "2"))
@@ -178,7 +178,7 @@ def test_each_run_starts_with_an_empty_cache(event: MakeEvent) -> None:
 
 
 def test_curve_without_repeated_lookups(event: MakeEvent) -> None:
-    """It has no hits and no sizes."""
+    """The curve has no hits and no sizes."""
     for lookups in ([], [event("a"), event("b")]):
         curve = curve_of(lookups)
         assert (curve.total, curve.largest, curve.hits.tolist()) == (len(lookups), 0, [0])

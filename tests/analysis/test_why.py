@@ -32,7 +32,7 @@ def test_first_lookup_of_a_prompt(event: MakeEvent) -> None:
 
 
 def test_first_lookup_with_a_view_op_and_top_k(event: MakeEvent) -> None:
-    """Earlier lookups had another view, op or top_k; each is named once, by what differs."""
+    """Each other combination of earlier lookups is listed once, by what differs."""
     others = [
         event(view_id="ft"),
         event(view_id="ft", hit=True),

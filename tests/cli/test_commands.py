@@ -31,7 +31,7 @@ def test_init_writes_a_suite(invoke: Invoke, tmp_path: Path) -> None:
 def test_init_writes_the_demos_suite(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has the demo's model and adapter, with any characters in their paths."""
+    """The suite has the demo's model and adapter; their paths may have any characters."""
     model, adapter = tmp_path / 'a "$model": \\ #', tmp_path / "b"
     monkeypatch.setattr("forwardscope.backends.hf.demo_model.demo_model", lambda _: model)
     monkeypatch.setattr("forwardscope.backends.hf.demo_model.demo_adapter", lambda *_: adapter)

@@ -100,7 +100,7 @@ def test_export_overwrites_only_with_force(
 
 
 def test_export_to_a_path_that_is_a_file(error_of: ErrorOf, tmp_path: Path) -> None:
-    """The file, or the one above the path, is named and not changed."""
+    """The error has the file, also for a path below it; the file is not changed."""
     file = tmp_path / "file"
     file.write_text("mine")
     for path in (file, file / "below"):
@@ -117,7 +117,7 @@ def test_export_to_a_path_that_is_a_file(error_of: ErrorOf, tmp_path: Path) -> N
 def test_export_over_another_kind_of_file(
     error_of: ErrorOf, tmp_path: Path, name: str, create: Callable[[Path], object]
 ) -> None:
-    """The path is named, and nothing is written even with --force."""
+    """The error has the path; no file is written, even with --force."""
     create(tmp_path / name)
     error = error_of("dashboards", "export", tmp_path, "--force")
     assert error.startswith(str(tmp_path / name))
@@ -128,7 +128,7 @@ def test_export_over_another_kind_of_file(
 def test_export_follows_no_link_out_of_the_folder(
     error_of: ErrorOf, tmp_path: Path, name: str
 ) -> None:
-    """The link is named, and nothing is written on either side."""
+    """The error has the link; no file is written in either folder."""
     outside, folder = tmp_path / "outside", tmp_path / "stack"
     outside.mkdir()
     folder.mkdir()
@@ -152,7 +152,7 @@ def test_export_to_a_link(invoke: Invoke, tmp_path: Path) -> None:
 def test_export_to_a_path_that_cannot_be_written(
     error_of: ErrorOf, tmp_path: Path, path: str
 ) -> None:
-    """The path is named."""
+    """The error has the path."""
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     assert path in error_of("dashboards", "export", tmp_path / path)
 
@@ -194,7 +194,7 @@ def test_check_reports_a_mistake(invoke: Invoke, exported: Path) -> None:
 
 
 def test_check_of_a_users_dashboard(invoke: Invoke, tmp_path: Path) -> None:
-    """It may use metrics that the shipped rules record, and labels given by --label."""
+    """A dashboard may use metrics that the shipped rules record, and labels given by --label."""
     mine = tmp_path / "mine.json"
     recorded = "suite:forwardscope_run_forward_passes:latest"
     mine.write_text(page(f'{recorded} or forwardscope_run_hits{{cluster="a"}} or up'))
@@ -209,7 +209,7 @@ def test_check_of_a_users_dashboard(invoke: Invoke, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["cluster=a", "", "1st", "clüster"])
 def test_check_rejects_an_invalid_label_name(invoke: Invoke, label: str) -> None:
-    """The value is named."""
+    """The error has the value."""
     refused = invoke("dashboards", "check", "--label", label)
     assert refused.exit_code == 2
     assert f"{label!r} is not a label name" in refused.stderr
@@ -226,7 +226,7 @@ def test_check_of_a_rule_without_expr(invoke: Invoke, tmp_path: Path, rule: str)
 
 
 def test_check_of_other_metrics_only(invoke: Invoke, tmp_path: Path) -> None:
-    """There is no mistake, and the summary names the lack of forwardscope metrics."""
+    """There is no mistake, and the summary states that no forwardscope metric is used."""
     mine = tmp_path / "mine.json"
     mine.write_text(page("up"))
     ran = invoke("dashboards", "check", mine)
@@ -235,7 +235,7 @@ def test_check_of_other_metrics_only(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_check_prints_no_control_characters(invoke: Invoke, tmp_path: Path) -> None:
-    """They are replaced in titles and queries, and long queries are cut."""
+    """Control characters in titles and queries are replaced, and long queries are truncated."""
     mine = tmp_path / "mine.json"
     mine.write_text(page("forwardscope_x # \x1b]0;\x07" + "long" * 200, title="\x1b[31m"))
     ran = invoke("dashboards", "check", mine)
@@ -257,7 +257,7 @@ def test_check_prints_no_control_characters(invoke: Invoke, tmp_path: Path) -> N
 def test_check_of_an_invalid_file(
     error_of: ErrorOf, tmp_path: Path, content: str | None, message: str
 ) -> None:
-    """The file and the reason are named."""
+    """The error has the file and the reason."""
     path = tmp_path / "mine.json"
     if content is not None:
         path.write_text(content)

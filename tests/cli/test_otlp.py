@@ -168,7 +168,7 @@ def _chained(*errors: Exception) -> Exception:
     ],
 )
 def test_root_cause(error: Exception, reason: str) -> None:
-    """It is the innermost error, as one line of bounded length."""
+    """The root cause is the innermost error, as one line of bounded length."""
     assert root_cause(error) == reason
 
 
@@ -208,7 +208,7 @@ def test_configured_logging_receives_the_log_lines(
     [({}, "forwardscope"), ({"OTEL_SERVICE_NAME": "nightly"}, "nightly")],
 )
 def test_service_name(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str) -> None:
-    """It is forwardscope; OTEL_SERVICE_NAME takes precedence."""
+    """The default is forwardscope; OTEL_SERVICE_NAME overrides it."""
     for key, value in environ.items():
         monkeypatch.setenv(key, value)
     provider = make_provider(SpanProcessor())

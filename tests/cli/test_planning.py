@@ -72,7 +72,7 @@ def test_a_run_has_the_planned_counts(
 
 
 def test_markdown(invoke: Invoke, suite_file: Path) -> None:
-    """It has both tables and the summary."""
+    """The Markdown has both tables and the summary."""
     text = invoke("plan", suite_file, "--format", "markdown").stdout
     assert "### lookups and forward passes\n\n| probe | view | lookups | passes | at 256 |" in text
     assert "### shared work" in text
@@ -80,7 +80,7 @@ def test_markdown(invoke: Invoke, suite_file: Path) -> None:
 
 
 def test_errors(error_of: ErrorOf, tmp_path: Path) -> None:
-    """A missing and an invalid suite are named."""
+    """The error has the path of a missing or invalid suite."""
     missing, invalid = tmp_path / "nope.yaml", tmp_path / "bad.yaml"
     invalid.write_text("version: 2\n")
     assert error_of("plan", missing).startswith(f"suite file {missing} does not exist")

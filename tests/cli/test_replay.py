@@ -102,7 +102,7 @@ def test_a_batch_is_one_forward() -> None:
 
 
 def test_an_incomplete_batch() -> None:
-    """It ends at the end of the file, or where another batch begins."""
+    """An incomplete batch ends at the end of the file, or before the next batch."""
     ends = replayed([event(batch=3), event(batch=3)])
     assert [len(one.links) for one in named(ends, names.FORWARD)] == [2]
     other = replayed([event(batch=3), event(batch=2), event(batch=2)])
@@ -133,7 +133,7 @@ def test_ids() -> None:
 
 @pytest.mark.parametrize("run_id", [None, "", "nightly", "0" * 32, "F" * 32])
 def test_ids_of_runs_without_a_hex_id(run_id: str | None) -> None:
-    """They are valid, and equal in a second replay."""
+    """Trace ids are valid, and equal in a second replay."""
     one, two = (replayed([event(run_id=run_id)]) for _ in range(2))
     assert one[0].context.trace_id == two[0].context.trace_id != 0
     assert all(span.context.is_valid for span in one)
@@ -179,6 +179,8 @@ class _Receiver(SpanExporter):
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., _Receiver]:
+    """Return a function that creates the receiver of the exports that follow."""
+
     def make(*, accepts: bool) -> _Receiver:
         exporter = _Receiver(accepts=accepts)
         monkeypatch.setattr("forwardscope.cli.otlp.make_exporter", lambda _: OtlpExporter(exporter))

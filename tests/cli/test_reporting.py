@@ -26,7 +26,7 @@ def files(invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_p
 
 
 def test_a_report_with_a_trace(invoke: Invoke, files: Files, tmp_path: Path) -> None:
-    """It uses only this run's records of the trace."""
+    """The report uses only this run's records of the trace."""
     result, trace = files
     page = tmp_path / "new" / "page.html"
     ran = invoke("report", result, "--trace", trace, "-o", page)

@@ -100,7 +100,7 @@ def test_no_cache(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
 
 
 def test_cache_bounds_of_the_suite(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
-    """The run's cache has them."""
+    """The run's cache has the bounds of the suite."""
     replace(suite_file, "probes:", "cache: {max_entries: 3, max_bytes: 50000}\nprobes:")
     assert invoke("run", suite_file, "-q").exit_code == 0
     cache = loaded[0].instrumentation.cache
@@ -169,7 +169,7 @@ def test_a_signal_while_the_model_loads(
 def test_a_signal_after_the_suite(
     invoke: Invoke, suite_file: Path, loaded: Loaded, in_thread: Callable[..., Any]
 ) -> None:
-    """It ends the wait for a last scrape; result, report and exit status do not change."""
+    """The signal ends the wait for a last scrape; result, report and exit status do not change."""
     metrics, result_file = suite_file.with_name("m.prom"), suite_file.with_name("r.json")
 
     def interrupt_after_the_suite() -> None:

@@ -80,7 +80,7 @@ def test_metrics_file_and_report_agree_with_the_result(
 def test_failed_exports(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
 ) -> None:
-    """They are reported and spans count as dropped; the exit status does not change."""
+    """The report has the reasons, and spans count as dropped; the exit status does not change."""
     result_path = tmp_path / "r.json"
     ran = invoke(
         *("run", suite_file, "--json", result_path, "--trace", tmp_path / "t.jsonl"),
@@ -108,7 +108,7 @@ def test_failed_exports(
 def test_the_metrics_url_is_printed(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:
-    """It is printed at the start unless quiet, and a missing last scrape is reported."""
+    """The URL is printed at the start unless quiet; the report has a missing last scrape."""
     ran = invoke("run", suite_file, "--metrics-port", 0, "--metrics-linger", 0.01)
     (line,) = ran.stderr.splitlines()
     url = line.removeprefix("metrics: ")

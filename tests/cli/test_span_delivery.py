@@ -129,7 +129,7 @@ def fail() -> SpanExportResult:
     ("answer", "reason"), [(refuse, "HTTP 400: Bad Request"), (fail, "RuntimeError: gone")]
 )
 def test_a_failed_batch_is_dropped(answer: Answer, reason: str) -> None:
-    """It is counted with its reason, and the next batch is exported."""
+    """Spans of a failed batch are dropped with its reason, and the next batch is exported."""
     answers = iter([answer, lambda: _SUCCESS])
     delivery = deliver_to(Receiver(lambda: next(answers)()), lambda: "HTTP 400: Bad Request")
     end_spans(delivery, *["first"] * 512, *["second"] * 10)
@@ -170,7 +170,7 @@ def test_an_ordinary_run_fits_into_the_queue(held: Held) -> None:
 
 @pytest.mark.usefixtures("export_only_full_batches")
 def test_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is bounded by OTEL_BSP_MAX_EXPORT_BATCH_SIZE, and by a smaller queue."""
+    """OTEL_BSP_MAX_EXPORT_BATCH_SIZE bounds batches, and so does a smaller queue."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100")
     receiver = Receiver()
     delivery = deliver_to(receiver)
@@ -232,7 +232,7 @@ def test_the_reason_while_the_exporter_retries(held: Held) -> None:
 def test_close_is_bounded_wherever_the_exporter_hangs(
     held: Held, in_thread: InThread, place: str
 ) -> None:
-    """It returns in time with final counts."""
+    """`close` returns in time with final counts."""
     receiver = Receiver(held if place != "shutdown" else lambda: _SUCCESS)
 
     def hang() -> None:
@@ -302,7 +302,7 @@ def test_an_interrupted_close(held: Held) -> None:
 
 
 def test_a_span_that_ends_after_close_is_dropped() -> None:
-    """It is counted and not exported."""
+    """The span is counted and not exported."""
     receiver = Receiver()
     delivery = deliver_to(receiver)
     delivery.close(_PATIENCE_S)
@@ -370,7 +370,7 @@ def test_counts_are_consistent_at_any_moment(held: Held) -> None:
 
 @pytest.mark.usefixtures("many_switches")
 def test_spans_that_end_during_close_are_counted(in_thread: InThread) -> None:
-    """Each is exported or dropped, and none is pending."""
+    """Each span is exported or dropped, and none is pending."""
     context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     span = ReadableSpan(SlowName("span"), context=context)
     for _ in range(20):

@@ -22,7 +22,9 @@ from forwardscope.cli.stopping import Stop, Stopped, run_stoppable
 _PATIENCE_S = 60.0
 _VARIABLE: ContextVar[str] = ContextVar("_VARIABLE", default="")
 
-both = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name)
+each_signal = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM], ids=lambda one: one.name
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,7 @@ def interrupted(number: int, until_stopped: Callable[[], object]) -> Callable[[S
 
 
 def test_work_runs_in_another_thread_with_the_callers_context() -> None:
-    """Its value is returned, and without a signal no stop is requested."""
+    """The value of the work is returned, and without a signal no stop is requested."""
     _VARIABLE.set("of the caller")
     requests: list[int] = []
 
@@ -78,7 +80,7 @@ def test_work_runs_in_another_thread_with_the_callers_context() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
 def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
-    """It is raised in the main thread."""
+    """An exception of the work is raised in the main thread."""
 
     def work(_: Stop) -> None:
         raise error
@@ -88,9 +90,9 @@ def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
     assert raised.value is error
 
 
-@both
+@each_signal
 def test_the_first_signal_requests_a_stop(number: int) -> None:
-    """The exit status has its number, and the notice is printed on stderr."""
+    """The exit status has the signal's number, and the notice is printed on stderr."""
     with redirect_stderr(io.StringIO()) as stderr, pytest.raises(Stopped) as raised:
         run_stoppable(interrupted(number, stderr.getvalue))
     assert raised.value.status == 128 + number
@@ -112,7 +114,7 @@ def test_keyboard_interrupt_without_a_signal_is_a_stop() -> None:
 
 
 def test_work_that_runs_to_its_end_is_not_stopped() -> None:
-    """After a signal its value is still returned, and its own notice is printed."""
+    """After a signal the value of the work is still returned, and its notice is printed."""
 
     def work(stop: Stop) -> str:
         stop.notice = "nearly done"
@@ -218,9 +220,9 @@ run_stoppable(work)
 """
 
 
-@both
+@each_signal
 def test_the_second_signal_ends_the_process_at_once(number: int) -> None:
-    """The status is its own, even if the work never returns."""
+    """The exit status is that of the second signal, even if the work never returns."""
     command = [sys.executable, "-c", _HANGS]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:

@@ -46,7 +46,7 @@ def test_summary_in_a_terminal(invoke: Invoke) -> None:
 
 
 def test_summary_as_json(invoke: Invoke) -> None:
-    """It has the tables as numbers."""
+    """The JSON has the tables as numbers."""
     output = json.loads(invoke("trace", "summary", _PEER, "--format", "json").stdout)
     assert (output["skipped_lines"], output["questions"]) == (0, 75)
     (total,) = output["total"]
@@ -70,7 +70,7 @@ def test_summary_as_csv(invoke: Invoke) -> None:
 
 
 def test_summary_as_markdown(invoke: Invoke, tmp_path: Path) -> None:
-    """It has tables, and names are escaped."""
+    """The Markdown has tables with escaped names."""
     hostile = tmp_path / "t.jsonl"
     hostile.write_bytes(line_of(TraceEvent(1, "<b>|*x*\n", "base", "a", 8, "op", 1, False)))
     text = invoke("trace", "summary", hostile, "--format", "markdown").stdout
@@ -103,7 +103,7 @@ def test_a_pipe(invoke: Invoke, path: Path, command: str) -> None:
 
 
 def test_incomplete_lines_are_skipped(invoke: Invoke, path: Path) -> None:
-    """Their number is printed on stderr, and the other lines count."""
+    """The number of skipped lines is printed on stderr, and the other lines count."""
     path.write_bytes(path.read_bytes() + b"{torn\n" + line_of(_HIT)[:40])
     ran = invoke("trace", "summary", path, "--format", "json")
     assert ran.exit_code == 0
@@ -215,12 +215,12 @@ def test_why_of_a_prompt_as_json(invoke: Invoke) -> None:
     ],
 )
 def test_why_without_a_miss(error_of: ErrorOf, options: list[object], message: str) -> None:
-    """The message names the options, or the miss that the file lacks."""
+    """The error has the options, or the miss that is not in the file."""
     assert message in error_of("trace", "why", _PEER, *options)
 
 
 def test_no_control_characters_are_printed(invoke: Invoke, path: Path) -> None:
-    """They are replaced in names of probes, views and ops."""
+    """Control characters in names of probes, views and ops are replaced."""
     hostile = TraceEvent(1, "\x1b[31m", "\x07", "a", 8, "op\n", 1, False)
     path.write_bytes(line_of(hostile) + line_of(hostile))
     for command in (["summary"], ["curve"], ["why", "--miss", 2]):

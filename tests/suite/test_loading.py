@@ -265,30 +265,23 @@ def test_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     assert load_suite(str(tmp_path / "suite.yaml")).probes[0].prompts == ("first", "second")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    """The error names the file and the command that writes a template."""
-    with pytest.raises(SpecError, match=r"nope\.yaml does not exist; `forwardscope init` writes"):
-        load_suite(tmp_path / "nope.yaml")
-
-
-def test_a_folder(tmp_path: Path) -> None:
-    """The error has the reason of the operating system."""
-    with pytest.raises(SpecError, match=f"^suite file {tmp_path} cannot be read: Is a directory$"):
-        load_suite(tmp_path)
-
-
-def test_a_path_through_a_file(tmp_path: Path) -> None:
-    """A path whose parent is a file is a `SpecError`."""
-    (tmp_path / "file").touch()
-    with pytest.raises(SpecError, match="cannot be read: Not a directory"):
-        load_suite(tmp_path / "file" / "suite.yaml")
-
-
-def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
-    """The error has the position of the first invalid byte."""
-    (tmp_path / "suite.yaml").write_bytes(b"name: caf\xe9")
-    with pytest.raises(SpecError, match=r"suite\.yaml: not UTF-8 text \(byte 9\)$"):
-        load_suite(tmp_path / "suite.yaml")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nope.yaml", "suite file {} does not exist; `forwardscope init` writes a template"),
+        ("", "suite file {} cannot be read: Is a directory"),
+        ("latin1.yaml/suite.yaml", "suite file {} cannot be read: Not a directory"),
+        ("latin1.yaml", "{}: not UTF-8 text (byte 9)"),
+    ],
+    ids=["missing", "folder", "below a file", "not UTF-8"],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
+    """The error has the file and the reason."""
+    (tmp_path / "latin1.yaml").write_bytes(b"name: caf\xe9")
+    path = tmp_path / name
+    with pytest.raises(SpecError) as caught:
+        load_suite(path)
+    assert str(caught.value) == message.format(path)
 
 
 @pytest.mark.parametrize("size", [MAX_BYTES + 1, 1 << 40])

@@ -48,7 +48,7 @@ from forwardscope.testing import (
 
 MakeSpec = Callable[..., SuiteSpec]
 
-CHECK = 2  # lookups of the finite check, one for each view
+CHECK = 2  # lookups of the check before the probes, one for each view
 
 
 class Unaliased(ScriptedBackend):
@@ -179,7 +179,7 @@ def test_a_baseline_shares_lookups_with_later_probes(make_spec: MakeSpec) -> Non
 
 
 def test_a_probe_with_the_lookups_of_the_check(make_spec: MakeSpec) -> None:
-    """A probe with the lookups of the finite check has only hits."""
+    """A probe with the lookups of the check before the probes has only hits."""
     spec = make_spec(DeltaKL(name="one", prompts=["hello"], top_k=8))
     result = run_suite(spec, ScriptedBackend())
     assert paid(result) == result.expected_forward_passes == CHECK
@@ -205,7 +205,7 @@ def test_aliases_of_scales(make_spec: MakeSpec) -> None:
 
 
 def test_a_backend_with_undeclared_aliases(full_suite: SuiteSpec) -> None:
-    """It computes fewer forward passes than planned."""
+    """A backend with undeclared aliases computes fewer forward passes than planned."""
     result = run_suite(full_suite, Undeclared())
     assert (paid(result), result.expected_forward_passes) == (25, 29)
 
@@ -298,7 +298,7 @@ def test_a_probe_that_fails_costs_less(make_spec: MakeSpec, cached: bool) -> Non
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 21, 25, 34])
 def test_a_plan_with_a_bounded_cache(full_suite: SuiteSpec, size: int) -> None:
-    """It has the run's forward passes by series and its evictions."""
+    """The plan has the run's forward passes by series and its evictions."""
     planned = plan_suite(full_suite, max_entries=size)
     backend = backend_with(cache_maxsize=size)
     result = run_suite(full_suite, backend)
@@ -360,7 +360,7 @@ def test_planning_makes_no_spans(full_suite: SuiteSpec, monkeypatch: pytest.Monk
 
 
 def test_the_gauge_of_planned_passes(full_suite: SuiteSpec) -> None:
-    """It has its value before the first probe and does not change."""
+    """The gauge has its value before the first probe and does not change."""
     metrics, registry, seen = RunMetrics(full_suite), CollectorRegistry(), []
     registry.register(metrics)
 

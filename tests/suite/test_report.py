@@ -47,7 +47,7 @@ TWO = DeltaKL(name="two", prompts=["a"])
 
 
 def test_the_last_lines(run_of: RunOf) -> None:
-    """They have the hit rate and the reconciliation, here without trace or spans."""
+    """The report ends with the hit rate and the reconciliation, here without trace or spans."""
     *_, cache, reconciled = lines_of(run_of(ONE, TWO))
     assert cache == "cache: 2 of 8 lookups answered without a forward pass (25 %)"
     assert reconciled == "reconciled: 8 lookups; no trace or spans"
@@ -147,18 +147,18 @@ def test_markup_in_names_is_text(run_of: RunOf) -> None:
     assert any(line.startswith("[b]s[/b], ") for line in lines)
 
 
-def test_a_disabled_cache(run_of: RunOf) -> None:
-    """The cache line states that the cache is off."""
-    cache = lines_of(run_of(ONE, TWO, cache_enabled=False))[-2]
-    assert cache == (
-        "cache: 0 of 8 lookups answered without a forward pass (0 %); the cache is off"
-    )
-
-
-def test_evictions(run_of: RunOf) -> None:
-    """The cache line has the number of evictions and the bound."""
-    cache = lines_of(run_of(ONE, TWO, cache_maxsize=5))[-2]
-    assert cache.endswith("(25 %); evictions: 1 (max_entries 5)")
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        ({"cache_enabled": False}, "(0 %); the cache is off"),
+        ({"cache_maxsize": 5}, "(25 %); evictions: 1 (max_entries 5)"),
+    ],
+)
+def test_the_cache_line(run_of: RunOf, settings: dict[str, int], end: str) -> None:
+    """The line states that the cache is off, or has the number of evictions and the bound."""
+    cache = lines_of(run_of(ONE, TWO, **settings))[-2]
+    assert cache.startswith("cache: ")
+    assert cache.endswith(end)
 
 
 def test_a_run_over_its_plan(run_of: RunOf) -> None:
@@ -208,7 +208,7 @@ def test_the_trace_id(run_of: RunOf) -> None:
     ],
 )
 def test_the_setting_to_raise(run_of: RunOf, cache: dict[str, int], cause: str) -> None:
-    """It follows from evictions, rejections and bounds; it is omitted if it is unknown."""
+    """The setting follows from evictions, rejections and bounds; an unknown one is omitted."""
     result = run_of(ONE)
     more = {
         "backend_stats": {**result.backend_stats, "forward_passes": 140},
@@ -246,7 +246,7 @@ def test_a_run_within_its_plan(run_of: RunOf, expected: int | None) -> None:
     ],
 )
 def test_the_last_line_reconciles(run_of: RunOf, found: Reconciliation, line: str) -> None:
-    """It compares lookups with trace records."""
+    """The last line compares lookups with trace records."""
     assert lines_of(run_of(ONE).model_copy(update={"reconciliation": found}))[-1] == line
 
 

@@ -31,11 +31,6 @@ def test_period_is_a_number_and_a_unit(make_spec: MakeSpec, period: str, seconds
     assert make_spec(ONE, period=period).period_s == seconds
 
 
-def test_period_is_optional(make_spec: MakeSpec) -> None:
-    """By default there is no period."""
-    assert make_spec(ONE).period_s is None
-
-
 @pytest.mark.parametrize(
     "period", ["", "0d", "01d", "d", "1", "1y", "1.5h", "-1d", "1 d", "1d\n", "١d", "1000000s", 5]
 )
@@ -52,7 +47,7 @@ def test_defaults(make_spec: MakeSpec) -> None:
     assert spec.defaults == Defaults(seed=0, top_k=256)
     assert spec.cache == CacheSpec(enabled=True, max_entries=256, max_bytes=None)
     assert (spec.model.device, spec.model.dtype) == ("auto", "auto")
-    assert spec.exactness == "fast"
+    assert (spec.exactness, spec.period_s) == ("fast", None)
 
 
 @pytest.mark.parametrize(
