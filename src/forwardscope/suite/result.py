@@ -79,7 +79,7 @@ class SeriesResult(Tally):
         view_id: Id of the view.
         op: Name of the op.
         expected_forward_passes: Planned forward passes of this series; null
-            where it was not planned.
+            if it was not planned.
     """
 
     probe: str | None
@@ -147,8 +147,8 @@ class Reconciliation(_Record):
         trace_records: Lines in the trace; null without a trace.
         trace_write_errors: Records that could not be written; null without a trace.
         spans: Number of `cache.lookup` spans by outcome (`exported`, or `ended`
-            where the program has its own SDK; `dropped`, `elided`, `pending`);
-            null where spans are not recorded.
+            if the program has its own SDK; `dropped`, `elided`, `pending`);
+            null if spans are not recorded.
         holds: Whether lookups == trace_records + trace_write_errors, and
             lookups == the sum of spans.
     """
@@ -180,7 +180,7 @@ class SuiteResult(_Record):
     Attributes:
         schema_version: Version of this format.
         run_id: Id of this run; also in each of its trace records.
-        trace_id: Id of its OpenTelemetry trace, 32 hex digits; null where spans
+        trace_id: Id of its OpenTelemetry trace, 32 hex digits; null if spans
             are not recorded.
         suite: Name of the suite.
         model: Path or hub id of the model.
@@ -195,8 +195,10 @@ class SuiteResult(_Record):
         started_at: Start of the run, ISO 8601, UTC.
         wall_s: Time from the first lookup to the last verdict, in seconds.
         probes: Results in the order in which the probes ran.
+        warnings: Warnings about the model and its adapter, for example that the
+            adapter was trained on a model of another name.
         expected_forward_passes: Planned forward passes from an empty cache if
-            nothing is evicted or rejected; null where the run could not be planned.
+            nothing is evicted or rejected; null if the run could not be planned.
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
@@ -222,6 +224,7 @@ class SuiteResult(_Record):
     started_at: str
     wall_s: float
     probes: list[ProbeResult]
+    warnings: list[str] = []
     expected_forward_passes: int | None = None
     backend_stats: dict[str, int | float]
     series: list[SeriesResult]
