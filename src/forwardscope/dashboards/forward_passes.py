@@ -272,8 +272,9 @@ def share_of_wall() -> Panel:
     """Forward time as a share of a run's wall time."""
     return line_panel(
         "Share of a run's wall time in forward passes",
-        "From the gauges of a run. Far below 100 %, most of the time is not spent in the model. "
-        "Above 100 %, several threads compute at the same time.",
+        "Total duration of the forward passes of a run, from its gauges. Far below 100 %, most of "
+        "the time is not spent in the model. Above 100 %, several threads compute at the same "
+        "time.",
         {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
         "percentunit",
         width=8,

@@ -261,8 +261,8 @@ def by_suite() -> Panel:
     """Hit rate of each suite's last run."""
     return bar_panel(
         "Hit rate of the last run",
-        "From the gauges that a run pushes. They are exact, also for a run that ended before it "
-        "was scraped.",
+        "Hit rate from the gauges that a run pushes, which are exact even if the run ended before "
+        "a scrape.",
         finished(run_hit_rate()),
         BY_RUN,
         "percentunit",

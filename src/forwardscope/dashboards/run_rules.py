@@ -72,7 +72,7 @@ def recordings() -> list[Recording]:
         if name != _EXPECTED
     ]
     runs = Recording(
-        _runs_in_week(_SECONDS_PER_PASS),
+        _other_runs_count(_SECONDS_PER_PASS),
         f"count by ({_SUITE}) (\n{_of_other_runs(_SECONDS_PER_PASS)}\n)",
     )
     return [ended, *each, Recording(_latest(_END, level="run"), _last_run()), *last, *week, runs]
@@ -97,6 +97,9 @@ def alerts() -> list[Alert]:
 # -- recording rules ---------------------------------------------------------------------------
 
 
+# Names of recorded metrics.
+
+
 def _complete_runs(name: str) -> str:
     return f"run:{name}:finished"
 
@@ -109,11 +112,15 @@ def _median(name: str) -> str:
     return f"suite:{name}:median{_WEEK}"
 
 
-def _runs_in_week(name: str) -> str:
+def _other_runs_count(name: str) -> str:
     return f"suite:{name}:count{_WEEK}"
 
 
+# Queries.
+
+
 def _in_week(name: str) -> str:
+    """Return the value of each complete run of the past 7 days."""
     return f"last_over_time({_complete_runs(name)}[{_WEEK}])"
 
 
@@ -172,7 +179,7 @@ def _forward_latency_regression() -> Alert:
     return Alert(
         "ForwardLatencyRegression",
         f"{_latest(_SECONDS_PER_PASS)} / {_median(_SECONDS_PER_PASS)} > {_SLOWER}\n"
-        f"and {_runs_in_week(_SECONDS_PER_PASS)} >= {_MIN_RUNS}",
+        f"and {_other_runs_count(_SECONDS_PER_PASS)} >= {_MIN_RUNS}",
         "1m",
         "warning",
         f"{_NAME} has slow forward passes",
