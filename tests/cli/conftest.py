@@ -32,7 +32,7 @@ probes:
 """
 
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def terminate() -> Callable[[BackendInstrumentation], None]:
 
     def terminate(instrumentation: BackendInstrumentation) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while not instrumentation.stopping:
             assert time.monotonic() < deadline, "no stop was requested"
             time.sleep(0.001)

@@ -121,7 +121,7 @@ def test_a_missing_model(error_of: ErrorOf, suite_file: Path, missing: str) -> N
     """The real loader names the path, and the new trace file is removed."""
     adapter = suite_file.with_name("adapter")
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (adapter / "adapter_model.safetensors").write_bytes(b"")
     text = suite_file.read_text().replace("some-model", "./nowhere")
     text = text.replace("some-adapter", "adapter" if missing == "model" else "./nowhere")

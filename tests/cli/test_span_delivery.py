@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(120)
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
 Answer = Callable[[], SpanExportResult]
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 _SUCCESS, _FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 
 
@@ -60,7 +60,7 @@ class Held:
 
     def __call__(self) -> SpanExportResult:
         self.reached.set()
-        assert self.release.wait(_PATIENCE_S)
+        assert self.release.wait(_TIMEOUT_S)
         return _SUCCESS
 
 
@@ -106,8 +106,8 @@ def test_spans_are_exported_in_order() -> None:
     delivery = deliver_to(receiver)
     names = [f"span {number % 3}" for number in range(1500)]
     end_spans(delivery, *names)
-    delivery.close(_PATIENCE_S)
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
+    delivery.close(_TIMEOUT_S)
     assert receiver.names == names
     assert delivery.outcomes() == Counter({(name, "exported"): 500 for name in set(names)})
     assert delivery.failure is None
@@ -133,7 +133,7 @@ def test_a_failed_batch_is_dropped(answer: Answer, reason: str) -> None:
     answers = iter([answer, lambda: _SUCCESS])
     delivery = deliver_to(Receiver(lambda: next(answers)()), lambda: "HTTP 400: Bad Request")
     end_spans(delivery, *["first"] * 512, *["second"] * 10)
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {("first", "dropped"): 512, ("second", "exported"): 10}
     assert delivery.failure == reason
 
@@ -143,11 +143,11 @@ def test_a_full_queue_drops_and_never_waits(held: Held, monkeypatch: pytest.Monk
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
     delivery = deliver_to(Receiver(held))
     end_spans(delivery, "first")
-    assert held.reached.wait(_PATIENCE_S)
+    assert held.reached.wait(_TIMEOUT_S)
     end_spans(delivery, *["span"] * 130)
     assert delivery.outcomes() == {("first", "pending"): 1, ("span", "pending"): 130}
     held.release.set()
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {
         ("first", "exported"): 1,
         ("span", "exported"): 100,
@@ -161,7 +161,7 @@ def test_an_ordinary_run_fits_into_the_queue(held: Held) -> None:
     delivery = deliver_to(Receiver(held))
     end_spans(delivery, *["lookup hit"] * 4 * 2_000, *["forward ft"] * 400)
     held.release.set()
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {
         ("lookup hit", "exported"): 8_000,
         ("forward ft", "exported"): 400,
@@ -175,13 +175,13 @@ def test_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = Receiver()
     delivery = deliver_to(receiver)
     end_spans(delivery, *["span"] * 250)
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert receiver.batches == [100, 100, 50]
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     receiver = Receiver()
     delivery = deliver_to(receiver)
     end_spans(delivery, *["span"] * 10)
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert receiver.batches == [10]
 
 
@@ -206,13 +206,13 @@ def test_a_receiver_that_hangs(held: Held, late: Answer) -> None:
     receiver = Receiver(answer)
     delivery = deliver_to(receiver)
     end_spans(delivery, *["span"] * 600)
-    assert held.reached.wait(_PATIENCE_S)
+    assert held.reached.wait(_TIMEOUT_S)
     delivery.close(0.0)
     expected = {("span", "dropped"): 600}
     assert delivery.outcomes() == expected
     held.release.set()
     for thread in set(threading.enumerate()) - before:
-        thread.join(_PATIENCE_S)
+        thread.join(_TIMEOUT_S)
         assert not thread.is_alive()
     assert delivery.outcomes() == expected
     assert delivery.failure == "not delivered in time"
@@ -223,7 +223,7 @@ def test_the_reason_while_the_exporter_retries(held: Held) -> None:
     """If the exporter still retries at close, the reason is that of its last attempt."""
     delivery = deliver_to(Receiver(held), lambda: "Connection refused")
     end_spans(delivery, "span")
-    assert held.reached.wait(_PATIENCE_S)
+    assert held.reached.wait(_TIMEOUT_S)
     delivery.close(0.0)
     assert delivery.failure == "Connection refused"
 
@@ -236,13 +236,13 @@ def test_close_is_bounded_wherever_the_exporter_hangs(
     receiver = Receiver(held if place != "shutdown" else lambda: _SUCCESS)
 
     def hang() -> None:
-        held.release.wait(_PATIENCE_S)
+        held.release.wait(_TIMEOUT_S)
 
     if place == "shutdown":
         receiver.shutdown = hang  # type: ignore[method-assign]
     delivery = deliver_to(receiver, hang if place == "last_error" else lambda: None)
     end_spans(delivery, "span")
-    in_thread(lambda: delivery.close(1.0)).result(_PATIENCE_S / 2)
+    in_thread(lambda: delivery.close(1.0)).result(_TIMEOUT_S / 2)
     outcome = "exported" if place == "shutdown" else "dropped"
     assert delivery.outcomes() == {("span", outcome): 1}
 
@@ -253,7 +253,7 @@ def test_an_exporter_whose_shutdown_raises() -> None:
     receiver.shutdown = lambda: 1 / 0  # type: ignore[method-assign, assignment]
     delivery = deliver_to(receiver)
     end_spans(delivery, "span")
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {("span", "exported"): 1}
 
 
@@ -268,7 +268,7 @@ def test_close_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> N
 
     with monkeypatch.context() as refusing:
         refusing.setattr(threading.Thread, "start", refuse)
-        delivery.close(_PATIENCE_S)
+        delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {("span", "dropped"): 1}
 
 
@@ -293,11 +293,11 @@ def test_an_interrupted_close(held: Held) -> None:
     handler = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            delivery.close(_PATIENCE_S)
+            delivery.close(_TIMEOUT_S)
     finally:
         signal.signal(signal.SIGUSR1, handler)
     assert delivery.outcomes() == {("span", "dropped"): 1}
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     assert delivery.outcomes() == {("span", "dropped"): 1}
 
 
@@ -305,7 +305,7 @@ def test_a_span_that_ends_after_close_is_dropped() -> None:
     """The span is counted and not exported."""
     receiver = Receiver()
     delivery = deliver_to(receiver)
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
     end_spans(delivery, "late")
     assert delivery.outcomes() == {("late", "dropped"): 1}
     assert receiver.names == []
@@ -344,12 +344,12 @@ def test_counts_are_exact_under_threads(in_thread: InThread) -> None:
     delivery = deliver_to(Unreliable())
 
     def end() -> None:
-        start.wait(_PATIENCE_S)
+        start.wait(_TIMEOUT_S)
         end_spans(delivery, *[SlowName("span")] * 400)
 
     for future in [in_thread(end) for _ in range(8)]:
-        future.result(_PATIENCE_S)
-    delivery.close(_PATIENCE_S)
+        future.result(_TIMEOUT_S)
+    delivery.close(_TIMEOUT_S)
     counts = delivery.outcomes()
     assert counts.total() == 8 * 400
     assert counts["span", "exported"] == sum(n for n, result in results if result is _SUCCESS)
@@ -365,7 +365,7 @@ def test_counts_are_consistent_at_any_moment(held: Held) -> None:
     while (counts := delivery.outcomes())["span", "pending"]:
         assert counts.total() == 5_000
     assert counts == {("span", "exported"): 5_000}
-    delivery.close(_PATIENCE_S)
+    delivery.close(_TIMEOUT_S)
 
 
 @pytest.mark.usefixtures("many_switches")
@@ -377,15 +377,15 @@ def test_spans_that_end_during_close_are_counted(in_thread: InThread) -> None:
         delivery, start = deliver_to(Receiver()), threading.Barrier(5)
 
         def end(delivery: SpanDelivery = delivery, start: threading.Barrier = start) -> None:
-            start.wait(_PATIENCE_S)
+            start.wait(_TIMEOUT_S)
             for _ in range(300):
                 delivery.on_end(span)
 
         ended = [in_thread(end) for _ in range(4)]
-        start.wait(_PATIENCE_S)
+        start.wait(_TIMEOUT_S)
         delivery.close(0.0)
         for future in ended:
-            future.result(_PATIENCE_S)
+            future.result(_TIMEOUT_S)
         counts = delivery.outcomes()
         assert counts.total() == 4 * 300
         assert {outcome for _, outcome in counts} <= {"exported", "dropped"}

@@ -19,7 +19,7 @@ import pytest
 
 from forwardscope.cli.stopping import Stop, Stopped, run_stoppable
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 _VARIABLE: ContextVar[str] = ContextVar("_VARIABLE", default="")
 
 each_signal = pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def handlers() -> Iterator[list[Any]]:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -56,7 +56,7 @@ def interrupted(number: int, until_stopped: Callable[[], object]) -> Callable[[S
         requested = threading.Event()
         stop.on_request(requested.set)
         os.kill(os.getpid(), number)
-        assert requested.wait(_PATIENCE_S)
+        assert requested.wait(_TIMEOUT_S)
         until(until_stopped)
         raise KeyboardInterrupt
 
@@ -204,7 +204,7 @@ def test_outside_the_main_thread_it_is_a_plain_call(
         run_stoppable(work)
 
     seen: list[threading.Thread] = []
-    assert type(in_thread(call).exception(_PATIENCE_S)) is KeyboardInterrupt
+    assert type(in_thread(call).exception(_TIMEOUT_S)) is KeyboardInterrupt
     assert seen[0] is seen[1]
 
 
@@ -232,7 +232,7 @@ def test_the_second_signal_ends_the_process_at_once(number: int) -> None:
             assert process.stderr.readline().startswith("stopping before ")
             assert process.poll() is None
             process.send_signal(number)
-            assert process.wait(_PATIENCE_S) == 128 + number
+            assert process.wait(_TIMEOUT_S) == 128 + number
         finally:
             process.kill()
 
@@ -265,7 +265,7 @@ def test_the_terminal_is_restored() -> None:
                 while awaited not in output:
                     output += terminal.read(1024)
                 process.send_signal(number)
-            assert process.wait(_PATIENCE_S) == 130
+            assert process.wait(_TIMEOUT_S) == 130
             with suppress(OSError):  # the terminal's other end is closed
                 while more := terminal.read(1024):
                     output += more
@@ -295,6 +295,6 @@ def test_the_second_signal_ends_a_process_with_a_full_stderr() -> None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)  # time to try to print the notice, which cannot be observed
             process.send_signal(signal.SIGTERM)
-            assert process.wait(_PATIENCE_S) == 143
+            assert process.wait(_TIMEOUT_S) == 143
         finally:
             process.kill()

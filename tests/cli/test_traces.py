@@ -179,7 +179,7 @@ def test_curve_without_a_repeated_lookup(invoke: Invoke, path: Path) -> None:
     path.write_bytes(line_of(_PASS))
     ran = invoke("trace", "curve", path)
     assert ran.exit_code == 0
-    assert ran.stdout == "1 lookups, all distinct: no cache size gives a hit\n"
+    assert ran.stdout == "1 lookup, all distinct: no cache size gives a hit\n"
     output = json.loads(invoke("trace", "curve", path, "--format", "json").stdout)
     assert (output["worth"], output["sizes"]) == ({"90%": 0, "99%": 0, "100%": 0}, [])
 

@@ -17,6 +17,7 @@ __all__ = [
     "curve_table",
     "milliseconds",
     "percent",
+    "plural",
     "seconds",
     "summary_tables",
     "with_bars",
@@ -37,6 +38,12 @@ _BAR_COLUMNS: Final = ("size", "hit_rate", "saved_s", "best_hit_rate")
 def count(value: int) -> str:
     """Format a count."""
     return _with_narrow_spaces(f"{value:,}")
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural, such as `2 passes`."""
+    plural_noun = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count(number)} {noun if number == 1 else plural_noun}"
 
 
 def percent(value: float) -> str:

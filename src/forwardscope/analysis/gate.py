@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from forwardscope.analysis.formatting import OUTSIDE, count, percent, seconds
+from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural, seconds
 from forwardscope.analysis.run_data import RunData
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
@@ -126,7 +126,7 @@ def _passes(reference: RunData, current: RunData, allowed: int) -> Iterator[Chec
     for (probe, view), counts in current.by_probe_and_view().items():
         passes, passes_before = counts.misses, before.get((probe, view), Counts()).misses
         place = f"{_name(probe)} on {view}"
-        finding = f"{place}: {_plural(passes, 'forward pass')}, {passes_before} before"
+        finding = f"{place}: {plural(passes, 'forward pass')}, {passes_before} before"
         if passes > passes_before:
             finding += f"; {_cause(reference, current, probe, view)}"
         yield Check(f"forward passes of {place}", passes - passes_before <= allowed, finding)
@@ -137,14 +137,14 @@ def _cause(reference: RunData, current: RunData, probe: str | None, view: str) -
     before = reference.by_probe_and_view().get((probe, view))
     now = current.by_probe_and_view()[probe, view]
     if before is None:
-        return f"{_plural(now.lookups, 'lookup')}, none before"
+        return f"{plural(now.lookups, 'lookup')}, none before"
     if reference.distinct_lookups is not None and current.distinct_lookups is not None:
         known = reference.distinct_lookups.get(probe, frozenset())
         new = sum(key.view_id == view for key in current.distinct_lookups[probe] - known)
         if new:
-            return _plural(new, "new distinct lookup")
+            return plural(new, "new distinct lookup")
     if now.lookups > before.lookups:
-        return _plural(now.lookups - before.lookups, "more lookup")
+        return plural(now.lookups - before.lookups, "more lookup")
     return "no additional lookups; values that were no longer in the cache were computed again"
 
 
@@ -196,8 +196,3 @@ def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...
 
 def _name(probe: str | None) -> str:
     return OUTSIDE if probe is None else probe
-
-
-def _plural(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count(number)} {noun if number == 1 else plural}"

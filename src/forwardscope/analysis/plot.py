@@ -1,4 +1,4 @@
-"""The plot of a cache curve. Needs the extra `plot`: pip install 'forwardscope[plot]'."""
+"""The plot of a cache curve; needs the extra `plot`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 import numpy as np
 
-from forwardscope.analysis.formatting import OUTSIDE, count, milliseconds
+from forwardscope.analysis.formatting import OUTSIDE, count, milliseconds, plural
 from forwardscope.analysis.reuse import NEVER, lookups_of, reuse_distances
 from forwardscope.core.keys import Question
 from forwardscope.trace import TraceEvent
@@ -181,10 +181,8 @@ def reason_line(miss: Miss) -> str:
     """Return the line with the reason."""
     reason = _reason(miss)
     if miss.runs_before:
-        runs = "run" if miss.runs_before == 1 else "runs"
-        reason += (
-            f"; {miss.runs_before} other {runs} looked the prompt up earlier, in another cache"
-        )
+        runs = plural(miss.runs_before, "other run")
+        reason += f"; {runs} looked the prompt up earlier, in another cache"
     return reason
 
 
@@ -221,9 +219,8 @@ def _evicted(miss: Miss) -> str:
 
 
 def _gap(miss: Miss) -> str:
-    distance = miss.distance or 0
-    lookups = "distinct lookup" if distance == 1 else "distinct lookups"
-    return f"{count(distance)} other {lookups} came between this one and the last equal one"
+    lookups = plural(miss.distance or 0, "other distinct lookup")
+    return f"{lookups} came between this one and the last equal one"
 
 
 def _other_lookups(miss: Miss) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from forwardscope.analysis.formatting import plural
 from forwardscope.analysis.tables import replace_unprintable
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
@@ -68,7 +69,7 @@ def export(
     console = Console(soft_wrap=True, highlight=False, markup=False)
     unchanged = len(files) - len(new) - len(overwritten)
     console.print(
-        f"wrote {_plural(len(files) - unchanged, 'file')} to {folder}"
+        f"wrote {plural(len(files) - unchanged, 'file')} to {folder}"
         + (f"; {unchanged} unchanged" if unchanged else "")
     )
     for name in overwritten:
@@ -149,18 +150,14 @@ def _summary(report: Report, files: int) -> str:
     places = {query.place for query in report.queries}
     panels, rules = (sum(place.kind == kind for place in places) for kind in ("panel", "rule"))
     checked = (
-        f"{_plural(panels, 'panel')}, {_plural(rules, 'rule')}, "
-        f"{_plural(len(report.queries), 'expression')} in {_plural(files, 'file')}"
+        f"{plural(panels, 'panel')}, {plural(rules, 'rule')}, "
+        f"{plural(len(report.queries), 'expression')} in {plural(files, 'file')}"
     )
     if report.findings:
-        mistakes = _plural(len(report.findings), "mistake")
+        mistakes = plural(len(report.findings), "mistake")
         return f"{checked}: {mistakes}; for labels that your servers add, see --label"
     if not report.metrics and not report.recorded:
         return f"{checked}: no forwardscope metric is used"
     recorded = f", {len(report.recorded)} recorded by rules" if report.recorded else ""
-    exported = f"{_plural(len(report.metrics), 'metric')} exported by forwardscope"
+    exported = f"{plural(len(report.metrics), 'metric')} exported by forwardscope"
     return f"{checked}: {exported} {version('forwardscope')}{recorded}; no mistakes"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -34,8 +34,8 @@ def write_tree(
 
     Raises:
         OutputError: A different file exists and `force` is false, a path is not a
-            file, or a link leads out of the folder; nothing is written then. Or
-            writing fails.
+            file, or a link leads out of the folder (no file is written in these
+            cases); or a file cannot be written.
     """
     try:
         changed = {name: text for name, text in files.items() if _differs(folder, name, text)}

@@ -29,13 +29,13 @@ __all__ = [
 
 _TRACES_PATH = "/v1/traces"
 _CONNECT_TIMEOUT_S = 1.0
-_LONGEST_REASON = 160
+_MAX_REASON_CHARS = 160
 #: If one of these is set, the SDK's HTTP exporter loads its own session.
 _CREDENTIAL_PROVIDERS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
 )
-#: A logger without handlers prints warnings to stderr.
+#: Added to the SDK's logger, because a logger without handlers prints warnings to stderr.
 _NO_OUTPUT = logging.NullHandler()
 
 
@@ -58,7 +58,7 @@ class OtlpExporter:
         """Export spans; return None, or the reason if they were not delivered."""
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001 - reported as the reason; the run goes on
+        except Exception as error:  # noqa: BLE001 - the run continues, and its report has the reason
             return root_cause(error)
         if result is SpanExportResult.SUCCESS:
             return None
@@ -98,7 +98,7 @@ def root_cause(error: BaseException) -> str:
         reason = error.strerror or str(error) or type(error).__name__
     else:
         reason = f"{type(error).__name__}: {error}"
-    return " ".join(reason.split())[:_LONGEST_REASON]
+    return " ".join(reason.split())[:_MAX_REASON_CHARS]
 
 
 def connection_error(url: str) -> str | None:

@@ -77,7 +77,7 @@ class Replay:
     There is a `suite.run` per run, a `probe.run` per probe, a `cache.lookup` per
     lookup, and a `forward` per forward pass or batch. The duration of a batch is the
     sum of its misses' shares. The trace id is the run id. A second replay gives the
-    same ids, so that a receiver can recognise spans it already has.
+    same ids, so that a receiver can detect duplicates.
 
     Args:
         events: The records, in the order of the file.

@@ -24,8 +24,8 @@ class OtlpTarget:
     Attributes:
         url: Its URL.
         protocol: `http/protobuf` or `grpc`.
-        explicit: Whether an option or the suite names it. Otherwise the standard
-            variables do, and the SDK's exporter reads them.
+        explicit: Whether the URL is from an option or the suite. Otherwise it is from
+            the standard variables, which the SDK's exporter also reads.
     """
 
     url: str
@@ -68,10 +68,10 @@ def check_url(option: str, url: str, schemes: tuple[str, ...], example: str) -> 
     """
     try:
         parts = urlsplit(url)
-        good = parts.scheme in schemes and parts.hostname and parts.port != 0
+        valid = parts.scheme in schemes and parts.hostname and parts.port != 0
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise OutputError(f"{option}: {url!r} is not the URL of a server; write it like {example}")
 
 

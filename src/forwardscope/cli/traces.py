@@ -19,6 +19,7 @@ from forwardscope.analysis.formatting import (
     count,
     counts_table,
     curve_table,
+    plural,
     summary_tables,
     with_bars,
 )
@@ -255,7 +256,7 @@ def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
 
 def _print_curve(curve: Curve, table: Table) -> None:
     if not table.rows:
-        _print_line(f"{count(curve.total)} lookups, all distinct: no cache size gives a hit")
+        _print_line(f"{plural(curve.total, 'lookup')}, all distinct: no cache size gives a hit")
         return
     _print(with_bars(table))
     _print_line(f"recorded: {count(curve.lookups.hits)} hits in {count(curve.total)} lookups")

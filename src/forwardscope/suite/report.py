@@ -30,7 +30,7 @@ _STYLES = {
     Verdict.ERROR: "bold red reverse",
     Verdict.SKIP: "dim",
 }
-_NONE = "–"
+_NO_VALUE = "–"
 
 
 def print_report(result: SuiteResult, console: Console) -> None:
@@ -47,6 +47,9 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
+    if result.optimisations:
+        states = (f"{name}: {state}" for name, state in result.optimisations.items())
+        console.print(Text("; ".join(states)), soft_wrap=True)
     if (over_plan := _over_plan_line(result)) is not None:
         console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
@@ -77,11 +80,11 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
     yield _number(probe.score, ".2f")
     yield _number(probe.raw, ".4g")
-    yield _NONE if probe.z_score is None else format_z(probe.z_score)
-    yield _NONE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g}…{probe.ci_95[1]:.3g}"
+    yield _NO_VALUE if probe.z_score is None else format_z(probe.z_score)
+    yield _NO_VALUE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g}…{probe.ci_95[1]:.3g}"
     yield f"{probe.duration_s:.1f} s"
     yield str(probe.stats.lookups)
-    yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NONE
+    yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NO_VALUE
 
 
 def _view_table(series: list[SeriesResult]) -> Table:
@@ -198,7 +201,7 @@ def _table(title: str) -> Table:
 
 
 def _number(value: float | None, form: str) -> str:
-    return _NONE if value is None else format(value, form)
+    return _NO_VALUE if value is None else format(value, form)
 
 
 def _percent(share: float) -> str:
