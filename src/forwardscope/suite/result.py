@@ -197,6 +197,8 @@ class SuiteResult(_Record):
         probes: Results in the order in which the probes ran.
         warnings: Warnings about the model and its adapter, for example that the
             adapter was trained on a model of another name.
+        optimisations: State of each optimisation of the backend: `on`,
+            `on (limit)` or `off (reason)`; empty in results of older versions.
         expected_forward_passes: Planned forward passes from an empty cache if
             nothing is evicted or rejected; null if the run could not be planned.
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
@@ -225,6 +227,7 @@ class SuiteResult(_Record):
     wall_s: float
     probes: list[ProbeResult]
     warnings: list[str] = []
+    optimisations: dict[str, str] = {}
     expected_forward_passes: int | None = None
     backend_stats: dict[str, int | float]
     series: list[SeriesResult]

@@ -76,19 +76,18 @@ def run_suite(
         instrumentation.set_run_id(None)
     wall_s = time.perf_counter() - start
     instrumentation.spans.flush(_FLUSH_S)
-    warnings = [printable(one) for one in getattr(backend, "warnings", ())]
-    result = _result(run, identity, wall_s, probes, {} if plan is None else plan.series, warnings)
+    result = _result(run, backend, identity, wall_s, probes, {} if plan is None else plan.series)
     observer.run_finished(result)
     return result
 
 
 def _result(
     run: RunStarted,
+    backend: Backend,
     identity: str,
     wall_s: float,
     probes: list[ProbeResult],
     planned: Mapping[SeriesKey, Counts],
-    warnings: list[str],
 ) -> SuiteResult:
     spec, counters = run.spec, run.counters
     return SuiteResult(
@@ -107,7 +106,8 @@ def _result(
         started_at=datetime.fromtimestamp(run.started_s, UTC).isoformat(timespec="seconds"),
         wall_s=wall_s,
         probes=probes,
-        warnings=warnings,
+        warnings=[printable(one) for one in getattr(backend, "warnings", ())],
+        optimisations=_optimisations(backend),
         expected_forward_passes=run.expected_forward_passes,
         backend_stats=counters.backend_stats().to_dict(),
         series=counters.series_results(planned),
@@ -115,6 +115,11 @@ def _result(
         prompt_tokens=counters.prompt_tokens(),
         reconciliation=counters.reconciliation(),
     )
+
+
+def _optimisations(backend: Backend) -> dict[str, str]:
+    states: Mapping[str, str] = getattr(backend, "optimisations", {})
+    return {name: printable(state) for name, state in states.items()}
 
 
 def _versions() -> dict[str, str]:
