@@ -20,15 +20,6 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_missing_suite(error_of: ErrorOf, tmp_path: Path, loaded: Loaded) -> None:
-    """The message names the file, and the command that writes one."""
-    error = error_of("run", tmp_path / "nope.yaml")
-    assert error == (
-        f"suite file {tmp_path}/nope.yaml does not exist; `forwardscope init` writes a template"
-    )
-    assert loaded == []
-
-
 @pytest.mark.parametrize("option", ["--otlp", "--pushgateway", "--metrics-file"])
 def test_an_empty_option(error_of: ErrorOf, suite_file: Path, loaded: Loaded, option: str) -> None:
     """An unset shell variable gives an empty value; the message names the option."""

@@ -341,22 +341,16 @@ def test_a_stop_in_the_last_probe_without_forward_calls(make_spec: MakeSpec) -> 
     assert run_suite(make_spec(ONE, again), backend, observer=StopAtSecond()).passed
 
 
-def test_labels_are_reset_after_a_run(make_spec: MakeSpec, tmp_path: Path) -> None:
-    """A lookup after the run has no probe and no run id."""
+def test_a_backend_after_a_run(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """The backend is still open, and its lookups have no probe and no run id."""
     path = tmp_path / "t.jsonl"
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
     run_suite(make_spec(ONE), backend)
+    assert not backend.closed
     with backend.as_base() as view:
         view.next_token_dist("later")
     *_, last, later = TraceReader(path)
     assert (last.probe, later.probe, later.run_id) == ("one", None, None)
-
-
-def test_the_backend_stays_open(make_spec: MakeSpec) -> None:
-    """A run does not close the backend."""
-    backend = ScriptedBackend()
-    run_suite(make_spec(ONE), backend)
-    assert not backend.closed
 
 
 @pytest.mark.parametrize("traced", [True, False])
