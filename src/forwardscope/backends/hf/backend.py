@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,29 +11,28 @@ from peft import PeftModel
 
 from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.adapters import check_config
+from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import backend_identity
 from forwardscope.backends.hf.origin import Origin
-from forwardscope.backends.hf.scorer import HFScorer
 from forwardscope.backends.views import (
     BASE,
     DEFAULT_INIT_SCALE,
     FINETUNED,
     LORA_ALIASES,
     CachedView,
-    ViewSlot,
     check_supported,
     null_view_id,
     scaled_view_id,
 )
 from forwardscope.core.keys import view_family
-from forwardscope.errors import AdapterError, PromptError, ViewError
+from forwardscope.errors import AdapterError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["HFBackend"]
 
 
-class HFBackend:
+class HFBackend(CommonBackend):
     """A transformers model with a PEFT LoRA adapter; implements every backend protocol.
 
     The weights are in memory once; a view changes the adapter on them. One
@@ -66,22 +65,13 @@ class HFBackend:
     ) -> None:
         _check_adapter(model)
         model.eval()
-        self._instrumentation = instrumentation or BackendInstrumentation()
-        self._model: PeftModel | None = model
         self._forward = Forward(model, tokenizer, exactness)
-        self._origin = origin or Origin()
-        self._identity: str | None = None
-        self._slot = ViewSlot()
+        super().__init__([self._forward], instrumentation, origin)
         self._refusal = weight_changes.refusal(model)
         self._noise = weight_changes.Noise()
         for change in (nullcontext, weight_changes.disabled):
             with change(model):
                 self._forward.check()
-
-    @property
-    def instrumentation(self) -> BackendInstrumentation:
-        """Cache, counts and trace of this backend's lookups."""
-        return self._instrumentation
 
     @property
     def scaled_aliases(self) -> Mapping[float, str]:
@@ -94,11 +84,6 @@ class HFBackend:
         return dict.fromkeys(("scaled", "null"), self._refusal) if self._refusal else {}
 
     @property
-    def warnings(self) -> list[str]:
-        """What a reader of the results should know about the model and its adapter."""
-        return list(self._origin.warnings)
-
-    @property
     def optimisations(self) -> Mapping[str, str]:
         """`on`, `on (limit)` or `off (reason)` for prefix sharing and padded batches.
 
@@ -107,18 +92,13 @@ class HFBackend:
         """
         return self._forward.optimisations
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens in a whole distribution."""
-        return self._forward.vocab_size
-
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the weights without the adapter."""
-        return self._view(BASE, weight_changes.disabled)
+        return self._changed(BASE, weight_changes.disabled)
 
     def as_finetuned(self) -> AbstractContextManager[CachedView]:
         """Open the weights with the adapter."""
-        return self._view(FINETUNED, nullcontext)
+        return self._changed(FINETUNED, nullcontext)
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
         """Open the weights with everything that the adapter changes multiplied by `lam`.
@@ -138,7 +118,7 @@ class HFBackend:
             return self.as_base()
         if alias == FINETUNED:
             return self.as_finetuned()
-        return self._view(view_id, partial(weight_changes.scaled, lam=lam))
+        return self._changed(view_id, partial(weight_changes.scaled, lam=lam))
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
@@ -165,89 +145,36 @@ class HFBackend:
             rank_scale=rank_scale,
             noise=self._noise,
         )
-        return self._view(view_id, randomize)
-
-    def filler(self, tokens: int) -> str:
-        """Return `tokens` pad tokens (else unk, else eos) and a blank line; empty for 0."""
-        if tokens <= 0:
-            return ""
-        tokenizer = self._forward.tokenizer
-        token = tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token
-        if not token:
-            raise ViewError("the tokenizer has no pad, unk or eos token for filler")
-        return f"{token * tokens}\n\n"
-
-    def longest_filler(self, prompt: str) -> int | None:
-        """Return how many tokens of filler fit the model's context before a prompt.
-
-        None where the model has no limit.
-
-        Raises:
-            PromptError: The prompt does not fit without filler.
-        """
-        if self._forward.context is None:
-            return None
-        self._forward.tokenize([prompt])
-        try:
-            [ids] = self._forward.tokenize([self.filler(1) + prompt])
-        except PromptError:  # one token of filler is too many
-            return 0
-        return self._forward.context - len(ids) + 1
-
-    def identity(self) -> str:
-        """Return a SHA-256 of everything that determines this backend's values.
-
-        It covers weights, adapter, tokenizer, dtype, exactness, device type and
-        library versions. The first call computes it, in about two seconds per
-        gigabyte of weights. The digest of the weights is saved under the paths,
-        sizes and times of the model's files.
-
-        Raises:
-            ViewError: The identity is not known yet and a scaled or null view
-                is open, which replaces the backend's own weights.
-        """
-        if self._identity is None:
-            model = self._loaded()
-            with self._forward.lock:
-                opened = self._slot.current
-                if opened is not None and view_family(opened) in ("scaled", "null"):
-                    raise ViewError(
-                        f"view {opened!r} is open; close it before computing the identity"
-                    )
-                self._identity = backend_identity(
-                    model, self._forward.tokenizer, self._forward.exactness, self._origin
-                )
-        return self._identity
+        return self._changed(view_id, randomize)
 
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
-        self._instrumentation.close()
-        with self._forward.lock:  # wait for a forward call in flight
-            self._model = None
-            self._forward.model = None
-            self._noise = weight_changes.Noise()
+        super().close()
+        self._noise = weight_changes.Noise()
 
-    @contextmanager
-    def _view(
-        self, view_id: str, change: Callable[[PeftModel], AbstractContextManager[object]]
-    ) -> Iterator[CachedView]:
+    def _compute_identity(self) -> str:
+        """Compute `identity`, which scaled and null views would change."""
         model = self._loaded()
-        with self._slot.hold(view_id):
-            scorer = HFScorer(
-                view_id,
-                self._forward,
-                partial(change, model),
-                self._instrumentation,
-                self._origin.vocab_size(view_id),
+        with self._forward.lock:
+            opened = self._slot.current
+            if opened is not None and view_family(opened) in ("scaled", "null"):
+                raise ViewError(f"view {opened!r} is open; close it before computing the identity")
+            return backend_identity(
+                model, self._forward.tokenizer, self._forward.exactness, self._origin
             )
-            try:
-                yield CachedView(view_id, scorer, self._instrumentation)
-            finally:
-                scorer.close()
+
+    def _changed(
+        self, view_id: str, change: Callable[[PeftModel], AbstractContextManager[object]]
+    ) -> AbstractContextManager[CachedView]:
+        """Open a view of the model with a change of its weights."""
+        return self._view(view_id, self._forward, lambda: change(self._loaded()))
+
+    @property
+    def _model(self) -> PeftModel:
+        return self._forward.model
 
     def _loaded(self) -> PeftModel:
-        if self._model is None:
-            raise ViewError("the backend is closed; load it again to open a view")
+        self._check_open()
         return self._model
 
 

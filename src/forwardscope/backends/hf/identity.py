@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.vocabulary import Vocabulary
 
-__all__ = ["backend_identity", "sign_files"]
+__all__ = ["backend_identity", "pair_identity", "sign_files"]
 
 #: Keys that name the origin of a file. They do not affect values and differ between machines.
 _PROVENANCE = (
@@ -54,25 +54,51 @@ def backend_identity(model: PeftModel, tokenizer: Any, exactness: str, origin: O
     digest that is invalid or cannot be read or written is ignored. Call this only
     while no view has changed the weights.
     """
-    outputs = int(model.get_output_embeddings().weight.shape[0])
-    vocabulary = origin.vocabulary or Vocabulary(outputs, outputs)
+    vocabulary = origin.vocabulary or Vocabulary(_outputs(model), _outputs(model))
     parts = {
-        "weights": _weights_digest(model, origin.files),
-        "config": _without_provenance(model.config.to_dict()),
+        **_of_model(model, origin.files),
+        **_of_both(tokenizer, exactness, vocabulary),
         "adapter": _without_provenance(model.peft_config[model.active_adapter].to_dict()),
-        "vocabulary": [vocabulary.base, vocabulary.tuned],
-        "tokenizer": _tokenizer_digest(tokenizer),
-        "exactness": exactness,
-        "computation": _computation(model),
-        "versions": _versions(model),
     }
     return _digest([_canonical(parts)])
 
 
-def _weights_digest(model: PeftModel, signature: str | None) -> str:
+def pair_identity(base: Any, tuned: Any, tokenizer: Any, exactness: str, origin: Origin) -> str:
+    """Return `backend_identity` of two models, without an adapter."""
+    vocabulary = origin.vocabulary or Vocabulary(_outputs(base), _outputs(tuned))
+    parts = {
+        **_of_both(tokenizer, exactness, vocabulary),
+        "base": _of_model(base, origin.files),
+        "tuned": _of_model(tuned, origin.tuned_files),
+    }
+    return _digest([_canonical(parts)])
+
+
+def _of_model(model: Any, signature: str | None) -> dict[str, object]:
+    return {
+        "weights": _weights_digest(model, signature),
+        "config": _without_provenance(model.config.to_dict()),
+        "computation": _computation(model),
+        "versions": _versions(model),
+    }
+
+
+def _of_both(tokenizer: Any, exactness: str, vocabulary: Vocabulary) -> dict[str, object]:
+    return {
+        "vocabulary": [vocabulary.base, vocabulary.tuned],
+        "tokenizer": _tokenizer_digest(tokenizer),
+        "exactness": exactness,
+    }
+
+
+def _outputs(model: Any) -> int:
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def _weights_digest(model: Any, signature: str | None) -> str:
     if signature is None:
         return _digest(_weights(model))
-    key = [signature, str(model.dtype), *sorted(_versions(model).items())]
+    key = [signature, str(model.dtype), str(_outputs(model)), *sorted(_versions(model).items())]
     file = user_cache_path("forwardscope") / "identities" / _digest([_canonical(key)])
     try:
         saved = file.read_text(encoding="ascii")
@@ -91,7 +117,7 @@ def _weights_digest(model: PeftModel, signature: str | None) -> str:
     return digest
 
 
-def _computation(model: PeftModel) -> dict[str, object]:
+def _computation(model: Any) -> dict[str, object]:
     """Return the device and the settings that select torch's kernels."""
     on_cuda = model.device.type == "cuda"
     return {
@@ -104,7 +130,7 @@ def _computation(model: PeftModel) -> dict[str, object]:
     }
 
 
-def _versions(model: PeftModel) -> dict[str, str]:
+def _versions(model: Any) -> dict[str, str]:
     """Return the versions of the libraries that compute the values."""
     versions = {name: version(name) for name in _LIBRARIES}
     versions |= {
@@ -119,7 +145,7 @@ def _versions(model: PeftModel) -> dict[str, str]:
     return versions
 
 
-def _weights(model: PeftModel) -> Iterator[bytes]:
+def _weights(model: Any) -> Iterator[bytes]:
     for name, tensor in sorted(model.state_dict().items()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

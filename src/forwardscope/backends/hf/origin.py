@@ -18,12 +18,14 @@ class Origin:
         files: Signature of the files that the weights were loaded from, as
             `sign_files` returns it. With it the digest of the weights is saved for
             later processes; without it each process computes the digest.
+        tuned_files: The same for the files of a tuned model without an adapter.
         vocabulary: Number of tokens in the distributions of base and tuned, where
             they differ from the model's output.
         warnings: What a reader of the results should know.
     """
 
     files: str | None = None
+    tuned_files: str | None = None
     vocabulary: Vocabulary | None = None
     warnings: tuple[str, ...] = ()
 
