@@ -45,12 +45,11 @@ def check_optimisations(
         sample: Token ids of some text; not empty.
         optimisations: States to update.
     """
-    config = compat.text_config(calls.model)
-    prefix = _prefix_length(config)
+    prefix = _prefix_length(calls.model)
     if prefix < 1:
         optimisations.turn_off("this model's context is too short for the check")
         return
-    if reason := _known_reason(calls, config):
+    if reason := _known_reason(calls):
         optimisations.turn_off(reason, PREFIX_SHARING)
     rows = _rows(sample, prefix, compat.invocation_tokens(calls.model))
     try:
@@ -119,22 +118,24 @@ class _Check:
             self._optimisations.turn_off(reason, name)
 
 
-def _known_reason(calls: ModelCalls, config: Any) -> str | None:
+def _known_reason(calls: ModelCalls) -> str | None:
     """Return why prefixes cannot be shared, where it is known without a forward call."""
     if calls.accepted.cache is None:
         names = " or ".join(compat.CACHE_NAMES)
         return f"this model's forward method has no argument {names}"
     if compat.invocation_tokens(calls.model):
         return "the adapter is an activated LoRA, which searches the whole prompt"
+    config = compat.text_config(calls.model)
     window = max(compat.windows(config), default=0)
     if window > MAX_WINDOW and not compat.layers_are_typed(config):
         return f"this model has an attention window of {window} tokens, longer than the check"
     return None
 
 
-def _prefix_length(config: Any) -> int:
-    wanted = [window + 8 for window in compat.windows(config) if window <= MAX_WINDOW]
-    limits = [compat.context_length(config), compat.rotary_limit(config)]
+def _prefix_length(model: Any) -> int:
+    windows = compat.windows(compat.text_config(model))
+    wanted = [window + 8 for window in windows if window <= MAX_WINDOW]
+    limits = [compat.context_length(model), compat.rotary_limit(model)]
     return min([max([PREFIX, *wanted]), *(n - max(RESTS) for n in limits if n is not None)])
 
 

@@ -59,6 +59,7 @@ _WINDOWS: Final = (
     "attention_window_size",
     "attention_chunk_size",
 )
+_POSITIONS: Final = "embeddings.position_embeddings"
 _LAYER_TYPES: Final = "layer_types"
 _CONTEXT: Final = "max_position_embeddings"
 _ROPE: Final = "rope_parameters"
@@ -156,10 +157,20 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 
-def context_length(config: Any) -> int | None:
+def context_length(model: Any) -> int | None:
     """Return the maximum number of tokens of a prompt, or None where the config names none."""
-    length = getattr(config, _CONTEXT, None)
-    return length if isinstance(length, int) and length > 0 else None
+    length = getattr(text_config(model), _CONTEXT, None)
+    if not isinstance(length, int) or length <= 0:
+        return None
+    return length - _first_position(unwrapped(model))
+
+
+def _first_position(model: Any) -> int:
+    """Return the position of a prompt's first token: 0, or after the padding's in RoBERTa."""
+    for name, module in model.named_modules():
+        if name.endswith(_POSITIONS) and getattr(module, "padding_idx", None) is not None:
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def windows(config: Any) -> list[int]:
@@ -174,14 +185,14 @@ def layers_are_typed(config: Any) -> bool:
     return bool(getattr(config, _LAYER_TYPES, None))
 
 
-def rotary_limit(config: Any) -> int | None:
+def rotary_limit(model: Any) -> int | None:
     """Return up to how many tokens a prompt's length does not change its rotary embedding.
 
     None means that it never does.
     """
     found = [
-        one.get(_ROPE_ORIGINAL) or context_length(config) or 0
-        for one in _ropes(getattr(config, _ROPE, None))
+        one.get(_ROPE_ORIGINAL) or context_length(model) or 0
+        for one in _ropes(getattr(text_config(model), _ROPE, None))
         if one.get(_ROPE_TYPE) in _ROPES_OF_LENGTH
     ]
     return min(found, default=None)

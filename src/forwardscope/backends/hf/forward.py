@@ -48,10 +48,9 @@ class Forward:
         self.lock = threading.RLock()
         self._calls = ModelCalls(model)
         self._optimisations = Optimisations()
-        config = compat.text_config(model)
-        self.context = compat.context_length(config)
+        self.context = compat.context_length(model)
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        self._rotary_limit = compat.rotary_limit(config)
+        self._rotary_limit = compat.rotary_limit(model)
         if exactness == "strict":
             self._optimisations.turn_off("exactness is strict")
         elif self._rotary_limit is not None:
