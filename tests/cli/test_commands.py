@@ -102,6 +102,7 @@ def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
     assert {rows[package].strip() for package in installed} == {"1.2.3"}
     assert rows["Python"].startswith(platform.python_version())
     assert "unknown without torch" in rows["device"]
+    assert "unknown without torch" in rows["optimisations"]
     for package, command in commands.items():
         assert rows[package].startswith(f"missing; add it with: {command}")
 

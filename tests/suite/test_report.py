@@ -65,6 +65,18 @@ def test_warnings_of_the_backend(make_spec: MakeSpec) -> None:
     assert f"warning: {text}" in lines_of(result)
 
 
+def test_optimisations_of_the_backend(make_spec: MakeSpec) -> None:
+    """Their states are in the result and in one line of the report; other backends have none."""
+    backend = ScriptedBackend()
+    assert run_suite(make_spec(ONE), backend).optimisations == {}
+    states = {"prefix sharing": "off (this model keeps a sliding window)", "padded batches": "on"}
+    backend.optimisations = states  # type: ignore[attr-defined]
+    result = run_suite(make_spec(ONE), backend)
+    assert SuiteResult.model_validate_json(result.model_dump_json()).optimisations == states
+    line = "prefix sharing: off (this model keeps a sliding window); padded batches: on"
+    assert line in lines_of(result)
+
+
 def test_reused_tokens(run_of: RunOf) -> None:
     """Reused tokens have a line; without reuse there is none."""
     result = run_of(ONE)

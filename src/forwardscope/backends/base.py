@@ -82,7 +82,9 @@ class Backend(Protocol):
     is the number to which views clip `top_k`; the default is no limit.
     `longest_filler(prompt)` returns the largest number of tokens of filler that
     fit the model's context before a prompt, or None for no limit, which is the
-    default.
+    default. `run_suite` copies `warnings`, a list of sentences about the model
+    and its adapter, to the result; so it does with `optimisations`, a mapping
+    from the name of each optimisation to `on`, `on (limit)` or `off (reason)`.
     """
 
     @property

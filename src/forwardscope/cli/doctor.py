@@ -45,6 +45,7 @@ def print_installation(console: Console) -> None:
         missing = Text.assemble(("missing", "yellow"), f"; add it with: {command}")
         table.add_row(package, _version_of(package) or missing)
     table.add_row("device", _device())
+    table.add_row("optimisations", _optimisations())
     console.print(table, highlight=False)
 
 
@@ -53,6 +54,18 @@ def _version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _optimisations() -> str:
+    """Return whether the installed transformers has the names that optimisations need."""
+    if any(_version_of(package) is None for package in ("torch", "transformers", "peft")):
+        return "unknown without torch, transformers and peft"
+    from forwardscope.backends.hf.compat import check_names  # noqa: PLC0415 - loads transformers
+
+    return "; ".join(check_names()) or (
+        f"transformers {_version_of('transformers')} has the names they need; "
+        "a run's report has their state on its model"
+    )
 
 
 def _device() -> str:
