@@ -60,7 +60,10 @@ _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_g
 #: What a config needs beyond `SIZES`; None stands for the config's default.
 MORE_SIZES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(["axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"], _MLA),
-    **dict.fromkeys(["glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "youtu"], _MLA),
+    **dict.fromkeys(
+        ["glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "sarvam_mla"], _MLA
+    ),
+    "youtu": _MLA,
     **dict.fromkeys(["qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"], _LINEAR),
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
     "dots1": {"n_shared_experts": 1},
@@ -220,7 +223,7 @@ def _plain(model: Any, prompts: Sequence[list[int]]) -> list[tuple[np.ndarray, n
 
 def _all_positions(view: Any, ids: Sequence[list[int]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the same values from a view, of prompts in a batch; check a single prompt too."""
-    dists = view.next_token_dist_batch(PROMPTS, top_k=10_000)
+    dists = view.next_token_dist_batch(PROMPTS, top_k=10**6)
     rolled = view.rolling_logprob_batch(PROMPTS)
     single = view.next_token_dist(PROMPTS[0], top_k=1)
     assert abs(single.logprobs[0] - dists[0].logprobs[0]) < 1e-4
