@@ -130,13 +130,12 @@ def test_differs_by_rows_that_the_adapter_added(zoo: Any, tmp_path: Path) -> Non
     assert _identity(grown) != _identity(ModelSource(str(zoo.path("llama")), adapter))
 
 
-def test_ignores_padding_and_truncation(source: ModelSource) -> None:
-    """Settings of the tokenizer's file that no prompt is read with are left out."""
-    expected = _identity(source)
-    path = Path(source.path) / "tokenizer.json"
-    truncation = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation": truncation}))
-    backend = load_backend(source)
+def test_ignores_padding_and_truncation(zoo: Any) -> None:
+    """Settings that an earlier call left in the tokenizer, and no prompt is read with, are out."""
+    tokenizer = zoo.tokenizer()
+    expected = HFBackend(zoo.tuned("llama_lora"), tokenizer).identity()
+    backend = HFBackend(zoo.tuned("llama_lora"), tokenizer)
+    tokenizer(["the cat"], truncation=True, padding="max_length", max_length=4)
     assert backend.identity() == expected
 
 

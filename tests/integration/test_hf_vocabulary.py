@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -24,15 +25,15 @@ WEIGHTS = "adapter_model.safetensors"
 ALL = 10**6
 
 #: Forms in which PEFT saves a vocabulary that was resized.
-RESIZED = {
+RESIZED: dict[str, dict[str, Any]] = {
     "saved modules": {"modules_to_save": ["embed_tokens", "lm_head"]},
     "saved by PEFT": {},
     "LoRA on embeddings": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
     "trained tokens": {"trainable_token_indices": [300, 301]},
 }
-_GPT2 = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
+_GPT2: dict[str, Any] = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
 #: The same for a model that ties its embeddings.
-RESIZED_TIED = {
+RESIZED_TIED: dict[str, dict[str, Any]] = {
     "saved modules": {**_GPT2, "modules_to_save": ["wte"], "ensure_weight_tying": True},
     "saved by PEFT": _GPT2,
     "LoRA on embeddings": {"target_modules": ["wte"]},
@@ -198,6 +199,43 @@ def test_embeddings_that_an_adapter_replaces(zoo: Any, copy_of: Callable[[str], 
         assert torch.allclose(_whole(view, PROMPT), _alone(reference, ids), atol=1e-3)
 
 
+def test_scaled_view_of_a_resized_vocabulary(zoo: Any, tuned: Any) -> None:
+    """Saved modules are interpolated between the base's rows, not those of the adapter's file."""
+    adapter = tuned(304, dtype=torch.bfloat16, **RESIZED["saved modules"])
+    saved, reference = load_file(adapter / WEIGHTS), _by_peft(zoo, adapter, 304)
+    base, ids = zoo.base("llama"), zoo.tokenizer()(PROMPT)["input_ids"]
+    with torch.no_grad():
+        for name in ("lm_head", "model.embed_tokens"):
+            rows = saved[f"base_model.model.{name}.original_module.weight"].float()
+            rows[: zoo.vocab_size] = base.get_submodule(name).weight
+            own = reference.base_model.model.get_submodule(name).modules_to_save["default"].weight
+            own.copy_(rows.lerp(own, 0.5))
+    for module in reference.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] *= 0.5
+    with _load(zoo, adapter).as_scaled_adapter(0.5) as view:
+        assert torch.allclose(_whole(view, PROMPT), _alone(reference, ids), atol=2e-5)
+
+
+def test_tied_embeddings_with_two_values(zoo: Any, tuned: Any) -> None:
+    """Where an adapter's file has two values of a tied weight, PEFT's is the tuned model's."""
+    adapter = tuned(zoo.vocab_size, "gpt2", **_GPT2)
+    tensors = load_file(adapter / WEIGHTS)
+    weight = zoo.base("gpt2").get_input_embeddings().weight.detach()
+    for i, name in enumerate(("transformer.wte", "lm_head")):
+        tensors[f"base_model.model.{name}.weight"] = weight * (1.2 + 0.1 * i)
+    save_file(tensors, adapter / WEIGHTS, metadata={"format": "pt"})
+    backend, ids = _load(zoo, adapter, "gpt2"), zoo.tokenizer()(PROMPT)["input_ids"]
+    with quiet_transformers():
+        reference = PeftModel.from_pretrained(zoo.base("gpt2"), adapter)
+    for opened, model in (
+        (backend.as_finetuned(), reference),
+        (backend.as_base(), zoo.base("gpt2")),
+    ):
+        with opened as view:
+            assert torch.allclose(_whole(view, PROMPT), _alone(model, ids), atol=1e-4)
+
+
 def test_tied_embeddings_stay_tied(zoo: Any, tmp_path: Path) -> None:
     """An embedding in an adapter's file is also the output layer of a model that ties both."""
     with quiet_transformers():
@@ -223,7 +261,7 @@ def test_adapters_tokenizer_is_used(zoo: Any, copy_of: Callable[[str], Path]) ->
     tokenizer.add_tokens(["the cat"])  # id 296 has no embedding
     tokenizer.save_pretrained(folder)
     backend = _load(zoo, folder)
-    assert any("1 tokens for which neither" in warning for warning in backend.warnings)
+    assert any("1 tokens without embeddings" in warning for warning in backend.warnings)
     for opened in (backend.as_base(), backend.as_finetuned()):
         with opened as view:
             assert view.rolling_logprob("hello there").num_tokens > 1

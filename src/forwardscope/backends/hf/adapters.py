@@ -82,7 +82,7 @@ def _way_out(folder: Path, name: str) -> str:
             "with PEFT and save it again with save_pretrained()"
         )
     if name == _CONFIG and (folder / "config.json").is_file():
-        return "it is a whole model, not an adapter"
+        return "it is a whole model, not an adapter; give it as `tuned`"
     return "save it with save_pretrained()"
 
 
@@ -184,9 +184,10 @@ def _load(model: PeftModel, tensors: dict[str, torch.Tensor]) -> tuple[list[str]
         return [str(error.args[0])], []
     finally:
         hook.remove()
-    for key, value in values.items():
-        if ".original_module." not in key:  # of the base during training; the tuned has its own
-            carry(model, key, value)
+    for key in own:  # in torch's order, so the last value of a tied parameter is PEFT's
+        # an original module is the base's during training, and the tuned model has its own
+        if key in values and ".original_module." not in key:
+            carry(model, key, values[key])
     return (
         [key for key in result.missing_keys if "lora_" in key and _is_adapters(key)],
         [key for key in result.unexpected_keys if key not in tensors or not _is_copy(key, tensors)],
