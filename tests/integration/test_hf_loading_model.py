@@ -186,7 +186,7 @@ def test_model_with_an_adapter_in_its_folder(with_model: Source, zoo: Any, copy_
     folder = copy_of("llama")
     for file in zoo.path("llama_lora").glob("adapter_*"):
         shutil.copy(file, folder)
-    assert "its base view would be a tuned model" in _message(with_model(folder))
+    assert "has an adapter in its folder, which transformers loads into it" in _message(with_model(folder))
 
 
 def test_code_of_the_repository_is_not_run(

@@ -84,7 +84,16 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
         ("seed: 3", "seed: true", "6: defaults.seed: must be a valid integer; got True"),
         ("seed: 3", "seed: -1", "6: defaults.seed: must be greater than or equal to 0; got -1"),
         ("max_entries: 9", "enabled: 'no'", "8: cache.enabled: must be a valid boolean; got"),
-        ("  adapter: some-adapter\n", "", "2: model.adapter: missing"),
+        (
+            "  adapter: some-adapter\n",
+            "",
+            "2: model: needs either adapter (a LoRA adapter) or tuned",
+        ),
+        (
+            "some-adapter",
+            "some-adapter\n  tuned: other",
+            "2: model: needs either adapter (a LoRA adapter) or tuned (a fully fine-tuned model)",
+        ),
         ("some-adapter", "''", "4: model.adapter: needs at least 1 character; got ''"),
         ("cache:\n  max_entries: 9", "cache: 9", "7: cache: must be a mapping; got 9"),
         ("defaults:", "exactness: exact\ndefaults:", "5: exactness: must be 'fast' or 'strict'"),
@@ -228,7 +237,16 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     model = load_suite(Path("suites/suite.yaml")).model
     assert model.path == str(tmp_path / "suites" / "some-model")
-    assert model.adapter == "some-adapter"
+    assert (model.adapter, model.tuned) == ("some-adapter", None)
+
+
+def test_relative_path_of_a_tuned_model(tmp_path: Path) -> None:
+    """`tuned` replaces `adapter`; a path that exists relative to the file becomes absolute."""
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("adapter: some-adapter", "tuned: ./tuned"))
+    model = load_suite(tmp_path / "suite.yaml").model
+    assert (model.adapter, model.tuned) == (None, str(tmp_path / "tuned"))
+    assert model.adapter_label == model.tuned
 
 
 def test_the_model_label(tmp_path: Path) -> None:

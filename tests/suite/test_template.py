@@ -29,11 +29,17 @@ def test_the_file_is_a_suite_with_all_four_probes(name: str) -> None:
     assert kinds[0] == "null_adapter"
 
 
-def test_commented_options_are_valid() -> None:
-    """The template is valid with all commented options enabled."""
-    whole, count = _OPTION.subn(r"\1\2", text_of("template.yaml"))
+def with_options(replaced: str) -> SuiteSpec:
+    """Return the template with all commented options enabled, and one of adapter and tuned."""
+    text, count = _OPTION.subn(r"\1\2", text_of("template.yaml"))
     assert count >= 15
-    spec = parse_suite(whole, "template.yaml")
+    return parse_suite(re.sub(f"^  {replaced}: .*\n", "", text, flags=re.MULTILINE), "template")
+
+
+@pytest.mark.parametrize("replaced", ["adapter", "tuned"])
+def test_commented_options_are_valid(replaced: str) -> None:
+    """The template is valid with all commented options enabled."""
+    spec = with_options(replaced)
     assert (spec.name, spec.period, spec.cache.max_bytes) == ("my-suite", "1d", 268_435_456)
 
 
@@ -54,7 +60,7 @@ def test_every_key_is_in_the_template() -> None:
 
 def test_template_values_are_the_defaults() -> None:
     """Each option in the template has its default value."""
-    template = parse_suite(_OPTION.sub(r"\1\2", text_of("template.yaml")), "template.yaml")
+    template = with_options("tuned")
     own = {"name", "kind", "prompts", "sentinel_prompts", "top_k"}
     for probe in template.probes:
         fields = type(probe).model_fields

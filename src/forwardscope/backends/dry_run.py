@@ -131,7 +131,11 @@ _CLASSES: Final = {
 
 
 def dry_run_backend(
-    like: Backend | None, *, cache_enabled: bool = True, max_entries: int = sys.maxsize
+    like: Backend | None,
+    *,
+    cache_enabled: bool = True,
+    max_entries: int = sys.maxsize,
+    has_adapter: bool = True,
 ) -> DryRunBackend:
     """Return a dry-run backend with the abilities of another backend.
 
@@ -142,16 +146,17 @@ def dry_run_backend(
 
     Args:
         like: Backend whose abilities and optional attributes are copied;
-            nothing else of it is used. None means all abilities and a
-            plain LoRA adapter, which is the most common case.
+            nothing else of it is used. None means what `has_adapter` says.
         cache_enabled: False stores nothing between calls.
         max_entries: Maximum number of cache entries; by default none is evicted.
+        has_adapter: Without `like`: whether to assume all abilities and a plain
+            LoRA adapter, or only the views of a base and its full fine-tune.
     """
+    assumed = like is None and has_adapter
     cls = _CLASSES[
-        like is None or isinstance(like, ScalableBackend),
-        like is None or isinstance(like, NullBackend),
+        assumed or isinstance(like, ScalableBackend), assumed or isinstance(like, NullBackend)
     ]
-    aliases = LORA_ALIASES if like is None else getattr(like, "scaled_aliases", None)
+    aliases = LORA_ALIASES if assumed else getattr(like, "scaled_aliases", None)
     return cls(
         cache_enabled=cache_enabled,
         max_entries=max_entries,

@@ -35,8 +35,8 @@ def plan(
     is computed twice. "(outside)" are lookups outside the probes: a run first
     checks both views for NaN and infinity.
 
-    Assumes a plain LoRA adapter, whose scales 0 and 1 equal the base and the
-    fine-tuned view. Ignores `max_bytes`, since the size of real values is unknown.
+    Assumes that an adapter is plain LoRA, whose scales 0 and 1 equal the base and
+    the fine-tuned view. Ignores `max_bytes`, since the size of real values is unknown.
 
     Exit status: 0, or 2 for a mistake in the suite.
     """

@@ -140,6 +140,7 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
         adapter=spec.model.adapter,
         device=spec.model.device,
         dtype=spec.model.dtype,
+        tuned=spec.model.tuned,
     )
     return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
 

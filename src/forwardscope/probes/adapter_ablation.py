@@ -35,7 +35,14 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from forwardscope.backends.base import ScalableBackend
-from forwardscope.probes.base import Outcome, ProbeContext, PromptProbe, Threshold, Verdict
+from forwardscope.probes.base import (
+    Outcome,
+    ProbeContext,
+    PromptProbe,
+    Threshold,
+    Verdict,
+    skip_without,
+)
 from forwardscope.probes.divergence import FloatArray, divergences
 
 __all__ = ["AdapterAblation", "r_squared", "saturation"]
@@ -69,7 +76,7 @@ class AdapterAblation(PromptProbe):
     def run(self, context: ProbeContext) -> Outcome:
         """Score all prompts in each scaled view and compare them with λ=0."""
         if not isinstance(context.backend, ScalableBackend):
-            return Outcome(Verdict.SKIP, "this backend cannot scale its adapter")
+            return skip_without(context.backend, "scaled", "this backend cannot scale its adapter")
         per_lambda = np.asarray(self._measure(context.backend, self.k(context)))
         means = per_lambda.mean(axis=1)
         evidence = {

@@ -23,6 +23,7 @@ __all__ = [
     "Threshold",
     "Verdict",
     "score_against",
+    "skip_without",
 ]
 
 #: One or more prompts, none of them empty.
@@ -130,3 +131,9 @@ class PromptProbe(Probe):
 def score_against(value: float, threshold: float) -> float:
     """Return 1 - 2 ** -(value / threshold): 0 up to value 0, 0.5 at the threshold, at most 1."""
     return 1.0 - float(2.0 ** -(max(0.0, value) / threshold))
+
+
+def skip_without(backend: Backend, view_family: str, default: str) -> Outcome:
+    """Return a SKIP with the backend's reason for having no views of a family, or the default."""
+    refused: Mapping[str, str] = getattr(backend, "refused_views", {})
+    return Outcome(Verdict.SKIP, refused.get(view_family, default))

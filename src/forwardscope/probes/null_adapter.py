@@ -39,6 +39,7 @@ from forwardscope.probes.base import (
     Prompts,
     Threshold,
     Verdict,
+    skip_without,
 )
 from forwardscope.probes.calibration import NullBaseline, NullStats
 
@@ -67,7 +68,7 @@ class NullAdapter(Probe):
     def run(self, context: ProbeContext) -> Outcome:
         """Run each distinct calibration of the later probes on each random adapter."""
         if not isinstance(context.backend, NullBackend):
-            return Outcome(Verdict.SKIP, "this backend cannot make random adapters")
+            return skip_without(context.backend, "null", "this backend cannot make random adapters")
         probes = self._calibrations(context.later)
         if not probes:
             return Outcome(Verdict.SKIP, "no later probe can be calibrated")

@@ -19,7 +19,7 @@ __all__ = ["load_suite", "parse_suite"]
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     """Read and validate a suite file.
 
-    A model or adapter path that exists relative to the file is made absolute.
+    A path of a model or an adapter that exists relative to the file is made absolute.
 
     Raises:
         SpecError: The file is missing, unreadable or malformed, or has an unknown
@@ -46,6 +46,7 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
             "path": _resolve(file, spec.model.path),
             "name": spec.model.name or spec.model.path,
             "adapter": _resolve(file, spec.model.adapter),
+            "tuned": _resolve(file, spec.model.tuned),
         }
     )
     return spec.model_copy(update={"model": model, "name": spec.name or file.stem})
@@ -79,8 +80,10 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         raise SpecError(describe_mistake(error, content, tree, source)) from error
 
 
-def _resolve(file: Path, path: str) -> str:
+def _resolve(file: Path, path: str | None) -> str | None:
     """Return a path that exists relative to the file as absolute, and any other unchanged."""
+    if path is None:
+        return None
     candidate = file.parent / path
     try:
         return str(candidate.resolve()) if candidate.exists() else path

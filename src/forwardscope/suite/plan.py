@@ -79,16 +79,15 @@ def plan_suite(
         spec: The suite.
         backend: The backend of the run. Only its abilities, its optional
             attributes (see `Backend`) and whether its cache is enabled are read.
-            Without a backend, `cache.enabled` of the suite is used, and the rest
-            is as in `dry_run_backend`.
+            Without a backend, `cache.enabled` of the suite is used, and a plain
+            LoRA adapter is assumed, or none where the suite has `model.tuned`.
         max_entries: Maximum number of cache entries. The plan has no bound in
             bytes, because the sizes of real values are unknown.
 
     Raises:
         ProbeError: A probe cannot be planned, because it fails without a model.
     """
-    cache_enabled = _cache_enabled(spec, backend)
-    dry_run = dry_run_backend(backend, cache_enabled=cache_enabled, max_entries=max_entries)
+    dry_run = _dry_run(spec, backend, max_entries)
     try:
         _run_or_raise(spec, dry_run)
         instrumentation = dry_run.instrumentation
@@ -133,7 +132,7 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    dry_run = dry_run_backend(None, cache_enabled=spec.cache.enabled)
+    dry_run = _dry_run(spec)
     dry_run.instrumentation.trace = trace = _TraceInMemory()
     try:
         _run_or_raise(spec, dry_run)
@@ -176,7 +175,7 @@ def expect_series(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> N
         spec: The suite that will be run.
         instrumentation: Instrumentation of the run's backend.
     """
-    dry_run = dry_run_backend(None, cache_enabled=spec.cache.enabled)
+    dry_run = _dry_run(spec)
     try:
         _run_or_raise(spec, dry_run)
     except Exception:  # noqa: BLE001 - `plan_run` warns later
@@ -199,6 +198,17 @@ class _TraceInMemory(TraceWriter):
 
     def write_batch(self, events: Sequence[TraceEvent]) -> None:
         self.events.extend(events)
+
+
+def _dry_run(
+    spec: SuiteSpec, backend: Backend | None = None, max_entries: int = sys.maxsize
+) -> DryRunBackend:
+    return dry_run_backend(
+        backend,
+        cache_enabled=_cache_enabled(spec, backend),
+        max_entries=max_entries,
+        has_adapter=spec.model.tuned is None,
+    )
 
 
 def _cache_enabled(spec: SuiteSpec, backend: Backend | None) -> bool:

@@ -184,7 +184,7 @@ class SuiteResult(_Record):
             are not recorded.
         suite: Name of the suite.
         model: Path or hub id of the model.
-        adapter: Path or hub id of the adapter.
+        adapter: Path or hub id of the adapter, or of the tuned model in its place.
         identity: Hash of everything that determines the backend's values.
         exactness: `fast` or `strict`.
         dtype: Dtype in the suite file.

@@ -83,7 +83,7 @@ class RunMetrics(Observer):
             probes = list(self._probes)
         families = {metric: new_family(metric) for metric in names.RUN_METRICS}
         labels = tuple(self.labels.values())
-        info = (*labels, self._spec.model.adapter, self._run.run_id, self._run.trace_id or "")
+        info = (*labels, self._spec.model.adapter_label, self._run.run_id, self._run.trace_id or "")
         add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
         for metric, value in values.items():
             if value is not None:

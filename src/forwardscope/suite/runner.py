@@ -95,7 +95,7 @@ def _result(
         trace_id=run.trace_id,
         suite=spec.name or "suite",
         model=spec.model.label,
-        adapter=printable(spec.model.adapter),
+        adapter=spec.model.adapter_label,
         identity=identity,
         exactness=spec.exactness,
         dtype=spec.model.dtype,

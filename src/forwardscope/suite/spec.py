@@ -40,9 +40,10 @@ class Section(BaseModel):
 
 
 class ModelSpec(Section):
-    """Model, adapter, device and dtype.
+    """Model, adapter or full fine-tune, device and dtype.
 
-    `path` and `adapter` are paths that exist relative to the suite file;
+    Exactly one of `adapter` and `tuned` is given.
+    `path`, `adapter` and `tuned` are paths that exist relative to the suite file;
     otherwise paths relative to the working directory, or hub ids.
 
     Attributes:
@@ -50,13 +51,15 @@ class ModelSpec(Section):
         name: Name in results, metrics and spans; by default `path` as it is in
             the file.
         adapter: Folder or hub id of a LoRA adapter.
+        tuned: Folder, `.gguf` file or hub id of a fully fine-tuned model.
         device: A torch device, or `auto`.
         dtype: Dtype of the weights in memory.
     """
 
     path: Text
     name: Text | None = None
-    adapter: Text
+    adapter: Text | None = None
+    tuned: Text | None = None
     device: Text = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
@@ -64,6 +67,19 @@ class ModelSpec(Section):
     def label(self) -> str:
         """Name of the model, as printable text."""
         return printable(self.name or self.path)
+
+    @property
+    def adapter_label(self) -> str:
+        """Path of the adapter or the tuned model, as printable text."""
+        return printable(self.adapter or self.tuned or "")
+
+    @model_validator(mode="after")
+    def _check_tuned(self) -> ModelSpec:
+        if (self.adapter is None) == (self.tuned is None):
+            raise ValueError(
+                "needs either adapter (a LoRA adapter) or tuned (a fully fine-tuned model)"
+            )
+        return self
 
 
 class Defaults(Section):

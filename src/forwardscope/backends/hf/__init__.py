@@ -1,5 +1,6 @@
-"""Backend for transformers models with a PEFT LoRA adapter; the only backend that imports torch.
+"""Backends for transformers models: with a PEFT LoRA adapter, or a base and its full fine-tune.
 
+They are the only backends that import torch.
 Requires the extra `hf`: pip install 'forwardscope[hf]'.
 """
 
@@ -13,5 +14,6 @@ for _package in ("torch", "transformers", "peft", "safetensors"):
 
 from forwardscope.backends.hf.backend import HFBackend  # noqa: E402 - after the check above
 from forwardscope.backends.hf.loading import ModelSource, load_backend  # noqa: E402
+from forwardscope.backends.hf.pair import HFPairBackend  # noqa: E402
 
-__all__ = ["HFBackend", "ModelSource", "load_backend"]
+__all__ = ["HFBackend", "HFPairBackend", "ModelSource", "load_backend"]

@@ -11,7 +11,7 @@ import transformers
 from forwardscope.backends.hf.load_errors import local_path, some
 from forwardscope.errors import ModelError
 
-__all__ = ["check_checkpoint", "weight_files"]
+__all__ = ["check_checkpoint", "check_finite", "weight_files"]
 
 
 def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]]) -> list[str]:
@@ -32,8 +32,8 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
     missing, unexpected = loaded["missing_keys"], loaded["unexpected_keys"]
     if getattr(model, "peft_config", None):
         raise ModelError(
-            f"model {path} has an adapter in its folder, so its base view would be a tuned model; "
-            "move adapter_config.json out of the folder"
+            f"model {path} has an adapter in its folder, which transformers loads into it; move "
+            "adapter_config.json out of the folder"
         )
     if missing:
         also = f", and has {len(unexpected)} others ({some(unexpected)})" if unexpected else ""
@@ -52,6 +52,27 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
             f"{some(unexpected)}"
         ]
     return []
+
+
+def check_finite(path: str, model: Any) -> None:
+    """Check that all weights of a model are finite.
+
+    Finite logits do not prove it: torch's fused attention on the CPU treats a
+    query of NaN as a masked one and continues with zeros.
+
+    Args:
+        path: Path of the model, for messages.
+        model: The model.
+
+    Raises:
+        ModelError: A weight is NaN or infinite.
+    """
+    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if bad:
+        raise ModelError(
+            f"model {path} has NaN or infinite weights ({some(bad)}); check its training and the "
+            "dtype"
+        )
 
 
 def _is_inside(key: str, model: Any) -> bool:

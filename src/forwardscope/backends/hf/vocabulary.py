@@ -1,14 +1,14 @@
-"""The tokenizer and the vocabulary of a base model and its adapter.
+"""The tokenizer and the vocabulary of a base model and of its adapter or tuned model.
 
-Both models read a prompt with one tokenizer: the adapter's where its folder has
-one, otherwise the base's. Where the adapter resized the vocabulary, the base is
-resized as PEFT's guide does. The added rows are left out of the base's
-distribution.
+Both models read a prompt with one tokenizer: that of the adapter or the tuned
+model where its folder has one, otherwise the base's. Where the vocabulary was
+resized, the base is resized as PEFT's guide does. The added rows are left out of
+the base's distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,17 @@ import torch
 import transformers
 from peft import LoraConfig
 
-from forwardscope.backends.hf.load_errors import errors_as, some
+from forwardscope.backends.hf.load_errors import Kind, errors_as, some
 from forwardscope.errors import AdapterError
 
-__all__ = ["TOKENIZER_FILES", "Vocabulary", "adapter_tokenizer", "fit_vocabulary"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "Vocabulary",
+    "adapter_tokenizer",
+    "compare_ids",
+    "fit_vocabularies",
+    "fit_vocabulary",
+]
 
 #: Patterns of a tokenizer's files in the folder of an adapter.
 TOKENIZER_FILES = (
@@ -66,20 +73,36 @@ def adapter_tokenizer(folder: Path, base: Any, own: Any) -> tuple[Any, list[str]
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(folder), config=base.config, trust_remote_code=False
         )
-        vocab, base_vocab = tokenizer.get_vocab(), own.get_vocab()
+    return tokenizer, compare_ids(tokenizer, own, "adapter", str(folder), AdapterError)
+
+
+def compare_ids(tokenizer: Any, own: Any, what: str, path: str, kind: Kind) -> list[str]:
+    """Compare the ids of the base's tokens in two tokenizers; return warnings.
+
+    Args:
+        tokenizer: The tokenizer of the adapter or the tuned model.
+        own: The base model's tokenizer.
+        what: `adapter` or `tuned model`, for messages.
+        path: Path of the adapter or the tuned model, for messages.
+        kind: Class of the error.
+
+    Raises:
+        kind: Most tokens of the base have other ids.
+    """
+    vocab, base_vocab = tokenizer.get_vocab(), own.get_vocab()
     moved = [token for token, index in base_vocab.items() if vocab.get(token) != index]
     if 2 * len(moved) > len(base_vocab):
-        raise AdapterError(
-            f"the tokenizer of adapter {folder} has other ids for most tokens of the base's "
+        raise kind(
+            f"the tokenizer of {what} {path} has other ids for most tokens of the base's "
             f"({len(moved)} of {len(base_vocab)}), so their distributions cannot be compared; was "
             "it saved with another model?"
         )
     if moved:
-        return tokenizer, [
-            f"the adapter's tokenizer, which is used for base and tuned, has other ids for "
+        return [
+            f"the {what}'s tokenizer, which is used for base and tuned, has other ids for "
             f"{len(moved)} tokens of the base's: {some(moved)}"
         ]
-    return tokenizer, []
+    return []
 
 
 def fit_vocabulary(
@@ -108,24 +131,47 @@ def fit_vocabulary(
     if max(trained, default=-1) >= max(size, tuned):  # the adapter's file has no embeddings
         tuned = max(*trained, len(tokenizer) - 1) + 1
     if tuned > size:
-        _grow(base, tensors, config, size, tuned)
+        _grow(base, size, tuned, tensors, config.modules_to_save or ())
     for key, dim in rows.items():
         tensors[key] = _padded(tensors[key], dim, max(size, tuned))
-    return Vocabulary(size, tuned), _warnings(base, size, tuned, tokenizer)
+    embeddings = int(base.get_input_embeddings().weight.shape[0])
+    vocabulary = Vocabulary(size, tuned)
+    return vocabulary, _warnings(vocabulary, embeddings, tokenizer, "adapter")
 
 
-def _warnings(base: Any, size: int, tuned: int, tokenizer: Any) -> list[str]:
+def fit_vocabularies(base: Any, tuned: Any, tokenizer: Any) -> tuple[Vocabulary, list[str]]:
+    """Resize a base model where its tuned model has embeddings for more tokens.
+
+    Without a token that the base lacks, nothing is resized. An added row has the
+    mean of the base's rows.
+
+    Args:
+        base: The base model, changed in place.
+        tuned: The tuned model.
+        tokenizer: The tokenizer of both models.
+
+    Returns:
+        The vocabularies and warnings.
+    """
+    size, new = (int(one.get_output_embeddings().weight.shape[0]) for one in (base, tuned))
+    if size < new and max(tokenizer.get_vocab().values()) >= size:
+        _grow(base, size, new, {}, ())
+    vocabulary = Vocabulary(size, new)
+    return vocabulary, _warnings(vocabulary, new, tokenizer, "tuned model")
+
+
+def _warnings(vocabulary: Vocabulary, embeddings: int, tokenizer: Any, what: str) -> list[str]:
+    """Return warnings on sizes that differ and on tokens that have none of the `embeddings`."""
     found = []
-    if tuned != size:
+    if vocabulary.tuned != vocabulary.base:
         found.append(
-            f"the adapter's vocabulary has {tuned} tokens and the base's {size}; each "
-            "distribution has the tokens of its own model"
+            f"the {what}'s vocabulary has {vocabulary.tuned} tokens and the base's "
+            f"{vocabulary.base}; each distribution has the tokens of its own model"
         )
-    rows = int(base.get_input_embeddings().weight.shape[0])
-    if lost := [token for token, index in tokenizer.get_vocab().items() if index >= rows]:
+    if lost := [token for token, index in tokenizer.get_vocab().items() if index >= embeddings]:
         found.append(
-            f"the tokenizer has {len(lost)} tokens for which neither the model nor the adapter "
-            f"has embeddings: {some(lost)}; prompts with them are refused"
+            f"the tokenizer has {len(lost)} tokens without embeddings: {some(lost)}; prompts with "
+            "them are refused"
         )
     return found
 
@@ -163,13 +209,17 @@ def _trained_tokens(config: LoraConfig) -> list[int]:
 
 
 def _grow(
-    base: Any, tensors: Mapping[str, torch.Tensor], config: LoraConfig, size: int, new: int
+    base: Any,
+    size: int,
+    new: int,
+    tensors: Mapping[str, torch.Tensor],
+    modules_to_save: Collection[str],
 ) -> None:
     """Add rows to the base's embeddings. PEFT keeps the original of a saved module by its own."""
     base.resize_token_embeddings(new, mean_resizing=False)
     for name, module in _embeddings(base).items():
         endings = ["original_module.weight", "base_layer.weight"]
-        if name not in (config.modules_to_save or ()):
+        if name not in modules_to_save:
             endings.append(f"{name}.weight")
         saved = [
             tensors[key]

@@ -1,0 +1,115 @@
+"""Backend for a base model and a fully fine-tuned one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import Any, Final
+
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.common import CommonBackend
+from forwardscope.backends.hf.forward import Exactness, Forward
+from forwardscope.backends.hf.identity import pair_identity
+from forwardscope.backends.hf.origin import Origin
+from forwardscope.backends.views import BASE, FINETUNED, CachedView
+from forwardscope.errors import ModelError
+from forwardscope.instrumentation import BackendInstrumentation
+
+__all__ = ["HFPairBackend"]
+
+_REFUSED: Final = MappingProxyType(
+    {
+        "scaled": "a full fine-tune has no adapter to scale",
+        "null": "a full fine-tune has no adapter, so it has no random counterpart",
+    }
+)
+
+
+class HFPairBackend(CommonBackend):
+    """Two transformers models, a base and its full fine-tune; implements `Backend`.
+
+    The weights of both are in memory. One view is open at a time. Any number of
+    threads can use it; forward calls run one at a time.
+
+    Args:
+        base: The base model. It is set to eval mode.
+        tuned: The fine-tuned model. It is set to eval mode.
+        tokenizer: Tokenizer of both.
+        instrumentation: Caches, counts and traces lookups; a new one by default.
+        exactness: As in `HFBackend`.
+        origin: What the models were loaded from, and their warnings.
+
+    Raises:
+        ModelError: The models are of different architectures.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        tuned: Any,
+        tokenizer: Any,
+        *,
+        instrumentation: BackendInstrumentation | None = None,
+        exactness: Exactness = "fast",
+        origin: Origin | None = None,
+    ) -> None:
+        _check_architectures(base, tuned)
+        self._base = Forward(base.eval(), tokenizer, exactness)
+        self._tuned = Forward(tuned.eval(), tokenizer, exactness)
+        super().__init__([self._base, self._tuned], instrumentation, origin)
+        for forward in self._forwards:
+            forward.check()
+
+    @property
+    def refused_views(self) -> Mapping[str, str]:
+        """The reason why scaled and null views are not defined."""
+        return _REFUSED
+
+    @property
+    def optimisations(self) -> Mapping[str, str]:
+        """`on`, `on (limit)` or `off (reason)` for prefix sharing and padded batches.
+
+        Where the two models differ, it is the state with fewer optimised prompts.
+        """
+        base, tuned = self._base.optimisations, self._tuned.optimisations
+        return {name: max(base[name], tuned[name], key=_restriction) for name in base}
+
+    def as_base(self) -> AbstractContextManager[CachedView]:
+        """Open the base model."""
+        return self._view(BASE, self._base, nullcontext)
+
+    def as_finetuned(self) -> AbstractContextManager[CachedView]:
+        """Open the fine-tuned model."""
+        return self._view(FINETUNED, self._tuned, nullcontext)
+
+    def _compute_identity(self) -> str:
+        self._check_open()
+        return pair_identity(
+            self._base.model,
+            self._tuned.model,
+            self._base.tokenizer,
+            self._base.exactness,
+            self._origin,
+        )
+
+
+def _restriction(state: str) -> int:
+    """Return 0 for `on`, 1 for `on (limit)` and 2 for `off (reason)`."""
+    return 2 if state.startswith("off") else int(state != "on")
+
+
+def _check_architectures(base: Any, tuned: Any) -> None:
+    first, second = _architecture(base), _architecture(tuned)
+    if first != second:
+        raise ModelError(
+            f"the tuned model is a {second} and the base a {first}, so it was not trained from "
+            "this base; give the base that it was trained from"
+        )
+
+
+def _architecture(model: Any) -> str:
+    """Describe what training does not change. Classes and prefixes may differ."""
+    config = compat.text_config(model)
+    layers, width = (getattr(config, name, "?") for name in ("num_hidden_layers", "hidden_size"))
+    return f"{config.model_type} of {layers} layers and width {width}"
