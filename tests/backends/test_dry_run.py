@@ -27,10 +27,11 @@ def test_it_has_the_abilities_of_the_other_backend(backend: DryRunBackend) -> No
     assert isinstance(backend, Backend)
     assert isinstance(backend, ScalableBackend)
     assert isinstance(backend, NullBackend)
-    plain = dry_run_backend(DryRunBackend())
-    assert isinstance(plain, Backend)
-    assert not isinstance(plain, ScalableBackend)
-    assert not isinstance(plain, NullBackend)
+    for plain in (dry_run_backend(DryRunBackend()), dry_run_backend(None, has_adapter=False)):
+        assert isinstance(plain, Backend)
+        assert not isinstance(plain, ScalableBackend)
+        assert not isinstance(plain, NullBackend)
+        assert plain.scaled_aliases == {}
 
 
 def test_it_copies_aliases_and_vocabulary_size() -> None:

@@ -119,7 +119,9 @@ def test_weights_in_pickle_are_not_read(with_model: Source, copy_of: Copy) -> No
     folder = copy_of("llama")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert f"model {folder} cannot be loaded" in _message(with_model(folder))
+    message = _message(with_model(folder))
+    assert f"model {folder} cannot be loaded: its weights in pytorch_model.bin" in message
+    assert "save it again with save_pretrained()" in message
 
 
 def _change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -186,7 +188,7 @@ def test_model_with_an_adapter_in_its_folder(with_model: Source, zoo: Any, copy_
     folder = copy_of("llama")
     for file in zoo.path("llama_lora").glob("adapter_*"):
         shutil.copy(file, folder)
-    assert "has an adapter in its folder, which transformers loads into it" in _message(with_model(folder))
+    assert "has an adapter in its folder" in _message(with_model(folder))
 
 
 def test_code_of_the_repository_is_not_run(

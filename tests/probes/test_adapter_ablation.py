@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -146,6 +147,13 @@ def test_a_backend_that_cannot_scale_is_skipped(plain_backend: object) -> None:
     outcome = AdapterAblation(name="response", prompts=PROMPTS).run(ProbeContext(plain_backend))
     assert (outcome.verdict, outcome.score) == (Verdict.SKIP, None)
     assert plain_backend.instrumentation.stats.total_lookups == 0
+
+
+def test_the_reason_of_a_backend_is_the_message(plain_backend: Any) -> None:
+    """A backend that names why it has no scaled views gives the message of the skip."""
+    plain_backend.refused_views = {"scaled": "there is no adapter"}
+    outcome = AdapterAblation(name="response", prompts=PROMPTS).run(ProbeContext(plain_backend))
+    assert (outcome.verdict, outcome.message) == (Verdict.SKIP, "there is no adapter")
 
 
 def test_it_has_no_calibration() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -147,11 +148,14 @@ def test_nothing_to_calibrate_is_skipped() -> None:
         assert backend.forward_batches == []
 
 
-def test_a_backend_without_random_adapters_is_skipped(plain_backend: object) -> None:
-    """A backend without null views gives the verdict skip."""
+def test_a_backend_without_random_adapters_is_skipped(plain_backend: Any) -> None:
+    """A backend without null views gives the verdict skip, with its reason if it has one."""
     outcome = NullAdapter(name="null").run(ProbeContext(plain_backend, later=(ONE,)))
     assert (outcome.verdict, outcome.baseline) == (Verdict.SKIP, None)
     assert "cannot make random adapters" in outcome.message
+    plain_backend.refused_views = {"null": "there is no adapter"}
+    outcome = NullAdapter(name="null").run(ProbeContext(plain_backend, later=(ONE,)))
+    assert (outcome.verdict, outcome.message) == (Verdict.SKIP, "there is no adapter")
 
 
 def test_an_older_baseline_is_not_used_while_calibrating() -> None:

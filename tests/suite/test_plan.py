@@ -232,6 +232,16 @@ def test_a_skipped_probe_has_no_planned_passes(
     assert paid(result) == result.expected_forward_passes == passes
 
 
+def test_a_full_fine_tune_has_no_adapter(full_suite: SuiteSpec) -> None:
+    """Without a backend the plan of a suite with `tuned` has only the views base and ft."""
+    model = ModelSpec(path="some-model", tuned="other-model")
+    spec = full_suite.model_copy(update={"model": model})
+    plan = plan_suite(spec)
+    assert {key.view_id for key in plan.series} == {"base", "ft"}
+    assert {key.probe for key in plan.series} == {None, "change", "long-context"}
+    assert set(shared_work(spec)) == {("long-context", "change")}
+
+
 def test_without_a_cache_every_call_computes(full_suite: SuiteSpec, make_spec: MakeSpec) -> None:
     """Nothing is stored between calls; equal prompts of one call are one forward pass."""
     result = run_suite(full_suite, backend_with(cache_enabled=False))
