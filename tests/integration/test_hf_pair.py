@@ -209,6 +209,25 @@ def test_other_sizes_without_added_tokens(zoo: Any, tuned: Make) -> None:
         view.next_token_dist(last)
 
 
+def test_the_shorter_context_limits_filler(zoo: Any, tuned: Make) -> None:
+    """Filler fits both models; a prompt that fits one of them alone is an error in the other."""
+    folder = tuned()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    backend = _load(zoo, folder)
+    length = backend.longest_filler(PROMPT)
+    assert length is not None
+    longest = backend.filler(length) + PROMPT
+    assert len(zoo.tokenizer()(longest)["input_ids"]) == 32
+    for opened in (backend.as_base(), backend.as_finetuned()):
+        with opened as view:
+            view.next_token_dist(longest)
+    with backend.as_base() as view:
+        view.next_token_dist("<pad>" + longest)
+    with backend.as_finetuned() as view, pytest.raises(PromptError, match="more than the 32"):
+        view.next_token_dist("<pad>" + longest)
+
+
 def test_a_suite_skips_what_needs_an_adapter(zoo: Any, tuned: Make) -> None:
     """Ablation and calibration are skipped with the reason; the plan is that of the run."""
     folder = tuned()

@@ -174,7 +174,7 @@ def test_no_effect_at_some_length_fails(effect: Callable[[int], float], length: 
     """A divergence of 0 fails with a score of 0; the message has the length."""
     outcome = run(effect)
     assert (outcome.verdict, outcome.raw, outcome.score) == (Verdict.FAIL, None, 0.0)
-    assert outcome.message == f"the adapter has no effect after {length} tokens of filler"
+    assert outcome.message == f"base and fine-tuned model agree after {length} tokens of filler"
     assert len(outcome.evidence["mean_divergence_per_length"]) == len(LENGTHS)
 
 

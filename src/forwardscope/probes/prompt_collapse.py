@@ -111,7 +111,7 @@ class PromptCollapse(PromptProbe):
     def _judge(self, lengths: list[int], means: FloatArray, evidence: dict[str, object]) -> Outcome:
         if means.min() <= 0:
             length = lengths[int(means.argmin())]
-            message = f"the adapter has no effect after {length} tokens of filler"
+            message = f"base and fine-tuned model agree after {length} tokens of filler"
             return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
         life = half_life(np.asarray(lengths, dtype=np.float64), means)
         if life is None:

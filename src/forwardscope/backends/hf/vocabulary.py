@@ -140,10 +140,9 @@ def fit_vocabulary(
 
 
 def fit_vocabularies(base: Any, tuned: Any, tokenizer: Any) -> tuple[Vocabulary, list[str]]:
-    """Resize a base model where its tuned model has embeddings for more tokens.
+    """Resize a base model where its tuned model has more tokens.
 
-    Without a token that the base lacks, nothing is resized. An added row has the
-    mean of the base's rows.
+    An added row has the mean of the base's rows.
 
     Args:
         base: The base model, changed in place.
@@ -154,7 +153,7 @@ def fit_vocabularies(base: Any, tuned: Any, tokenizer: Any) -> tuple[Vocabulary,
         The vocabularies and warnings.
     """
     size, new = (int(one.get_output_embeddings().weight.shape[0]) for one in (base, tuned))
-    if size < new and max(tokenizer.get_vocab().values()) >= size:
+    if new > size:
         _grow(base, size, new, {}, ())
     vocabulary = Vocabulary(size, new)
     return vocabulary, _warnings(vocabulary, new, tokenizer, "tuned model")
