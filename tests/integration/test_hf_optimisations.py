@@ -291,3 +291,9 @@ def test_positions_beyond_the_table(zoo: Any, adapted: Any) -> None:
     assert backend._forward.context == 32
     with backend.as_base() as view:
         assert view.rolling_logprob("x" * 32).num_tokens == 32
+
+
+def test_backend_says_what_it_computes_with(open_backend: Open) -> None:
+    """Exactness, dtype and device are in the result of a suite."""
+    backend = open_backend(exactness="strict")
+    assert (backend.exactness, backend.dtype, backend.device) == ("strict", "float32", "cpu")

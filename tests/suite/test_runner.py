@@ -116,6 +116,16 @@ def test_result_describes_the_run(make_spec: MakeSpec) -> None:
     assert result.wall_s >= sum(probe.duration_s for probe in result.probes)
 
 
+def test_result_describes_the_backend_as_it_is(make_spec: MakeSpec) -> None:
+    """Exactness, dtype and device are those of the backend, not those that the suite asks for."""
+
+    class Described(ScriptedBackend):
+        exactness, dtype, device = "strict", "bfloat16", "cuda:1"
+
+    result = run_suite(make_spec(ONE), Described())
+    assert (result.exactness, result.dtype, result.device) == ("strict", "bfloat16", "cuda:1")
+
+
 def test_defaults_reach_the_probes(make_spec: MakeSpec, tmp_path: Path) -> None:
     """Probes without their own settings use the suite's seed and top_k."""
     path = tmp_path / "t.jsonl"

@@ -84,7 +84,8 @@ class Backend(Protocol):
     fit the model's context before a prompt, or None for no limit, which is the
     default. `run_suite` copies `warnings`, a list of sentences about the model
     and its adapter, to the result; so it does with `optimisations`, a mapping
-    from the name of each optimisation to `on`, `on (limit)` or `off (reason)`.
+    from the name of each optimisation to `on`, `on (limit)` or `off (reason)`, and
+    with the strings `exactness`, `dtype` and `device`, by default those of the suite.
     """
 
     @property

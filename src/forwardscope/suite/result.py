@@ -186,9 +186,10 @@ class SuiteResult(_Record):
         model: Path or hub id of the model.
         adapter: Path or hub id of the adapter, or of the tuned model in its place.
         identity: Hash of everything that determines the backend's values.
-        exactness: `fast` or `strict`.
-        dtype: Dtype in the suite file.
-        device: Device in the suite file.
+        exactness: `fast` or `strict`, as the backend computed.
+        dtype: Dtype of the weights.
+        device: Device of the weights. A backend that does not say which exactness,
+            dtype and device it has is recorded with those of the suite file.
         versions: Versions of Python, forwardscope and the libraries of the model.
         seed: Seed of the suite.
         period_s: Intended interval between runs, in seconds, or null.

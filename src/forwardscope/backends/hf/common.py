@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Final
 
 from forwardscope.backends.hf.forward import Forward
 from forwardscope.backends.hf.origin import Origin
@@ -37,6 +38,12 @@ class CommonBackend(ABC):
         self._slot = ViewSlot()
         self._identity: str | None = None
         self._closed = False
+        #: `fast` or `strict`.
+        self.exactness: Final[str] = forwards[0].exactness
+        #: Dtype of the weights, such as `float32`.
+        self.dtype: Final = str(forwards[0].model.dtype).removeprefix("torch.")
+        #: Device of the weights, such as `cpu` or `cuda:0`.
+        self.device: Final = str(forwards[0].model.device)
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
