@@ -84,6 +84,7 @@ def _locate(path: str, if_adapter: str) -> tuple[str, dict[str, Any]]:
         return str(local.parent), {"gguf_file": local.name}
     if local.is_dir():
         if (local / "config.json").is_file():
+            _check_format(path, local)
             return str(local), {}
         is_adapter = (local / "adapter_config.json").is_file()
         reason = f"it is an adapter; {if_adapter}" if is_adapter else "is it a transformers model?"
@@ -93,6 +94,14 @@ def _locate(path: str, if_adapter: str) -> tuple[str, dict[str, Any]]:
             f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
         )
     return path, {}
+
+
+def _check_format(path: str, folder: Path) -> None:
+    if not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"model {path} cannot be loaded: its weights in pytorch_model.bin are a pickle, which "
+            "is not read; load it with transformers and save it again with save_pretrained()"
+        )
 
 
 def _load_tokenizer(path: str, where: str, options: dict[str, Any]) -> Any:
