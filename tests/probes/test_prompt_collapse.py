@@ -158,6 +158,15 @@ def test_half_life_and_threshold(share: float) -> None:
     ) == pytest.approx(life)
 
 
+@pytest.mark.parametrize(("scale", "extrapolated"), [(0.25, False), (4.0, True)])
+def test_half_life_beyond_the_longest_filler(scale: float, extrapolated: bool) -> None:
+    """The message says where the half-life was not measured but extrapolated."""
+    outcome = run(lambda length: 2 ** (-length / (scale * LENGTHS[-1])))
+    assert ((outcome.raw or 0) > LENGTHS[-1]) is extrapolated
+    note = f"extrapolated, the longest filler has {LENGTHS[-1]} tokens"
+    assert (note in outcome.message) is extrapolated
+
+
 @pytest.mark.parametrize("effect", [lambda length: 1.0, lambda length: 1.0 + length / 1000])
 def test_no_decay_passes(effect: Callable[[int], float]) -> None:
     """If divergence does not fall there is no half-life, and the score is 1."""

@@ -1,9 +1,10 @@
-"""`prompt_collapse`: how the adapter's influence changes with the context length.
+"""`prompt_collapse`: how the adapter's influence changes with the length of the context.
 
 Neutral filler of increasing length precedes each prompt, and the mean
 divergence between base and fine-tuned model is measured at each length. The raw
-value is the half-life: the context length over which the divergence halves, in
-tokens, from a straight line through its logarithm. The filler of `HFBackend` is
+value is the half-life: the filler length over which the divergence halves, in
+tokens, from a straight line through its logarithm. A half-life beyond the longest
+filler is an extrapolation, and the message says so. The filler of `HFBackend` is
 the tokenizer's pad token (else unk, else eos) repeated, then a blank line.
 
 Lengths that do not fit the model's context are reduced to the longest filler
@@ -117,9 +118,12 @@ class PromptCollapse(PromptProbe):
         if life is None:
             message = "divergence does not fall with context, so there is no half-life"
             return Outcome(Verdict.PASS, message, score=1.0, evidence=evidence)
+        message = f"half-life {life:.0f} tokens, minimum {self.min_half_life:g}"
+        if life > lengths[-1]:
+            message += f"; extrapolated, the longest filler has {lengths[-1]} tokens"
         return Outcome(
             verdict=Verdict.PASS if life >= self.min_half_life else Verdict.FAIL,
-            message=f"half-life {life:.0f} tokens, minimum {self.min_half_life:g}",
+            message=message,
             score=score_against(life, self.min_half_life),
             raw=life,
             evidence=evidence,
@@ -127,13 +131,13 @@ class PromptCollapse(PromptProbe):
 
 
 def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:
-    """Return the context length over which divergence halves, in tokens.
+    """Return the filler length over which divergence halves, in tokens.
 
     Fits log divergence as a straight line of length (least squares); then
     half-life = -ln 2 / slope.
 
     Args:
-        lengths: Context lengths in tokens, shape (n,), n >= 2.
+        lengths: Lengths of the filler in tokens, shape (n,), n >= 2.
         divergences: Mean divergence at each length in nats, shape (n,), > 0.
 
     Returns:
@@ -141,6 +145,6 @@ def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:
     """
     centred = lengths - lengths.mean()
     logs = np.log(divergences)
-    # without logs[0], rounding would give equal divergences a slope other than 0.0
+    # minus logs[0], so that equal divergences give a slope of exactly 0.0
     slope = float(centred @ (logs - logs[0]) / (centred @ centred))
     return None if slope >= 0 else -math.log(2.0) / slope
