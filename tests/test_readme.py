@@ -75,5 +75,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_readme_links_each_page_once() -> None:
     """A newcomer finds every page from README or from a page that it links."""
     text = (_ROOT / "README.md").read_text(encoding="utf-8")
-    pages = ["CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("install", "library", "observe"))]
-    assert [text.count(f"]({page})") for page in [*pages, "docs/analyse.md"]] == [1] * 5
+    names = ("install", "library", "models", "probes", "observe", "analyse")
+    pages = ["CONTRIBUTING.md", *(f"docs/{name}.md" for name in names)]
+    assert [text.count(f"]({page})") for page in pages] == [1] * len(pages)
