@@ -7,12 +7,14 @@ windows, the kind of cache, the adapter. So two short prompts are computed both 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.calls import ModelCalls, Row
+from forwardscope.backends.hf.compat import States
 from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARING, Optimisations
 from forwardscope.backends.hf.prefix_cache import cut
 from forwardscope.core.keys import printable
@@ -37,7 +39,7 @@ def check_optimisations(
     """Turn off each optimisation that does not give the values of single prompts.
 
     Call it in each state of the weights that differs in more than numbers: with
-    the adapter and without. It runs five forward calls of about 30 tokens, more
+    the adapter and without. It runs four forward calls of about 30 tokens, more
     where the model has an attention window of up to `MAX_WINDOW` tokens.
 
     Args:
@@ -51,71 +53,77 @@ def check_optimisations(
         return
     if reason := _known_reason(calls):
         optimisations.turn_off(reason, PREFIX_SHARING)
-    rows = _rows(sample, prefix, compat.invocation_tokens(calls.model))
+    check = _Check(calls, _rows(sample, prefix, compat.invocation_tokens(calls.model)), prefix)
     try:
-        expected = [calls.logits([row])[0][0] for row in rows]
+        check.compute_alone(optimisations)
     except Exception as error:  # noqa: BLE001 - a model may raise anything; so do its lookups
         optimisations.turn_off(_failure(error))
         return
-    check = _Check(calls, rows, prefix, expected, optimisations)
-    check.compare(PADDED_BATCHES, check.padded)
-    check.compare(PREFIX_SHARING, check.shared)
-
-
-class _CacheError(Exception):
-    """The model's cache cannot be cut to a prefix; the message is the reason."""
+    if optimisations.is_on(PADDED_BATCHES):
+        check.compare(optimisations, PADDED_BATCHES, check.padded)
+    if optimisations.is_on(PREFIX_SHARING):
+        together = optimisations.is_on(PADDED_BATCHES)
+        check.compare(optimisations, PREFIX_SHARING, partial(check.shared, together))
 
 
 class _Check:
-    """Two prompts with a shared prefix, and the logits of each alone."""
+    """Two prompts with a shared prefix, computed in several ways."""
 
-    def __init__(
-        self,
-        calls: ModelCalls,
-        rows: Sequence[Row],
-        prefix: int,
-        expected: Sequence[torch.Tensor],
-        optimisations: Optimisations,
-    ) -> None:
+    def __init__(self, calls: ModelCalls, rows: Sequence[Row], prefix: int) -> None:
         self._calls = calls
         self._rows = rows
         self._prefix = prefix
-        self._expected = expected
-        self._optimisations = optimisations
+        self._expected: list[torch.Tensor] = []
+        self._states: States | None = None
+
+    def compute_alone(self, optimisations: Optimisations) -> None:
+        """Compute each prompt alone, and keep the first one's keys and values of the prefix."""
+        first, second = self._rows
+        logits = self._lead(first, optimisations) if optimisations.is_on(PREFIX_SHARING) else None
+        self._expected = [
+            self._calls.logits([first])[0][0] if logits is None else logits,
+            self._calls.logits([second])[0][0],
+        ]
+
+    def _lead(self, row: Row, optimisations: Optimisations) -> torch.Tensor | None:
+        """Compute a prompt with its cache; turn prefix sharing off if that is not possible."""
+        try:
+            [logits], cache = self._calls.logits([row], keep_cache=True)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is the reason
+            optimisations.turn_off(_failure(error), PREFIX_SHARING)
+            return None
+        if reason := compat.unsupported_cache(cache, len(row.ids)):
+            optimisations.turn_off(reason, PREFIX_SHARING)
+        else:
+            self._states = cut(compat.plain_states(cache), self._prefix)
+        return logits
 
     def padded(self) -> list[torch.Tensor]:
         """Compute both prompts in one batch."""
         return self._calls.logits(self._rows)[0]
 
-    def shared(self) -> list[torch.Tensor]:
-        """Compute both prompts after a prefix of the first, together where padding is right."""
-        _, cache = self._calls.logits(self._rows[:1], keep_cache=True)
-        if reason := compat.unsupported_cache(cache, len(self._rows[0].ids)):
-            raise _CacheError(reason)
-        states = cut(compat.plain_states(cache), self._prefix)
-        together = self._optimisations.is_on(PADDED_BATCHES)
+    def shared(self, together: bool) -> list[torch.Tensor]:
+        """Compute both prompts after the shared prefix, in one batch or one by one."""
         batches = [self._rows] if together else [[row] for row in self._rows]
         computed = [
-            self._calls.logits(batch, prefix=self._prefix, states=states)[0] for batch in batches
+            self._calls.logits(batch, prefix=self._prefix, states=self._states)[0]
+            for batch in batches
         ]
         return [logits for batch in computed for logits in batch]
 
-    def compare(self, name: str, compute: Callable[[], list[torch.Tensor]]) -> None:
+    def compare(
+        self, optimisations: Optimisations, name: str, compute: Callable[[], list[torch.Tensor]]
+    ) -> None:
         """Turn an optimisation off if its values differ or it raises an exception."""
-        if not self._optimisations.is_on(name):
-            return
         try:
             computed = compute()
-        except _CacheError as error:
-            self._optimisations.turn_off(str(error), name)
-            return
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is the reason
-            self._optimisations.turn_off(_failure(error), name)
+            optimisations.turn_off(_failure(error), name)
             return
         difference = max(map(_difference, computed, self._expected))
         if difference > _tolerance(self._expected, self._calls.model.dtype):
             reason = f"log-probabilities differ by {difference:.2g} from those of single prompts"
-            self._optimisations.turn_off(reason, name)
+            optimisations.turn_off(reason, name)
 
 
 def _known_reason(calls: ModelCalls) -> str | None:
