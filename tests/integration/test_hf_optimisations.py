@@ -265,11 +265,15 @@ def test_names_of_the_cache(zoo: Any, adapted: Any, kind: Any, state: str) -> No
 
 
 def test_installed_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The installed transformers has all names; what a release lacks is reported."""
+    """The installed transformers and PEFT have all names; what a release lacks is reported."""
     assert compat.check_names() == []
+    with pytest.raises(KeyError):
+        compat.lora_setting(None, "unlisted")
     monkeypatch.setattr(compat, "CACHE_NAMES", ("memory",))
-    [sentence] = compat.check_names()
-    assert sentence.endswith("names the cache neither memory; prefixes are not shared")
+    monkeypatch.setattr(compat, "_LORA_SETTINGS", ("bias", "prejudice"))
+    cache, setting = compat.check_names()
+    assert cache.endswith("names the cache none of memory; prefixes are not shared")
+    assert "has no LoraConfig.prejudice" in setting
 
 
 def test_a_cache_that_changes_later(open_backend: Open, monkeypatch: pytest.MonkeyPatch) -> None:

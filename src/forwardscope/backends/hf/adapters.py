@@ -17,6 +17,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 
+from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.adapter_names import fit_names
 from forwardscope.backends.hf.carried import carry
 from forwardscope.backends.hf.load_errors import errors_as, local_path, some
@@ -113,21 +114,20 @@ def check_config(config: Any, name: str = "the adapter") -> None:
             f"{name} is for the task {getattr(task, 'value', task)}, whose models predict no next "
             "token; give an adapter of a causal language model (task_type='CAUSAL_LM')"
         )
-    if getattr(config, "bias", "none") != "none":
+    if compat.lora_setting(config, "bias") not in (None, "none"):
         raise AdapterError(
             f"{name} trains biases of the base (bias={config.bias!r}), which cannot be "
             "undone; train it with bias='none'"
         )
-    if getattr(config, "layer_replication", None):
+    if compat.lora_setting(config, "layer_replication"):
         raise AdapterError(
             f"{name} repeats layers of the base (layer_replication={config.layer_replication}), "
             "which cannot be undone; save a base with the repeated layers and train the adapter "
             "on it"
         )
-    init = getattr(config, "init_lora_weights", True)
-    if (isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE) or getattr(
-        config, "kasa_config", None
-    ):
+    init = compat.lora_setting(config, "init_lora_weights")
+    changes_base = isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE
+    if changes_base or compat.lora_setting(config, "kasa_config"):
         raise AdapterError(
             f"{name}'s initialisation ({init!r}) changes the base's own weights, which cannot "
             "be undone; convert it to plain LoRA with save_pretrained's "
@@ -150,7 +150,7 @@ def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attac
     """
     tokenizer, warnings = adapter_tokenizer(folder, base, tokenizer)
     with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
-        old_names = getattr(base, "_checkpoint_conversion_mapping", None)
+        old_names = compat.former_names(base)
         tensors = load_peft_weights(str(folder), device="cpu", key_mapping=old_names)
         tensors = fit_names(base, tensors, config)
         vocabulary, found = fit_vocabulary(base, tensors, config, tokenizer)

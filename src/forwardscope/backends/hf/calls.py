@@ -42,7 +42,7 @@ class ModelCalls:
         self.model: Any = model
         self.accepted = compat.forward_arguments(model)
         # some models log a warning if a row ends with their pad token
-        self._filler = 1 if getattr(compat.text_config(model), "pad_token_id", None) == 0 else 0
+        self._filler = 1 if compat.pad_token(model) == 0 else 0
 
     @property
     def device(self) -> torch.device:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any, Final
 
 import torch
+from peft import LoraConfig
 
 __all__ = [
     "CACHE_NAMES",
@@ -24,9 +25,12 @@ __all__ = [
     "check_names",
     "computed_cache",
     "context_length",
+    "former_names",
     "forward_arguments",
     "invocation_tokens",
     "layers_are_typed",
+    "lora_setting",
+    "pad_token",
     "plain_states",
     "rotary_limit",
     "text_config",
@@ -62,13 +66,24 @@ _WINDOWS: Final = (
 _POSITIONS: Final = "embeddings.position_embeddings"
 _LAYER_TYPES: Final = "layer_types"
 _CONTEXT: Final = "max_position_embeddings"
+_PADDING: Final = "pad_token_id"
 _ROPE: Final = "rope_parameters"
 _ROPE_TYPE: Final = "rope_type"
 _ROPE_ORIGINAL: Final = "original_max_position_embeddings"
 #: Rotary embeddings whose frequencies change with the length of the prompt.
 _ROPES_OF_LENGTH: Final = ("dynamic", "longrope")
-#: Key of an activated LoRA's config (PEFT 0.18 and newer).
 _INVOCATION: Final = "alora_invocation_tokens"
+#: Settings of a LoRA adapter that not every release of PEFT has.
+_LORA_SETTINGS: Final = (
+    _INVOCATION,
+    "bias",
+    "init_lora_weights",
+    "kasa_config",
+    "layer_replication",
+    "trainable_token_indices",
+)
+#: Former names of a model's weights, by pattern; on models that were renamed.
+_FORMER_NAMES: Final = "_checkpoint_conversion_mapping"
 
 #: Keys and values of each layer, shape (batch, heads, tokens, head size).
 States = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -185,6 +200,12 @@ def layers_are_typed(config: Any) -> bool:
     return bool(getattr(config, _LAYER_TYPES, None))
 
 
+def pad_token(model: Any) -> int | None:
+    """Return the token that a model's config names as padding."""
+    token: int | None = getattr(text_config(model), _PADDING, None)
+    return token
+
+
 def rotary_limit(model: Any) -> int | None:
     """Return up to how many tokens a prompt's length does not change its rotary embedding.
 
@@ -210,11 +231,28 @@ def invocation_tokens(model: Any) -> list[int]:
     """Return the tokens that activate the model's adapter; empty for other adapters."""
     configs = getattr(model, "peft_config", {})
     config = configs.get(getattr(model, "active_adapter", None))
-    return list(getattr(config, _INVOCATION, None) or [])
+    return list(lora_setting(config, _INVOCATION) or [])
+
+
+def lora_setting(config: Any, name: str) -> Any | None:
+    """Return a setting of an adapter's config, or None where PEFT or the adapter has none.
+
+    Raises:
+        KeyError: The name is not among those that `check_names` checks.
+    """
+    if name not in _LORA_SETTINGS:
+        raise KeyError(name)
+    return getattr(config, name, None)
+
+
+def former_names(model: Any) -> Mapping[str, str] | None:
+    """Return the patterns of a model's former weight names and their replacements, or None."""
+    names: Mapping[str, str] | None = getattr(model, _FORMER_NAMES, None)
+    return names
 
 
 def check_names() -> list[str]:
-    """Return one sentence for each name that the installed transformers does not have."""
+    """Return one sentence for each name that the installed transformers or PEFT lacks."""
     installed = f"transformers {version('transformers')}"
     missing = [
         f"{installed} has no {_CACHE_MODULE}.{name}; prefixes are not shared"
@@ -225,11 +263,16 @@ def check_names() -> list[str]:
     accepted = inspect.signature(llama.forward).parameters if llama is not None else {}
     if not any(name in accepted for name in CACHE_NAMES):
         missing.append(
-            f"{installed} names the cache neither {' nor '.join(CACHE_NAMES)}; "
-            "prefixes are not shared"
+            f"{installed} names the cache none of {', '.join(CACHE_NAMES)}; prefixes are not shared"
         )
     if _LOGITS_TO_KEEP not in accepted:
         missing.append(f"{installed} has no {_LOGITS_TO_KEEP}; all positions' logits are computed")
+    known = {field.name for field in fields(LoraConfig)}
+    missing += [
+        f"peft {version('peft')} has no LoraConfig.{name}; adapters with it are not recognised"
+        for name in _LORA_SETTINGS
+        if name not in known
+    ]
     return missing
 
 

@@ -17,6 +17,7 @@ import torch
 import transformers
 from peft import LoraConfig
 
+from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.load_errors import Kind, errors_as, some
 from forwardscope.errors import AdapterError
 
@@ -201,7 +202,7 @@ def _row_dimension(key: str, layers: Mapping[str, Any]) -> int | None:
 
 
 def _trained_tokens(config: LoraConfig) -> list[int]:
-    indices = getattr(config, "trainable_token_indices", None) or []
+    indices = compat.lora_setting(config, "trainable_token_indices") or []
     if isinstance(indices, dict):
         return [index for layer in indices.values() for index in layer]
     return list(indices)
