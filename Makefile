@@ -19,9 +19,10 @@ test: $(VENV)/.dev
 e2e: $(VENV)/.dev
 	$(BIN)/pytest $(SERVERS)
 
-# signals at random moments of runs; `make e2e` sends 20 of them
+# signals at random moments of runs (`make e2e` sends 20), and all architectures of transformers
 soak: $(VENV)/.dev
 	FORWARDSCOPE_SOAK=400 $(BIN)/pytest $(SERVERS)/test_signals.py
+	FORWARDSCOPE_SOAK=1 $(BIN)/pytest tests/integration/test_hf_architectures.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
