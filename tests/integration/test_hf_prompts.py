@@ -134,7 +134,8 @@ def test_half_a_surrogate_pair(open_backend: Open) -> None:
     """A string that is no Unicode text is refused by its hash, as every op's other errors are."""
     prompt = "the \ud800 cat"
     with open_backend().as_finetuned() as view:
-        with pytest.raises(PromptError, match=f"{prompt_hash(prompt)} contains an unpaired surrogate"):
+        message = f"{prompt_hash(prompt)} contains an unpaired surrogate"
+        with pytest.raises(PromptError, match=message):
             view.next_token_dist(prompt)
         key = fold_strings("the", " \udc00")
         with pytest.raises(PromptError, match=f"{prompt_hash(key)} contains an unpaired surrogate"):
