@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
-from forwardscope.backends.hf.prefix_cache import PrefixCache, bytes_of, supports_prefixes
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.prefix_cache import PrefixCache, bytes_of
 from forwardscope.backends.hf.prefixes import Ids
 
 _LAYERS, _HEADS, _SIZE = 2, 3, 4
@@ -28,8 +29,8 @@ def _computed(ids: Ids) -> DynamicCache:
     return DynamicCache([(states, -states)] * _LAYERS)
 
 
-def _store(cache: PrefixCache, *tokens: int) -> None:
-    cache.store(_ids(*tokens), _computed(_ids(*tokens)))
+def _store(cache: PrefixCache, *tokens: int) -> bool:
+    return cache.store(_ids(*tokens), compat.plain_states(_computed(_ids(*tokens))))
 
 
 def test_prefix_of_a_stored_sequence() -> None:
@@ -59,7 +60,7 @@ def test_bytes_are_bounded() -> None:
     assert cache.nbytes == 8 * _TOKEN_BYTES
     assert cache.get(_ids(2)) is None
     assert cache.get(_ids(1)) is not None
-    _store(cache, *range(11))
+    assert not _store(cache, *range(11))
     assert (cache.nbytes, cache.sequences()) == (0, [])
 
 
@@ -79,33 +80,36 @@ def test_clear() -> None:
     _store(cache, 1, 2)
     cache.clear()
     assert (cache.nbytes, cache.sequences(), cache.get(_ids(1))) == (0, [], None)
-    _store(cache, 1, 2)
-    assert cache.enabled
-
-
-@pytest.mark.parametrize("what", ["none", "window", "short"])
-def test_a_cache_without_whole_sequences_disables_it(what: str) -> None:
-    """A rejected model cache is not stored, and no later one is."""
-    ids = _ids(1, 2, 3)
-    computed: Any = _computed(_ids(1, 2)) if what == "short" else None
-    if what == "window":
-        computed = DynamicCache()
-        computed.layers = [DynamicSlidingWindowLayer(sliding_window=2)]
-    cache = PrefixCache()
-    cache.store(ids, computed)
-    assert (cache.enabled, cache.nbytes, cache.sequences()) == (False, 0, [])
+    assert _store(cache, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("rope", "supported"),
+    ("kind", "reason"),
+    [("none", "no cache"), ("window", "a sliding window"), ("short", "each token in each layer")],
+)
+def test_a_model_cache_without_whole_sequences_is_not_supported(kind: str, reason: str) -> None:
+    """Such a cache cannot be cut to a prefix; the reason says what the model keeps."""
+    computed: Any = _computed(_ids(1, 2)) if kind == "short" else None
+    if kind == "window":
+        computed = DynamicCache()
+        computed.layers = [DynamicSlidingWindowLayer(sliding_window=2)]
+    assert reason in (compat.unsupported_cache(computed, 3) or "")
+    assert compat.unsupported_cache(_computed(_ids(1, 2, 3)), 3) is None
+
+
+@pytest.mark.parametrize(
+    ("rope", "limit"),
     [
-        (None, True),
-        ({"rope_type": "default", "rope_theta": 1e4}, True),
-        ({"rope_type": "llama3", "factor": 8.0}, True),
-        ({"rope_type": "dynamic", "factor": 2.0}, False),
-        ({"full_attention": {"rope_type": "longrope"}, "other": {"rope_type": "default"}}, False),
+        (None, None),
+        ({"rope_type": "default", "rope_theta": 1e4}, None),
+        ({"rope_type": "llama3", "factor": 8.0}, None),
+        ({"rope_type": "dynamic", "factor": 2.0}, 64),
+        ({"full": {"rope_type": "longrope", "original_max_position_embeddings": 32}}, 32),
     ],
 )
-def test_rotary_embeddings_that_depend_on_the_length(rope: object, supported: bool) -> None:
-    """Their keys differ between lengths, so a prefix cannot be reused."""
-    assert supports_prefixes(SimpleNamespace(rope_parameters=rope)) is supported
+def test_rotary_embeddings_that_depend_on_the_length(rope: object, limit: int | None) -> None:
+    """Their keys differ between lengths beyond a limit, so a prefix cannot be reused there."""
+    config = SimpleNamespace(rope_parameters=rope, max_position_embeddings=64)
+    model: Any = torch.nn.Module()
+    model.config = SimpleNamespace(get_text_config=lambda: config)
+    assert compat.rotary_limit(model) == limit
