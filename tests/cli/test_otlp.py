@@ -200,7 +200,7 @@ def test_configured_logging_receives_the_log_lines(
     send_to(f"http://{refused}")
     caplog.clear()
     logging.getLogger("opentelemetry.exporter").error("refused")
-    assert caplog.messages == ["refused"]
+    assert "refused" in caplog.messages  # threads of other tests may log as well
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def _is_complete(snapshot: LedgerSnapshot, n: int | None = None) -> bool:
 @pytest.mark.usefixtures("fast_switching")
 def test_counts_are_exact_and_snapshots_complete_under_threads(together: Any) -> None:
     """No count is lost, and a snapshot has each concurrent call completely or not at all."""
-    ledger, threads, each = Ledger(), 32, 40
+    ledger, threads, each = Ledger(), 32, 10
     shared = [SeriesKey(None, "base", f"op_{number}") for number in range(3)]
 
     def work(me: int) -> list[int]:
