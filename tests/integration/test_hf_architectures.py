@@ -128,6 +128,8 @@ PROMPTS = [
     SHARED + "on the mat",
     "another weather is together",
     SHARED + "x",
+    "<pad>" * 40 + SHARED + "mat",  # RoBERTa and others derive positions from padding
+    "<pad>" * 40 + SHARED + "cat",
 ]
 SCALE, NULL_SCALE, NULL_SEED = 0.5, 0.1, 3
 VIEWS: dict[str, Callable[[HFBackend], Any]] = {

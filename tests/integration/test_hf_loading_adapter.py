@@ -195,3 +195,23 @@ def test_merged_adapter(zoo: Any) -> None:
         HFBackend(model, tokenizer)
     model.unmerge_adapter()
     HFBackend(model, tokenizer).close()
+
+
+def test_several_adapters(zoo: Any) -> None:
+    """A null view would draw noise for all of them, so one is required."""
+    model = zoo.tuned("llama_lora")
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(AdapterError, match=r"several adapters \(default, other\); delete all but"):
+        HFBackend(model, zoo.tokenizer())
+
+
+@pytest.mark.parametrize("name", ["~nobody/model", "a\0b", 123, ["a"]])
+def test_base_name_that_is_no_path(with_adapter: Source, copy_of: Copy, name: Any) -> None:
+    """A base's name of any form loads or is refused in one sentence."""
+    folder = copy_of("llama_lora")
+    _rewrite_config(folder, base_model_name_or_path=name)
+    try:
+        load_backend(with_adapter(folder)).close()
+    except AdapterError as error:
+        assert str(folder) in str(error)
+        assert "\n" not in str(error)

@@ -179,6 +179,11 @@ class HFBackend(CommonBackend):
 
 
 def _check_adapter(model: PeftModel) -> None:
+    if len(model.peft_config) != 1:
+        names = ", ".join(sorted(model.peft_config))
+        raise AdapterError(
+            f"the model has several adapters ({names}); delete all but one with delete_adapter()"
+        )
     check_config(model.peft_config[model.active_adapter])
     if model.get_model_status().merged_adapters:
         raise AdapterError("the adapter is merged into the base; call unmerge_adapter() first")

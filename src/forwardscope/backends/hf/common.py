@@ -10,6 +10,7 @@ from typing import Final
 from forwardscope.backends.hf.forward import Forward
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.scorer import HFScorer
+from forwardscope.backends.hf.tokens import filler_token
 from forwardscope.backends.views import CachedView, ViewSlot
 from forwardscope.errors import PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -74,8 +75,7 @@ class CommonBackend(ABC):
         """Return `tokens` pad tokens (else unk, else eos) and a blank line; empty for 0."""
         if tokens <= 0:
             return ""
-        tokenizer = self._forwards[0].tokenizer
-        token = tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token
+        token = filler_token(self._forwards[0].tokenizer)
         if not token:
             raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"

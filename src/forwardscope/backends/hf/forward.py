@@ -17,12 +17,13 @@ from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARIN
 from forwardscope.backends.hf.packing import ACCELERATOR_TOKENS, CPU_TOKENS, pack
 from forwardscope.backends.hf.prefix_cache import MAX_PREFIX_BYTES, PrefixCache, bytes_of
 from forwardscope.backends.hf.prefixes import ACCELERATOR_STEP, CPU_STEP, Ids, Part, plan
-from forwardscope.backends.hf.tokens import encode
+from forwardscope.backends.hf.tokens import encode, filler_token
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 
 __all__ = ["Exactness", "Forward", "Row"]
 
+_FILLERS = 5
 _SAMPLE = "The check computes this text in several ways. It may not matter which of them is used."
 
 #: `fast` computes padded batches and reuses shared prefixes;
@@ -78,8 +79,10 @@ class Forward:
         """
         if self.exactness == "fast":
             with self.lock:
-                sample = encode(self.tokenizer, [_SAMPLE])[0] or [0]
-                check_optimisations(self._calls, sample, self._optimisations)
+                # with filler too: some models derive positions from the tokens that are no padding
+                filler = _FILLERS * filler_token(self.tokenizer)
+                for sample in encode(self.tokenizer, [_SAMPLE, filler + _SAMPLE]):
+                    check_optimisations(self._calls, sample or [0], self._optimisations)
 
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None

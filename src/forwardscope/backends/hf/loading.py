@@ -20,7 +20,7 @@ from forwardscope.backends.hf.pair import HFPairBackend
 from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.backends.hf.vocabulary import compare_ids, fit_vocabularies
 from forwardscope.core.keys import printable
-from forwardscope.errors import ModelError
+from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["ModelSource", "load_backend", "load_base", "quiet_transformers"]
@@ -99,7 +99,9 @@ def _load_with_adapter(
     found: list[str] = []
     with quiet_transformers():
         base, tokenizer = load_base(source.path, dtype, warn=found.append)
-        found += compare_base(config, source.path, getattr(base.config, "_commit_hash", None))
+        with errors_as(AdapterError, f"adapter {adapter} does not name its base in a valid way"):
+            commit = getattr(base.config, "_commit_hash", None)
+            found += compare_base(config, source.path, commit)
         attached = attach(base, tokenizer, folder, config)
     _move(attached.model, device)
     after = sign_files((*weight_files(source.path), *adapter_files))

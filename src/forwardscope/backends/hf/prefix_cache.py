@@ -41,12 +41,14 @@ class PrefixCache:
 
     def store(self, ids: Ids, states: States) -> bool:
         """Store the keys and values of a sequence; return False if it is larger than the cache."""
+        if bytes_of(states) > self.max_bytes:  # it would evict all others and then itself
+            return False
         self._remove(ids.tobytes())
         self._sequences[ids.tobytes()] = states
         self._nbytes += bytes_of(states)
         while self._nbytes > self.max_bytes:
             self._remove(next(iter(self._sequences)))
-        return ids.tobytes() in self._sequences
+        return True
 
     def get(self, prefix: Ids) -> States | None:
         """Return the keys and values of a prefix from a stored sequence, or None."""

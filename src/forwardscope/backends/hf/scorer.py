@@ -135,6 +135,7 @@ class HFScorer:
             raise ViewError(f"view {self._view_id!r} is closed; open it again to score prompts")
         if not self._changed:
             self._changes.enter_context(self._change())
+            self._finite = False  # until the check has ended
             self._changed = True
             self._finite = weight_changes.is_finite(self._forward.model)
 

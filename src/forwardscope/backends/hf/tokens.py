@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["encode"]
+__all__ = ["encode", "filler_token"]
 
 #: A text that has at least one token in every tokenizer.
 _SAMPLE: Final = "a 1"
@@ -24,6 +24,11 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     (_, sample), *encoded = _with_masks(tokenizer, [_SAMPLE, *texts])
     appended = 0 if all(sample) else _trailing(sample)
     return [ids[: len(ids) - min(appended, _trailing(mask))] for ids, mask in encoded]
+
+
+def filler_token(tokenizer: Any) -> str:
+    """Return the token of neutral filler: the pad token, else unk, else eos, else an empty text."""
+    return tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token or ""
 
 
 def _with_masks(tokenizer: Any, texts: list[str]) -> list[tuple[list[int], list[int]]]:
