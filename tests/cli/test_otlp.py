@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.metadata import version
 from itertools import pairwise
 from socket import socket
 
@@ -134,9 +133,6 @@ def test_grpc_failure_without_a_known_reason() -> None:
         assert send_to(url, "grpc") == "not delivered"
 
 
-@pytest.mark.skipif(
-    version("opentelemetry-sdk").startswith("1.30."), reason="SDK 1.30 has no such variable"
-)
 def test_credential_provider(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     """The SDK loads the provider's session (here one that does not exist)."""
     monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "unknown")

@@ -118,6 +118,7 @@ def test_experts_as_transformers_4_saved_them(zoo: Any, model_folder: Make, tmp_
     ):
         shape = (4, 32) if name.endswith("A") else (32, 4)
         tensors[f"base_model.model.model.{name}.weight"] = 0.2 * torch.randn(shape)
+    (adapter / WEIGHTS).unlink()  # safetensors before 0.8 writes over the memory that it loaded
     save_file(tensors, adapter / WEIGHTS)
     _set_config(adapter, target_modules=["q_proj", "gate_proj", "up_proj", "down_proj"])
     merged = _merge_by_hand(_from(model), tensors)

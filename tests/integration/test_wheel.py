@@ -17,7 +17,16 @@ from forwardscope.dashboards.files import shipped, working_folder
 
 _CHECKOUT = Path(__file__).parents[2]
 _STACK = "forwardscope/dashboards/stack/"
-_MADE = (".git", ".venv", ".*_cache", ".hypothesis", "node_modules", "built", "__pycache__", "dist")
+_MADE = (
+    ".git",
+    ".venv*",
+    ".*_cache",
+    ".hypothesis",
+    "node_modules",
+    "built",
+    "__pycache__",
+    "dist",
+)
 #: What people keep in a checkout, and nobody else may get.
 _OWN = (
     ".env",

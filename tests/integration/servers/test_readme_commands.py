@@ -26,7 +26,7 @@ def test_commands_run_in_order(demo_cache: Path, tmp_path: Path) -> None:
     assert {words[1] for words in commands} >= {"doctor", "init", "plan", "run", "report", "gate"}
     for name, *words in commands:
         _run([str(folder / name), *words], demo_cache, tmp_path)
-    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "report.html").read_text("utf-8").lower().startswith("<!doctype html>")
 
     page = (_ROOT / "docs/library.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
