@@ -82,7 +82,8 @@ class Forward:
                 # with filler too: some models derive positions from the tokens that are no padding
                 filler = _FILLERS * filler_token(self.tokenizer)
                 for sample in encode(self.tokenizer, [_SAMPLE, filler + _SAMPLE]):
-                    check_optimisations(self._calls, sample or [0], self._optimisations)
+                    known = [token for token in sample if token < self.vocab_size]
+                    check_optimisations(self._calls, known or [0], self._optimisations)
 
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None
