@@ -9,7 +9,6 @@ adapters. The measured time is that of the probes: it excludes loading and the c
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,15 @@ def run(n: int) -> dict[str, Any]:
     return peer(n) if sys.argv[1] == "peer" else ours(n)
 
 
-def means(evidence: Mapping[str, Any]) -> list[float]:
-    """Return the mean divergences of a probe, on which both sides must agree."""
-    for key in ("mean_divergence_per_lambda", "mean_divergence_per_length"):
-        if key in evidence:
-            return list(evidence[key])
-    raise ValueError(f"a probe measured no divergences: {evidence}")
+def logprobs(backend: Any) -> list[float]:
+    """Return the ten largest log-probabilities of each sentinel prompt, in both views."""
+    found: list[float] = []
+    for opened in (backend.as_base, backend.as_finetuned):
+        with opened() as view:
+            for prompt in SENTINELS:
+                dist = view.next_token_dist(prompt, top_k=10)
+                found += map(float, dist.logprobs)
+    return found
 
 
 def ours(n: int, **settings: Any) -> dict[str, Any]:
@@ -73,11 +75,8 @@ def ours(n: int, **settings: Any) -> dict[str, Any]:
     instrumentation = BackendInstrumentation(**settings)
     backend = load_backend(ModelSource(**model), instrumentation=instrumentation)
     result = run_suite(spec, backend)
+    agreed = logprobs(backend)
     backend.close()
-    null, change, *curves = result.probes
-    agreed = [null.evidence["calibrations"][0]["mean"], change.raw]
-    for probe in curves:
-        agreed += means(probe.evidence)
     ns = sum(probe.duration_s for probe in result.probes) * 1e9
     lookups = [result.backend_stats[kind] for kind in ("cache_hits", "cache_misses")]
     passes = sum(one.forward_passes for one in result.series)
@@ -106,9 +105,6 @@ def peer(n: int) -> dict[str, Any]:
     )
     backend = HuggingFaceDifferentialBackend(base_spec=model, adapter_path=Path(adapter))
     result = runner.run(spec, backend)
+    agreed = logprobs(backend)
     backend.close()
-    null, change, *curves = result.probes
-    agreed = [null.evidence["null_stats"]["delta_kl"]["mean"], change.raw]
-    for probe in curves:
-        agreed += means(probe.evidence)
     return {"ns": sum(probe.duration_s for probe in result.probes) * 1e9, "close": agreed}
