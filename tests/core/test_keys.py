@@ -9,7 +9,6 @@ from hypothesis import example, given
 from forwardscope.core.keys import (
     Question,
     fold_strings,
-    printable,
     prompt_hash,
     question_of,
     view_family,
@@ -61,15 +60,3 @@ def test_question_replaces_the_prompt_with_its_hash() -> None:
 def test_view_family_has_no_parameter(view_id: str, family: str) -> None:
     """The id ends at its first underscore."""
     assert view_family(view_id) == family
-
-
-@given(any_text)
-@example("na\udcffme λ")
-def test_printable_escapes_lone_surrogates(text: str) -> None:
-    """Other characters are unchanged, so the result is valid UTF-8."""
-    expected = "".join(
-        f"\\u{ord(character):x}" if "\ud800" <= character <= "\udfff" else character
-        for character in text
-    )
-    assert printable(text) == expected
-    assert expected.encode().decode() == expected

@@ -12,6 +12,8 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from forwardscope.text import printable
+
 __all__ = [
     "NARROW_SPACE",
     "Column",
@@ -20,7 +22,6 @@ __all__ = [
     "as_dicts",
     "as_markdown",
     "as_rich",
-    "replace_unprintable",
 ]
 
 #: Thousands separator. A comma is a decimal sign in some languages.
@@ -115,15 +116,10 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
-def replace_unprintable(text: str) -> str:
-    """Replace unprintable characters with U+FFFD, so that they have no effect in a terminal."""
-    return "".join(char if char.isprintable() or char == NARROW_SPACE else "�" for char in text)
-
-
 def _format(column: Column, value: Any) -> str:
     if value is None:
         return "–"
-    return replace_unprintable(str(value)) if column.form is None else column.form(value)
+    return printable(str(value)) if column.form is None else column.form(value)
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 
 from forwardscope.analysis.formatting import plural
-from forwardscope.analysis.tables import replace_unprintable
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
 from forwardscope.dashboards.files import shipped, working_folder
 from forwardscope.errors import UserError
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from forwardscope.dashboards.check import Finding, Report
@@ -114,9 +114,7 @@ def check(
     console.print(_summary(report, files))
     if report.foreign:
         foreign = ", ".join(sorted(report.foreign))
-        console.print(
-            replace_unprintable(f"not checked, since other programs export them: {foreign}")
-        )
+        console.print(printable(f"not checked, since other programs export them: {foreign}"))
     raise typer.Exit(1 if report.findings else 0)
 
 
@@ -143,7 +141,7 @@ def _finding_lines(finding: Finding) -> str:
     if len(query) > _MAX_QUERY_CHARS:
         query = f"{query[:_MAX_QUERY_CHARS]}…"
     lines = (str(finding.query.place), f"  {finding.message}", f"  in: {query}")
-    return "\n".join(replace_unprintable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _summary(report: Report, files: int) -> str:

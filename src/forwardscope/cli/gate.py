@@ -18,11 +18,11 @@ from forwardscope.analysis.tables import (
     as_dicts,
     as_markdown,
     as_rich,
-    replace_unprintable,
 )
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.errors import OutputError
+from forwardscope.text import printable
 
 __all__ = ["gate"]
 
@@ -125,7 +125,7 @@ def _print(failed: list[Check], checks: int, table: Table) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(as_rich(table))
     for check in failed:
-        console.print(Text.assemble(("worse: ", "bold red"), replace_unprintable(check.finding)))
+        console.print(Text.assemble(("worse: ", "bold red"), printable(check.finding)))
     style = "bold red" if failed else "bold green"
     console.print(Text(_summary(failed, checks), style=style))
 

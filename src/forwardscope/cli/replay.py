@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from forwardscope.core.keys import printable
 from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 from forwardscope.telemetry.spans import MAX_LINKS
+from forwardscope.text import printable
 from forwardscope.trace import TraceEvent
 from forwardscope.trace.writer import line_of
 

@@ -30,13 +30,13 @@ from forwardscope.analysis.tables import (
     as_dicts,
     as_markdown,
     as_rich,
-    replace_unprintable,
 )
 from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
 from forwardscope.errors import MissingExtraError, UserError
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -188,8 +188,8 @@ def why(
         )
         return
     for found in explanations:
-        _print_line(replace_unprintable(miss_line(found)))
-        _print_line(f"  {replace_unprintable(reason_line(found))}")
+        _print_line(printable(miss_line(found)))
+        _print_line(f"  {printable(reason_line(found))}")
 
 
 @traces.command()

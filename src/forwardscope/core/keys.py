@@ -9,7 +9,6 @@ __all__ = [
     "LookupKey",
     "Question",
     "fold_strings",
-    "printable",
     "prompt_hash",
     "question_of",
     "view_family",
@@ -55,10 +54,3 @@ def fold_strings(first: str, second: str) -> str:
 def view_family(view_id: str) -> str:
     """Return a view's id without its parameter: `base`, `ft`, `scaled`, `null`."""
     return view_id.partition("_")[0]
-
-
-def printable(text: str) -> str:
-    """Escape lone surrogates (bytes of a file name that are not UTF-8), which UTF-8 cannot hold."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

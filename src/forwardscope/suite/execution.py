@@ -6,7 +6,6 @@ import time
 from typing import Final
 
 from forwardscope.backends.base import Backend
-from forwardscope.core.keys import printable
 from forwardscope.errors import ForwardscopeError, UnsupportedViewError
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
 from forwardscope.suite.observer import Observer
@@ -15,6 +14,7 @@ from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_probe_end, at_probe_start
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
+from forwardscope.text import printable
 
 __all__ = ["FINITE_CHECK", "format_error", "run_probes"]
 

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from forwardscope.backends.base import Backend
-from forwardscope.core.keys import printable
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
@@ -20,6 +19,7 @@ from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
+from forwardscope.text import printable
 
 __all__ = ["run_suite"]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from forwardscope.core.keys import printable
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
+from forwardscope.text import printable
 
 __all__ = [
     "DUPLICATE_NAME",

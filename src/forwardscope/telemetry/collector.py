@@ -15,13 +15,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Protocol
 
 from forwardscope.core.cache import ForwardCache
-from forwardscope.core.keys import printable, view_family
+from forwardscope.core.keys import view_family
 from forwardscope.core.ledger import OTHER, Ledger, LedgerSnapshot
 from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
 from forwardscope.telemetry.names import Metric
 from forwardscope.telemetry.spans import LookupSpans
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from forwardscope.core.keys import printable
 from forwardscope.core.ledger import Histogram
 from forwardscope.telemetry.names import Metric
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family

@@ -17,8 +17,9 @@ from opentelemetry.trace import Status, StatusCode
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.keys import Question, printable
+from forwardscope.core.keys import Question
 from forwardscope.telemetry import names
+from forwardscope.text import printable
 
 __all__ = ["LOOKUP", "NO_PARENT", "ParentContext", "SpanFactory", "SpanOutcome", "mark_failed"]
 

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from forwardscope.core.clock import Clock
-from forwardscope.core.keys import Question, printable
+from forwardscope.core.keys import Question
 from forwardscope.core.single_flight import Flight
 from forwardscope.telemetry import names
 from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
@@ -27,6 +27,7 @@ from forwardscope.telemetry.span_factory import (
     SpanFactory,
     SpanOutcome,
 )
+from forwardscope.text import printable
 
 __all__ = ["DEFAULT_BUDGET", "MAX_LINKS", "CallSpans", "ForwardSpan", "LookupSpans", "SpanDelivery"]
 

@@ -17,7 +17,7 @@ from forwardscope.backends.hf.calls import ModelCalls, Row
 from forwardscope.backends.hf.compat import States
 from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARING, Optimisations
 from forwardscope.backends.hf.prefix_cache import cut
-from forwardscope.core.keys import printable
+from forwardscope.text import printable
 
 __all__ = ["MAX_WINDOW", "check_optimisations"]
 

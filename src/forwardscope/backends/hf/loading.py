@@ -19,9 +19,9 @@ from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.pair import HFPairBackend
 from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.backends.hf.vocabulary import compare_ids, fit_vocabularies
-from forwardscope.core.keys import printable
 from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.text import printable
 
 __all__ = ["ModelSource", "load_backend", "load_base", "quiet_transformers"]
 
