@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import register
-from forwardscope.telemetry.delivery import MetricsEndpoint
+from forwardscope.telemetry.endpoint import MetricsEndpoint
 
 from .demos import Demo
 from .observing import Stack, run_stack

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Metric
 
-from forwardscope.telemetry.delivery import MetricsEndpoint
+from forwardscope.telemetry.endpoint import MetricsEndpoint
 
 from .processes import get, until
 
