@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
-import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import pairwise
 from socket import socket
 
 import pytest
+from google.protobuf.json_format import MessageToJson
+from google.rpc.status_pb2 import Status
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from forwardscope.cli.otlp import connection_error, make_exporter, make_provider, root_cause
+from forwardscope.cli.otlp import (
+    OtlpExporter,
+    Sent,
+    connection_error,
+    make_exporter,
+    make_provider,
+)
 from forwardscope.cli.targets import OtlpTarget
+from forwardscope.errors import OutputError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -38,7 +49,9 @@ def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def http_server(*statuses: int) -> Iterator[tuple[str, list[str]]]:
+def http_server(
+    *statuses: int, body: bytes = b"", **headers: str
+) -> Iterator[tuple[str, list[str]]]:
     """Serve HTTP with the given statuses in turn; yield the URL and the requested paths."""
     remaining, paths = iter(statuses), list[str]()
 
@@ -47,13 +60,22 @@ def http_server(*statuses: int) -> Iterator[tuple[str, list[str]]]:
             self.rfile.read(int(self.headers["Content-Length"]))
             paths.append(self.path)
             self.send_response(next(remaining))
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            paths.append(f"GET {self.path}")
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", paths
         server.shutdown()
@@ -72,17 +94,27 @@ def send_to(url: str, protocol: str = "http/protobuf") -> str | None:
     """Send a span; return None, or why it was not delivered."""
     exporter = make_exporter(OtlpTarget(url, protocol, explicit=True))
     try:
-        return exporter.send([_SPAN])
+        sent = exporter.send([_SPAN])
     finally:
         exporter.shutdown()
+    assert sent.accepted == (sent.failure is None)
+    return sent.failure
 
 
-@pytest.mark.parametrize("suffix", ["", "/", "/v1/traces"])
-def test_http_url_has_the_traces_path(suffix: str) -> None:
-    """The path is appended if it is missing."""
+@pytest.mark.parametrize("query", ["", "?tenant=a"])
+@pytest.mark.parametrize("suffix", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_http_url_has_the_traces_path(suffix: str, query: str) -> None:
+    """The path is appended if it is missing, before the query."""
     with http_server(200) as (url, paths):
-        assert send_to(url + suffix) is None
-    assert paths == ["/v1/traces"]
+        assert send_to(url + suffix + query) is None
+    assert paths == [f"/v1/traces{query}"]
+
+
+def test_http_url_with_a_prefix() -> None:
+    """Another path is a prefix."""
+    with http_server(200) as (url, paths):
+        assert send_to(f"{url}/otlp/") is None
+    assert paths == ["/otlp/v1/traces"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -95,12 +127,130 @@ def test_http_error_status(status: int) -> None:
     assert len(reason) > len("HTTP 400: ")
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (
+            Status(code=3, message="name\x1b too\nlong").SerializeToString(),
+            "application/x-protobuf",
+        ),
+        (b"name\x1b too\nlong", "text/plain"),
+    ],
+)
+def test_the_message_of_an_error(body: bytes, kind: str) -> None:
+    """The reason has what the receiver says, as one printable line."""
+    with http_server(422, body=body, Content_Type=kind) as (url, _):
+        assert send_to(url) == "HTTP 422: Unprocessable Entity: name\\x1b too long"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(status: int) -> None:
+    """The spans are not delivered, and the other server receives no request."""
+    with http_server() as (other, landed):
+        with http_server(status, Location=f"{other}/login?s3cr3t") as (url, _):
+            reason = send_to(url)
+        assert landed == []
+    assert reason == f"HTTP {status}: redirects to {other}, which is not followed"
+
+
+def test_a_login_page() -> None:
+    """A web page is no answer of an OTLP receiver, although its status is 200."""
+    with http_server(200, body=b"<html>", Content_Type="text/html; charset=utf-8") as (url, _):
+        assert send_to(url) == "HTTP 200 with a web page; is it an OTLP receiver?"
+
+
+def test_a_long_answer() -> None:
+    """An answer is read up to a bound, and one beyond it is no OTLP receiver's."""
+    with http_server(200, body=b"x" * 10_000_000) as (url, _):
+        assert send_to(url) == "the answer is longer than 64 KiB; is it an OTLP receiver?"
+
+
+def test_a_compressed_answer_is_not_expanded() -> None:
+    """A compressed answer is read as it is."""
+    bomb = gzip.compress(b"x" * 10_000_000)
+    with http_server(200, body=bomb, Content_Encoding="gzip") as (url, _):
+        assert send_to(url) is None
+
+
+def test_an_incomplete_answer() -> None:
+    """An answer that is shorter than it says is an error."""
+    with http_server(200, body=b"x", Content_Length="100") as (url, _):
+        reason = send_to(url)
+    assert reason is not None
+    assert "IncompleteRead" in reason
+
+
+def _partial(rejected: int, message: str = "") -> ExportTraceServiceResponse:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = rejected
+    answer.partial_success.error_message = message
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (_partial(2, "quota\nexceeded"), Sent(1, "rejected by the receiver: quota exceeded")),
+        (_partial(1), Sent(2, "rejected by the receiver")),
+        (_partial(7), Sent(0, "rejected by the receiver")),
+        (_partial(-1), Sent(3, None)),
+        (_partial(0, "a warning"), Sent(3, None)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["application/x-protobuf", "application/json"])
+def test_partial_success(answer: ExportTraceServiceResponse, sent: Sent, kind: str) -> None:
+    """Spans that the receiver rejects are not delivered, and the reason is its message."""
+    json = MessageToJson(answer).encode()
+    body = json if kind.endswith("json") else answer.SerializeToString()
+    with http_server(200, body=body, Content_Type=kind) as (url, _):
+        exporter = make_exporter(OtlpTarget(url, "http/protobuf", explicit=True))
+        assert exporter.send([_SPAN] * 3) == sent
+        exporter.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["application/x-protobuf", "application/json"])
+def test_an_answer_that_is_not_readable(kind: str) -> None:
+    """Its status alone counts."""
+    with http_server(200, body=b"\xff{[", Content_Type=kind) as (url, _):
+        assert send_to(url) is None
+
+
+def test_a_receiver_that_quotes_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason has stars in place of tokens of the URL and the headers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20t0ken,x-key=k3y-value")
+    said = b"t0ken k3y-value qu3ry"
+    with http_server(401, body=said) as (url, paths):
+        assert send_to(f"{url}?key=qu3ry") == "HTTP 401: Unauthorized: *** *** ***"
+    assert paths == ["/v1/traces?key=qu3ry"]
+
+
+def test_an_export_is_not_traced() -> None:
+    """Instrumentations of HTTP clients are suppressed while spans are sent."""
+    seen: list[object] = []
+
+    class Exporter(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+            return SpanExportResult.SUCCESS
+
+    assert OtlpExporter(Exporter()).send([_SPAN]) == (1, None)
+    assert seen == [True]
+    assert get_value(_SUPPRESS_INSTRUMENTATION_KEY) is None
+
+
+def test_a_proxy_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason names the proxy without its credentials."""
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", "http://me:s3cr3t@127.0.0.1:9")
+    assert send_to("http://192.0.2.1") == "proxy http://127.0.0.1:9: Connection refused"
+
+
 def test_success_after_a_failure() -> None:
     """A delivered batch clears the last error."""
     with http_server(400, 200) as (url, _):
         exporter = make_exporter(OtlpTarget(url, "http/protobuf", explicit=True))
-        assert exporter.send([_SPAN]) == "HTTP 400: Bad Request"
-        assert exporter.send([_SPAN]) is None
+        assert exporter.send([_SPAN]) == (0, "HTTP 400: Bad Request")
+        assert exporter.send([_SPAN]) == (1, None)
         assert exporter.last_error() is None
         exporter.shutdown()
 
@@ -134,38 +284,31 @@ def test_grpc_failure_without_a_known_reason() -> None:
 
 
 def test_credential_provider(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
-    """The SDK loads the provider's session (here one that does not exist)."""
-    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "unknown")
-    with pytest.raises(RuntimeError, match="'unknown' not found in entry point"):
+    """The error names the variable of a provider that is not installed."""
+    variable = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER"
+    monkeypatch.setenv(variable, "unknown")
+    with pytest.raises(OutputError, match=f"{variable} is 'unknown', which is no installed"):
         send_to(f"http://{refused}")
+
+
+def test_invalid_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that the SDK does not know is an error before anything is sent."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "many")
+    with pytest.raises(OutputError, match=r"^an OTEL_EXPORTER_OTLP_\* variable .*many"):
+        send_to("http://127.0.0.1:9", "grpc")
+
+
+def test_invalid_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and its value."""
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "many")
+    with pytest.raises(OutputError, match=r"OTEL_SPAN_LINK_COUNT_LIMIT must be .* got many"):
+        make_provider(SpanProcessor())
 
 
 @pytest.mark.parametrize("url", ["unix:///run/otel.sock", "localhost:4317", "http://host"])
 def test_connection_error_of_a_url_without_host_or_port(url: str) -> None:
     """No connection is tried, so there is no reason."""
     assert connection_error(url) is None
-
-
-def _chained(*errors: Exception) -> Exception:
-    for outer, inner in pairwise(errors):
-        outer.__cause__ = inner
-    return errors[0]
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (RuntimeError("gone"), "RuntimeError: gone"),
-        (_chained(ValueError("outer"), OSError(111, "Connection refused")), "Connection refused"),
-        (TimeoutError("timed out"), "timed out"),
-        (ConnectionError(), "ConnectionError"),
-        (ssl.SSLError(1, "two\nlines"), "two lines"),
-        (RuntimeError("x" * 1000), f"RuntimeError: {'x' * 146}"),
-    ],
-)
-def test_root_cause(error: Exception, reason: str) -> None:
-    """The root cause is the innermost error, as one line of bounded length."""
-    assert root_cause(error) == reason
 
 
 _PROGRAM = """
@@ -182,8 +325,11 @@ print(delivery.failure)
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_no_log_lines_on_stderr(refused: str, protocol: str) -> None:
-    """The SDK's log lines are not printed in a program that does not configure logging."""
+def test_no_log_lines_on_stderr(
+    refused: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's log lines, which quote malformed headers, are not printed."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "s3cr3t")
     command = [sys.executable, "-c", _PROGRAM, f"http://{refused}", protocol]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert (ran.stdout, ran.stderr) == ("Connection refused\n", "")

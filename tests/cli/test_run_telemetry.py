@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,8 +13,11 @@ from typer.testing import Result
 
 from forwardscope import BackendInstrumentation
 from forwardscope.cli.options import RunOptions
+from forwardscope.cli.telemetry import PublishObserver
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite import SuiteSpec, load_suite
+from forwardscope.suite.observer import RunStarted
+from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend
 
@@ -28,6 +32,7 @@ def no_standard_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _OTEL:
         monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
     monkeypatch.delenv("TRACEPARENT", raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
 
 
 def samples(path: Path) -> dict[str, float]:
@@ -120,7 +125,7 @@ def test_the_metrics_url_is_printed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--otlp", "nowhere"], "otlp: 'nowhere' is not the URL of a server"),
+        (["--otlp", "nowhere"], "otlp is not the URL of a server"),
         (["--pushgateway", "host:9091"], "write it like http://127.0.0.1:9091"),
         (["--metrics-linger", "5"], "needs a metrics endpoint; add --metrics-port N"),
         (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "another --metrics-address"),
@@ -147,6 +152,65 @@ def test_invalid_options(
     assert message in " ".join(ran.stderr.split())
     assert loaded == []
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--otlp", "--pushgateway"])
+@pytest.mark.parametrize(
+    "url", [f"{_REFUSED}/?token=s3cr3t", f"{_REFUSED}/s3cr3t", "http://me:s3cr3t@127.0.0.1:9"]
+)
+def test_secrets_of_a_url_are_not_shown(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    option: str,
+    url: str,
+) -> None:
+    """Report and result have scheme, host and port of a server, and the reason of a failure."""
+    path = tmp_path / "r.json"
+    ran = invoke("run", suite_file, option, url, "--json", path)
+    assert ran.exit_code == 0
+    (delivery,) = json.loads(path.read_text())["delivery"]
+    assert delivery["to"].split() == [delivery["to"].split()[0], _REFUSED]
+    assert delivery["what"].endswith(": Connection refused")
+    assert "s3cr3t" not in ran.output + path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+    ],
+)
+def test_invalid_variables(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+) -> None:
+    """The message names the variable, and no model is loaded."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", _REFUSED)
+    monkeypatch.setenv(variable, value)
+    ran = invoke("run", suite_file)
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith(f"error: {variable} ")
+    assert len(ran.stderr.splitlines()) == 1
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("every_s", "expected"), [(3600.0, 1), (0.0, 101)])
+def test_gauges_are_published_once_in_an_interval(every_s: float, expected: int) -> None:
+    """Probes that follow within the interval are published together."""
+    published: list[float] = []
+    observer = PublishObserver(lambda: published.append(1), every_s)
+    observer.run_started(cast("RunStarted", None))
+    for _ in range(100):
+        observer.probe_finished(cast("ProbeResult", None))
+    assert len(published) == expected
 
 
 def test_metrics_of_an_interrupted_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forwardscope.cli.targets import OtlpTarget, check_url, otlp_target, without_credentials
+from forwardscope.cli.targets import OtlpTarget, check_url, otlp_target
 from forwardscope.errors import OutputError
 
 _URL = "http://127.0.0.1:4318"
@@ -67,34 +67,60 @@ def test_standard_variables_turn_spans_off(more: dict[str, str]) -> None:
     assert otlp_target(None, None, {"OTEL_EXPORTER_OTLP_ENDPOINT": _URL} | more) is None
 
 
+@pytest.mark.parametrize("exporters", ["otlp,console", " console , OTLP "])
+def test_otlp_among_several_exporters(exporters: str) -> None:
+    """The variable is a list; otlp in it is enough."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": _URL, "OTEL_TRACES_EXPORTER": exporters}
+    assert otlp_target(None, None, environ) == OtlpTarget(_URL, "http/protobuf", explicit=False)
+
+
+def test_exporters_of_other_programs() -> None:
+    """Without otlp in the list there are no spans, with a warning."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": _URL, "OTEL_TRACES_EXPORTER": "zipkin"}
+    with pytest.warns(RuntimeWarning, match="'zipkin', without otlp: no spans are exported"):
+        assert otlp_target(None, None, environ) is None
+
+
+def test_protocol_of_other_programs() -> None:
+    """A protocol in the environment that is not known is warned of, and the usual one is used."""
+    with pytest.warns(RuntimeWarning, match="'http/json', which is not known; use http/protobuf"):
+        target = otlp_target(_URL, None, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    assert target == OtlpTarget(_URL, "http/protobuf", explicit=True)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:4317", "unix:///run/otel.sock"])
+def test_grpc_endpoint_without_a_scheme(endpoint: str) -> None:
+    """If the environment names gRPC, its own forms of an address are valid."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+    }
+    assert otlp_target(None, None, environ) == OtlpTarget(endpoint, "grpc", explicit=False)
+
+
 @pytest.mark.parametrize(
-    ("url", "environ", "message"),
+    ("url", "mistake"),
     [
-        ("localhost:4318", {}, "write it like http://"),
-        ("ftp://localhost", {}, "'ftp://localhost' is not the URL of a server"),
-        ("http://", {}, "not the URL of a server"),
-        ("http://localhost:99999", {}, "not the URL of a server"),
-        (_URL, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "use http/protobuf or grpc"),
-        (
-            None,
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": _URL, "OTEL_TRACES_EXPORTER": "zipkin"},
-            "only otlp and none",
-        ),
+        ("localhost:4318", "it does not begin with a scheme"),
+        ("me:s3cr3t@localhost:4318", "it does not begin with a scheme"),
+        ("ftp://me:s3cr3t@localhost", "its scheme is none of http, https, grpc"),
+        ("http://", "it has no host"),
+        ("http://me:s3cr3t@localhost:99999", "its port is no number"),
+        ("http://me:s3cr3t@localhost:0/s3cr3t", "its port is 0"),
+        ("http://[s3cr3t/", "its address is not valid"),
     ],
 )
-def test_invalid_settings(url: str | None, environ: dict[str, str], message: str) -> None:
-    """The message has the value and a valid one."""
-    with pytest.raises(OutputError, match=message):
-        otlp_target(url, None, environ)
+def test_invalid_urls(url: str, mistake: str) -> None:
+    """The message has the mistake and a valid URL, and nothing of the given one."""
+    with pytest.raises(OutputError, match=r"write it like http://127\.0\.0\.1:4318$") as given:
+        otlp_target(url, None, {})
+    assert mistake in str(given.value)
+    assert "s3cr3t" not in str(given.value)
+    with pytest.raises(OutputError, match=r"^OTEL_EXPORTER_OTLP_ENDPOINT is not the URL"):
+        otlp_target(None, None, {"OTEL_EXPORTER_OTLP_ENDPOINT": url})
 
 
-def test_port_zero_is_invalid() -> None:
-    """The message names the option and the URL."""
-    with pytest.raises(OutputError, match="pushgateway: 'http://localhost:0'"):
+def test_the_message_names_the_option() -> None:
+    """The message begins with the option."""
+    with pytest.raises(OutputError, match=r"^pushgateway is not the URL of a server"):
         check_url("pushgateway", "http://localhost:0", ("http",), "http://localhost:9091")
-
-
-def test_without_credentials() -> None:
-    """User name and password are removed."""
-    assert without_credentials("http://me:secret@host:4318/x") == "http://host:4318/x"
-    assert without_credentials(_URL) == _URL

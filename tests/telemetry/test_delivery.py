@@ -1,19 +1,19 @@
-"""Scrape endpoint, Pushgateway and metrics file, with servers in this process."""
+"""Pushgateway and metrics file, with servers in this process."""
 
 from __future__ import annotations
 
 import base64
 import threading
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from prometheus_client import CollectorRegistry, Gauge, Metric
+from prometheus_client.registry import Collector
 
-from forwardscope.telemetry.delivery import MetricsEndpoint, Pusher, write_metrics_file
+from forwardscope.telemetry.delivery import Pusher, write_metrics_file
 
 _PATIENCE_S = 60.0
 
@@ -26,20 +26,13 @@ def registry() -> CollectorRegistry:
     return made
 
 
-@pytest.fixture
-def endpoint(registry: CollectorRegistry) -> Iterator[MetricsEndpoint]:
-    """Yield an endpoint of the registry on a free port."""
-    served = MetricsEndpoint(registry, "127.0.0.1", 0)
-    yield served
-    served.close()
-
-
 class Gateway(ThreadingHTTPServer):
     """Records pushes; answers with the next of `statuses`, then with 200."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _GatewayHandler)
         self.statuses: list[int] = []
+        self.location = ""
         self.pushes: list[tuple[str, str, str]] = []
         self.authorization: list[str | None] = []
         self.pushed = threading.Semaphore(0)
@@ -60,6 +53,8 @@ class _GatewayHandler(BaseHTTPRequestHandler):
         answer = b"inconsistent help\nand more" if status >= 400 else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
+        if self.server.location:
+            self.send_header("Location", self.server.location)
         self.end_headers()
         self.wfile.write(answer)
         self.server.pushed.release()
@@ -78,50 +73,6 @@ def gateway() -> Iterator[Gateway]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def scrape(url: str, accept: str = "text/plain") -> str:
-    """Return the text of an endpoint."""
-    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - loopback
-    with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:  # noqa: S310 - the same
-        text: str = answer.read().decode()
-    return text
-
-
-def test_endpoint_serves_the_registry_and_counts_scrapes(endpoint: MetricsEndpoint) -> None:
-    """A scrape counts when its last byte was sent; a browser's icon does not."""
-    assert "seen 7.0" in scrape(endpoint.url)
-    assert scrape(endpoint.url.replace("metrics", "favicon.ico")) == ""
-    assert "# EOF" in scrape(endpoint.url, "application/openmetrics-text; version=1.0.0")
-    assert endpoint.linger(0.0) is False
-    assert endpoint.scrapes == 2
-
-
-def test_linger_waits_for_a_scrape_that_begins_later(endpoint: MetricsEndpoint) -> None:
-    """An earlier scrape does not count."""
-    scrape(endpoint.url)
-    assert endpoint.linger(0.01) is False
-    scraper = threading.Timer(0.05, scrape, [endpoint.url])
-    scraper.start()
-    assert endpoint.linger(_PATIENCE_S) is True
-    scraper.join()
-
-
-def test_linger_can_be_ended(endpoint: MetricsEndpoint, in_thread: Callable[..., Any]) -> None:
-    """A waiting `linger` returns, and a later one does not wait."""
-    waiting = in_thread(lambda: endpoint.linger(600))
-    endpoint.end_linger()
-    assert waiting.result(_PATIENCE_S) is False
-    assert endpoint.linger(600) is False
-    scrape(endpoint.url)
-    assert endpoint.scrapes == 1
-
-
-def test_port_in_use_is_an_os_error(endpoint: MetricsEndpoint, registry: CollectorRegistry) -> None:
-    """Two endpoints cannot share a port."""
-    port = int(endpoint.url.rpartition(":")[2].partition("/")[0])
-    with pytest.raises(OSError, match="in use"):
-        MetricsEndpoint(registry, "127.0.0.1", port)
 
 
 def test_pusher_posts_to_its_group(gateway: Gateway, registry: CollectorRegistry) -> None:
@@ -148,6 +99,62 @@ def test_user_in_the_url_is_sent_as_basic_authentication(
     assert gateway.authorization == ["Basic " + base64.b64encode(b"me:a@b").decode(), None]
 
 
+@pytest.mark.parametrize("model", [".", ".."])
+def test_a_label_of_dots_is_encoded(
+    gateway: Gateway, registry: CollectorRegistry, model: str
+) -> None:
+    """A server would take it for a folder of the path."""
+    assert Pusher(gateway.url, registry, {"model": model}).close(_PATIENCE_S) is None
+    path = gateway.pushes[0][1]
+    encoded = path.removeprefix("/metrics/job/forwardscope/model@base64/")
+    assert base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)) == model.encode()
+
+
+def test_a_query_follows_the_path(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """The query of the gateway's URL is sent, after the path of the group."""
+    pusher = Pusher(f"{gateway.url}/prefix/?token=t", registry, {"suite": "s"})
+    assert pusher.close(_PATIENCE_S) is None
+    assert gateway.pushes[0][1] == "/prefix/metrics/job/forwardscope/suite/s?token=t"
+
+
+def test_a_redirect_is_a_failed_push(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """The push is not repeated elsewhere, and the password does not leave for elsewhere."""
+    other = Gateway()
+    thread = threading.Thread(target=other.serve_forever)
+    thread.start()
+    gateway.statuses, gateway.location = [302], f"{other.url}/login?token=s3cr3t"
+    pusher = Pusher(gateway.url.replace("//", "//me:s3cr3t@"), registry, {"suite": "s"})
+    reason = pusher.close(_PATIENCE_S)
+    other.shutdown()
+    other.server_close()
+    thread.join()
+    assert reason == f"HTTP 302: redirects to {other.url}, which is not followed"
+    assert (pusher.pushes, other.pushes) == (0, [])
+
+
+def test_a_gateway_that_quotes_the_token(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """The reason has stars in place of the URL's secrets."""
+    gateway.statuses = [400]
+    pusher = Pusher(f"{gateway.url}/?token=inconsistent", registry, {"suite": "s"})
+    assert pusher.close(_PATIENCE_S) == "HTTP 400: Bad Request: *** help and more"
+
+
+def test_a_push_is_not_traced(gateway: Gateway, registry: CollectorRegistry) -> None:
+    """Instrumentations of HTTP clients are suppressed, since a push is no work of the run."""
+    seen: list[object] = []
+
+    class Probe(Collector):
+        def collect(self) -> list[Metric]:
+            seen.append(get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+            return []
+
+    registry.register(Probe())
+    seen.clear()
+    assert Pusher(gateway.url, registry, {"suite": "s"}).close(_PATIENCE_S) is None
+    assert seen == [True]
+    assert get_value(_SUPPRESS_INSTRUMENTATION_KEY) is None
+
+
 def test_last_push_succeeds_after_an_earlier_failure(
     gateway: Gateway, registry: CollectorRegistry
 ) -> None:
@@ -161,10 +168,10 @@ def test_last_push_succeeds_after_an_earlier_failure(
 
 
 def test_refused_push(gateway: Gateway, registry: CollectorRegistry) -> None:
-    """`close` returns the status and the first line of the answer."""
+    """`close` returns the status and the answer."""
     gateway.statuses = [400]
     pusher = Pusher(gateway.url, registry, {"suite": "s"})
-    assert pusher.close(_PATIENCE_S) == "HTTP 400: inconsistent help"
+    assert pusher.close(_PATIENCE_S) == "HTTP 400: Bad Request: inconsistent help and more"
     assert pusher.pushes == 0
 
 

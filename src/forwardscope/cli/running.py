@@ -77,8 +77,8 @@ def _run(
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
     counters_observer = _CountersObserver()
     with progress:
-        if telemetry.endpoint_url is not None:
-            progress.print_line(f"metrics: {telemetry.endpoint_url}")
+        if telemetry.endpoint_place is not None:
+            progress.print_line(f"metrics: {telemetry.endpoint_place}")
             expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:
@@ -104,7 +104,7 @@ def _run(
 
 def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:
     seconds = spec.telemetry.metrics_linger
-    if telemetry.endpoint_url is not None and seconds > 0:
+    if telemetry.endpoint_place is not None and seconds > 0:
         return f"waiting at most {seconds:g} s for a last scrape"
     return "delivering telemetry"
 

@@ -121,13 +121,16 @@ class _Counts:
         with self._lock:
             self._counts[name, "dropped" if self.final else "pending"] += 1
 
-    def settle(self, spans: Sequence[ReadableSpan], outcome: SpanOutcome) -> bool:
-        """Count the outcome of a batch, unless the counts are final; return whether it counts."""
+    def settle(self, spans: Sequence[ReadableSpan], accepted: int) -> bool:
+        """Count the outcome of a batch, unless the counts are final; return whether it counts.
+
+        Which spans a receiver accepted is not known; the first ones count as exported.
+        """
         with self._lock:
             if not self.final:
-                for span in spans:
+                for number, span in enumerate(spans):
                     self._counts[span.name, "pending"] -= 1
-                    self._counts[span.name, outcome] += 1
+                    self._counts[span.name, "exported" if number < accepted else "dropped"] += 1
             return not self.final
 
     def finish(self) -> int:
@@ -162,8 +165,8 @@ class _CountingExporter(SpanExporter):
         """Export a batch and count its outcome."""
         if self._counts.final:
             return SpanExportResult.FAILURE
-        failure = self._exporter.send(spans)
-        counted = self._counts.settle(spans, "dropped" if failure else "exported")
+        accepted, failure = self._exporter.send(spans)
+        counted = self._counts.settle(spans, accepted)
         if failure and counted:
             self.failure = failure
         return SpanExportResult.FAILURE if failure else SpanExportResult.SUCCESS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
 
-from forwardscope.cli.targets import check_url, otlp_target, without_credentials
+from forwardscope.cli.targets import check_url, otlp_target
 from forwardscope.errors import MissingExtraError, OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
@@ -21,14 +21,16 @@ from forwardscope.suite.result import Delivery, ProbeResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import context_from_environment, register
-from forwardscope.telemetry.delivery import MetricsEndpoint, Pusher, write_metrics_file
+from forwardscope.telemetry.delivery import Pusher, write_metrics_file
+from forwardscope.telemetry.endpoint import MetricsEndpoint
+from forwardscope.telemetry.http import shown_url
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from forwardscope.cli.span_delivery import SpanDelivery
 
-__all__ = ["Telemetry"]
+__all__ = ["PublishObserver", "Telemetry"]
 
 #: Time that all exporters together may take after a run.
 _CLOSE_S: Final = 4.5
@@ -68,7 +70,7 @@ class Telemetry:
         self._linger_ended = False
         self._otlp_url = ""
         self.tracer_provider: TracerProvider | None = None
-        self.observer: Final[Observer] = Observers(self._metrics, _PublishObserver(self._publish))
+        self.observer: Final[Observer] = Observers(self._metrics, PublishObserver(self._publish))
         self._exit_stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,9 +91,9 @@ class Telemetry:
         self._exit_stack.close()
 
     @property
-    def endpoint_url(self) -> str | None:
-        """URL of the metrics endpoint; None without one."""
-        return None if self._endpoint is None else self._endpoint.url
+    def endpoint_place(self) -> str | None:
+        """URL of the metrics endpoint, and where it listens; None without an endpoint."""
+        return None if self._endpoint is None else self._endpoint.place
 
     @property
     def enabled(self) -> bool:
@@ -150,7 +152,7 @@ class Telemetry:
             setting = "otlp" if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
             package = f"{setting} needs the OpenTelemetry SDK, which"
             raise MissingExtraError(package, "otel") from error
-        self._otlp_url = without_credentials(target.url)
+        self._otlp_url = shown_url(target.url)
         self._spans = span_delivery.SpanDelivery(exporter)
         self.tracer_provider = otlp.make_provider(self._spans)
 
@@ -200,7 +202,7 @@ class Telemetry:
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
 
     def _push_delivery(self, pusher: Pusher, failure: str | None) -> Delivery:
-        to = f"Pushgateway {without_credentials(pusher.url)}"
+        to = f"Pushgateway {shown_url(pusher.url)}"
         if failure is not None:
             return Delivery(to=to, what=f"the run's end was not pushed: {failure}", ok=False)
         return Delivery(to=to, what=f"pushed {pusher.pushes} times", ok=True)
@@ -221,20 +223,37 @@ class Telemetry:
                 after = ", not after the end: the wait was interrupted"
             else:
                 after = f", not within {seconds:g} s after the end"
-        return Delivery(to=endpoint.url, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
+        return Delivery(to=endpoint.place, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
 
 
-class _PublishObserver(Observer):
-    """Pushes and writes a run's gauges at its start and after each probe."""
+class PublishObserver(Observer):
+    """Publishes a run's gauges at its start and after probes, at most once in an interval.
 
-    def __init__(self, publish: Callable[[], None]) -> None:
+    All gauges are published each time, so once a probe would cost the square of the
+    number of probes.
+
+    Args:
+        publish: Pushes and writes the gauges.
+        every_s: The interval, in seconds.
+    """
+
+    def __init__(self, publish: Callable[[], None], every_s: float = 1.0) -> None:
         self._publish = publish
+        self._every_s = every_s
+        self._due_s = 0.0
 
     def run_started(self, run: RunStarted) -> None:  # noqa: ARG002 - of the base class
-        self._publish()
+        """Publish the start."""
+        self._publish_if_due()
 
     def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - of the base class
-        self._publish()
+        """Publish the probes so far, if the interval is over."""
+        self._publish_if_due()
+
+    def _publish_if_due(self) -> None:
+        if time.monotonic() >= self._due_s:
+            self._publish()
+            self._due_s = time.monotonic() + self._every_s
 
 
 def _option_to_change(error: OSError) -> str:

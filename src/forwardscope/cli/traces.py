@@ -34,8 +34,9 @@ from forwardscope.analysis.tables import (
 from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
-from forwardscope.cli.targets import OtlpTarget, otlp_target, without_credentials
+from forwardscope.cli.targets import OtlpTarget, otlp_target
 from forwardscope.errors import MissingExtraError, UserError
+from forwardscope.telemetry.http import shown_url
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def export(
     outcome = f"{count(sent)} spans exported"
     if failure is not None:
         outcome = f"stopped after {count(sent)} spans: {failure}"
-    _print_line(f"OTLP {without_credentials(otlp)}: {outcome}")
+    _print_line(f"OTLP {shown_url(otlp)}: {outcome}")
     raise typer.Exit(0 if failure is None else 1)
 
 
@@ -240,9 +241,10 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, str | None
     sent = 0
     try:
         for batch in _batches(spans):
-            if failure := exporter.send(batch):
+            accepted, failure = exporter.send(batch)
+            sent += accepted
+            if failure is not None:
                 return sent, failure, spans.trace_ids
-            sent += len(batch)
     finally:
         exporter.shutdown()
     return sent, None, spans.trace_ids

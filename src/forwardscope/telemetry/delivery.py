@@ -1,145 +1,38 @@
-"""Metrics delivery through a scrape endpoint, a Pushgateway or a text file.
+"""Metrics delivery to a Pushgateway or a text file.
 
-The endpoint and the pusher have threads of their own, so they do not delay a
-run. A failed push raises nothing: `Pusher.close` returns the reason.
+The pusher has a thread of its own, so it does not delay a run. A failed push
+raises nothing: `Pusher.close` returns the reason.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Final
-from urllib.error import HTTPError
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from forwardscope.telemetry.http import (
+    post,
+    root_cause,
+    secrets_of,
+    untraced,
+    without_secrets,
+)
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JOB", "MetricsEndpoint", "Pusher", "write_metrics_file"]
+__all__ = ["JOB", "Pusher", "write_metrics_file"]
 
 #: Value of the label `job` of all pushed metrics.
 JOB: Final = "forwardscope"
 
 _PUSH_EVERY_S = 10.0
 _PUSH_TIMEOUT_S = 4.0
-
-
-class MetricsEndpoint:
-    """HTTP endpoint that serves a registry and counts scrapes.
-
-    Args:
-        registry: Registry to serve.
-        address: Address to listen on.
-        port: Port to listen on; 0 selects a free one.
-
-    Raises:
-        OSError: The port is in use, or this machine does not have the address.
-
-    Attributes:
-        url: URL to scrape.
-    """
-
-    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - import registers collectors
-
-        self._served = threading.Condition()
-        self._begun = 0
-        self._answered = 0
-        self._latest = -1  # highest number of an answered scrape
-        self._linger_ended = False
-        self._app = make_wsgi_app(registry)
-        server = _Server6 if ":" in address else _Server
-        self._server = make_server(address, port, self._serve, server, _QuietHandler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="forwardscope-metrics", daemon=True
-        )
-        self._thread.start()
-        host = f"[{address}]" if ":" in address else address
-        self.url: Final = f"http://{host}:{self._server.server_port}/metrics"
-
-    @property
-    def scrapes(self) -> int:
-        """Scrapes that were answered completely."""
-        return self._answered
-
-    def linger(self, timeout_s: float) -> bool:
-        """Wait for a scrape that begins after this call; return whether it was answered."""
-        with self._served:
-            first = self._begun
-            self._served.wait_for(lambda: self._linger_ended or self._latest >= first, timeout_s)
-            return self._latest >= first
-
-    def end_linger(self) -> None:
-        """End the wait of `linger`, now or when it begins."""
-        with self._served:
-            self._linger_ended = True
-            self._served.notify_all()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] == "/favicon.ico":
-            return self._app(environ, start_response)  # type: ignore[no-any-return]
-        # numbered before the values are read, so that `linger` can ignore older scrapes
-        with self._served:
-            number, self._begun = self._begun, self._begun + 1
-        return _Body(self._app(environ, start_response), lambda: self._count(number))
-
-    def _count(self, number: int) -> None:
-        with self._served:
-            self._answered += 1
-            self._latest = max(self._latest, number)
-            self._served.notify_all()
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # an idle connection does not block `close`
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a scraper that disconnects during a response."""
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Do not log scrapes."""
-
-
-class _Body:
-    """Response that calls `sent` when the server closes it after the last byte."""
-
-    def __init__(self, chunks: Iterable[bytes], sent: Callable[[], None]) -> None:
-        self._chunks = iter(chunks)
-        self._sent = sent
-        self._ended = False
-
-    def __iter__(self) -> _Body:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            self._ended = True
-            raise
-
-    def close(self) -> None:
-        if self._ended:
-            self._sent()
 
 
 class Pusher:
@@ -150,16 +43,17 @@ class Pusher:
     pushes; only `close` waits for it.
 
     Args:
-        url: URL of the gateway; a user and password in it are sent as basic authentication.
+        url: URL of the gateway; a user and password in it are sent as basic
+            authentication, to this server alone.
         registry: Registry to push.
         labels: Labels that form the group at the gateway, together with `job`.
     """
 
     def __init__(self, url: str, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
         self.url: Final = url
-        self._address, self._handler = _split_credentials(url)
+        self._gateway = urlsplit(url)
         self._registry = registry
-        self._labels = dict(labels)
+        self._labels = dict(_grouping(*label) for label in labels.items())
         self._changed = threading.Condition()
         self._wanted = 0
         self._tried = 0
@@ -209,13 +103,29 @@ class Pusher:
     def _push(self) -> str | None:
         from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - registers collectors
 
+        gateway = self._gateway
+        address = gateway._replace(netloc=gateway.netloc.rpartition("@")[2], query="", fragment="")
         try:
-            pushadd_to_gateway(
-                self._address, JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._handler
-            )
+            with untraced():
+                pushadd_to_gateway(
+                    address.geturl(), JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._send
+                )
         except Exception as error:  # noqa: BLE001 - no failure ends the run
-            return _reason(error)
+            return without_secrets(root_cause(error), secrets_of(self.url))
         return None
+
+    def _send(
+        self,
+        url: str,
+        method: str,  # noqa: ARG002 - always POST
+        timeout: float | None,
+        headers: Sequence[tuple[str, str]],
+        data: bytes,
+    ) -> Callable[[], None]:
+        """Return a function that sends a request, as prometheus_client wants it."""
+        full = urlsplit(url)._replace(query=self._gateway.query).geturl()
+        sent = {**dict(headers), **_authorization(self._gateway.username, self._gateway.password)}
+        return partial(post, full, sent, data, timeout or _PUSH_TIMEOUT_S)
 
 
 def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
@@ -230,21 +140,20 @@ def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
     write_to_textfile(str(path), registry)
 
 
-def _split_credentials(url: str) -> tuple[str, Callable[..., Callable[[], None]]]:
-    """Return the URL without its credentials, and a handler that sends them."""
-    from prometheus_client import exposition  # noqa: PLC0415 - import registers collectors
-
-    parts = urlsplit(url)
-    if parts.username is None:
-        return url, exposition.default_handler
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    user, password = unquote(parts.username), unquote(parts.password or "")
-    return address, partial(exposition.basic_auth_handler, username=user, password=password)
+def _authorization(user: str | None, password: str | None) -> dict[str, str]:
+    """Return the header of basic authentication; empty without a user."""
+    if user is None:
+        return {}
+    pair = f"{unquote(user)}:{unquote(password or '')}".encode()
+    return {"Authorization": f"Basic {b64encode(pair).decode('ascii')}"}
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, HTTPError):
-        first_line = error.read(200).decode("utf-8", "replace").strip().partition("\n")[0]
-        return f"HTTP {error.code}: {first_line or error.reason}"
-    reason: Any = getattr(error, "reason", None) or error
-    return getattr(reason, "strerror", None) or str(reason) or type(error).__name__
+def _grouping(name: str, value: str) -> tuple[str, str]:
+    """Return the name and value of a label for the path of a push.
+
+    prometheus_client encodes a slash and a space. A value of dots alone would be
+    taken for a folder of the path.
+    """
+    if value in (".", ".."):
+        return f"{name}@base64", urlsafe_b64encode(value.encode()).decode("ascii").rstrip("=")
+    return name, printable(value)

@@ -1,0 +1,165 @@
+"""Rules of all HTTP exports: no redirect, a bounded answer, no secret in what is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+
+from forwardscope.text import printable
+
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "one_line",
+    "post",
+    "read_bounded",
+    "refusal",
+    "root_cause",
+    "secrets_of",
+    "shown_url",
+    "untraced",
+    "without_secrets",
+]
+
+#: Bytes of an answer that are read; the connection of a longer one is closed.
+MAX_ANSWER_BYTES: Final = 65_536
+#: Characters of a reason of another program, such as a server's message.
+MAX_REASON_CHARS: Final = 500
+#: Paths that are shown; any other may hold a token.
+_KNOWN_PATHS: Final = ("/v1/traces", "/v1/metrics")
+#: A shorter text is not replaced in messages, since it may be a part of any word.
+_MIN_SECRET_CHARS: Final = 4
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without all that may be a secret: scheme, host and port.
+
+    The path is kept only if it is one of OTLP's. User, password, query, fragment
+    and every other path are left out.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None:
+        return "a URL without a host"
+    host = f"[{host}]" if ":" in host else host
+    path = parts.path.rstrip("/")
+    where = host if port is None else f"{host}:{port}"
+    return printable(f"{parts.scheme}://{where}{path if path in _KNOWN_PATHS else ''}")
+
+
+def secrets_of(url: str) -> tuple[str, ...]:
+    """Return the parts of a URL that `shown_url` leaves out, as written and unquoted."""
+    parts = urlsplit(url)
+    values = [value for _, value in parse_qsl(parts.query)]
+    path = "" if parts.path.rstrip("/") in _KNOWN_PATHS else parts.path.strip("/")
+    found = [parts.netloc.rpartition("@")[0], parts.password, parts.query, *values, path]
+    return tuple(text for one in found if one for text in (one, unquote(one)))
+
+
+def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
+    """Replace secrets in a text, such as a server's message that quotes a token."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET_CHARS:
+            text = text.replace(secret, "***")
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return text of another program as one printable line of bounded length."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 1]}…"
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the innermost cause of an error as one line, such as "Connection refused"."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    if isinstance(error, OSError):
+        return one_line(error.strerror or str(error) or type(error).__name__)
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def refusal(url: str, status: int, phrase: str, location: str | None, message: str) -> str | None:
+    """Return why a server did not accept a request; None if its status is 2xx.
+
+    Args:
+        url: The URL of the request.
+        status: The status of the answer.
+        phrase: The status's reason phrase.
+        location: The answer's header Location.
+        message: What the answer says; HTML, which is for browsers, is left out.
+    """
+    if status // 100 == 2:
+        return None
+    if status // 100 == 3:
+        where = shown_url(urljoin(url, location or ""))
+        return f"HTTP {status}: redirects to {where}, which is not followed"
+    said = "" if message.lstrip().startswith("<") else message.strip()
+    return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}")
+
+
+def read_bounded(read: Callable[[int], bytes], size: int, deadline: float) -> bytes:
+    """Read an answer up to its first `MAX_ANSWER_BYTES` bytes, or until the deadline.
+
+    Args:
+        read: Returns at most as many bytes as its argument; none at the end.
+        size: Bytes of one call of `read`.
+        deadline: When to stop, as `time.monotonic` counts. A call of `read` that
+            waits is not interrupted.
+    """
+    body = bytearray()
+    while len(body) < MAX_ANSWER_BYTES and time.monotonic() < deadline:
+        chunk = read(size)
+        if not chunk:
+            break
+        body += chunk
+    return bytes(body[:MAX_ANSWER_BYTES])
+
+
+def post(url: str, headers: Mapping[str, str], data: bytes, timeout_s: float) -> None:
+    """Send a POST request to a server or its proxy; redirects are not followed.
+
+    Args:
+        url: A URL of scheme http or https, without user and password.
+        headers: Headers of the request.
+        data: Its body.
+        timeout_s: Time for each step of the connection, and for the body of the answer.
+
+    Raises:
+        OSError: The server was not reached, or did not accept the request.
+    """
+    request = Request(url, data, dict(headers), method="POST")  # noqa: S310 - callers check it
+    host = request.host
+    opener = OpenerDirector()  # has no handler of redirects
+    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
+        opener.add_handler(handler)
+    try:
+        with opener.open(request, timeout=timeout_s) as got:
+            body = read_bounded(got.read1, 8192, time.monotonic() + timeout_s)
+            location = got.headers.get("Location")
+            reason = refusal(url, got.status, got.reason, location, body.decode(errors="replace"))
+    except (OSError, HTTPException) as error:
+        proxy = "" if request.host == host else f"proxy {request.host}: "
+        reason = one_line(proxy + root_cause(error))
+    if reason is not None:
+        raise OSError(reason)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Suppress the spans of HTTP clients that an instrumentation of OpenTelemetry makes."""
+    token = otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
