@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from forwardscope.core.ledger import (
     BATCH_BOUNDS,
     DURATION_BOUNDS_S,
+    MAX_ERROR_CLASSES,
     MAX_OPS,
     MAX_SERIES,
     OTHER,
@@ -194,6 +195,23 @@ def test_series_past_the_limit_fold_into_other() -> None:
     assert len(series) == MAX_SERIES == 4096
     assert series[SeriesKey(None, "scaled_7", "op")].hits == 2
     assert ledger.totals().total_lookups == MAX_SERIES + 5
+
+
+def test_error_classes_past_the_limit_fold_into_other() -> None:
+    """The first 32 classes of all series stay separate, and an interrupt always does."""
+    ledger = Ledger()
+    for number in range(1000):
+        key = (f"probe {number % 2}", "base", "op")
+        ledger.add(key, [_outcome("miss", error=f"Error{number}")], 1)
+    ledger.add(("late", "base", "op"), [_outcome("miss", error="LateError")], 1)
+    ledger.add(("late", "base", "op"), [_outcome("miss", error="KeyboardInterrupt")], 1)
+    ledger.add(("late", "base", "op"), [_outcome("miss", error="Error0")], 1)
+    series = ledger.snapshot().series
+    errors = sum((counts.errors for counts in series.values()), Counter())
+    assert len(errors) == MAX_ERROR_CLASSES + 1 == 33
+    assert errors.total() == 1003
+    late = series[SeriesKey("late", "base", "op")]
+    assert late.errors == {OTHER: 1, "KeyboardInterrupt": 1, "Error0": 1}
 
 
 def test_durations_past_the_limit_fold_into_other() -> None:

@@ -19,6 +19,7 @@ from forwardscope.core.stats import BackendStats
 __all__ = [
     "BATCH_BOUNDS",
     "DURATION_BOUNDS_S",
+    "MAX_ERROR_CLASSES",
     "MAX_SERIES",
     "OTHER",
     "Exemplar",
@@ -31,6 +32,8 @@ __all__ = [
 MAX_SERIES: Final = 4096
 #: Ops whose durations are counted apart.
 MAX_OPS: Final = 64
+#: Exception classes that are counted apart, over all series; later ones count as `OTHER`.
+MAX_ERROR_CLASSES: Final = 32
 OTHER: Final = "_other"
 #: Upper bounds of the buckets for a forward pass's duration, in seconds.
 DURATION_BOUNDS_S: Final = (
@@ -147,6 +150,7 @@ class Ledger:
     def __init__(self) -> None:
         self._series: dict[tuple[str | None, str, str], Counts] = {}
         self._durations: dict[str, Histogram] = {}
+        self._error_classes = {KeyboardInterrupt.__name__}  # interrupts are always told apart
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
         self._tokens_computed = 0
@@ -219,7 +223,7 @@ class Ledger:
     def _add_miss(self, counts: Counts, op: str, outcome: Any, ts: float) -> None:
         counts.forward_ns += outcome.wall_ns
         if outcome.error is not None:
-            counts.errors[outcome.error] += 1
+            counts.errors[self._error_class(outcome.error)] += 1
             return
         counts.forward_passes += 1
         seconds, exemplar = outcome.wall_ns / 1e9, None
@@ -236,6 +240,13 @@ class Ledger:
             key = (OTHER, OTHER, OTHER)
         self._durations_of(key[2])  # the histogram begins with the series
         return self._series.setdefault(key, Counts())
+
+    def _error_class(self, name: str) -> str:
+        if name not in self._error_classes:
+            if len(self._error_classes) >= MAX_ERROR_CLASSES:
+                return OTHER
+            self._error_classes.add(name)
+        return name
 
     def _durations_of(self, op: str) -> Histogram:
         seen = self._durations.get(op)

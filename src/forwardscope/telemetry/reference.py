@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S
+from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S, MAX_ERROR_CLASSES
 from forwardscope.telemetry import names
 from forwardscope.telemetry.collector import MAX_PROBES
 from forwardscope.telemetry.hit_span_queue import CAPACITY
@@ -54,7 +54,11 @@ _METRICS_OF_BACKENDS = f"""\
 
 A scrape reads them from the ledger. `view` is the view family (`base`, `ft`, `scaled`, `null`).
 `probe` is empty for a lookup outside any probe; probe names beyond the first {MAX_PROBES} are
-counted as `_other`.
+counted as `_other`, and so are exception classes beyond the first {MAX_ERROR_CLASSES}.
+
+The multiprocess mode of prometheus_client (`PROMETHEUS_MULTIPROC_DIR`) reads files to which these
+metrics are not written. To serve those of the answering process, register the backend on the
+registry of the `MultiProcessCollector`: `register(backend.instrumentation, registry)`.
 """
 
 _METRICS_OF_RUNS = """\
