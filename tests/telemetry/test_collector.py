@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import ForwardscopeCollector, names, register, unregister
@@ -243,3 +244,17 @@ def test_scrape_is_of_one_moment(telemetry: InMemoryTelemetry, in_thread: Any) -
     assert stats.cache_misses == 3 * rounds + 3
     read = _of(telemetry.registry, "forwardscope_cache_lookups_total", "result")
     assert read["miss",] == 3 * rounds + 3
+
+
+def test_multiprocess_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that is not served is warned of; that of the mode's collector has the counts."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    backend = BackendInstrumentation(name="multiprocess")
+    with pytest.warns(RuntimeWarning, match="on the registry of your MultiProcessCollector"):
+        register(backend)
+    unregister(backend)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(tmp_path))
+    register(backend, registry)
+    _look_up(backend)
+    assert _of(registry, "forwardscope_forward_passes_total", "backend") == {("multiprocess",): 1}

@@ -7,8 +7,10 @@ It counts nothing itself and adds no work to a lookup. One line registers a back
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -234,7 +236,9 @@ def register(source: Source, registry: CollectorRegistry | None = None) -> Forwa
     """
     from prometheus_client import REGISTRY  # noqa: PLC0415 - import registers collectors
 
-    registry = REGISTRY if registry is None else registry
+    if registry is None:
+        registry = REGISTRY
+        _warn_of_multiprocess_mode()
     with _registering:
         collector = ForwardscopeCollector()
         try:
@@ -247,6 +251,17 @@ def register(source: Source, registry: CollectorRegistry | None = None) -> Forwa
             _collectors[registry] = collector
         collector.add(source)
     return collector
+
+
+def _warn_of_multiprocess_mode() -> None:
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        warnings.warn(
+            "PROMETHEUS_MULTIPROC_DIR is set: in this mode the global registry is not served, so "
+            "no metric of forwardscope is; register the backend on the registry of your "
+            "MultiProcessCollector, with register(backend.instrumentation, registry)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def unregister(source: Source, registry: CollectorRegistry | None = None) -> None:
