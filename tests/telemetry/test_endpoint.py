@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from forwardscope.telemetry.endpoint import ConnectionLimits, MetricsEndpoint
 
+Limited = Callable[[ConnectionLimits], MetricsEndpoint]
+
 _PATIENCE_S = 60.0
 
 
@@ -80,12 +82,18 @@ def test_port_in_use_is_an_os_error(endpoint: MetricsEndpoint, registry: Collect
 
 
 @pytest.fixture
-def limited(registry: CollectorRegistry) -> Iterator[MetricsEndpoint]:
-    """Yield an endpoint with short limits."""
-    limits = ConnectionLimits(connections=4, idle_s=0.3, open_s=1.0)
-    served = MetricsEndpoint(registry, "127.0.0.1", 0, limits)
-    yield served
-    served.close()
+def limited(
+    registry: CollectorRegistry,
+) -> Iterator[Limited]:
+    """Yield a function that makes an endpoint with limits."""
+    with ExitStack() as closing:
+
+        def make(limits: ConnectionLimits) -> MetricsEndpoint:
+            served = MetricsEndpoint(registry, "127.0.0.1", 0, limits)
+            closing.callback(served.close)
+            return served
+
+        yield make
 
 
 def connect(endpoint: MetricsEndpoint, sent: bytes = b"") -> socket.socket:
@@ -97,15 +105,18 @@ def connect(endpoint: MetricsEndpoint, sent: bytes = b"") -> socket.socket:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"])
-def test_an_idle_connection_is_closed(limited: MetricsEndpoint, sent: bytes) -> None:
+def test_an_idle_connection_is_closed(limited: Limited, sent: bytes) -> None:
     """A client that sends nothing more is disconnected."""
-    with connect(limited, sent) as connection:
+    endpoint = limited(ConnectionLimits(idle_s=0.2, open_s=_PATIENCE_S))
+    with connect(endpoint, sent) as connection:
+        connection.settimeout(_PATIENCE_S / 2)
         assert connection.recv(1) == b""
 
 
-def test_a_slow_connection_is_closed(limited: MetricsEndpoint) -> None:
+def test_a_slow_connection_is_closed(limited: Limited) -> None:
     """A client that sends a byte now and then is disconnected as well."""
-    with connect(limited) as connection, suppress(ConnectionError):
+    endpoint = limited(ConnectionLimits(idle_s=_PATIENCE_S, open_s=0.2))
+    with connect(endpoint) as connection, suppress(ConnectionError):
         connection.settimeout(0.1)
         for _ in range(300):
             connection.sendall(b"x")
@@ -115,14 +126,12 @@ def test_a_slow_connection_is_closed(limited: MetricsEndpoint) -> None:
         pytest.fail("the connection is still open")
 
 
-def test_the_oldest_of_many_connections_is_closed(registry: CollectorRegistry) -> None:
+def test_the_oldest_of_many_connections_is_closed(limited: Limited) -> None:
     """Connections are bounded, and a scrape is answered among many idle ones."""
-    limits = ConnectionLimits(connections=4, idle_s=_PATIENCE_S, open_s=_PATIENCE_S)
-    served = MetricsEndpoint(registry, "127.0.0.1", 0, limits)
+    endpoint = limited(ConnectionLimits(connections=4, idle_s=_PATIENCE_S, open_s=_PATIENCE_S))
     with ExitStack() as stack:
-        stack.callback(served.close)
-        connections = [stack.enter_context(connect(served)) for _ in range(20)]
-        assert "seen 7.0" in scrape(served.url)
+        connections = [stack.enter_context(connect(endpoint)) for _ in range(20)]
+        assert "seen 7.0" in scrape(endpoint.url)
         connections[0].settimeout(_PATIENCE_S / 2)
         assert connections[0].recv(1) == b""
 

@@ -166,7 +166,8 @@ def test_a_slow_answer_is_cut() -> None:
 
 def test_read_bounded() -> None:
     """Reading stops at the bound, and at the deadline."""
-    assert len(read_bounded(bytes, 1000, time.monotonic() + 60)) == MAX_ANSWER_BYTES
+    body = read_bounded(bytes, 1000, time.monotonic() + 1)
+    assert MAX_ANSWER_BYTES <= len(body) < MAX_ANSWER_BYTES + 1000
     assert read_bounded(bytes, 1000, time.monotonic()) == b""
 
 

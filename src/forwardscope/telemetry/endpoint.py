@@ -190,12 +190,9 @@ class _Handler(WSGIRequestHandler):
         """Read the line and the headers of a request up to a bound, and answer it."""
         head, bound = b"", self.server.limits.request_bytes
         with self.rfile:
-            while len(head) < bound:
-                line = self.rfile.readline(bound - len(head))
+            while (line := self.rfile.readline(bound - len(head))) not in (b"", b"\n", b"\r\n"):
                 head += line
-                if line in (b"", b"\n", b"\r\n"):
-                    break
-        self.rfile = io.BytesIO(head)
+        self.rfile = io.BytesIO(head + b"\r\n")
         super().handle()
 
     def get_stderr(self) -> Any:

@@ -109,7 +109,7 @@ def refusal(url: str, status: int, phrase: str, location: str | None, message: s
 
 
 def read_bounded(read: Callable[[int], bytes], size: int, deadline: float) -> bytes:
-    """Read an answer up to its first `MAX_ANSWER_BYTES` bytes, or until the deadline.
+    """Read an answer until it ends, has `MAX_ANSWER_BYTES` bytes, or the deadline is over.
 
     Args:
         read: Returns at most as many bytes as its argument; none at the end.
@@ -123,7 +123,7 @@ def read_bounded(read: Callable[[int], bytes], size: int, deadline: float) -> by
         if not chunk:
             break
         body += chunk
-    return bytes(body[:MAX_ANSWER_BYTES])
+    return bytes(body)
 
 
 def post(url: str, headers: Mapping[str, str], data: bytes, timeout_s: float) -> None:
