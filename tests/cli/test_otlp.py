@@ -238,6 +238,20 @@ def test_an_export_is_not_traced() -> None:
     assert get_value(_SUPPRESS_INSTRUMENTATION_KEY) is None
 
 
+def test_an_export_that_does_not_end() -> None:
+    """A receiver that sends a byte now and then does not hold an export for ever."""
+    ended = threading.Event()
+
+    class Exporter(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            ended.wait(60)
+            return SpanExportResult.SUCCESS
+
+    sent = OtlpExporter(Exporter()).send_within(0.1, [_SPAN])
+    assert (sent, ended.is_set()) == ((0, "not delivered within 0.1 s"), False)
+    ended.set()
+
+
 def test_a_proxy_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason names the proxy without its credentials."""
     monkeypatch.delenv("no_proxy")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 
 from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -16,7 +15,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from forwardscope.cli.otlp import OtlpExporter
+from forwardscope.cli.otlp import OtlpExporter, run_with_timeout
 from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import OutputError
 from forwardscope.telemetry.span_factory import SpanOutcome
@@ -79,7 +78,7 @@ class SpanDelivery(SpanProcessor):
             return
         drained = False
         try:
-            drained = _run_with_timeout(timeout_s, self._processor.shutdown)
+            drained = run_with_timeout(timeout_s, self._processor.shutdown)
         finally:  # final even if the wait is interrupted
             undelivered = self._counts.finish()
         if undelivered:
@@ -94,7 +93,7 @@ class SpanDelivery(SpanProcessor):
             reasons.append(self._exporter.last_error() or "")
             self._exporter.shutdown()
 
-        _run_with_timeout(_ABORT_S, stop)
+        run_with_timeout(_ABORT_S, stop)
         if self._close_failure and reasons and reasons[0]:
             self._close_failure = reasons[0]
 
@@ -193,19 +192,3 @@ def _setting(variable: str, default: int) -> int:
     if text and not (text.isdecimal() and int(text) > 0):
         raise OutputError(f"{variable} is {text!r}; write a whole number above 0")
     return int(text or default)
-
-
-def _run_with_timeout(timeout_s: float, call: Callable[[], None]) -> bool:
-    """Call a function in a daemon thread; return whether it ended in time."""
-
-    def work() -> None:
-        with suppress(Exception):  # an error of the exporter must not fail the run
-            call()
-
-    thread = threading.Thread(target=work, name="forwardscope-close", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # no more threads can be started
-        return False
-    thread.join(timeout_s)
-    return not thread.is_alive()

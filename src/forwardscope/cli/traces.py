@@ -53,6 +53,7 @@ traces = typer.Typer(
 
 #: Spans sent in one request.
 _BATCH_SIZE: Final = 512
+_BATCH_S: Final = 30.0
 
 
 class Format(StrEnum):
@@ -241,7 +242,7 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, str | None
     sent = 0
     try:
         for batch in _batches(spans):
-            accepted, failure = exporter.send(batch)
+            accepted, failure = exporter.send_within(_BATCH_S, batch)
             sent += accepted
             if failure is not None:
                 return sent, failure, spans.trace_ids

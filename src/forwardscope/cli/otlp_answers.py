@@ -1,0 +1,136 @@
+"""Answers of OTLP receivers over HTTP: bounded, checked, and with the spans they reject."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, TypeVar
+
+import requests
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from requests.adapters import BaseAdapter
+
+from forwardscope.telemetry.http import (
+    MAX_ANSWER_BYTES,
+    one_line,
+    read_bounded,
+    refusal,
+    root_cause,
+    shown_url,
+)
+
+__all__ = ["CheckedAdapter"]
+
+_Message = TypeVar("_Message", bound=Message)
+
+#: Time to read the body of an answer.
+_ANSWER_S = 5.0
+
+
+class CheckedAdapter(BaseAdapter):
+    """Checks the answers of an adapter of requests, and records the last one.
+
+    An answer is read to a bound. One that does not come from an OTLP receiver, such as
+    a redirect or a login page, is an error.
+
+    Args:
+        adapter: Sends the requests.
+
+    Attributes:
+        failure: Why the last request failed, or its spans were rejected; None if neither.
+        rejected: Number of spans that the receiver rejected in its last answer.
+    """
+
+    def __init__(self, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+        self.failure: str | None = None
+        self.rejected = 0
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send a request and check its answer.
+
+        Raises:
+            requests.RequestException: The server was not reached, or is no OTLP receiver.
+        """
+        self.failure, self.rejected = None, 0
+        try:
+            response = self._adapter.send(request, *args, **kwargs)
+            with closing(response.raw):
+                body = _body(response)
+        except Exception as error:
+            self.failure = _connection_failure(error, kwargs.get("proxies"))
+            raise
+        response.raw = io.BytesIO(body)
+        self.failure = _refusal(request.url or "", response, body)
+        if self.failure is None:
+            self.rejected, self.failure = _partial_success(response, body)
+        elif response.status_code < 400:
+            raise requests.RequestException(self.failure)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._adapter.close()
+
+
+def _body(response: requests.Response) -> bytes:
+    """Read the answer byte by byte, since a read of several waits until it has them all."""
+
+    def read(size: int) -> bytes:
+        chunk: bytes = response.raw.read(size, decode_content=False)
+        return chunk
+
+    return read_bounded(read, 1, time.monotonic() + _ANSWER_S)
+
+
+def _connection_failure(error: Exception, proxies: Mapping[str, str] | None) -> str:
+    if isinstance(error, requests.exceptions.ProxyError):
+        shown = " or ".join({shown_url(proxy) for proxy in (proxies or {}).values() if proxy})
+        return f"proxy {shown}: {root_cause(error)}"
+    return root_cause(error)
+
+
+def _refusal(url: str, response: requests.Response, body: bytes) -> str | None:
+    """Return why an answer is not that of an OTLP receiver that accepted a request."""
+    kind = response.headers.get("Content-Type", "")
+    message = body.decode(errors="replace")
+    if "protobuf" in kind:
+        message = _parsed(body, Status(), kind).message
+    location = response.headers.get("Location")
+    if reason := refusal(url, response.status_code, response.reason or "", location, message):
+        return reason
+    if len(body) >= MAX_ANSWER_BYTES:
+        return f"the answer is longer than {MAX_ANSWER_BYTES // 1024} KiB; is it an OTLP receiver?"
+    if "html" in kind:
+        return f"HTTP {response.status_code} with a web page; is it an OTLP receiver?"
+    return None
+
+
+def _partial_success(response: requests.Response, body: bytes) -> tuple[int, str | None]:
+    """Return the number of rejected spans and the reason; 0 if the answer is not readable."""
+    kind = response.headers.get("Content-Type", "")
+    partial = _parsed(body, ExportTraceServiceResponse(), kind).partial_success
+    if partial.rejected_spans <= 0:
+        return 0, None
+    said = partial.error_message.strip()
+    return partial.rejected_spans, one_line(f"rejected by the receiver{': ' if said else ''}{said}")
+
+
+def _parsed(body: bytes, message: _Message, kind: str) -> _Message:
+    """Return a message from an answer, as protobuf or JSON; an empty one if it is neither."""
+    try:
+        if "json" in kind:
+            json_format.Parse(body, message, ignore_unknown_fields=True)
+        else:
+            message.ParseFromString(body)
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError):
+        message.Clear()
+    return message
