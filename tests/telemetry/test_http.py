@@ -108,9 +108,13 @@ def test_refusal() -> None:
     assert refusal(url, 204, "No Content", None, "") is None
     assert refusal(url, 422, "Unprocessable", None, "a\nb") == "HTTP 422: Unprocessable: a b"
     assert refusal(url, 500, "Error", None, " <html>") == "HTTP 500: Error"
+    assert refusal(url, 500, "Error", None, "x\ufffd") == "HTTP 500: Error"
     where = "https://host:1, which is not followed"
     assert refusal(url, 301, "Moved", "https://me:s3cr3t@host:1/s3cr3t?s3cr3t", "") == (
         f"HTTP 301: redirects to {where}"
+    )
+    assert refusal(url, 302, "Found", "http://[s3cr3t", "") == (
+        "HTTP 302: redirects to a URL without a host, which is not followed"
     )
     assert refusal(url, 302, "Found", "/login", "") == (
         "HTTP 302: redirects to http://host:1, which is not followed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
@@ -97,14 +97,18 @@ def refusal(url: str, status: int, phrase: str, location: str | None, message: s
         status: The status of the answer.
         phrase: The status's reason phrase.
         location: The answer's header Location.
-        message: What the answer says; HTML, which is for browsers, is left out.
+        message: What the answer says. HTML, which is for browsers, is left out, and
+            so is what was not decoded.
     """
     if status // 100 == 2:
         return None
     if status // 100 == 3:
-        where = shown_url(urljoin(url, location or ""))
-        return f"HTTP {status}: redirects to {where}, which is not followed"
-    said = "" if message.lstrip().startswith("<") else message.strip()
+        with suppress(ValueError):  # what is no URL is not joined
+            location = urljoin(url, location or "")
+        return f"HTTP {status}: redirects to {shown_url(location or '')}, which is not followed"
+    said = message.strip()
+    if said.startswith("<") or "\ufffd" in said:
+        said = ""
     return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}")
 
 
