@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import BaseAdapter
+from requests.utils import select_proxy
 
 from forwardscope.telemetry.http import (
     MAX_ANSWER_BYTES,
@@ -66,7 +67,7 @@ class CheckedAdapter(BaseAdapter):
             with closing(response.raw):
                 body = _body(response)
         except Exception as error:
-            self.failure = _connection_failure(error, kwargs.get("proxies"))
+            self.failure = _connection_failure(error, request.url or "", kwargs.get("proxies"))
             raise
         response.raw = io.BytesIO(body)
         self.failure = _refusal(request.url or "", response, body)
@@ -91,11 +92,9 @@ def _body(response: requests.Response) -> bytes:
     return read_bounded(read, 1, time.monotonic() + _ANSWER_S)
 
 
-def _connection_failure(error: Exception, proxies: Mapping[str, str] | None) -> str:
-    if isinstance(error, requests.exceptions.ProxyError):
-        shown = " or ".join({shown_url(proxy) for proxy in (proxies or {}).values() if proxy})
-        return f"proxy {shown}: {root_cause(error)}"
-    return root_cause(error)
+def _connection_failure(error: Exception, url: str, proxies: Mapping[str, str] | None) -> str:
+    proxy = select_proxy(url, proxies)
+    return f"proxy {shown_url(proxy)}: {root_cause(error)}" if proxy else root_cause(error)
 
 
 def _refusal(url: str, response: requests.Response, body: bytes) -> str | None:
