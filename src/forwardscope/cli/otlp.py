@@ -97,6 +97,8 @@ class OtlpExporter:
         try:
             with untraced():
                 result = self._exporter.export(spans)
+        except requests.RequestException as error:  # of the last attempt, in older SDKs
+            return Sent(0, self.last_error() or root_cause(error))
         except Exception as error:  # noqa: BLE001 - the run continues, and its report has the reason
             return Sent(0, without_secrets(root_cause(error), self._secrets))
         if result is not SpanExportResult.SUCCESS:

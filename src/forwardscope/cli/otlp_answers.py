@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -92,7 +91,7 @@ def _body(response: requests.Response) -> bytes:
     return read_bounded(read, 1, time.monotonic() + _ANSWER_S)
 
 
-def _connection_failure(error: Exception, url: str, proxies: Mapping[str, str] | None) -> str:
+def _connection_failure(error: Exception, url: str, proxies: dict[str, str] | None) -> str:
     proxy = select_proxy(url, proxies)
     return f"proxy {shown_url(proxy)}: {root_cause(error)}" if proxy else root_cause(error)
 
