@@ -225,7 +225,7 @@ def test_replicated_layers(zoo: Any, copy_of: Callable[[str], Path]) -> None:
     """An adapter that repeats layers of the base is refused, loaded and in memory."""
     folder = copy_of("llama_lora")
     _set_config(folder, layer_replication=[[0, 2], [1, 2]])
-    assert "repeats layers of the base (layer_replication=" in _message(zoo.path("llama"), folder)
+    assert "repeats layers of the base (layer_replication)" in _message(zoo.path("llama"), folder)
     config = LoraConfig(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]])
     with quiet_transformers():
         model = get_peft_model(zoo.base("llama"), config)
@@ -257,6 +257,9 @@ def test_whole_model_as_adapter(zoo: Any) -> None:
         ("/elsewhere/llama", False),
         ("someone/other", True),
         ("/elsewhere/checkpoint-500", True),
+        ("~nobody-of-that-name/other", True),
+        ("some\0one/other", True),
+        ("x" * 5000, True),
     ],
 )
 def test_base_of_another_name(

@@ -10,34 +10,29 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import (
     LoraConfig,
-    PeftConfig,
     PeftModel,
     PeftModelForCausalLM,
     load_peft_weights,
     set_peft_model_state_dict,
 )
 
-from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.adapter_config import check_patterns, check_ranks
 from forwardscope.backends.hf.adapter_names import fit_names
 from forwardscope.backends.hf.carried import carry
 from forwardscope.backends.hf.load_errors import errors_as, local_path, some
+from forwardscope.backends.hf.model_files import TOKENIZER_FILES
 from forwardscope.backends.hf.vocabulary import (
-    TOKENIZER_FILES,
     Vocabulary,
     adapter_tokenizer,
     fit_vocabulary,
 )
 from forwardscope.errors import AdapterError
 
-__all__ = ["Attached", "adapter_folder", "attach", "check_config", "read_config"]
+__all__ = ["Attached", "adapter_folder", "attach"]
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
-#: Values of `init_lora_weights` that do not change the base; PiSSA, OLoRA, LoftQ and others do.
-_INITS_WITHOUT_BASE_CHANGE = ("eva", "gaussian", "mica", "orthogonal")
-#: Tasks whose adapters train another head or another kind of model.
-_OTHER_TASKS = ("QUESTION_ANS", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +67,11 @@ def adapter_folder(adapter: str) -> Path:
             folder = Path(snapshot_download(adapter, allow_patterns=files))
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
-            raise AdapterError(f"adapter {adapter} has no {name}; {_way_out(folder, name)}")
+            raise AdapterError(f"adapter {adapter} has no {name}; {_remedy(folder, name)}")
     return folder
 
 
-def _way_out(folder: Path, name: str) -> str:
+def _remedy(folder: Path, name: str) -> str:
     if name == _WEIGHTS and (folder / "adapter_model.bin").is_file():
         return (
             "its weights in adapter_model.bin are a pickle, which is not read; load the adapter "
@@ -85,54 +80,6 @@ def _way_out(folder: Path, name: str) -> str:
     if name == _CONFIG and (folder / "config.json").is_file():
         return "it is a whole model, not an adapter; give it as `tuned`"
     return "save it with save_pretrained()"
-
-
-def read_config(folder: Path) -> LoraConfig:
-    """Return the config of an adapter.
-
-    Raises:
-        AdapterError: The config cannot be read, or no view can be made of such an adapter.
-    """
-    with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
-        config = PeftConfig.from_pretrained(str(folder))
-        check_config(config, f"adapter {folder}")
-    return config
-
-
-def check_config(config: Any, name: str = "the adapter") -> None:
-    """Check that an adapter is LoRA and leaves the base's own weights as they are.
-
-    Raises:
-        AdapterError: It is of another type or for another task, or changes the base itself.
-    """
-    if config.peft_type != "LORA":
-        raise AdapterError(
-            f"{name} is of type {config.peft_type.value}; only LoRA adapters are supported"
-        )
-    if (task := config.task_type) in _OTHER_TASKS:
-        raise AdapterError(
-            f"{name} is for the task {getattr(task, 'value', task)}, whose models predict no next "
-            "token; give an adapter of a causal language model (task_type='CAUSAL_LM')"
-        )
-    if compat.lora_setting(config, "bias") not in (None, "none"):
-        raise AdapterError(
-            f"{name} trains biases of the base (bias={config.bias!r}), which cannot be "
-            "undone; train it with bias='none'"
-        )
-    if compat.lora_setting(config, "layer_replication"):
-        raise AdapterError(
-            f"{name} repeats layers of the base (layer_replication={config.layer_replication}), "
-            "which cannot be undone; save a base with the repeated layers and train the adapter "
-            "on it"
-        )
-    init = compat.lora_setting(config, "init_lora_weights")
-    changes_base = isinstance(init, str) and init.lower() not in _INITS_WITHOUT_BASE_CHANGE
-    if changes_base or compat.lora_setting(config, "kasa_config"):
-        raise AdapterError(
-            f"{name}'s initialisation ({init!r}) changes the base's own weights, which cannot "
-            "be undone; convert it to plain LoRA with save_pretrained's "
-            "path_initial_model_for_weight_conversion"
-        )
 
 
 def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attached:
@@ -150,8 +97,9 @@ def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attac
     """
     tokenizer, warnings = adapter_tokenizer(folder, base, tokenizer)
     with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
-        old_names = compat.former_names(base)
-        tensors = load_peft_weights(str(folder), device="cpu", key_mapping=old_names)
+        tensors = load_peft_weights(str(folder), device="cpu")
+        check_ranks(config, tensors, f"adapter {folder}")
+        check_patterns(config, base, f"adapter {folder}")
         tensors = fit_names(base, tensors, config)
         vocabulary, found = fit_vocabulary(base, tensors, config, tokenizer)
         config.inference_mode = True

@@ -10,7 +10,8 @@ from typing import Any
 from peft import PeftModel
 
 from forwardscope.backends.hf import weight_changes
-from forwardscope.backends.hf.adapters import check_config
+from forwardscope.backends.hf.adapter_config import check_config
+from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import backend_identity
@@ -49,6 +50,7 @@ class HFBackend(CommonBackend):
         origin: What the model was loaded from, and its warnings.
 
     Raises:
+        ModelError: The base has NaN or infinite weights.
         AdapterError: The adapter is not LoRA, is merged, or changed the base
             model itself (trained biases, repeated layers, PiSSA and similar),
             which a view cannot undo.
@@ -64,6 +66,7 @@ class HFBackend(CommonBackend):
         origin: Origin | None = None,
     ) -> None:
         _check_adapter(model)
+        check_finite("base model", model)
         model.eval()
         self._forward = Forward(model, tokenizer, exactness)
         super().__init__([self._forward], instrumentation, origin)
@@ -169,13 +172,9 @@ class HFBackend(CommonBackend):
         """Open a view of the model with a change of its weights."""
         return self._view(view_id, self._forward, lambda: change(self._loaded()))
 
-    @property
-    def _model(self) -> PeftModel:
-        return self._forward.model
-
     def _loaded(self) -> PeftModel:
         self._check_open()
-        return self._model
+        return self._forward.model
 
 
 def _check_adapter(model: PeftModel) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from peft import PeftModel
 
+from forwardscope.errors import AdapterError
+
 __all__ = ["carry", "own_values"]
 
 _PREFIX = "own_value_of:"
@@ -27,11 +29,19 @@ def carry(model: PeftModel, name: str, value: torch.Tensor) -> None:
     Args:
         model: The model with its adapter.
         name: Name of the parameter in `model`.
-        value: The adapter's value, of the same shape; it is cast to the parameter's dtype.
+        value: The adapter's value; it is cast to the parameter's dtype.
+
+    Raises:
+        AdapterError: The value has another shape.
     """
     parameter = model.get_parameter(name)
+    if value.shape != parameter.shape:
+        raise AdapterError(
+            f"the adapter's {name} has shape {tuple(value.shape)} and the model's "
+            f"{tuple(parameter.shape)}; was it trained on another model?"
+        )
     value = value.to(parameter.device, parameter.dtype)
-    if value.shape == parameter.shape and torch.equal(value, parameter):
+    if torch.equal(value, parameter):
         return
     buffer = _PREFIX + name.replace(".", "/")  # a buffer's name has no dot
     if all(parameter is not other for other, _ in own_values(model)):  # not tied to an earlier one

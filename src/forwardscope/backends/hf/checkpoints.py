@@ -1,17 +1,19 @@
-"""Check that a model has all its weights, and find their files."""
+"""Check that a model has all its weights, and that they are finite."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import transformers
+import torch
 
-from forwardscope.backends.hf.load_errors import local_path, some
+from forwardscope.backends.hf.load_errors import some
 from forwardscope.errors import ModelError
 
-__all__ = ["check_checkpoint", "check_finite", "weight_files"]
+__all__ = ["check_checkpoint", "check_finite", "is_finite"]
+
+#: Parts of the names of an adapter's parameters.
+_OF_ADAPTERS: Final = (".lora_", ".modules_to_save.", ".trainable_tokens_")
 
 
 def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]]) -> list[str]:
@@ -54,25 +56,35 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
     return []
 
 
-def check_finite(path: str, model: Any) -> None:
-    """Check that all weights of a model are finite.
+def check_finite(what: str, model: Any) -> None:
+    """Check that all weights of a model are finite, those of its adapter excepted.
 
     Finite logits do not prove it: torch's fused attention on the CPU treats a
     query of NaN as a masked one and continues with zeros.
 
     Args:
-        path: Path of the model, for messages.
-        model: The model.
+        what: What the model is, for messages.
+        model: The model, wrapped by PEFT or not.
 
     Raises:
         ModelError: A weight is NaN or infinite.
     """
-    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    bad = [
+        name
+        for name, weight in model.named_parameters()
+        if not is_finite(weight) and not any(part in name for part in _OF_ADAPTERS)
+    ]
     if bad:
         raise ModelError(
-            f"model {path} has NaN or infinite weights ({some(bad)}); check its training and the "
+            f"the {what} has NaN or infinite weights ({some(bad)}); check its training and the "
             "dtype"
         )
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has neither NaN nor infinity; integers and 8-bit floats count as finite."""
+    has_infinity = tensor.is_floating_point() and tensor.element_size() > 1
+    return not has_infinity or bool(tensor.isfinite().all())
 
 
 def _is_inside(key: str, model: Any) -> bool:
@@ -82,17 +94,3 @@ def _is_inside(key: str, model: Any) -> bool:
     while head and head not in names:
         head = head.rpartition(".")[0]
     return bool(head) and head != model.base_model_prefix
-
-
-def weight_files(path: str) -> tuple[Path, ...]:
-    """Return the files that a model's weights are read from, sorted by path."""
-    local = local_path(path, ModelError, "model")
-    if local.is_file():
-        return (local,)
-    if not local.is_dir():
-        try:
-            config = transformers.utils.cached_file(path, "config.json", local_files_only=True)
-        except OSError:  # not downloaded yet
-            return ()
-        local = Path(config).parent
-    return tuple(sorted((*local.glob("*.safetensors"), *local.glob("*.safetensors.index.json"))))

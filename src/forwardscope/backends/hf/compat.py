@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any, Final
@@ -21,15 +22,17 @@ __all__ = [
     "CACHE_NAMES",
     "ForwardArguments",
     "States",
+    "attention",
     "cache_of",
     "check_names",
     "computed_cache",
     "context_length",
-    "former_names",
     "forward_arguments",
+    "gguf_bar",
     "invocation_tokens",
     "layers_are_typed",
     "lora_setting",
+    "output_rows",
     "pad_token",
     "plain_states",
     "rotary_limit",
@@ -82,8 +85,10 @@ _LORA_SETTINGS: Final = (
     "layer_replication",
     "trainable_token_indices",
 )
-#: Former names of a model's weights, by pattern; on models that were renamed.
-_FORMER_NAMES: Final = "_checkpoint_conversion_mapping"
+_ATTENTION: Final = "_attn_implementation"
+#: The bar that transformers draws while it dequantises a GGUF file.
+_GGUF_MODULE: Final = "transformers.modeling_gguf_pytorch_utils"
+_GGUF_BAR: Final = "tqdm"
 
 #: Keys and values of each layer, shape (batch, heads, tokens, head size).
 States = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -245,10 +250,37 @@ def lora_setting(config: Any, name: str) -> Any | None:
     return getattr(config, name, None)
 
 
-def former_names(model: Any) -> Mapping[str, str] | None:
-    """Return the patterns of a model's former weight names and their replacements, or None."""
-    names: Mapping[str, str] | None = getattr(model, _FORMER_NAMES, None)
-    return names
+def attention(model: Any) -> str:
+    """Return the name of a model's attention implementation, which determines its values.
+
+    Raises:
+        AttributeError: transformers has renamed it; without it no identity is right.
+    """
+    return str(getattr(model.config, _ATTENTION))
+
+
+def output_rows(model: Any) -> int:
+    """Return for how many tokens a model computes logits."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+@contextmanager
+def gguf_bar(bar: Callable[..., object]) -> Iterator[None]:
+    """Replace the bar that transformers draws for a GGUF file, which cannot be disabled.
+
+    A release without it draws none, which `check_names` reports.
+    """
+    try:
+        module = importlib.import_module(_GGUF_MODULE)
+        previous = getattr(module, _GGUF_BAR)
+    except (ImportError, AttributeError):
+        yield
+        return
+    setattr(module, _GGUF_BAR, bar)
+    try:
+        yield
+    finally:
+        setattr(module, _GGUF_BAR, previous)
 
 
 def check_names() -> list[str]:
@@ -267,6 +299,11 @@ def check_names() -> list[str]:
         )
     if _LOGITS_TO_KEEP not in accepted:
         missing.append(f"{installed} has no {_LOGITS_TO_KEEP}; all positions' logits are computed")
+    config_class = _find("transformers", "PreTrainedConfig")
+    if not hasattr(config_class, _ATTENTION):
+        missing.append(f"{installed} has no config.{_ATTENTION}; identities cannot be computed")
+    if _find(_GGUF_MODULE, _GGUF_BAR) is None:
+        missing.append(f"{installed} has no {_GGUF_MODULE}.{_GGUF_BAR}; its bar is not replaced")
     known = {field.name for field in fields(LoraConfig)}
     missing += [
         f"peft {version('peft')} has no LoraConfig.{name}; adapters with it are not recognised"
@@ -277,4 +314,7 @@ def check_names() -> list[str]:
 
 
 def _find(module: str, name: str) -> Any | None:
-    return getattr(importlib.import_module(module), name, None)
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None

@@ -22,7 +22,8 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from platformdirs import user_cache_path
 
-from forwardscope.backends.hf.loading import load_base, quiet_transformers
+from forwardscope.backends.hf.model_files import find_model
+from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
 from forwardscope.errors import ModelError
 
 __all__ = ["DEMO_PACKAGE", "Report", "demo_adapter", "demo_model"]
@@ -77,9 +78,9 @@ def _create_once(name: str, make: Callable[[Path], None]) -> Path:
 def _dequantise(folder: Path, report: Report) -> None:
     report(0, 1)
     with quiet_transformers():
-        model, tokenizer = load_base(
-            str(_gguf_file()), torch.float32, lambda done, total: report(done, total + 1)
-        )
+        source = find_model(str(_gguf_file()))
+        tokenizer = load_tokenizer(source)
+        model = load_model(source, torch.float32, lambda done, total: report(done, total + 1))
         settings = model.config.to_dict()
         settings.pop("quantization_config", None)  # the model cannot be saved with this setting
         plain = transformers.AutoModelForCausalLM.from_config(
@@ -109,7 +110,8 @@ def _train(model_folder: Path, folder: Path, report: Report) -> None:
     report(0, _STEPS)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        base, tokenizer = load_base(str(model_folder), torch.float32)
+        source = find_model(str(model_folder))
+        base, tokenizer = load_model(source, torch.float32), load_tokenizer(source)
         model = get_peft_model(base, _recipe())
         ids = torch.tensor([tokenizer(_text())["input_ids"]])
         trainable = [p for p in model.parameters() if p.requires_grad]

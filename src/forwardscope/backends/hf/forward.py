@@ -50,7 +50,7 @@ class Forward:
         self._calls = ModelCalls(model)
         self._optimisations = Optimisations()
         self.context = compat.context_length(model)
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self.vocab_size = compat.output_rows(model)
         self._rotary_limit = compat.rotary_limit(model)
         if exactness == "strict":
             self._optimisations.turn_off("exactness is strict")

@@ -18,6 +18,8 @@ import torch
 from peft import PeftModel
 from platformdirs import user_cache_path
 
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.adapter_config import WITHOUT_EFFECT
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.vocabulary import Vocabulary
 
@@ -28,7 +30,6 @@ _PROVENANCE = (
     "_name_or_path",
     "base_model_name_or_path",
     "gguf_file",
-    "inference_mode",
     "revision",
     "transformers_version",
 )
@@ -54,18 +55,20 @@ def backend_identity(model: PeftModel, tokenizer: Any, exactness: str, origin: O
     digest that is invalid or cannot be read or written is ignored. Call this only
     while no view has changed the weights.
     """
-    vocabulary = origin.vocabulary or Vocabulary(_outputs(model), _outputs(model))
+    rows = compat.output_rows(model)
+    vocabulary = origin.vocabulary or Vocabulary(rows, rows)
     parts = {
         **_of_model(model, origin.files),
         **_of_both(tokenizer, exactness, vocabulary),
-        "adapter": _without_provenance(model.peft_config[model.active_adapter].to_dict()),
+        "adapter": _of_adapter(model.peft_config[model.active_adapter].to_dict()),
     }
     return _digest([_canonical(parts)])
 
 
 def pair_identity(base: Any, tuned: Any, tokenizer: Any, exactness: str, origin: Origin) -> str:
     """Return `backend_identity` of two models, without an adapter."""
-    vocabulary = origin.vocabulary or Vocabulary(_outputs(base), _outputs(tuned))
+    rows = compat.output_rows(base), compat.output_rows(tuned)
+    vocabulary = origin.vocabulary or Vocabulary(*rows)
     parts = {
         **_of_both(tokenizer, exactness, vocabulary),
         "base": _of_model(base, origin.files),
@@ -91,14 +94,15 @@ def _of_both(tokenizer: Any, exactness: str, vocabulary: Vocabulary) -> dict[str
     }
 
 
-def _outputs(model: Any) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])
-
-
 def _weights_digest(model: Any, signature: str | None) -> str:
     if signature is None:
         return _digest(_weights(model))
-    key = [signature, str(model.dtype), str(_outputs(model)), *sorted(_versions(model).items())]
+    key = [
+        signature,
+        str(model.dtype),
+        str(compat.output_rows(model)),
+        *sorted(_versions(model).items()),
+    ]
     file = user_cache_path("forwardscope") / "identities" / _digest([_canonical(key)])
     try:
         saved = file.read_text(encoding="ascii")
@@ -126,7 +130,7 @@ def _computation(model: Any) -> dict[str, object]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "matmul": torch.get_float32_matmul_precision(),
-        "attention": str(getattr(model.config, "_attn_implementation", None)),
+        "attention": compat.attention(model),
     }
 
 
@@ -176,6 +180,11 @@ def _slow_rules(tokenizer: Any) -> dict[str, Any]:
         "settings": settings,
         "vocabulary": tokenizer.get_vocab(),
     }
+
+
+def _of_adapter(config: dict[str, Any]) -> dict[str, Any]:
+    effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    return _without_provenance(effective)
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
-from forwardscope.backends.hf.adapters import adapter_folder, attach, read_config
+from forwardscope.backends.hf.adapter_config import read_config
+from forwardscope.backends.hf.adapters import adapter_folder, attach
 from forwardscope.backends.hf.backend import HFBackend
-from forwardscope.backends.hf.checkpoints import check_finite, weight_files
 from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
 from forwardscope.backends.hf.identity import sign_files
 from forwardscope.backends.hf.load_errors import errors_as
-from forwardscope.backends.hf.models import load_base, load_tuned, quiet_transformers
+from forwardscope.backends.hf.model_files import find_model
+from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.pair import HFPairBackend
 from forwardscope.backends.hf.trained_on import compare_base
@@ -23,9 +25,11 @@ from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.text import printable
 
-__all__ = ["ModelSource", "load_backend", "load_base", "quiet_transformers"]
+__all__ = ["ModelSource", "load_backend", "quiet_transformers"]
 
-_DTYPES = {
+_MERGE: Final = "merge it into its base with merge_and_unload() and save the merged model"
+_GIVE_AS_ADAPTER: Final = "give it as the adapter, not as the tuned model"
+_DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -79,9 +83,10 @@ def load_backend(
         raise ModelError("give either an adapter or a tuned model, not both")
     instrumentation = instrumentation or BackendInstrumentation()
     instrumentation.spans.model = printable(source.path)
-    if source.tuned is not None:
-        return _load_pair(source, source.tuned, exactness, instrumentation)
-    return _load_with_adapter(source, str(source.adapter), exactness, instrumentation)
+    with quiet_transformers():
+        if source.tuned is not None:
+            return _load_pair(source, source.tuned, exactness, instrumentation)
+        return _load_with_adapter(source, str(source.adapter), exactness, instrumentation)
 
 
 def _load_with_adapter(
@@ -90,32 +95,29 @@ def _load_with_adapter(
     exactness: Exactness,
     instrumentation: BackendInstrumentation,
 ) -> HFBackend:
-    device = _device(source.device)
-    dtype = _dtype(source.dtype, device)
+    device, dtype = _device_and_dtype(source)
     folder = adapter_folder(adapter)
-    config = read_config(folder)
-    adapter_files = tuple(sorted(folder.glob("adapter_*")))
-    before = sign_files((*weight_files(source.path), *adapter_files))
-    found: list[str] = []
-    with quiet_transformers():
-        base, tokenizer = load_base(source.path, dtype, warn=found.append)
-        with errors_as(AdapterError, f"adapter {adapter} does not name its base in a valid way"):
-            commit = getattr(base.config, "_commit_hash", None)
-            found += compare_base(config, source.path, commit)
-        attached = attach(base, tokenizer, folder, config)
+    config, found = read_config(folder)
+    files = find_model(source.path, _MERGE)
+    signed = _Signature((*files.weights, *sorted(folder.glob("adapter_*"))))
+    tokenizer = load_tokenizer(files)
+    base = load_model(files, dtype, warn=found.append)
+    found += compare_base(config, files)
+    attached = attach(base, tokenizer, folder, config)
     _move(attached.model, device)
-    after = sign_files((*weight_files(source.path), *adapter_files))
-    return HFBackend(
-        attached.model,
-        attached.tokenizer,
-        instrumentation=instrumentation,
-        exactness=exactness,
-        origin=Origin(
-            files=after if before == after else None,
-            vocabulary=attached.vocabulary,
-            warnings=(*found, *attached.warnings),
-        ),
+    origin = Origin(
+        files=signed.if_unchanged(),
+        vocabulary=attached.vocabulary,
+        warnings=(*found, *attached.warnings),
     )
+    with errors_as(AdapterError, f"adapter {adapter} cannot be used with {source.path}"):
+        return HFBackend(
+            attached.model,
+            attached.tokenizer,
+            instrumentation=instrumentation,
+            exactness=exactness,
+            origin=origin,
+        )
 
 
 def _load_pair(
@@ -124,30 +126,46 @@ def _load_pair(
     exactness: Exactness,
     instrumentation: BackendInstrumentation,
 ) -> HFPairBackend:
-    device = _device(source.device)
-    dtype = _dtype(source.dtype, device)
-    before = [sign_files(weight_files(path)) for path in (source.path, tuned)]
+    device, dtype = _device_and_dtype(source)
     found: list[str] = []
-    with quiet_transformers():
-        base, tokenizer = load_base(source.path, dtype, warn=found.append)
-        model, own_tokenizer = load_tuned(tuned, dtype, warn=found.append)
-        if own_tokenizer is not None:
-            found += compare_ids(own_tokenizer, tokenizer, "tuned model", tuned, ModelError)
-            tokenizer = own_tokenizer
-        vocabulary, warnings = fit_vocabularies(base, model, tokenizer)
-    for path, one in ((source.path, base), (tuned, model)):
+    both = find_model(source.path, _MERGE), find_model(tuned, _GIVE_AS_ADAPTER)
+    signed = [_Signature(files.weights) for files in both]
+    tokenizer = load_tokenizer(both[0])
+    base, model = (load_model(files, dtype, warn=found.append) for files in both)
+    if both[1].has_tokenizer:
+        own = load_tokenizer(both[1])
+        found += compare_ids(own, tokenizer, "tuned model", tuned, ModelError)
+        tokenizer = own
+    vocabulary, warnings = fit_vocabularies(base, model, tokenizer)
+    for one in (base, model):
         _move(one, device)
-        check_finite(path, one)
-    after = [sign_files(weight_files(path)) for path in (source.path, tuned)]
-    files, tuned_files = after if before == after else (None, None)
-    return HFPairBackend(
-        base,
-        model,
-        tokenizer,
-        instrumentation=instrumentation,
-        exactness=exactness,
-        origin=Origin(files, tuned_files, vocabulary, (*found, *warnings)),
-    )
+    base_files, tuned_files = (one.if_unchanged() for one in signed)
+    with errors_as(ModelError, f"tuned model {tuned} cannot be used with {source.path}"):
+        return HFPairBackend(
+            base,
+            model,
+            tokenizer,
+            instrumentation=instrumentation,
+            exactness=exactness,
+            origin=Origin(base_files, tuned_files, vocabulary, (*found, *warnings)),
+        )
+
+
+class _Signature:
+    """Signature of files, valid as long as nobody writes to them."""
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        self._files = files
+        self._before = sign_files(files)
+
+    def if_unchanged(self) -> str | None:
+        """Return the signature, or None if a file has changed since."""
+        return self._before if self._before == sign_files(self._files) else None
+
+
+def _device_and_dtype(source: ModelSource) -> tuple[torch.device, torch.dtype]:
+    device = _device(source.device)
+    return device, _dtype(source.dtype, device)
 
 
 def _move(model: Any, device: torch.device) -> None:
@@ -159,7 +177,10 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return best_device()
     with errors_as(ModelError, f"device {name!r} is unknown to torch"):
-        return torch.device(name)
+        device = torch.device(name)
+    if device.type == "meta":
+        raise ModelError("device 'meta' computes nothing; give auto, cpu or an accelerator")
+    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

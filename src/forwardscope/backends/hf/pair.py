@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import pair_identity
@@ -41,7 +42,8 @@ class HFPairBackend(CommonBackend):
         origin: What the models were loaded from, and their warnings.
 
     Raises:
-        ModelError: The models are of different architectures.
+        ModelError: The models are of different architectures, or one has NaN or
+            infinite weights.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class HFPairBackend(CommonBackend):
         origin: Origin | None = None,
     ) -> None:
         _check_architectures(base, tuned)
+        check_finite("base model", base)
+        check_finite("tuned model", tuned)
         self._base = Forward(base.eval(), tokenizer, exactness)
         self._tuned = Forward(tuned.eval(), tokenizer, exactness)
         super().__init__([self._base, self._tuned], instrumentation, origin)

@@ -137,7 +137,7 @@ class HFScorer:
             self._changes.enter_context(self._change())
             self._finite = False  # until the check has ended
             self._changed = True
-            self._finite = weight_changes.is_finite(self._forward.model)
+            self._finite = weight_changes.change_is_finite(self._forward.model)
 
 
 def _token_dist(logits: torch.Tensor, top_k: int) -> TokenDist:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+from peft import LoraConfig
+
+from forwardscope.backends.hf.model_files import ModelFiles
 from forwardscope.errors import AdapterError
 
 __all__ = ["compare_base"]
 
-_SNAPSHOT = re.compile(r"models--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<commit>[0-9a-f]+)")
+#: A model's folder in the cache of the hub.
+_SNAPSHOT: Final = re.compile(r"models--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<commit>[0-9a-f]+)$")
 
 
-def compare_base(config: Any, path: str, commit: str | None) -> list[str]:
+def compare_base(config: LoraConfig, base: ModelFiles) -> list[str]:
     """Return a warning if an adapter names another base or revision than was loaded.
 
     A hub id and a folder are compared by the last part of their names, two hub
-    ids as they are.
+    ids as they are. A name that is no path on this machine is compared as text.
 
     Args:
         config: The adapter's config.
-        path: The base's folder, `.gguf` file or hub id.
-        commit: Commit of the base on the hub, if known.
+        base: Files of the base.
 
     Raises:
         AdapterError: The adapter was trained on top of another adapter of the loaded base.
@@ -31,32 +34,32 @@ def compare_base(config: Any, path: str, commit: str | None) -> list[str]:
     name = config.base_model_name_or_path
     if not name:
         return []
-    snapshot = _SNAPSHOT.search(str(Path(path).expanduser().absolute()))
-    loaded = snapshot["name"].replace("--", "/") if snapshot else path
+    snapshot = _SNAPSHOT.search(str(base.folder.absolute()))
+    loaded = snapshot["name"].replace("--", "/") if snapshot else base.name
     first = _base_of_adapter(name)
     if first is not None and _is_same(first, loaded):
         raise AdapterError(
-            f"the adapter was trained on top of the adapter {name}, which {path} does not have; "
-            "merge that adapter into its base with merge_and_unload(), save the merged model and "
-            "give its folder as the model"
+            f"the adapter was trained on top of the adapter {name}, which {base.name} does not "
+            "have; merge that adapter into its base with merge_and_unload(), save the merged "
+            "model and give its folder as the model"
         )
     if not _is_same(name, loaded):
         return [f"the adapter was trained on {name}, but {loaded} was loaded as its base"]
-    commit = snapshot["commit"] if snapshot else commit
     revision = config.revision
-    is_known = commit is not None or not Path(path).expanduser().exists()
-    if not revision or revision == "main" or not is_known or (commit or "").startswith(revision):
+    if not revision or revision == "main" or not snapshot:
+        return []
+    if snapshot["commit"].startswith(revision):
         return []
     return [
-        f"the adapter was trained on revision {revision} of {name}, but "
-        f"{f'commit {commit}' if commit else 'the default revision'} was loaded"
+        f"the adapter was trained on revision {revision} of {name}, but commit "
+        f"{snapshot['commit']} was loaded"
     ]
 
 
 def _base_of_adapter(name: str) -> str | None:
     """Return the base that an adapter folder names; None for a folder of another kind."""
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    folder = _local(name)
+    if folder is None or (folder / "config.json").is_file():
         return None
     try:
         return str(
@@ -67,7 +70,8 @@ def _base_of_adapter(name: str) -> str | None:
 
 
 def _is_same(name: str, loaded: str) -> bool:
-    if name == loaded or Path(name).expanduser().resolve() == Path(loaded).expanduser().resolve():
+    folder = _local(name)
+    if name == loaded or (folder is not None and folder == _local(loaded)):
         return True
     if loaded.endswith(".gguf"):  # its name also has the quantisation
         return _last(name) in Path(loaded).stem.lower()
@@ -77,8 +81,17 @@ def _is_same(name: str, loaded: str) -> bool:
 
 
 def _is_hub_id(name: str) -> bool:
-    is_path = name.startswith((".", "/", "~", "\\")) or Path(name).exists()
+    is_path = name.startswith((".", "/", "~", "\\")) or _local(name) is not None
     return not is_path and name.count("/") == 1
+
+
+def _local(name: str) -> Path | None:
+    """Return the path of a name that exists on this machine and can be read."""
+    try:
+        path = Path(name).expanduser().resolve()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # no home of that user, too long, NUL
+        return None
 
 
 def _last(name: str) -> str:

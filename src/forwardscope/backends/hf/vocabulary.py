@@ -19,28 +19,16 @@ from peft import LoraConfig
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.load_errors import Kind, errors_as, some
+from forwardscope.backends.hf.model_files import has_vocabulary
 from forwardscope.errors import AdapterError
 
 __all__ = [
-    "TOKENIZER_FILES",
     "Vocabulary",
     "adapter_tokenizer",
     "compare_ids",
     "fit_vocabularies",
     "fit_vocabulary",
 ]
-
-#: Patterns of a tokenizer's files in the folder of an adapter.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +56,7 @@ def adapter_tokenizer(folder: Path, base: Any, own: Any) -> tuple[Any, list[str]
         AdapterError: The adapter's tokenizer cannot be read, or has other ids
             for most tokens of the base's.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    if not has_vocabulary(folder):
         return own, []
     with errors_as(AdapterError, f"the tokenizer of adapter {folder} cannot be loaded"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -123,14 +111,22 @@ def fit_vocabulary(
 
     Returns:
         The vocabularies and warnings.
+
+    Raises:
+        AdapterError: The adapter trains a token that neither model nor tokenizer has.
     """
     layers = _embeddings(base)
-    size = int(base.get_output_embeddings().weight.shape[0])
+    size = compat.output_rows(base)
     rows = {key: dim for key in tensors if (dim := _row_dimension(key, layers)) is not None}
     tuned = max((tensors[key].shape[dim] for key, dim in rows.items()), default=size)
     trained = _trained_tokens(config)
     if max(trained, default=-1) >= max(size, tuned):  # the adapter's file has no embeddings
-        tuned = max(*trained, len(tokenizer) - 1) + 1
+        if max(trained) >= len(tokenizer):
+            raise AdapterError(
+                f"the adapter trains token {max(trained)}, but its tokenizer has {len(tokenizer)} "
+                "tokens; was its tokenizer saved with it?"
+            )
+        tuned = len(tokenizer)
     if tuned > size:
         _grow(base, size, tuned, tensors, config.modules_to_save or ())
     for key, dim in rows.items():
@@ -153,7 +149,7 @@ def fit_vocabularies(base: Any, tuned: Any, tokenizer: Any) -> tuple[Vocabulary,
     Returns:
         The vocabularies and warnings.
     """
-    size, new = (int(one.get_output_embeddings().weight.shape[0]) for one in (base, tuned))
+    size, new = compat.output_rows(base), compat.output_rows(tuned)
     if new > size:
         _grow(base, size, new, {}, ())
     vocabulary = Vocabulary(size, new)

@@ -18,8 +18,9 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 
 from forwardscope.backends.hf.carried import own_values
+from forwardscope.backends.hf.checkpoints import is_finite
 
-__all__ = ["Noise", "disabled", "is_finite", "randomized", "refusal", "scaled"]
+__all__ = ["Noise", "change_is_finite", "disabled", "randomized", "refusal", "scaled"]
 
 
 def refusal(model: PeftModel) -> str | None:
@@ -39,19 +40,21 @@ def refusal(model: PeftModel) -> str | None:
     return None
 
 
-def is_finite(model: PeftModel) -> bool:
-    """Whether all enabled LoRA weights are finite.
+def change_is_finite(model: PeftModel) -> bool:
+    """Whether all that the adapter adds or replaces is finite; True while it is disabled.
 
-    Finite logits do not prove it: torch's fused attention on the CPU
-    treats a query of NaN as a masked one and continues with zeros.
+    Finite logits do not prove it; see `check_finite`.
     """
-    return all(
-        bool(parameter.isfinite().all())
-        for layer in _lora_layers(model)
-        if not layer.disable_adapters
+    layers = [layer for layer in _lora_layers(model) if not layer.disable_adapters]
+    if not layers:
+        return True
+    own = [
+        parameter
+        for layer in layers
         for name, parameter in layer.named_parameters()
         if "lora_" in name
-    )
+    ]
+    return all(map(is_finite, [*own, *(tensor for tensor, _ in _replaced_tensors(model))]))
 
 
 @contextmanager

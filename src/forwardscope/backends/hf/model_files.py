@@ -1,0 +1,165 @@
+"""Find the files of a model: in a folder, in a GGUF file or on the hub.
+
+A model's files are data of unknown origin. Before a library reads them, this module
+refuses those that would have a pickle read, or code or files from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from huggingface_hub import snapshot_download
+
+from forwardscope.backends.hf.load_errors import errors_as, local_path
+from forwardscope.errors import ModelError
+
+__all__ = ["TOKENIZER_FILES", "ModelFiles", "find_model", "has_vocabulary"]
+
+#: Patterns of a tokenizer's files.
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+#: Those of them without which there is no vocabulary.
+_VOCABULARIES: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+_CONFIGS: Final = ("config.json", "generation_config.json")
+_WEIGHTS: Final = ".safetensors"
+_INDEX: Final = ".safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of one model.
+
+    Attributes:
+        name: The model as its user named it.
+        folder: Folder that has the files.
+        gguf: Name of its GGUF file; None for a model in safetensors.
+    """
+
+    name: str
+    folder: Path
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What transformers is told of the files beside their folder."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files that the weights are read from, sorted by path."""
+        if self.gguf is not None:
+            return (self.folder / self.gguf,)
+        return tuple(sorted(path for end in (_WEIGHTS, _INDEX) for path in self._ending(end)))
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer among the files."""
+        return self.gguf is not None or has_vocabulary(self.folder)
+
+    def _ending(self, end: str) -> Iterator[Path]:
+        return self.folder.glob(f"*{end}")
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder has a tokenizer with its vocabulary, not its settings alone."""
+    return any(True for name in _VOCABULARIES for _ in folder.glob(name))
+
+
+def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
+    """Return the files of a model; those of a hub id are downloaded, without pickles.
+
+    Args:
+        path: A folder, a `.gguf` file or a hub id.
+        if_adapter: What to do where the path is an adapter.
+
+    Raises:
+        ModelError: The model cannot be found, or its files are refused: weights in a
+            pickle or outside the folder, or a config that names code on the hub.
+    """
+    local = local_path(path, ModelError, "model")
+    if path.endswith(".gguf"):
+        if not local.is_file():
+            raise ModelError(f"model file {path} does not exist")
+        return ModelFiles(path, local.parent, local.name)
+    if not local.is_dir():
+        if local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+            raise ModelError(
+                f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
+            )
+        local = _downloaded(path)
+    if not (local / "config.json").is_file():
+        is_adapter = (local / "adapter_config.json").is_file()
+        reason = f"it is an adapter; {if_adapter}" if is_adapter else "is it a transformers model?"
+        raise ModelError(f"model {path} has no config.json; {reason}")
+    files = ModelFiles(path, local)
+    _check_weights(files)
+    _check_config(files)
+    return files
+
+
+def _downloaded(path: str) -> Path:
+    wanted = [*_CONFIGS, "*.jinja", *TOKENIZER_FILES, f"*{_WEIGHTS}", f"*{_INDEX}"]
+    elsewhere = ["*/*", "consolidated*"]  # other formats of the same weights
+    with errors_as(ModelError, f"model {path} is neither a folder nor downloadable"):
+        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=elsewhere))
+
+
+def _check_weights(files: ModelFiles) -> None:
+    """Check that the weights are in safetensors in the folder, as every index says."""
+    if not files.weights and any(files.folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"model {files.name} cannot be loaded: its weights in pytorch_model.bin are a pickle, "
+            "which is not read; load it with transformers and save it again with save_pretrained()"
+        )
+    for index in files.folder.glob(f"*{_INDEX}"):
+        with errors_as(ModelError, f"{index.name} of model {files.name} cannot be read"):
+            shards = set(_read(index)["weight_map"].values())
+        for shard in shards:
+            _check_name(files, index.name, shard)
+
+
+def _check_config(files: ModelFiles) -> None:
+    """Check that the config names neither code nor weights of another place."""
+    with errors_as(ModelError, f"config.json of model {files.name} cannot be read"):
+        settings = list(_settings(_read(files.folder / "config.json")))
+    for key, value in settings:
+        if key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+            raise ModelError(
+                f"config.json of model {files.name} names code on the hub ({key}: {value!r}), "
+                "which is not run; remove the key"
+            )
+        if key == "transformers_weights" and value is not None:
+            _check_name(files, "config.json", str(value).removesuffix(".index.json"))
+
+
+def _check_name(files: ModelFiles, where: str, name: object) -> None:
+    plain = isinstance(name, str) and not {"/", "\\", "\0"} & set(name)
+    if not plain or not str(name).endswith(_WEIGHTS):
+        raise ModelError(
+            f"{where} of model {files.name} names the weights file {name!r}; only .safetensors "
+            "files in the model's own folder are read"
+        )
+
+
+def _settings(value: object) -> Iterator[tuple[str, object]]:
+    """Yield every key with its value, at any depth."""
+    parts = value.items() if isinstance(value, dict) else ()
+    for key, part in parts:
+        yield str(key), part
+        yield from _settings(part)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
