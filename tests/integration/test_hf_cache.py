@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forwardscope import TraceReader
+from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends import ScoringView
 from forwardscope.backends.hf import HFBackend
 
@@ -119,18 +119,19 @@ def test_threads_of_one_view(open_backend: Open, in_thread: InThread, exactness:
     assert stats.total_lookups == 6 * len(PROMPTS)
 
 
-def test_thread_that_outlives_its_view(open_backend: Open, in_thread: InThread) -> None:
+def test_thread_that_outlives_its_view(zoo: Any, open_backend: Open, in_thread: InThread) -> None:
     """A pass under way when its view closes is ended first, on the view's own weights."""
     with open_backend().as_null_adapter(1, init_scale=0.3) as view:
         expected = view.rolling_logprob("the cat sat").logprobs
-    backend = open_backend()
+    model = zoo.tuned("llama_lora")
+    backend = HFBackend(model, zoo.tokenizer())
     running, closing = threading.Event(), threading.Event()
 
     def hold(*arguments: Any) -> None:
         running.set()
         assert closing.wait(timeout=60)
 
-    hook = backend._model.register_forward_pre_hook(hold)
+    hook = model.register_forward_pre_hook(hold)
     with backend.as_null_adapter(1, init_scale=0.3) as view:
         thread = in_thread(lambda: view.rolling_logprob("the cat sat"))
         assert running.wait(timeout=60)
@@ -165,17 +166,17 @@ def test_records_have_tokens_and_batch(zoo: Any, open_backend: Open, tmp_path: P
     ]
 
 
-def test_records_of_a_failed_batch_have_tokens(
-    zoo: Any, open_backend: Open, tmp_path: Path
-) -> None:
+def test_records_of_a_failed_batch_have_tokens(zoo: Any, tmp_path: Path) -> None:
     """A batch that fails in the model is traced with what it would have computed."""
     path = tmp_path / "trace.jsonl"
-    backend = open_backend(trace_path=path)
+    model = zoo.tuned("llama_lora")
+    instrumentation = BackendInstrumentation(trace_path=path)
+    backend = HFBackend(model, zoo.tokenizer(), instrumentation=instrumentation)
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    backend._model.register_forward_pre_hook(fail)
+    model.register_forward_pre_hook(fail)
     with backend.as_base() as view, pytest.raises(RuntimeError, match="out of memory"):
         view.next_token_dist_batch(["the", "the cat"])
     got = [(e.error, e.tokens, e.batch) for e in TraceReader(path)]

@@ -130,16 +130,15 @@ def test_what_was_dropped_for_room_is_computed_whole(
     assert backend.optimisations["prefix sharing"] == f"on ({limit})"
 
 
-def test_copies_for_a_batch_are_bounded(
-    open_backend: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_for_a_batch_are_bounded(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a prefix is large, fewer prompts take it over at a time."""
     sizes: list[int] = []
     prompts = [FILLER + text for text in ("x", "the", "hello", "cat", "the cat sat on the mat")]
     for limit in (forward.MAX_PREFIX_BYTES, 1):
         monkeypatch.setattr(forward, "MAX_PREFIX_BYTES", limit)
-        backend = open_backend()
-        embeddings = backend._loaded().get_input_embeddings()
+        model = zoo.tuned("llama_lora")
+        backend = HFBackend(model, zoo.tokenizer())
+        embeddings = model.get_input_embeddings()
         embeddings.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
         with backend.as_base() as view:
             view.next_token_dist_batch(prompts)

@@ -67,9 +67,9 @@ def test_one_bad_prompt_fails_its_batch(zoo: Any) -> None:
     """In a batch the prompt without finite logits is the one named, and none is stored."""
     model, tokenizer = zoo.tuned("llama_lora"), zoo.tokenizer()
     bad = tokenizer(" world")["input_ids"][0]
+    backend = HFBackend(model, tokenizer)
     with torch.no_grad():
         model.get_input_embeddings().weight[bad] = float("nan")
-    backend = HFBackend(model, tokenizer)
     with backend.as_finetuned() as view:
         with pytest.raises(NonFiniteError, match=prompt_hash("hello world")):
             view.next_token_dist_batch(["the cat", "hello world", "the mat sat on"])

@@ -199,16 +199,19 @@ class ViewSlot:
         Raises:
             ViewError: Another view is open.
         """
-        with self._lock:
-            if self._open is not None:
-                raise ViewError(
-                    f"view {self._open!r} is open; close it before opening view {view_id!r}"
-                )
-            self._open = view_id
+        holds = False
         try:
+            with self._lock:
+                if self._open is not None:
+                    raise ViewError(
+                        f"view {self._open!r} is open; close it before opening view {view_id!r}"
+                    )
+                holds = True  # before the slot is occupied, so that an interrupt frees it
+                self._open = view_id
             yield
         finally:
-            self._open = None
+            if holds:
+                self._open = None
 
 
 def _nonempty(prompt: str) -> str:

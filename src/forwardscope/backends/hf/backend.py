@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -97,11 +97,11 @@ class HFBackend(CommonBackend):
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the weights without the adapter."""
-        return self._changed(BASE, weight_changes.disabled)
+        return self._view(BASE, self._forward, weight_changes.disabled)
 
     def as_finetuned(self) -> AbstractContextManager[CachedView]:
         """Open the weights with the adapter."""
-        return self._changed(FINETUNED, nullcontext)
+        return self._view(FINETUNED, self._forward, nullcontext)
 
     def as_scaled_adapter(self, lam: float) -> AbstractContextManager[CachedView]:
         """Open the weights with everything that the adapter changes multiplied by `lam`.
@@ -121,7 +121,7 @@ class HFBackend(CommonBackend):
             return self.as_base()
         if alias == FINETUNED:
             return self.as_finetuned()
-        return self._changed(view_id, partial(weight_changes.scaled, lam=lam))
+        return self._view(view_id, self._forward, partial(weight_changes.scaled, lam=lam))
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
@@ -148,7 +148,7 @@ class HFBackend(CommonBackend):
             rank_scale=rank_scale,
             noise=self._noise,
         )
-        return self._changed(view_id, randomize)
+        return self._view(view_id, self._forward, randomize)
 
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
@@ -157,24 +157,16 @@ class HFBackend(CommonBackend):
 
     def _compute_identity(self) -> str:
         """Compute `identity`, which scaled and null views would change."""
-        model = self._loaded()
+        self._check_open()
         with self._forward.lock:
             opened = self._slot.current
             if opened is not None and view_family(opened) in ("scaled", "null"):
                 raise ViewError(f"view {opened!r} is open; close it before computing the identity")
+            if opened is None:
+                self._forward.applied.check(self._forward.model)
             return backend_identity(
-                model, self._forward.tokenizer, self._forward.exactness, self._origin
+                self._forward.model, self._forward.tokenizer, self._forward.exactness, self._origin
             )
-
-    def _changed(
-        self, view_id: str, change: Callable[[PeftModel], AbstractContextManager[object]]
-    ) -> AbstractContextManager[CachedView]:
-        """Open a view of the model with a change of its weights."""
-        return self._view(view_id, self._forward, lambda: change(self._loaded()))
-
-    def _loaded(self) -> PeftModel:
-        self._check_open()
-        return self._forward.model
 
 
 def _check_adapter(model: PeftModel) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
+from forwardscope.backends.hf.applied_change import Change
 from forwardscope.backends.hf.forward import Forward
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.scorer import HFScorer
@@ -124,7 +125,7 @@ class CommonBackend(ABC):
         self,
         view_id: str,
         forward: Forward,
-        change: Callable[[], AbstractContextManager[object]],
+        change: Change,
     ) -> Iterator[CachedView]:
         """Open a view: a model, and the change of its weights at the first forward pass."""
         self._check_open()

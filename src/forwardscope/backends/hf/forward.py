@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.applied_change import AppliedChange
 from forwardscope.backends.hf.calls import ModelCalls, Row
 from forwardscope.backends.hf.check import check_optimisations
 from forwardscope.backends.hf.compat import States
@@ -41,12 +42,17 @@ class Forward:
         model: A causal language model, wrapped by PEFT or not, in eval mode.
         tokenizer: The model's tokenizer.
         exactness: `fast` or `strict`.
+
+    Attributes:
+        lock: Held for a forward call and for a change of the weights.
+        applied: The change that the open view has made.
     """
 
     def __init__(self, model: Any, tokenizer: Any, exactness: Exactness) -> None:
         self.tokenizer = tokenizer
         self.exactness: Exactness = exactness
         self.lock = threading.RLock()
+        self.applied = AppliedChange(model)
         self._calls = ModelCalls(model)
         self._optimisations = Optimisations()
         self.context = compat.context_length(model)

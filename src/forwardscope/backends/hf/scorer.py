@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from forwardscope.backends.hf import weight_changes
+from forwardscope.backends.hf.applied_change import Change
 from forwardscope.backends.hf.forward import Forward, Row
 from forwardscope.backends.hf.prefix_cache import PrefixCache
 from forwardscope.backends.values import RollingLogprob, TokenDist
@@ -33,7 +33,7 @@ class HFScorer:
     Args:
         view_id: Id of the view.
         forward: The model and its tokenizer.
-        change: Returns a context manager that changes the weights for the view.
+        change: Changes the weights for the view.
         instrumentation: Receives the token counts of each forward call.
         vocab_size: Number of tokens in a whole distribution; the model's further
             logits are left out. By default it has all of them.
@@ -43,7 +43,7 @@ class HFScorer:
         self,
         view_id: str,
         forward: Forward,
-        change: Callable[[], AbstractContextManager[object]],
+        change: Change,
         instrumentation: BackendInstrumentation,
         vocab_size: int | None = None,
     ) -> None:
@@ -53,7 +53,6 @@ class HFScorer:
         self._inst = instrumentation
         self._vocab_size = forward.vocab_size if vocab_size is None else vocab_size
         self._prefixes = PrefixCache()
-        self._changes = ExitStack()
         self._changed = False
         self._finite = True
         self._closed = False
@@ -92,7 +91,7 @@ class HFScorer:
         with self._forward.lock:
             self._closed = True
             self._prefixes.clear()
-            self._changes.close()
+            self._forward.applied.undo()
 
     def _score(
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
@@ -134,7 +133,7 @@ class HFScorer:
         if self._closed or self._forward.model is None:
             raise ViewError(f"view {self._view_id!r} is closed; open it again to score prompts")
         if not self._changed:
-            self._changes.enter_context(self._change())
+            self._forward.applied.apply(self._forward.model, self._change)
             self._finite = False  # until the check has ended
             self._changed = True
             self._finite = weight_changes.change_is_finite(self._forward.model)

@@ -15,12 +15,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
-from peft.utils import ModulesToSaveWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
 from forwardscope.backends.hf.carried import own_values
 from forwardscope.backends.hf.checkpoints import is_finite
 
-__all__ = ["Noise", "change_is_finite", "disabled", "randomized", "refusal", "scaled"]
+__all__ = ["Noise", "change_is_finite", "disabled", "randomized", "refusal", "scaled", "state_of"]
 
 
 def refusal(model: PeftModel) -> str | None:
@@ -55,6 +56,25 @@ def change_is_finite(model: PeftModel) -> bool:
         if "lora_" in name
     ]
     return all(map(is_finite, [*own, *(tensor for tensor, _ in _replaced_tensors(model))]))
+
+
+def state_of(model: torch.nn.Module) -> tuple[object, ...]:
+    """Return everything that a view changes, to compare; equal states compute equal values.
+
+    Weights are represented by their memory, because no view writes to it.
+    """
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    wrappers = [
+        module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)
+    ]
+    lora = _lora_layers(model)
+    hooked = [module for layer in lora for module in (layer, layer.base_layer)]
+    return (
+        [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())],
+        [part.disable_adapters for part in (*layers, *wrappers)],
+        [(dict(layer.scaling), list(layer.lora_variant)) for layer in lora],
+        [len(module._forward_hooks) for module in hooked],
+    )
 
 
 @contextmanager
@@ -215,7 +235,7 @@ def _is_bias(name: str) -> bool:
     return "lora_B." in name and name.endswith(".bias")
 
 
-def _lora_layers(model: PeftModel) -> list[LoraLayer]:
+def _lora_layers(model: torch.nn.Module) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
