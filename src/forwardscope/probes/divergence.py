@@ -16,6 +16,7 @@ probability is left for the others on either side, each side has a ratio of its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
@@ -32,8 +33,8 @@ Divergence = Literal["js", "kl"]
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Real logits differ at least in their last bits; a smaller spread means a broken model head.
-_UNIFORM_SPREAD = 1e-9
+#: A largest log-probability nearer to that of a uniform distribution means a broken model head.
+_UNIFORM_SPREAD: Final = 1e-6
 #: Ratios between which the common ratio is searched, and steps that reach its last bit.
 _LEAST: Final = 1e-300
 _MOST: Final = 1e300
@@ -74,9 +75,9 @@ def _check(dist: TokenDist, side: str) -> None:
     tail = -np.inf if dist.tail_logprob is None else dist.tail_logprob
     if not (np.isfinite(dist.logprobs).all() and tail < np.inf):
         raise DivergenceError(f"the {side} distribution has non-finite log-probabilities")
-    if dist.logprobs.size > 1 and np.ptp(dist.logprobs) < _UNIFORM_SPREAD:
+    if dist.vocab_size > 1 and dist.logprobs.max() < _UNIFORM_SPREAD - math.log(dist.vocab_size):
         raise DivergenceError(
-            f"the {side} distribution is uniform over its top {dist.logprobs.size} tokens; "
+            f"the {side} distribution is uniform over its {dist.vocab_size} tokens; "
             "check the model's output head"
         )
 
@@ -89,6 +90,9 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
         others where there are any.
     """
     union = np.union1d(reference.token_ids, other.token_ids)
+    p_has_others, q_has_others = (
+        int((union < dist.vocab_size).sum()) < dist.vocab_size for dist in (reference, other)
+    )
     p, p_lacks, p_limit, p_tail = _known(reference, union)
     q, q_lacks, q_limit, q_tail = _known(other, union)
     p_at_lacking, q_at_lacking = p[q_lacks], q[p_lacks]  # the probabilities on the other side
@@ -101,8 +105,9 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
 
     p_ratio = _root(p_others, _LEAST, _MOST)
     q_ratio = _root(lambda ratio: -q_others(ratio), _LEAST, _MOST)
-    p_rest = q_rest = 0.0
-    if union.size < reference.vocab_size and p_ratio < q_ratio:
+    p_rest = max(0.0, p_others(p_ratio)) if p_has_others and not q_has_others else 0.0
+    q_rest = max(0.0, q_others(q_ratio)) if q_has_others and not p_has_others else 0.0
+    if p_has_others and q_has_others and p_ratio < q_ratio:
         ratio = _root(lambda ratio: ratio * p_others(ratio) - q_others(ratio), p_ratio, q_ratio)
         p_ratio = q_ratio = ratio
         p_rest, q_rest = max(0.0, p_others(ratio)), max(0.0, q_others(ratio))
@@ -110,19 +115,24 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
             q_rest = 0.0
     p[p_lacks] = np.minimum(p_limit, q_at_lacking / p_ratio)
     q[q_lacks] = np.minimum(q_limit, p_at_lacking * q_ratio)
-    p, q = np.append(p, p_rest), np.append(q, q_rest)
+    p, q = (_without_denormals(np.append(*one)) for one in ((p, p_rest), (q, q_rest)))
     return p / p.sum(), q / q.sum()
+
+
+def _without_denormals(probs: FloatArray) -> FloatArray:
+    """Set probabilities to 0 whose half would be 0."""
+    return np.where(probs < _LEAST, 0.0, probs)
 
 
 def _known(
     dist: TokenDist, union: npt.NDArray[np.int64]
-) -> tuple[FloatArray, npt.NDArray[np.bool_], float, float]:
+) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray, float]:
     """Return the known values of a distribution over a sorted union of tokens.
 
     Returns:
         The probabilities, 0 for tokens that the distribution lacks; which tokens it
-        lacks; the limit for each of these; and the tail, the probability of all of them
-        and all tokens outside the union.
+        lacks; the limit for each of these, 0 outside its vocabulary; and the tail, the
+        probability of all of them and all tokens outside the union.
     """
     places = np.searchsorted(union, dist.token_ids)
     probs: FloatArray = np.zeros(union.size)
@@ -130,8 +140,9 @@ def _known(
     lacks = np.ones(union.size, dtype=bool)
     lacks[places] = False
     tail = 0.0 if dist.tail_logprob is None else float(np.exp(dist.tail_logprob))
-    limit = float(probs[places].min()) if tail > 0 else 0.0
-    return probs, lacks, limit, tail
+    smallest = float(probs[places].min()) if tail > 0 else 0.0
+    limits: FloatArray = np.where(union[lacks] < dist.vocab_size, smallest, 0.0)
+    return probs, lacks, limits, tail
 
 
 def _root(increasing: Callable[[float], float], least: float, most: float) -> float:
@@ -152,6 +163,6 @@ def _kl(p: FloatArray, q: FloatArray) -> float:
     if (q[positive] == 0).any():
         raise DivergenceError(
             "the divergence is infinite: a token of one side has no probability on the "
-            "other; raise top_k or use js"
+            "other, as where it is not in its vocabulary; use js"
         )
     return max(0.0, float(np.sum(p[positive] * np.log(p[positive] / q[positive]))))

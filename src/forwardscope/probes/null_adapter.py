@@ -61,7 +61,7 @@ class NullAdapter(Probe):
 
     kind: Literal["null_adapter"] = "null_adapter"
     runs: Annotated[int, Field(ge=1)] = 8
-    seed_base: Annotated[int, Field(ge=0)] = 1000
+    seed_base: Annotated[int, Field(ge=0, lt=2**32)] = 1000
     init_scale: Threshold = 0.02
     sentinel_prompts: Prompts = SENTINEL_PROMPTS
 

@@ -12,6 +12,15 @@ from forwardscope.errors import ModelError
 
 __all__ = ["check_checkpoint", "check_finite", "is_finite"]
 
+#: Masks and frequencies that a model computes itself.
+_CONSTANTS: Final = (
+    ".attn.bias",
+    ".attention.bias",
+    ".self_attn.bias",
+    ".masked_bias",
+    ".causal_mask",
+    ".rotary_emb.inv_freq",
+)
 #: Parts of the names of an adapter's parameters.
 _OF_ADAPTERS: Final = (".lora_", ".modules_to_save.", ".trainable_tokens_")
 
@@ -43,7 +52,7 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
             f"model {path} lacks {len(missing)} of its weights ({some(missing)}){also}; without "
             f"them its values would be random. Save it again as {type(model).__name__}"
         )
-    if inside := [key for key in unexpected if _is_inside(key, model)]:
+    if inside := [key for key in unexpected if _is_inside(key, model) and not _is_mask(key)]:
         raise ModelError(
             f"model {path} has {len(inside)} weights in its layers that {type(model).__name__} "
             f"does not have ({some(inside)}); check its config.json"
@@ -85,6 +94,11 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor has neither NaN nor infinity; integers and 8-bit floats count as finite."""
     has_infinity = tensor.is_floating_point() and tensor.element_size() > 1
     return not has_infinity or bool(tensor.isfinite().all())
+
+
+def _is_mask(key: str) -> bool:
+    """Whether a key is a constant that older releases of transformers saved with the weights."""
+    return key.endswith(_CONSTANTS)
 
 
 def _is_inside(key: str, model: Any) -> bool:

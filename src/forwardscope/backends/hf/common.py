@@ -76,7 +76,8 @@ class CommonBackend(ABC):
         """Return `tokens` pad tokens (else unk, else eos) and a blank line; empty for 0."""
         if tokens <= 0:
             return ""
-        token = filler_token(self._forwards[0].tokenizer)
+        known = min(forward.vocab_size for forward in self._forwards)
+        token = filler_token(self._forwards[0].tokenizer, known)
         if not token:
             raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"

@@ -86,7 +86,7 @@ class Forward:
         if self.exactness == "fast":
             with self.lock:
                 # with filler too: some models derive positions from the tokens that are no padding
-                filler = _FILLERS * filler_token(self.tokenizer)
+                filler = _FILLERS * filler_token(self.tokenizer, self.vocab_size)
                 for sample in encode(self.tokenizer, [_SAMPLE, filler + _SAMPLE]):
                     known = [token for token in sample if token < self.vocab_size]
                     check_optimisations(self._calls, known or [0], self._optimisations)
@@ -185,7 +185,8 @@ class Forward:
         self, rows: Sequence[Row], chosen: Sequence[int], prefix: int, states: States | None
     ) -> list[list[int]]:
         lengths = [len(rows[i].ids) - prefix for i in chosen]
-        positions = [rows[i].positions for i in chosen]
+        keeps_some = self._calls.accepted.logits_to_keep
+        positions = [rows[i].positions for i in chosen] if keeps_some else lengths
         max_tokens = CPU_TOKENS if self._on_cpu else ACCELERATOR_TOKENS
         packed = pack(lengths, positions, self.vocab_size, max_tokens)
         # each row of a batch has its own copy of the prefix, so bound the bytes of the copies

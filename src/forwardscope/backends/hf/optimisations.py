@@ -16,7 +16,7 @@ class Optimisations:
 
     def __init__(self) -> None:
         self._off: dict[str, str] = {}
-        self._limits: dict[str, str] = {}
+        self._limits: dict[str, list[str]] = {name: [] for name in _NAMES}
 
     def turn_off(self, reason: str, *names: str) -> None:
         """Turn optimisations off; without names all of them."""
@@ -26,7 +26,8 @@ class Optimisations:
     def limit(self, limit: str, *names: str) -> None:
         """State for which prompts optimisations are used; without names all of them."""
         for name in names or _NAMES:
-            self._limits.setdefault(name, limit)
+            if limit not in self._limits[name]:
+                self._limits[name].append(limit)
 
     def is_on(self, name: str) -> bool:
         """Whether an optimisation is used."""
@@ -39,4 +40,5 @@ class Optimisations:
     def _state(self, name: str) -> str:
         if name in self._off:
             return f"off ({self._off[name]})"
-        return f"on ({self._limits[name]})" if name in self._limits else "on"
+        limits = "; ".join(self._limits[name])
+        return f"on ({limits})" if limits else "on"

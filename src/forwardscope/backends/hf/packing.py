@@ -25,7 +25,7 @@ def pack(
 
     Args:
         lengths: Number of tokens of each prompt.
-        positions: Number of positions of each prompt whose logits are needed.
+        positions: Number of last positions of each prompt whose logits are computed.
         vocab_size: Logits per position.
         max_tokens: Maximum positions of a batch, padding included.
 
@@ -52,7 +52,10 @@ def _fits(
 ) -> bool:
     padded = len(batch) * max(lengths[i] for i in batch)
     real = sum(lengths[i] for i in batch)
-    logits = len(batch) * max(positions[i] for i in batch) * vocab_size
+    # a model computes the same positions of each row: all that a row needs
+    longest, start = max(lengths[i] for i in batch), min(lengths[i] - positions[i] for i in batch)
+    computed = min(longest - start, sum(positions[i] for i in batch))
+    logits = len(batch) * computed * vocab_size
     return (
         padded <= max_tokens
         and padded <= max(FREE_TOKENS, MAX_PADDING * real)

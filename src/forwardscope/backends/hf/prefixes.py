@@ -76,11 +76,37 @@ def plan(prompts: Sequence[Ids], stored: Sequence[Ids], step: int) -> list[Part]
         if np.maximum(common - reused, 0).sum() >= 2 * step:
             leads.append(rank)
             reused = np.maximum(reused, common)
-    parts = [Part((order[rank],), int(reused[rank]), is_lead=True) for rank in leads]
     followers = [rank for rank in range(len(order)) if rank not in set(leads)]
-    for ranks, prefix in _groups(followers, neighbours, reused, step):
-        parts.append(Part(tuple(order[rank] for rank in ranks), prefix))
-    return parts
+    waiting = [
+        Part(tuple(order[rank] for rank in ranks), prefix)
+        for ranks, prefix in _groups(followers, neighbours, reused, step)
+    ]
+    return [
+        *_taken(waiting, prompts, stored),
+        *(
+            part
+            for rank in leads
+            for part in (
+                Part((order[rank],), int(reused[rank]), is_lead=True),
+                *_taken(waiting, prompts, [prompts[order[rank]]]),
+            )
+        ),
+        *waiting,
+    ]
+
+
+def _taken(waiting: list[Part], prompts: Sequence[Ids], stored: Sequence[Ids]) -> list[Part]:
+    """Remove and return the parts that can reuse their prefix from one of these sequences.
+
+    They follow these sequences at once, before others take their place in the cache.
+    """
+    taken = [
+        part
+        for part in waiting
+        if any(common_prefix(prompts[part.indices[0]], one) >= part.prefix > 0 for one in stored)
+    ]
+    waiting[:] = [part for part in waiting if part not in taken]
+    return taken
 
 
 def _common_prefixes(neighbours: Sequence[int], rank: int) -> Ids:

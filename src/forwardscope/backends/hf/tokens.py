@@ -26,9 +26,17 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [ids[: len(ids) - min(appended, _trailing(mask))] for ids, mask in encoded]
 
 
-def filler_token(tokenizer: Any) -> str:
-    """Return the token of neutral filler: the pad token, else unk, else eos, else an empty text."""
-    return tokenizer.pad_token or tokenizer.unk_token or tokenizer.eos_token or ""
+def filler_token(tokenizer: Any, vocab_size: int) -> str:
+    """Return the token of neutral filler: the pad token, else unk, else eos, else an empty text.
+
+    Args:
+        tokenizer: The tokenizer.
+        vocab_size: Number of tokens that have an embedding; others are no filler.
+    """
+    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token):
+        if token and tokenizer.convert_tokens_to_ids(token) < vocab_size:
+            return str(token)
+    return ""
 
 
 def _with_masks(tokenizer: Any, texts: list[str]) -> list[tuple[list[int], list[int]]]:
