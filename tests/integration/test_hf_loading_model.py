@@ -161,6 +161,21 @@ def test_weights_that_the_config_leaves_out(with_model: Source, copy_of: Copy, n
     assert f"has 1 weights in its layers that LlamaForCausalLM does not have ({name})" in message
 
 
+@pytest.mark.parametrize(
+    "name", ["self_attn.bias", "self_attn.masked_bias", "self_attn.rotary_emb.inv_freq"]
+)
+def test_constants_of_older_releases(
+    with_model: Source, copy_of: Copy, zoo: Any, name: str
+) -> None:
+    """A mask or frequencies that were saved with the weights are a warning."""
+    folder = copy_of("llama")
+    weights = load_file(folder / "model.safetensors")
+    key = f"model.layers.0.{name}"
+    save_file({**weights, key: torch.zeros(3)}, folder / "model.safetensors", {"format": "pt"})
+    warnings = load_backend(with_model(folder)).warnings
+    assert all(key in warning for warning in warnings)
+
+
 def test_weights_of_another_part(with_model: Source, copy_of: Copy) -> None:
     """Weights beside the text model, such as a classifier's head, are a warning."""
     folder = copy_of("llama")

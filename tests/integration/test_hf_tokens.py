@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from forwardscope.backends.hf import HFBackend
-from forwardscope.backends.hf.tokens import encode
+from forwardscope.backends.hf.tokens import encode, filler_token
 
 #: Templates of tokenizers as they are saved; the second ends a text with two tokens.
 TEMPLATES = {"ends": "$A <eos>", "starts and ends": "<pad> $A <eos> <pad>", "starts": "<pad> $A"}
@@ -58,3 +58,12 @@ def test_values_are_those_after_the_text(zoo: Any, kind: str, exactness: Any) ->
     assert roll.token_ids.tolist() == ids
     assert np.abs(roll.logprobs - logprobs[np.arange(len(ids) - 1), ids[1:]]).max() < 1e-4
     assert summed == pytest.approx(logprobs[places, added].sum(), abs=1e-4)
+
+
+def test_filler_is_a_token_with_an_embedding(zoo: Any) -> None:
+    """A pad token beyond the model's vocabulary is passed over for the next special token."""
+    tokenizer = zoo.tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<later>", "eos_token": "<eos>"})
+    assert filler_token(tokenizer, len(tokenizer)) == "<later>"
+    assert filler_token(tokenizer, len(tokenizer) - 1) == "<eos>"
+    assert filler_token(tokenizer, 0) == ""

@@ -100,3 +100,14 @@ def test_empty_plans() -> None:
     """No prompts give no parts, and an empty prompt reuses nothing."""
     assert plan([], [_ids(1, 2)], 10) == []
     assert plan([_ids()], [_ids(1, 2)], 10) == [Part((0,), 0)]
+
+
+def test_followers_come_right_after_their_lead() -> None:
+    """A lead's keys and values are used before another lead can take their place."""
+    texts = [[*[start] * 40, word] for start in (1, 2) for word in (5, 6, 7)]
+    parts = plan([_ids(*text) for text in texts], [], 10)
+    assert [part.is_lead for part in parts] == [True, False, True, False]
+    assert [{texts[index][0] for index in part.indices} for part in parts] in (
+        [{1}, {1}, {2}, {2}],
+        [{2}, {2}, {1}, {1}],
+    )

@@ -43,7 +43,8 @@ class HFBackend(CommonBackend):
     Args:
         model: Base model with one LoRA adapter. It is set to eval mode.
         tokenizer: Tokenizer of the base model.
-        instrumentation: Caches, counts and traces lookups; a new one by default.
+        instrumentation: Caches, counts and traces lookups; a new one by default. Backends
+            must not share one, because a view's id does not say whose it is.
         exactness: `fast` computes padded batches and reuses shared prefixes;
             `strict` computes each prompt alone, so that no value depends on
             other prompts.
