@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -35,6 +38,23 @@ def test_arrays_are_owned_and_read_only(make: Make) -> None:
         assert array.base is None
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def _through_pickle(value: Value) -> Value:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
+
+
+@both
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, dataclasses.replace, _through_pickle])
+def test_arrays_of_a_copy_are_read_only(make: Make, copied: Callable[[Value], Value]) -> None:
+    """A copy, and a value from another process, has equal fields and cannot be written."""
+    value = make(np.array([2, 1]), np.array([-1.0, -2.0], dtype=np.float32))
+    other = copied(value)
+    assert dataclasses.fields(other) == dataclasses.fields(value)
+    for field in dataclasses.fields(value):
+        assert np.array_equal(getattr(other, field.name), getattr(value, field.name))
+    for array in (other.token_ids, other.logprobs):
+        assert (array.base, array.flags.writeable) == (None, False)
 
 
 @both

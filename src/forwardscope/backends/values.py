@@ -7,7 +7,7 @@ returned to many callers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class TokenDist:
                 f"got shapes {self.token_ids.shape} and {self.logprobs.shape}"
             )
 
+    def __reduce__(self) -> tuple[type[TokenDist], tuple[Any, ...]]:
+        """Copy and unpickle through the constructor, which makes the arrays read-only."""
+        return type(self), _values(self)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RollingLogprob:
@@ -75,6 +79,10 @@ class RollingLogprob:
                 f"got {self.token_ids.shape} and {self.logprobs.shape}"
             )
 
+    def __reduce__(self) -> tuple[type[RollingLogprob], tuple[Any, ...]]:
+        """Copy and unpickle through the constructor, which makes the arrays read-only."""
+        return type(self), _values(self)
+
     @property
     def mean_logprob(self) -> float:
         """Mean of `logprobs` in nats; 0.0 where it is empty."""
@@ -87,6 +95,10 @@ class RollingLogprob:
             return math.exp(-self.mean_logprob)
         except OverflowError:
             return math.inf
+
+
+def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:
+    return tuple(getattr(value, field.name) for field in fields(value))
 
 
 def _own(value: object, name: str, dtype: type[np.generic]) -> None:

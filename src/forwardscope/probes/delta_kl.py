@@ -39,6 +39,8 @@ from forwardscope.probes.divergence import divergences
 __all__ = ["DeltaKL", "bootstrap_interval"]
 
 _RESAMPLES = 2000
+#: Maximum indices drawn at a time, of 8 bytes each.
+_CHUNK = 1 << 20
 
 
 class DeltaKL(PromptProbe):
@@ -95,7 +97,11 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
     """Return the 2.5th and 97.5th percentile of resampled means; None for fewer than 2 values."""
     if len(values) < 2:
         return None
-    sample = np.asarray(values)
-    drawn = np.random.default_rng(seed).integers(0, sample.size, (_RESAMPLES, sample.size))
-    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
+    sample, rng = np.asarray(values), np.random.default_rng(seed)
+    rows = max(1, _CHUNK // sample.size)  # chunks of whole rows give the values of one draw
+    means = [
+        sample[rng.integers(0, sample.size, (min(rows, _RESAMPLES - done), sample.size))].mean(1)
+        for done in range(0, _RESAMPLES, rows)
+    ]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
