@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -146,6 +148,25 @@ def test_interval_is_of_resampled_means() -> None:
     # the deviation of a mean of 400 fair coins is 0.025
     assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
     assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
+
+
+@pytest.mark.parametrize("n", [2, 600, 5001])
+def test_interval_is_that_of_one_draw(n: int) -> None:
+    """Drawing in chunks changes no value."""
+    values = np.random.default_rng(n).random(n)
+    drawn = np.random.default_rng(7).integers(0, n, (2000, n))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    assert bootstrap_interval(values.tolist(), seed=7) == (low, high)
+
+
+def test_memory_of_the_interval_is_bounded() -> None:
+    """It does not grow with 2000 indices a value, which would be 320 MB here."""
+    tracemalloc.start()
+    try:
+        bootstrap_interval([0.0, 1.0] * 10_000, seed=0)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_prompt_has_no_interval() -> None:
