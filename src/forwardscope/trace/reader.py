@@ -26,7 +26,8 @@ class TraceReader:
     """Streams the records of a trace file and counts skipped lines.
 
     Accepts files of other tools if each line has the eight fixed keys. A torn,
-    foreign or oversized line is skipped and counted; complete forwardscope
+    foreign, implausible (see `TraceEvent.from_dict`) or oversized line is skipped and
+    counted; complete forwardscope
     records after a torn one on the same line are returned. A blank line is ignored.
 
     Attributes:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
-__all__ = ["OPTIONAL", "TraceEvent"]
+__all__ = ["MAX_COUNT", "MAX_TS", "MAX_WALL_MS", "OPTIONAL", "TraceEvent"]
+
+#: Bounds of the numbers of a record that is read: the end of a lookup (year 2242), its duration
+#: (11 days), and each count; all are at least 0. No sum of them overflows a 64-bit integer of
+#: nanoseconds, and only a record that no lookup wrote is outside.
+MAX_TS: Final = float(1 << 33)
+MAX_WALL_MS: Final = 1e9
+MAX_COUNT: Final = (1 << 31) - 1
 
 #: Optional keys in order; a record has only those that apply.
 OPTIONAL = (
@@ -15,6 +22,7 @@ OPTIONAL = (
     *("run_id", "trace_id", "parent_id"),
 )
 _COUNTS = ("batch", "tokens", "tokens_reused")
+_Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 
 
 class TraceEvent(msgspec.Struct, frozen=True, gc=False):
@@ -40,18 +48,18 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         parent_id: Id of the parent of the lookup's span, 16 hex digits.
     """
 
-    ts: float
+    ts: Annotated[float, Meta(ge=0, le=MAX_TS)]
     probe: str | None
     view_id: str
     prompt_hash: str
-    top_k: int
+    top_k: _Count
     op: str
-    wall_ms: float
+    wall_ms: Annotated[float, Meta(ge=0, le=MAX_WALL_MS)]
     hit: bool
     result: str | None = None
-    batch: int | None = None
-    tokens: int | None = None
-    tokens_reused: int | None = None
+    batch: _Count | None = None
+    tokens: _Count | None = None
+    tokens_reused: _Count | None = None
     error: str | None = None
     run_id: str | None = None
     trace_id: str | None = None
@@ -80,27 +88,30 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         """Return the event of a record that forwardscope or another tool wrote.
 
         Unknown keys are ignored. An optional key with a value of the wrong type
-        is ignored too, because other tools can use the key differently.
+        is ignored too, because other tools can use the key differently. Half a
+        surrogate pair, which no encoding of text has, becomes its escape.
 
         Raises:
-            ValueError: The record is not a dict, or one of the eight fixed keys
-                is missing, of the wrong type or not finite.
+            ValueError: The record is not a dict, one of the eight fixed keys is missing
+                or of the wrong type, or a number is out of its bounds (`MAX_TS`,
+                `MAX_WALL_MS`, `MAX_COUNT`).
         """
         if not isinstance(record, dict):
             raise ValueError("a record must be a JSON object")  # noqa: TRY004 - one error type
-        fixed: dict[str, Any] = {key: record.get(key) for key in _FIXED_TYPES}
         for key, types in _FIXED_TYPES.items():
-            if key not in record or type(fixed[key]) not in types:
+            if key not in record or type(record[key]) not in types:
                 raise ValueError(f"{key} is missing or of the wrong type")
-        for key in ("ts", "wall_ms"):
-            if not abs(fixed[key]) <= sys.float_info.max:  # also an int above any float
-                raise ValueError(f"{key} is not a finite number")
-        optional: dict[str, Any] = {
+        known = {key: record[key] for key in _FIXED_TYPES} | {
             key: record[key]
             for key in OPTIONAL
             if type(record.get(key)) is (int if key in _COUNTS else str)
         }
-        return cls(**fixed, **optional)
+        for key, value in known.items():
+            if key in _LARGEST and not 0 <= value <= _LARGEST[key]:  # NaN is never in bounds
+                raise ValueError(f"{key} is not from 0 to {_LARGEST[key]:g}")
+            if isinstance(value, str):
+                known[key] = value.encode(errors="backslashreplace").decode()
+        return cls(**known)
 
 
 _NUMBER = (int, float)
@@ -113,4 +124,10 @@ _FIXED_TYPES: dict[str, tuple[type, ...]] = {
     "op": (str,),
     "wall_ms": _NUMBER,
     "hit": (bool,),
+}
+_LARGEST: dict[str, float] = {
+    "ts": MAX_TS,
+    "wall_ms": MAX_WALL_MS,
+    "top_k": MAX_COUNT,
+    **dict.fromkeys(_COUNTS, MAX_COUNT),
 }
