@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from pydantic import ValidationError
 
 from forwardscope.analysis.summary import summarize
@@ -16,13 +18,22 @@ from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import SeriesResult, SuiteResult
+from forwardscope.text import printable
 from forwardscope.trace import TraceEvent
 
-__all__ = ["RunData", "is_result", "read_result", "run_data_of_result", "run_data_of_trace"]
+__all__ = [
+    "MAX_BYTES",
+    "RunData",
+    "is_result",
+    "read_result",
+    "run_data_of_result",
+    "run_data_of_trace",
+]
 
-#: Maximum bytes read of a result; a longer one is truncated, and then not valid JSON.
-_MAX_BYTES: Final = 256 << 20
+#: Maximum bytes of a result, enough for a million prompts.
+MAX_BYTES: Final = 32 << 20
 _HEAD_BYTES: Final = 1 << 16
+_MAX_PLACE: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +88,29 @@ def read_result(path: Path) -> SuiteResult:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES)
-        return SuiteResult.model_validate_json(content)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path} is not a result: it is larger than {MAX_BYTES} bytes")
+    try:
+        # stricter than pydantic's parser, which accepts NaN and infinity
+        return SuiteResult.model_validate(msgspec.json.decode(content))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} is not a result that this version supports: "
-            f"{f'{where}: ' if where else ''}{first['msg']}"
-        ) from error
+        mistake = _first_mistake(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        mistake = f"Invalid JSON: {error}"
+    raise UserError(f"{path} is not a result that this version supports: {mistake}")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Describe the first mistake: its place, and what is expected there."""
+    first = error.errors(include_url=False)[0]
+    if first["loc"] == ("schema_version",):
+        return f"it has format {reprlib.repr(first['input'])}, this version reads format 1"
+    place = printable(".".join(map(str, first["loc"])))
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return f"{place[:_MAX_PLACE]}: {message}" if place else message
 
 
 def run_data_of_result(path: Path) -> RunData:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from forwardscope.core.series import Counts, SeriesKey
+from forwardscope.core.stats import BackendStats
 from forwardscope.errors import OutputError
 from forwardscope.probes import Verdict
 
@@ -23,6 +24,24 @@ __all__ = [
     "SuiteResult",
     "Tally",
 ]
+
+
+_TOTALS: Final = tuple(BackendStats().to_dict())
+
+
+def _with_all_totals(stats: dict[str, int | float]) -> dict[str, int | float]:
+    missing = ", ".join(name for name in _TOTALS if name not in stats)
+    if missing:
+        raise ValueError(f"lacks {missing}")
+    return stats
+
+
+#: Bounds that every run keeps, and with which no arithmetic of a report overflows.
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Seconds = Annotated[float, Field(ge=0, le=1e10)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Total = Annotated[int | float, Field(ge=0, lt=2**63)]
+_Totals = Annotated[dict[str, _Total], AfterValidator(_with_all_totals)]
 
 
 class _Record(BaseModel):
@@ -44,15 +63,15 @@ class Tally(_Record):
         forward_s: Part of `scoring_wall_s` spent in forward passes, in seconds.
     """
 
-    lookups: int
-    cache_hits: int
-    coalesced: int
-    cache_misses: int
-    forward_passes: int
-    forward_errors: int
-    hit_rate: float
-    scoring_wall_s: float
-    forward_s: float
+    lookups: _Count
+    cache_hits: _Count
+    coalesced: _Count
+    cache_misses: _Count
+    forward_passes: _Count
+    forward_errors: _Count
+    hit_rate: _Share
+    scoring_wall_s: _Seconds
+    forward_s: _Seconds
 
     @classmethod
     def of(cls, counts: Counts, **more: Any) -> Self:
@@ -85,7 +104,7 @@ class SeriesResult(Tally):
     probe: str | None
     view_id: str
     op: str
-    expected_forward_passes: int | None = None
+    expected_forward_passes: _Count | None = None
 
     @classmethod
     def of_series(
@@ -109,7 +128,7 @@ class ProbeResult(_Record):
     ci_95: tuple[float, float] | None = None
     message: str
     evidence: dict[str, Any] = {}
-    duration_s: float
+    duration_s: _Seconds
     stats: Tally
 
 
@@ -119,10 +138,10 @@ class CacheUse(_Record):
     enabled: bool
     max_entries: int
     max_bytes: int | None
-    entries: int
-    bytes: int
-    evictions: int
-    rejections: int
+    entries: _Count
+    bytes: _Count
+    evictions: _Count
+    rejections: _Count
 
 
 class PromptTokens(_Record):
@@ -133,8 +152,8 @@ class PromptTokens(_Record):
         reused: Tokens of prefixes that an earlier prompt of the view computed.
     """
 
-    computed: int
-    reused: int
+    computed: _Count
+    reused: _Count
 
 
 class Reconciliation(_Record):
@@ -153,9 +172,9 @@ class Reconciliation(_Record):
             lookups == the sum of spans.
     """
 
-    lookups: int
-    trace_records: int | None = None
-    trace_write_errors: int | None = None
+    lookups: _Count
+    trace_records: _Count | None = None
+    trace_write_errors: _Count | None = None
     spans: dict[str, int] | None = None
     holds: bool
 
@@ -225,12 +244,12 @@ class SuiteResult(_Record):
     seed: int
     period_s: int | None
     started_at: str
-    wall_s: float
+    wall_s: _Seconds
     probes: list[ProbeResult]
     warnings: list[str] = []
     optimisations: dict[str, str] = {}
-    expected_forward_passes: int | None = None
-    backend_stats: dict[str, int | float]
+    expected_forward_passes: _Count | None = None
+    backend_stats: _Totals
     series: list[SeriesResult]
     cache: CacheUse
     prompt_tokens: PromptTokens | None = None
