@@ -22,6 +22,7 @@ from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.testing import ScriptedBackend
+from forwardscope.trace.record import MAX_COUNT, MAX_WALL_MS
 from forwardscope.trace.writer import line_of
 
 Invoke = Callable[..., Result]
@@ -64,6 +65,14 @@ def test_a_run_is_a_tree() -> None:
         for one in (run, probe)
     ]
     assert totals == [[3, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("batch", [None, 2, MAX_COUNT])
+def test_no_time_is_before_the_epoch(batch: int | None) -> None:
+    """A span that would begin earlier begins at the epoch; OTLP cannot encode another time."""
+    events = [event(1.0, wall_ms=MAX_WALL_MS, batch=batch), event(0.0, wall_ms=5.0, hit=True)]
+    assert {span.start_time for span in replayed(events)} == {0}
+    assert all(0 <= span.end_time < 2**63 for span in replayed(events))
 
 
 def test_times_are_those_of_the_trace() -> None:

@@ -209,8 +209,8 @@ class Replay:
             kind=SpanKind.INTERNAL,
             instrumentation_scope=self._scope,
             status=Status(StatusCode.UNSET if error is None else StatusCode.ERROR),
-            start_time=times.start_ns,
-            end_time=times.end_ns,
+            start_time=max(0, times.start_ns),  # OTLP has no time before the epoch
+            end_time=max(0, times.end_ns),
         )
 
 
