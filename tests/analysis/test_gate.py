@@ -210,3 +210,11 @@ def test_junit_has_a_case_for_each_check() -> None:
     assert (suite.attrib["tests"], suite.attrib["failures"]) == (str(len(checks)), "2")
     cases = {case.attrib["name"]: [one.attrib["message"] for one in case] for case in suite}
     assert cases == {check.name: [check.finding] * (not check.ok) for check in checks}
+
+
+def test_junit_has_no_character_that_xml_forbids() -> None:
+    """Control characters in names are escaped."""
+    now = recorded({SeriesKey("a\x1b[31m\x00", "base", "op"): Counts(forward_passes=1)})
+    checks = compare(recorded({SeriesKey(None, "b", "o"): Counts()}), now, Limits())
+    root = ET.fromstring(as_junit(checks))  # noqa: S314 - our own
+    assert r"a\x1b[31m\x00 on base" in root[0][0].attrib["name"]

@@ -69,13 +69,35 @@ def test_summary_as_csv(invoke: Invoke) -> None:
         assert sum(int(row["lookups"]) for row in rows if row["by"] == by) == 114
 
 
+@pytest.mark.parametrize("format", ["terminal", "json", "markdown", "csv"])
+def test_one_implausible_record_does_not_stop_a_summary(
+    invoke: Invoke,
+    path: Path,
+    format: str,  # noqa: A002 - the option's name
+) -> None:
+    """It is skipped, and a name with half a surrogate pair is escaped."""
+    lines = [{"wall_ms": 1e308}, {"ts": -1.0}, {"batch": 10**400}, {"probe": "\ud800"}]
+    records = [json.dumps(_PASS.to_dict() | changes) for changes in lines]
+    path.write_text("\n".join([*records, line_of(_HIT).decode()]))
+    ran = invoke("trace", "summary", path, "--format", format)
+    assert ran.exit_code == 0
+    assert "3 lines are skipped" in ran.stderr
+    assert r"\ud800" in ran.stdout.replace(r"\\", "\\")
+
+
+def test_names_in_csv_are_printable(invoke: Invoke, path: Path) -> None:
+    """A control character in a trace is escaped."""
+    path.write_bytes(line_of(TraceEvent(1, "\x1b[31m", "base", "a", 8, "op", 1, False)))
+    assert r"\x1b[31m" in invoke("trace", "summary", path, "--format", "csv").stdout
+
+
 def test_summary_as_markdown(invoke: Invoke, tmp_path: Path) -> None:
     """The Markdown has tables with escaped names."""
     hostile = tmp_path / "t.jsonl"
     hostile.write_bytes(line_of(TraceEvent(1, "<b>|*x*\n", "base", "a", 8, "op", 1, False)))
     text = invoke("trace", "summary", hostile, "--format", "markdown").stdout
     assert "### by probe\n\n| probe | lookups |" in text
-    assert "| \\<b\\>\\|\\*x\\*� | 1 |" in text
+    assert "| \\<b\\>\\|\\*x\\*\\\\n | 1 |" in text
 
 
 def test_summary_of_several_files(invoke: Invoke, path: Path) -> None:

@@ -13,6 +13,7 @@ from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
+from forwardscope.text import printable
 
 __all__ = ["Check", "Limits", "as_junit", "compare", "comparison_table"]
 
@@ -96,9 +97,10 @@ def as_junit(checks: Sequence[Check]) -> str:
     numbers = {"name": "forwardscope gate", "tests": str(len(checks)), "failures": str(failed)}
     suite = ET.Element("testsuite", numbers)
     for check in checks:
-        case = ET.SubElement(suite, "testcase", classname="forwardscope gate", name=check.name)
+        name, finding = printable(check.name), printable(check.finding)  # as XML requires
+        case = ET.SubElement(suite, "testcase", classname="forwardscope gate", name=name)
         if not check.ok:
-            ET.SubElement(case, "failure", message=check.finding)
+            ET.SubElement(case, "failure", message=finding)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)

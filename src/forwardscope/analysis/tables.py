@@ -102,11 +102,12 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Return the unformatted values as CSV, with the column keys as header."""
+    """Return the unformatted values as CSV, with the column keys as header; text is printable."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.key for column in table.columns)
-    writer.writerows(table.rows)
+    for row in table.rows:
+        writer.writerow(printable(cell) if isinstance(cell, str) else cell for cell in row)
     return text.getvalue()
 
 
