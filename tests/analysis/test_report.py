@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
@@ -100,6 +101,26 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
         "10 lookups, 40.0 % answered without a forward pass; 6 forward passes, 6 expected" in page
     )
     assert "Reconciled: 10 lookups, 10 trace records." in page
+
+
+def test_it_has_the_warnings_of_the_run(two: Run) -> None:
+    """Each warning is a paragraph, as escaped text."""
+    result = two[0].model_copy(update={"warnings": ["another base", "<b>"]})
+    page = report(result, None)
+    assert "<p>Warning: another base</p><p>Warning: &lt;b&gt;</p>" in page
+    assert "Warning" not in report(two[0], None)
+
+
+def test_records_are_read_once_and_not_kept(two: Run, event: MakeEvent) -> None:
+    """Memory is a small number of bytes for each record."""
+    records = (event(str(n % 100), hit=n >= 100, ts=n + 1.0) for n in range(50_000))
+    tracemalloc.start()
+    try:
+        page = report(two[0], records)
+        assert tracemalloc.get_traced_memory()[1] < 50_000 * 300
+    finally:
+        tracemalloc.stop()
+    assert charts(page)["timeline"]["omitted"] == 50_000 - 100 - 5000 + 10
 
 
 def test_charts(two: Run) -> None:

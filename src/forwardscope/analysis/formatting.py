@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
 from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
+from forwardscope.trace import TraceEvent
 
 __all__ = [
     "OUTSIDE",
@@ -19,6 +20,7 @@ __all__ = [
     "percent",
     "plural",
     "seconds",
+    "slowest_table",
     "summary_tables",
     "with_bars",
 ]
@@ -84,7 +86,7 @@ def summary_tables(summary: Summary) -> dict[str, Table]:
         "by_probe": _grouped("by probe", summary.by_probe(), Column("probe", "probe")),
         "by_view": _grouped("by view", summary.by_view(), Column("view", "view")),
         "by_op": _grouped("by op", summary.by_op(), Column("op", "op")),
-        "slowest": _slowest(summary),
+        "slowest": slowest_table(summary.slowest),
         "most_asked": _most_repeated(summary),
     }
 
@@ -168,7 +170,8 @@ def _values(totals: Totals) -> tuple[Any, ...]:
     )
 
 
-def _slowest(summary: Summary) -> Table:
+def slowest_table(events: Iterable[TraceEvent]) -> Table:
+    """Return the records of forward passes as a table."""
     columns = (
         Column("wall_ms", "pass", milliseconds),
         Column("probe", "probe"),
@@ -188,7 +191,7 @@ def _slowest(summary: Summary) -> Table:
             event.tokens,
             event.batch,
         )
-        for event in summary.slowest
+        for event in events
     ]
     return Table("slowest passes", columns, rows)
 

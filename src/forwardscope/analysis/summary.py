@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.trace import TraceEvent
 
-__all__ = ["PromptCounts", "Summary", "Totals", "summarize"]
+__all__ = ["PromptCounts", "Slowest", "Summary", "Totals", "summarize"]
 
 #: Length of the lists of slowest passes and most repeated prompts.
 _TOP: Final = 10
@@ -100,6 +100,30 @@ class Summary:
         return Totals(counts, saved_s)
 
 
+class Slowest:
+    """The longest of the successful forward passes added so far.
+
+    Attributes:
+        threshold_ms: A pass that is not longer is not among them.
+    """
+
+    def __init__(self) -> None:
+        self.threshold_ms = -1.0
+        self._heap: list[tuple[float, int, TraceEvent]] = []
+        self._order = count()
+
+    def add(self, event: TraceEvent) -> None:
+        """Add a forward pass that is longer than `threshold_ms`."""
+        heapq.heappush(self._heap, (event.wall_ms, -next(self._order), event))
+        if len(self._heap) > _TOP:
+            heapq.heappop(self._heap)
+            self.threshold_ms = self._heap[0][0]
+
+    def events(self) -> list[TraceEvent]:
+        """Return the passes, longest first."""
+        return [event for *_, event in sorted(self._heap, reverse=True)]
+
+
 class _Group(NamedTuple):
     """The probe of a lookup, and its key without the prompt."""
 
@@ -154,9 +178,7 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
     of records.
     """
     groups: dict[tuple[str | None, str, str, int], _GroupCounts] = {}
-    slowest: list[tuple[float, int, TraceEvent]] = []
-    threshold_ms = -1.0
-    order = count()
+    slowest = Slowest()
     for event in events:
         group = (event.probe, event.view_id, event.op, event.top_k)
         counts = groups.get(group)
@@ -169,11 +191,8 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
         elif event.error is None:
             counts.passes[event.prompt_hash] += 1
             counts.pass_ms[event.prompt_hash] += event.wall_ms
-            if event.wall_ms > threshold_ms:
-                heapq.heappush(slowest, (event.wall_ms, -next(order), event))
-                if len(slowest) > _TOP:
-                    heapq.heappop(slowest)
-                    threshold_ms = slowest[0][0]
+            if event.wall_ms > slowest.threshold_ms:
+                slowest.add(event)
         else:
             counts.failed[event.prompt_hash] += 1
             counts.errors[event.error] += 1
@@ -183,7 +202,7 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
         series=_series(by_group),
         saved_s=_saved_s(by_group),
         distinct_lookups=_count_distinct_lookups(by_group),
-        slowest=[event for *_, event in sorted(slowest, reverse=True)],
+        slowest=slowest.events(),
         most_repeated=_most_repeated(by_group),
     )
 

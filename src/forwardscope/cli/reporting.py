@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -60,8 +61,16 @@ def report(
     Console(highlight=False, soft_wrap=True, markup=False).print(f"wrote {output}")
 
 
-def _records_of(run: SuiteResult, trace: Path) -> list[TraceEvent]:
-    events = [event for event in Traces([trace]) if event.run_id == run.run_id]
-    if not events:
+def _records_of(run: SuiteResult, trace: Path) -> Iterator[TraceEvent]:
+    """Yield the records of a run.
+
+    Raises:
+        UserError: The trace cannot be read, or has no record of the run.
+    """
+    found = False
+    for event in Traces([trace]):
+        if event.run_id == run.run_id:
+            found = True
+            yield event
+    if not found:
         raise UserError(f"{trace} has no record of run {run.run_id}; use the trace of that run")
-    return events
