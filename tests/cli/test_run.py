@@ -90,6 +90,22 @@ def test_quiet_prints_nothing(invoke: Invoke, suite_file: Path, loaded: Loaded) 
     assert SuiteResult.model_validate_json(result_file.read_text()).passed
 
 
+def test_messages_of_exceptions(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --show-errors the report has them, otherwise only the class of the exception."""
+
+    def fail(*_: object) -> None:
+        raise LookupError("no answer to 'my secret'")
+
+    monkeypatch.setattr("forwardscope.probes.DeltaKL.run", fail)
+    hidden, shown = (invoke("run", suite_file, *more) for more in ((), ("--show-errors",)))
+    assert (hidden.exit_code, shown.exit_code) == (1, 1)
+    assert "LookupError; run with --show-errors for its message" in hidden.stdout
+    assert "secret" not in hidden.output
+    assert "LookupError: no answer to 'my secret'" in shown.stdout
+
+
 def test_no_cache(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
     """The option takes precedence over the suite, and the report names it."""
     replace(suite_file, "probes:", "cache: {enabled: true}\nprobes:")

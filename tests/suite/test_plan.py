@@ -393,7 +393,7 @@ def test_a_plan_that_fails_does_not_fail_the_run(make_spec: MakeSpec, strict: bo
 
     NaN replaces the value of an earlier run at a Pushgateway; a missing gauge does not.
     """
-    spec = make_spec(Unplannable(name="odd", prompts=["a"], min_mean=1e-6))
+    spec = make_spec(Unplannable(name="odd", prompts=["a"], min_mean=1e-6), show_errors=True)
     metrics = RunMetrics(spec)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error" if strict else "always")
@@ -420,7 +420,9 @@ def test_a_backend_whose_attribute_raises_does_not_fail_the_run(
             raise RuntimeError("not loaded")
 
     spec = make_spec(DeltaKL(name="one", prompts=["a"], min_mean=1e-6))
-    with pytest.warns(RuntimeWarning, match="no plan: RuntimeError: not loaded") as caught:
+    with pytest.warns(
+        RuntimeWarning, match="no plan: RuntimeError; run with --show-errors"
+    ) as caught:
         result = run_suite(spec, Broken())
     assert len(caught) == 1
     assert (result.passed, result.expected_forward_passes) == (True, None)

@@ -217,13 +217,28 @@ def test_a_probe_that_raises_is_an_error(
     make_spec: MakeSpec, error: Exception, message: str
 ) -> None:
     """The next probe runs; the message is the class and first line, or that of our own error."""
-    result = run_suite(make_spec(ONE, TWO), ScriptedBackend(failing_on("b", error)))
+    spec = make_spec(ONE, TWO, show_errors=True)
+    result = run_suite(spec, ScriptedBackend(failing_on("b", error)))
     failed, next_probe = result.probes
     assert (failed.verdict, failed.message) == (Verdict.ERROR, message)
     assert (failed.score, failed.raw, failed.evidence) == (None, None, {})
     assert next_probe.verdict is Verdict.PASS
     assert not result.passed
     assert SuiteResult.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.parametrize("prompt", ["b", "hello"], ids=["probe", "check"])
+def test_the_message_of_an_exception_is_shown_only_if_asked(
+    make_spec: MakeSpec, prompt: str
+) -> None:
+    """It may contain a prompt; by default the result has only the class and how to see more."""
+    error = RuntimeError("no answer to 'my secret'")
+    backends = [ScriptedBackend(failing_on(prompt, error)) for _ in range(2)]
+    hidden = run_suite(make_spec(ONE, TWO), backends[0])
+    assert hidden.probes[0].message == "RuntimeError; run with --show-errors for its message"
+    assert "secret" not in hidden.model_dump_json()
+    shown = run_suite(make_spec(ONE, TWO, show_errors=True), backends[1])
+    assert shown.probes[0].message == "RuntimeError: no answer to 'my secret'"
 
 
 def test_a_failed_batch_is_counted(make_spec: MakeSpec) -> None:
@@ -266,7 +281,7 @@ def test_any_exception_in_the_check_ends_the_run(make_spec: MakeSpec) -> None:
 
     result = run_suite(make_spec(ONE), ScriptedBackend(script))
     assert [(probe.name, probe.message) for probe in result.probes] == [
-        (FINITE_CHECK, "MemoryError: ")
+        (FINITE_CHECK, "MemoryError; run with --show-errors for its message")
     ]
 
 

@@ -45,6 +45,14 @@ class RunOptions:
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Turn the cache off: store no computed value.")
     ] = False
+    show_errors: Annotated[
+        bool,
+        typer.Option(
+            "--show-errors",
+            help="Write the message of an exception in a probe into result and report. It may "
+            "contain prompts; by default they have only its class.",
+        ),
+    ] = False
     otlp: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +140,10 @@ class RunOptions:
         if self.metrics_linger and telemetry.metrics_port is None:
             raise UserError("--metrics-linger needs a metrics endpoint; add --metrics-port N")
         cache = spec.cache.model_dump() | ({"enabled": False} if self.no_cache else {})
-        return spec.model_copy(update={"telemetry": telemetry, "cache": CacheSpec(**cache)})
+        settings = {"telemetry": telemetry, "cache": CacheSpec(**cache)}
+        return spec.model_copy(
+            update=settings | {"show_errors": self.show_errors or spec.show_errors}
+        )
 
     def output_files(self, spec: SuiteSpec) -> dict[str, Path | None]:
         """Return the files that a run writes, by content; None for a file not written."""

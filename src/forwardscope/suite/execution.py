@@ -45,7 +45,7 @@ def run_probes(
         KeyboardInterrupt: A stop was requested before the last probe began, or
             before a forward call; see `BackendInstrumentation.request_stop`.
     """
-    failed_check = _finite_check(backend, counters)
+    failed_check = _finite_check(backend, counters, show_errors=spec.show_errors)
     if failed_check is not None:
         return [failed_check]
     results: list[ProbeResult] = []
@@ -61,14 +61,16 @@ def run_probes(
             baseline=baseline,
             later=spec.probes[index + 1 :],
         )
-        outcome, result = _run_probe(probe, context, counters)
+        outcome, result = _run_probe(probe, context, counters, show_errors=spec.show_errors)
         baseline = outcome.baseline or baseline
         results.append(result)
         observer.probe_finished(result)
     return results
 
 
-def _finite_check(backend: Backend, counters: RunCounters) -> ProbeResult | None:
+def _finite_check(
+    backend: Backend, counters: RunCounters, *, show_errors: bool
+) -> ProbeResult | None:
     """Score one prompt in both views; return an ERROR if that fails."""
     start = time.perf_counter()
     try:
@@ -80,7 +82,7 @@ def _finite_check(backend: Backend, counters: RunCounters) -> ProbeResult | None
             name=FINITE_CHECK,
             kind=FINITE_CHECK,
             verdict=Verdict.ERROR,
-            message=format_error(error),
+            message=format_error(error, show=show_errors),
             duration_s=time.perf_counter() - start,
             stats=counters.tally(None),
         )
@@ -88,7 +90,7 @@ def _finite_check(backend: Backend, counters: RunCounters) -> ProbeResult | None
 
 
 def _run_probe(
-    probe: Probe, context: ProbeContext, counters: RunCounters
+    probe: Probe, context: ProbeContext, counters: RunCounters, *, show_errors: bool
 ) -> tuple[Outcome, ProbeResult]:
     instrumentation = context.backend.instrumentation
     start, elided = time.perf_counter(), counters.elided
@@ -100,7 +102,8 @@ def _run_probe(
         except UnsupportedViewError as unsupported:
             outcome = Outcome(Verdict.SKIP, format_error(unsupported))
         except Exception as failure:  # noqa: BLE001 - the other probes still run
-            outcome, error = Outcome(Verdict.ERROR, format_error(failure)), type(failure).__name__
+            message = format_error(failure, show=show_errors)
+            outcome, error = Outcome(Verdict.ERROR, message), type(failure).__name__
         finally:
             instrumentation.set_current_probe(None)
         tally = counters.tally(probe.name)
@@ -120,9 +123,15 @@ def _run_probe(
     )
 
 
-def format_error(error: Exception) -> str:
-    """Return the message of a `ForwardscopeError`; of others the class and the first line."""
+def format_error(error: Exception, *, show: bool = False) -> str:
+    """Return the message of a `ForwardscopeError`, which never has the text of a prompt.
+
+    Of other exceptions, whose message may have it, the class, and with `show` the first line.
+    """
     if isinstance(error, ForwardscopeError):
         return printable(str(error))
+    name = printable(type(error).__name__)
+    if not show:
+        return f"{name}; run with --show-errors for its message"
     first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {printable(first_line)[:_MAX_MESSAGE]}"
+    return f"{name}: {printable(first_line)[:_MAX_MESSAGE]}"

@@ -156,7 +156,7 @@ def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
     except Exception as error:  # noqa: BLE001 - a probe or a backend may raise anything
         with suppress(RuntimeWarning):  # a run continues even if warnings are errors
             warnings.warn(
-                f"the run has no plan: {format_error(error)}",
+                f"the run has no plan: {format_error(error, show=spec.show_errors)}",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -156,6 +156,8 @@ class SuiteSpec(Section):
             `strict` computes each prompt alone.
         period: Intended interval between runs: a number and s, m, h, d or w.
         telemetry: Destinations of spans and metrics.
+        show_errors: Whether the result has the messages of exceptions that are not of
+            forwardscope; they may contain prompts. Otherwise it has only their classes.
         probes: Probes in the order in which they run.
     """
 
@@ -167,6 +169,7 @@ class SuiteSpec(Section):
     exactness: Literal["fast", "strict"] = "fast"
     period: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] | None = None
     telemetry: TelemetrySpec = TelemetrySpec()
+    show_errors: bool = False
     probes: Annotated[tuple[AnyProbe, ...], Field(strict=False, min_length=1)]
 
     @property
