@@ -182,13 +182,23 @@ def test_malformed_yaml(text: str, message: str) -> None:
     assert error_of(text).startswith(f"suite.yaml{message}")
 
 
-@pytest.mark.parametrize("digits", ["9" * 5000, "0x" + "f" * 5000], ids=["decimal", "hex"])
-def test_a_very_long_number_is_truncated(digits: str) -> None:
-    """The message stays short for a number that Python does not print."""
+@pytest.mark.parametrize(
+    "digits",
+    ["9" * 5000, "0x" + "f" * 5000, "1" + ":1" * 5000, "1" + "_" * 5000],
+    ids=["decimal", "hex", "base 60", "underscores"],
+)
+def test_a_very_long_number_is_an_error(digits: str) -> None:
+    """It is not computed, which takes quadratic time in base 60; the message stays short."""
     message = error_of(SUITE.replace("seed: 3", f"seed: {digits}"))
     assert message.startswith("suite.yaml:6: not valid YAML: '")
     assert message.endswith("' is not a valid int")
     assert len(message) < 100
+
+
+@pytest.mark.parametrize("text", ["a: !{} b", "a: *{}", "a: !!python/object:{} b"])
+def test_a_very_long_name_in_a_message_is_truncated(text: str) -> None:
+    """The message stays short for a tag or an alias of any length."""
+    assert len(error_of(text.format("x" * 100_000))) < 300
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import Final
 
 import yaml
 from pydantic import ValidationError
@@ -12,8 +13,11 @@ from forwardscope.errors import SpecError
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.validation_errors import describe_mistake
 from forwardscope.suite.yaml_source import MAX_BYTES, read_yaml
+from forwardscope.text import printable
 
 __all__ = ["load_suite", "parse_suite"]
+
+_MAX_PROBLEM: Final = 200
 
 
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
@@ -67,9 +71,11 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{source}{line}: not valid YAML: {error.problem}") from error
+        raise SpecError(f"{source}{line}: not valid YAML: {_short(error.problem)}") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
+        raise SpecError(
+            f"{source}: not valid YAML: {_short(str(error).splitlines()[0])}"
+        ) from error
     except RecursionError as error:
         raise SpecError(f"{source}: nested too deeply to be a suite") from error
     if tree is None or not isinstance(content, dict):
@@ -78,6 +84,11 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         return SuiteSpec.model_validate(content)
     except ValidationError as error:
         raise SpecError(describe_mistake(error, content, tree, source)) from error
+
+
+def _short(problem: str | None) -> str:
+    """Return a parser's message, which may quote a tag or an alias of any length."""
+    return printable(problem or "")[:_MAX_PROBLEM]
 
 
 def _resolve(file: Path, path: str | None) -> str | None:

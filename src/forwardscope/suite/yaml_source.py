@@ -15,7 +15,10 @@ MAX_BYTES: Final = 1 << 20
 
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
+_INT: Final = "tag:yaml.org,2002:int"
 _INT_BITS: Final = 64
+#: Maximum characters of an integer, underscores and base included.
+_MAX_INT: Final = 100
 _MAX_KEY: Final = 40
 
 
@@ -84,6 +87,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
+            if node.tag == _INT and len(node.value) > _MAX_INT:  # base 60 takes quadratic time
+                raise OverflowError
             value = super().construct_object(node, deep)
             if isinstance(value, int) and value.bit_length() >= _INT_BITS:
                 raise OverflowError
