@@ -10,8 +10,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from forwardscope.analysis.gate import Limits, as_junit, compare, comparison_table
 from forwardscope.analysis.report import report
 from forwardscope.analysis.run_data import MAX_BYTES, read_result, run_data_of_result
+from forwardscope.analysis.tables import as_markdown
 from forwardscope.errors import UserError
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteSpec, run_suite
@@ -135,7 +137,9 @@ def test_any_value_at_any_place(path: Path, record: dict[str, Any], data: st.Dat
         assert "\n" not in str(error)
         return
     report(result, None).encode()
-    run_data_of_result(path)
+    run = run_data_of_result(path)
+    as_junit(compare(run, run, Limits(slowdown=1.0))).encode()
+    as_markdown(comparison_table(run, run)).encode()
 
 
 @given(st.binary(max_size=60), st.integers(0, 4000), st.integers(0, 60))

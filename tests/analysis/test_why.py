@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -139,3 +140,22 @@ def test_misses_of_a_real_cache(prompts: list[int], size: int) -> None:
         if repeated:
             assert found.distance is not None
             assert found.distance >= size > (-1 if found.farthest is None else found.farthest)
+
+
+@given(st.integers(0, 6), st.integers(0, 6))
+def test_a_trace_that_changes_between_two_reads(first: int, second: int) -> None:
+    """Only misses that are there at both reads are explained."""
+
+    class Changing:
+        reads = 0
+
+        def __iter__(self) -> Iterator[TraceEvent]:
+            self.reads += 1
+            for n in range(first if self.reads == 1 else second):
+                error = "ValueError" if n % 3 == 0 else None
+                yield TraceEvent(
+                    n + 1.0, "p", "base", "ab"[n % 2], 8, "op", 1.0, False, error=error
+                )
+
+    found = list(explain(Changing(), prompt_hash="a"))
+    assert [miss.number for miss in found] == list(range(1, min(first, second) + 1, 2))
