@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from forwardscope.backends.hf.demo_model import demo_adapter
+from forwardscope.errors import OutputError
 
 from .conftest import Zoo
 
@@ -73,3 +74,13 @@ def test_truncated_files_are_created_again(
         opened.truncate(size)
     demo_adapter(model, silent)
     assert file.stat().st_size == before
+
+
+def test_a_cache_that_cannot_be_written(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the folder, and the variable that chooses another."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"file/forwardscope/demo cannot be written: Not a dir"):
+        demo_adapter(zoo.path("llama"), silent)

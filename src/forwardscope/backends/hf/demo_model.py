@@ -27,7 +27,7 @@ from platformdirs import user_cache_path
 
 from forwardscope.backends.hf.model_files import find_model
 from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
-from forwardscope.errors import ModelError
+from forwardscope.errors import ModelError, OutputError
 
 __all__ = ["DEMO_PACKAGE", "Report", "demo_adapter", "demo_model"]
 
@@ -65,16 +65,30 @@ def demo_adapter(model: Path, report: Report) -> Path:
 
 
 def _create_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder in the user's cache; create it if it does not exist.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    parent = user_cache_path("forwardscope") / "demo"
+    try:
+        return _created(parent, name, make)
+    except OSError as error:
+        raise OutputError(
+            f"the demo's folder {parent} cannot be written: {error.strerror}; "
+            "set XDG_CACHE_HOME to another folder"
+        ) from error
+
+
+def _created(parent: Path, name: str, make: Callable[[Path], None]) -> Path:
     """Create a folder atomically, again if its files are truncated.
 
     If two processes create it, the first result stays. What a killed process left is removed.
     """
-    parent = user_cache_path("forwardscope") / "demo"
     target = parent / name
     left = any(parent.glob(_WORK)) and os.access(parent, os.W_OK)
     if _is_complete(target) and not left:
         return target
-    parent.mkdir(parents=True, exist_ok=True)
     with _creating(parent):
         if not _is_complete(target):
             shutil.rmtree(target, ignore_errors=True)
@@ -95,6 +109,7 @@ def _creating(parent: Path) -> Iterator[None]:
     The system releases the lock of a killed process. Where it has no such locks, nothing is
     removed.
     """
+    parent.mkdir(parents=True, exist_ok=True)
     with (parent / "lock").open("w") as lock:
         with suppress(OSError, ImportError):
             import fcntl  # noqa: PLC0415 - not on Windows
