@@ -9,9 +9,8 @@ from msgspec import Meta
 
 __all__ = ["MAX_COUNT", "MAX_TS", "MAX_WALL_MS", "OPTIONAL", "TraceEvent"]
 
-#: Bounds of the numbers of a record that is read: the end of a lookup (year 2242), its duration
-#: (11 days), and each count; all are at least 0. No sum of them overflows a 64-bit integer of
-#: nanoseconds, and only a record that no lookup wrote is outside.
+#: Largest numbers of a record that is read; the smallest are 0. The end of a lookup is in the
+#: year 2242, which in nanoseconds still fits 63 bits, and its duration is 11 days.
 MAX_TS: Final = float(1 << 33)
 MAX_WALL_MS: Final = 1e9
 MAX_COUNT: Final = (1 << 31) - 1
