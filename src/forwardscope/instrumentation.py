@@ -104,6 +104,11 @@ class BackendInstrumentation:
     def trace(self, writer: TraceWriter) -> None:
         self._recorder.trace = writer
 
+    @property
+    def current_probe(self) -> str | None:
+        """The label of lookups that end now; None outside any probe."""
+        return self._recorder.probe
+
     def set_current_probe(self, name: str | None) -> None:
         """Label the lookups of all threads from now on; None means outside any probe.
 

@@ -111,6 +111,11 @@ class Recorder:
         """Whether lookups have trace lines or spans now."""
         return self._traced or self._spans.active
 
+    @property
+    def probe(self) -> str | None:
+        """The label of what is recorded now."""
+        return self._probe
+
     def set_probe(self, name: str | None) -> None:
         """Label what is recorded from now on; None means outside any probe.
 

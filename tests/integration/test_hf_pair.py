@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
+from forwardscope import BackendInstrumentation
 from forwardscope.backends import Backend, NullBackend, ScalableBackend
 from forwardscope.backends.hf import HFPairBackend, ModelSource, load_backend
 from forwardscope.backends.hf.loading import quiet_transformers
@@ -57,10 +59,13 @@ def tuned(zoo: Any, tmp_path: Path) -> Make:
     return make
 
 
-def _load(zoo: Any, folder: Path, model: str = "llama", **options: Any) -> HFPairBackend:
-    backend = load_backend(
-        ModelSource(str(zoo.path(model)), tuned=str(folder), device="cpu"), **options
+def _load(
+    zoo: Any, folder: Path, model: str = "llama", *, one_at_a_time: bool = False, **options: Any
+) -> HFPairBackend:
+    source = ModelSource(
+        str(zoo.path(model)), tuned=str(folder), device="cpu", one_at_a_time=one_at_a_time
     )
+    backend = load_backend(source, **options)
     assert isinstance(backend, HFPairBackend)
     return backend
 
@@ -347,3 +352,58 @@ def test_damaged_weights(zoo: Any, tuned: Make) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert "lacks 9 of its weights" in _message(ModelError, zoo.path("llama"), tuned=folder)
+
+
+def _suite(max_entries: int = 256) -> SuiteSpec:
+    return SuiteSpec(
+        version=1,
+        model=ModelSpec(path="base", tuned="tuned"),
+        cache={"max_entries": max_entries},
+        probes=[
+            DeltaKL(name="all", prompts=PROMPTS, min_mean=1e-6),
+            PromptCollapse(name="collapse", prompts=[PROMPT], context_lengths=(0, 8)),
+            DeltaKL(name="again", prompts=[*PROMPTS[:2], "another"], min_mean=1e-6),
+        ],
+    )
+
+
+def test_one_model_at_a_time(zoo: Any, tuned: Make) -> None:
+    """Where one model is on the device at a time, a suite moves them once, with equal values."""
+    folder = tuned()
+    results = {}
+    for one_at_a_time in (False, True):
+        backend = _load(zoo, folder, one_at_a_time=one_at_a_time)
+        assert (backend.base_first, backend.moves) == (one_at_a_time, 0)
+        results[one_at_a_time] = run_suite(_suite(), backend)
+        # once to the tuned model, after the base's part of the check before the probes
+        assert backend.moves == (1 if one_at_a_time else 0)
+        backend.close()
+    both, swapped = results[False], results[True]
+    assert [probe.raw for probe in swapped.probes] == [probe.raw for probe in both.probes]
+    assert swapped.backend_stats["forward_passes"] == both.backend_stats["forward_passes"]
+    assert swapped.backend_stats["forward_passes"] == swapped.expected_forward_passes
+    assert any("one at a time" in warning for warning in swapped.warnings)
+    passes = [[one.stats.forward_passes for one in result.probes] for result in (both, swapped)]
+    assert passes[0] == passes[1]
+
+
+def test_evicted_values_of_the_base_are_computed_again(zoo: Any, tuned: Make) -> None:
+    """With a small cache the models are moved more often, and the values stay."""
+    folder = tuned()
+    roomy = _load(zoo, folder, one_at_a_time=True)
+    small = _load(
+        zoo,
+        folder,
+        one_at_a_time=True,
+        instrumentation=BackendInstrumentation(cache_maxsize=2),
+    )
+    with closing(roomy), closing(small):
+        expected, result = run_suite(_suite(), roomy), run_suite(_suite(2), small)
+        assert (roomy.moves, small.moves > 1) == (1, True)
+    assert [one.raw for one in result.probes] == [one.raw for one in expected.probes]
+
+
+def test_one_at_a_time_needs_two_models() -> None:
+    """A suite with an adapter cannot ask for it."""
+    with pytest.raises(ValueError, match="one_at_a_time is for tuned"):
+        ModelSpec(path="base", adapter="adapter", one_at_a_time=True)

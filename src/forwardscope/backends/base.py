@@ -82,7 +82,9 @@ class Backend(Protocol):
     is the number to which views clip `top_k`; the default is no limit.
     `longest_filler(prompt)` returns the largest number of tokens of filler that
     fit the model's context before a prompt, or None for no limit, which is the
-    default. `run_suite` copies `warnings`, a list of sentences about the model
+    default. `base_first` says that opening another view is expensive, so that
+    `run_suite` has all of the base view computed at its beginning; the default is
+    False. `run_suite` copies `warnings`, a list of sentences about the model
     and its adapter, to the result; so it does with `optimisations`, a mapping
     from the name of each optimisation to `on`, `on (limit)` or `off (reason)`, and
     with the strings `exactness`, `dtype` and `device`, by default those of the suite.

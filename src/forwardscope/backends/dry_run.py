@@ -6,7 +6,8 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +28,22 @@ from forwardscope.backends.views import (
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 
-__all__ = ["DryRunBackend", "dry_run_backend"]
+__all__ = ["DryRunBackend", "ForwardCall", "dry_run_backend"]
 
 #: Size of the made-up vocabulary; small, because only the counts matter.
 _TOKENS: Final = 8
 #: Unicode noncharacters, which do not occur in text, so that no prompt equals filler.
 _FILLER: Final = "\ufdd0{}\ufdd1"
+
+
+class ForwardCall(NamedTuple):
+    """A forward call of a dry run: its probe, view, op, prompts (or pairs) and `top_k`."""
+
+    probe: str | None
+    view_id: str
+    op: str
+    prompts: tuple[Any, ...]
+    top_k: int
 
 
 class DryRunBackend:
@@ -48,6 +59,10 @@ class DryRunBackend:
         refused_views: As described in `Backend`.
         vocab_size: Number to which `top_k` is clipped; None for no limit.
         longest_filler: As described in `Backend`.
+        filler: As described in `Backend`; by default made-up text.
+
+    Attributes:
+        computed: The prompts of each forward call, in order.
     """
 
     def __init__(
@@ -59,6 +74,7 @@ class DryRunBackend:
         refused_views: Mapping[str, str] | None = None,
         vocab_size: int | None = None,
         longest_filler: Callable[[str], int | None] | None = None,
+        filler: Callable[[int], str] | None = None,
     ) -> None:
         self.instrumentation: Final = BackendInstrumentation(
             cache_maxsize=max_entries,
@@ -69,6 +85,8 @@ class DryRunBackend:
         self.scaled_aliases: Final = {} if scaled_aliases is None else scaled_aliases
         self.refused_views: Final = {} if refused_views is None else refused_views
         self._longest_filler: Final = longest_filler
+        self._filler: Final = filler or _made_up_filler
+        self.computed: Final[list[ForwardCall]] = []
         self.vocab_size: Final = sys.maxsize if vocab_size is None else vocab_size
 
     def as_base(self) -> AbstractContextManager[CachedView]:
@@ -80,8 +98,8 @@ class DryRunBackend:
         return self._view(FINETUNED)
 
     def filler(self, tokens: int) -> str:
-        """Return a short text that differs for each number of tokens; empty for 0."""
-        return _FILLER.format(tokens) if tokens > 0 else ""
+        """Return a text that differs for each number of tokens; empty for 0."""
+        return self._filler(tokens)
 
     def longest_filler(self, prompt: str) -> int | None:
         """Return the limit of the other backend; None without one or where it raises an error."""
@@ -102,8 +120,12 @@ class DryRunBackend:
 
     def _view(self, view_id: str) -> AbstractContextManager[CachedView]:
         check_supported(view_id, self.refused_views)
-        scorer = _DryRunScorer(view_id, self.vocab_size)
+        scorer = _DryRunScorer(view_id, self.vocab_size, self._record)
         return nullcontext(CachedView(view_id, scorer, self.instrumentation))
+
+    def _record(self, view_id: str, op: str, prompts: Sequence[Any], top_k: int) -> None:
+        probe = self.instrumentation.current_probe
+        self.computed.append(ForwardCall(probe, view_id, op, tuple(prompts), top_k))
 
 
 class _Scalable(DryRunBackend):
@@ -136,6 +158,7 @@ def dry_run_backend(
     cache_enabled: bool = True,
     max_entries: int = sys.maxsize,
     has_adapter: bool = True,
+    filler: Callable[[int], str] | None = None,
 ) -> DryRunBackend:
     """Return a dry-run backend with the abilities of another backend.
 
@@ -151,6 +174,8 @@ def dry_run_backend(
         max_entries: Maximum number of cache entries; by default none is evicted.
         has_adapter: Without `like`: whether to assume all abilities and a plain
             LoRA adapter, or only the views of a base and its full fine-tune.
+        filler: Filler that the prompts of `computed` should have; by default made-up
+            text, which never equals another prompt.
     """
     assumed = like is None and has_adapter
     cls = _CLASSES[
@@ -164,25 +189,29 @@ def dry_run_backend(
         refused_views=getattr(like, "refused_views", None),
         vocab_size=getattr(like, "vocab_size", None),
         longest_filler=getattr(like, "longest_filler", None),
+        filler=filler,
     )
 
 
 class _DryRunScorer:
     """A scorer with one made-up result for each op, the same for all prompts."""
 
-    def __init__(self, view_id: str, vocab_size: int) -> None:
+    def __init__(self, view_id: str, vocab_size: int, record: Callable[..., None]) -> None:
         self.vocab_size: Final = vocab_size
+        self._record = partial(record, view_id)
         spread = 1.0 + zlib.crc32(view_id.encode()) / 2**32
         logits = -spread * np.arange(_TOKENS)
         self._logprobs: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum())
 
     def next_token_dists(self, prompts: Sequence[str], top_k: int) -> list[TokenDist]:
+        self._record("next_token_dist", prompts, top_k)
         top, rest = self._logprobs[:top_k], self._logprobs[top_k:]
         tail = float(np.log(np.exp(rest).sum())) if rest.size else None
         dist = TokenDist(np.arange(top.size), top.astype(np.float32), _TOKENS, tail)
         return [dist] * len(prompts)
 
     def rolling_logprobs(self, texts: Sequence[str]) -> list[RollingLogprob]:
+        self._record("rolling_logprob", texts, 0)
         logprobs = self._logprobs[1:]
         rolled = RollingLogprob(
             np.arange(_TOKENS), logprobs.astype(np.float32), _TOKENS, float(logprobs.sum())
@@ -190,4 +219,9 @@ class _DryRunScorer:
         return [rolled] * len(texts)
 
     def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self._record("logprob_of", pairs, 0)
         return [float(self._logprobs[0])] * len(pairs)
+
+
+def _made_up_filler(tokens: int) -> str:
+    return _FILLER.format(tokens) if tokens > 0 else ""

@@ -141,6 +141,7 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
         device=spec.model.device,
         dtype=spec.model.dtype,
         tuned=spec.model.tuned,
+        one_at_a_time=spec.model.one_at_a_time,
     )
     return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
 

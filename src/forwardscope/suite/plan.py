@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from forwardscope.backends.base import Backend
-from forwardscope.backends.dry_run import DryRunBackend, dry_run_backend
+from forwardscope.backends.dry_run import DryRunBackend, ForwardCall, dry_run_backend
+from forwardscope.backends.views import BASE
 from forwardscope.core.cache import DisabledCache
 from forwardscope.core.keys import Question
 from forwardscope.core.series import Counts, SeriesKey
@@ -25,6 +26,7 @@ from forwardscope.trace import TraceEvent, TraceWriter
 
 __all__ = [
     "Plan",
+    "base_calls",
     "enough_entries",
     "expect_series",
     "expected_forward_passes",
@@ -149,6 +151,20 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
     return dict(shared)
 
 
+def base_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
+    """Return the forward calls of a suite in the base view, in order, for `backend`.
+
+    Raises:
+        ProbeError: As `plan_suite` does.
+    """
+    dry_run = _dry_run(spec, backend, filler=backend.filler)
+    try:
+        _run_or_raise(spec, dry_run)
+    finally:
+        dry_run.close()
+    return [call for call in dry_run.computed if call.view_id == BASE]
+
+
 def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:
     """Return the plan of a suite, or warn and return None if it cannot be planned."""
     try:
@@ -201,13 +217,17 @@ class _TraceInMemory(TraceWriter):
 
 
 def _dry_run(
-    spec: SuiteSpec, backend: Backend | None = None, max_entries: int = sys.maxsize
+    spec: SuiteSpec,
+    backend: Backend | None = None,
+    max_entries: int = sys.maxsize,
+    filler: Callable[[int], str] | None = None,
 ) -> DryRunBackend:
     return dry_run_backend(
         backend,
         cache_enabled=_cache_enabled(spec, backend),
         max_entries=max_entries,
         has_adapter=spec.model.tuned is None,
+        filler=filler,
     )
 
 

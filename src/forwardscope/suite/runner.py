@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
@@ -13,7 +14,7 @@ from forwardscope.backends.base import Backend
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
-from forwardscope.suite.plan import plan_run
+from forwardscope.suite.plan import base_calls, plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
@@ -66,6 +67,8 @@ def run_suite(
             run = RunStarted(spec, run_id, trace_id_of(span), started_s, counters, expected)
             observer.run_started(run)
             try:
+                if getattr(backend, "base_first", False):
+                    _compute_base(spec, backend)
                 probes = run_probes(spec, backend, counters, observer)
             finally:
                 at_run_end(span, probes, counters.total(), counters.elided)
@@ -79,6 +82,24 @@ def run_suite(
     result = _result(run, backend, identity, wall_s, probes, {} if plan is None else plan.series)
     observer.run_finished(result)
     return result
+
+
+def _compute_base(spec: SuiteSpec, backend: Backend) -> None:
+    """Compute all that the suite will look up in the base view, each for its own probe.
+
+    What fails here fails again in its probe, which reports it.
+    """
+    instrumentation = backend.instrumentation
+    with suppress(Exception), backend.as_base() as view:
+        for call in base_calls(spec, backend):
+            instrumentation.set_current_probe(call.probe)
+            if call.op == "next_token_dist":
+                view.next_token_dist_batch(call.prompts, top_k=call.top_k)
+            elif call.op == "rolling_logprob":
+                view.rolling_logprob_batch(call.prompts)
+            else:
+                view.logprob_of_batch(call.prompts)
+    instrumentation.set_current_probe(None)
 
 
 def _result(

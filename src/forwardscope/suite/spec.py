@@ -54,6 +54,8 @@ class ModelSpec(Section):
         tuned: Folder, `.gguf` file or hub id of a fully fine-tuned model.
         device: A torch device, or `auto`.
         dtype: Dtype of the weights in memory.
+        one_at_a_time: With `tuned`: keep one model on the device and the other in the
+            CPU's memory. It happens without this where both do not fit.
     """
 
     path: Text
@@ -62,6 +64,7 @@ class ModelSpec(Section):
     tuned: Text | None = None
     device: Text = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    one_at_a_time: bool = False
 
     @property
     def label(self) -> str:
@@ -79,6 +82,8 @@ class ModelSpec(Section):
             raise ValueError(
                 "needs either adapter (a LoRA adapter) or tuned (a fully fine-tuned model)"
             )
+        if self.one_at_a_time and self.tuned is None:
+            raise ValueError("one_at_a_time is for tuned; an adapter needs one model alone")
         return self
 
 

@@ -42,16 +42,23 @@ class Forward:
         model: A causal language model, wrapped by PEFT or not, in eval mode.
         tokenizer: The model's tokenizer.
         exactness: `fast` or `strict`.
+        lock: Lock that several models share; a new one by default.
 
     Attributes:
         lock: Held for a forward call and for a change of the weights.
         applied: The change that the open view has made.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, exactness: Exactness) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        exactness: Exactness,
+        lock: threading.RLock | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.exactness: Exactness = exactness
-        self.lock = threading.RLock()
+        self.lock = lock or threading.RLock()
         self.applied = AppliedChange(model)
         self._calls = ModelCalls(model)
         self._optimisations = Optimisations()

@@ -50,6 +50,8 @@ class ModelSource:
             bfloat16 elsewhere.
         tuned: A local folder, a `.gguf` file or a hub id of a fully fine-tuned
             model, in place of an adapter.
+        one_at_a_time: With `tuned`: whether one model is on the device at a time also
+            where both would fit.
     """
 
     path: str
@@ -57,6 +59,7 @@ class ModelSource:
     device: str = "auto"
     dtype: str = "auto"
     tuned: str | None = None
+    one_at_a_time: bool = False
 
 
 def load_backend(
@@ -137,8 +140,6 @@ def _load_pair(
         found += compare_ids(own, tokenizer, "tuned model", tuned, ModelError)
         tokenizer = own
     vocabulary, warnings = fit_vocabularies(base, model, tokenizer)
-    for one in (base, model):
-        _move(one, device)
     base_files, tuned_files = (one.if_unchanged() for one in signed)
     with errors_as(ModelError, f"tuned model {tuned} cannot be used with {source.path}"):
         return HFPairBackend(
@@ -148,6 +149,8 @@ def _load_pair(
             instrumentation=instrumentation,
             exactness=exactness,
             origin=Origin(base_files, tuned_files, vocabulary, (*found, *warnings)),
+            device=device,
+            one_at_a_time=source.one_at_a_time,
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Final
+
+import torch
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.checkpoints import check_finite
@@ -13,6 +15,7 @@ from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
 from forwardscope.backends.hf.identity import pair_identity
 from forwardscope.backends.hf.origin import Origin
+from forwardscope.backends.hf.placement import Placement
 from forwardscope.backends.views import BASE, FINETUNED, CachedView
 from forwardscope.errors import ModelError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -30,8 +33,9 @@ _REFUSED: Final = MappingProxyType(
 class HFPairBackend(CommonBackend):
     """Two transformers models, a base and its full fine-tune; implements `Backend`.
 
-    The weights of both are in memory. One view is open at a time. Any number of
-    threads can use it; forward calls run one at a time.
+    The weights of both are in memory; where both do not fit the device, one of them is
+    in the CPU's. One view is open at a time. Any number of threads can use it; forward
+    calls run one at a time.
 
     Args:
         base: The base model. It is set to eval mode.
@@ -40,6 +44,8 @@ class HFPairBackend(CommonBackend):
         instrumentation: Caches, counts and traces lookups; a new one by default.
         exactness: As in `HFBackend`.
         origin: What the models were loaded from, and their warnings.
+        device: The device to compute on; by default that of the base.
+        one_at_a_time: Keep one model on the device, also where both fit.
 
     Raises:
         ModelError: The models are of different architectures, or one has NaN or
@@ -55,15 +61,40 @@ class HFPairBackend(CommonBackend):
         instrumentation: BackendInstrumentation | None = None,
         exactness: Exactness = "fast",
         origin: Origin | None = None,
+        device: torch.device | None = None,
+        one_at_a_time: bool = False,
     ) -> None:
         _check_architectures(base, tuned)
         check_finite("base model", base)
         check_finite("tuned model", tuned)
+        self._placement = Placement((base, tuned), device or base.device, one_at_a_time)
         self._base = Forward(base.eval(), tokenizer, exactness)
-        self._tuned = Forward(tuned.eval(), tokenizer, exactness)
+        self._tuned = Forward(tuned.eval(), tokenizer, exactness, self._base.lock)
         super().__init__([self._base, self._tuned], instrumentation, origin)
-        for forward in self._forwards:
-            forward.check()
+        for forward in (self._tuned, self._base):  # the base is used first
+            with self._placement.of(forward.model):
+                forward.check()
+        self._placement.moves = 0
+
+    @property
+    def base_first(self) -> bool:
+        """Whether one model is on the device at a time, so that a run asks the base first."""
+        return self._placement.one_at_a_time
+
+    @property
+    def moves(self) -> int:
+        """How often another model was moved to the device."""
+        return self._placement.moves
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know about what was loaded."""
+        if not self.base_first:
+            return super().warnings
+        return [
+            *super().warnings,
+            f"the base and the tuned model are on device {self.device} one at a time",
+        ]
 
     @property
     def refused_views(self) -> Mapping[str, str]:
@@ -81,11 +112,11 @@ class HFPairBackend(CommonBackend):
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the base model."""
-        return self._view(BASE, self._base, nullcontext)
+        return self._view(BASE, self._base, self._placement.of)
 
     def as_finetuned(self) -> AbstractContextManager[CachedView]:
         """Open the fine-tuned model."""
-        return self._view(FINETUNED, self._tuned, nullcontext)
+        return self._view(FINETUNED, self._tuned, self._placement.of)
 
     def _compute_identity(self) -> str:
         self._check_open()

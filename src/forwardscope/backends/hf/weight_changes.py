@@ -61,8 +61,11 @@ def change_is_finite(model: PeftModel) -> bool:
 def state_of(model: torch.nn.Module) -> tuple[object, ...]:
     """Return everything that a view changes, to compare; equal states compute equal values.
 
-    Weights are represented by their memory, because no view writes to it.
+    Weights are represented by their memory, because no view writes to it. A model
+    without an adapter has no views of its own, so its state is empty.
     """
+    if not isinstance(model, PeftModel):
+        return ()
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     wrappers = [
         module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)
