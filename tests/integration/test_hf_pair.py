@@ -400,7 +400,8 @@ def test_evicted_values_of_the_base_are_computed_again(zoo: Any, tuned: Make) ->
     with closing(roomy), closing(small):
         expected, result = run_suite(_suite(), roomy), run_suite(_suite(2), small)
         assert (roomy.moves, small.moves > 1) == (1, True)
-    assert [one.raw for one in result.probes] == [one.raw for one in expected.probes]
+    raw = [one.raw for one in expected.probes]  # other batches round differently
+    assert [one.raw for one in result.probes] == pytest.approx(raw, abs=1e-4)
 
 
 def test_one_at_a_time_needs_two_models() -> None:
