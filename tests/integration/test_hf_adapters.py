@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -50,9 +51,11 @@ def model_folder(zoo: Any, tmp_path: Path) -> Make:
     return make
 
 
-def _adapt(base: Any, folder: Path, targets: list[str] | str) -> Any:
+def _adapt(base: Any, folder: Path, targets: list[str] | str, **more: Any) -> Any:
     torch.manual_seed(1)
-    config = LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
+    config = LoraConfig(
+        r=4, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False, **more
+    )
     with quiet_transformers():
         tuned = get_peft_model(base, config)
         tuned.save_pretrained(folder)
@@ -100,6 +103,28 @@ def _rename(folder: Path, old: str, new: str) -> None:
 def _set_config(folder: Path, **changes: Any) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_factors_of_parameters(zoo: Any, model_folder: Make, tmp_path: Path) -> None:
+    """LoRA on the parameters of experts, which are no layers, has PEFT's values at any scale."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    model = model_folder(transformers.Qwen3MoeConfig(vocab_size=zoo.vocab_size, **experts, **SIZES))
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = tmp_path / "adapter"
+    tuned = _adapt(_from(model), adapter, ["q_proj"], target_parameters=parameters)
+    backend = _open(model, adapter)
+    _check(backend, zoo, tuned, _from(model))
+    for layer in tuned.modules():
+        if isinstance(layer, LoraLayer):
+            layer.scaling = {name: 0.5 * value for name, value in layer.scaling.items()}
+    expected = _alone(tuned, zoo.tokenizer()(PROMPT)["input_ids"])
+    with backend.as_scaled_adapter(0.5) as view:
+        dist = view.next_token_dist(PROMPT, top_k=10**6)
+    assert torch.allclose(
+        torch.from_numpy(np.array(dist.logprobs)),
+        expected[torch.from_numpy(np.array(dist.token_ids))],
+        atol=1e-4,
+    )
 
 
 def test_experts_as_transformers_4_saved_them(zoo: Any, model_folder: Make, tmp_path: Path) -> None:
