@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points, version
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from forwardscope.cli.otlp_answers import CheckedAdapter
@@ -41,6 +42,8 @@ __all__ = [
 
 _TRACES_PATH = "/v1/traces"
 _CONNECT_TIMEOUT_S = 1.0
+#: Default of OpenTelemetry for the attributes and links of a span.
+_DEFAULT_LIMIT = 128
 #: They name an entry point whose session has credentials.
 _CREDENTIAL_PROVIDERS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
@@ -256,14 +259,23 @@ def make_resource() -> Resource:
 
 
 def make_provider(processor: SpanProcessor) -> TracerProvider:
-    """Return the CLI's tracer provider; the standard variables configure sampling and limits.
-
-    Raises:
-        OutputError: A limit is not valid.
-    """
-    try:
-        provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
-    except ValueError as error:  # the message names the variable
-        raise OutputError(one_line(str(error))) from error
+    """Return the CLI's tracer provider; the standard variables configure sampling and limits."""
+    provider = TracerProvider(
+        resource=make_resource(), shutdown_on_exit=False, span_limits=_span_limits()
+    )
     provider.add_span_processor(processor)
     return provider
+
+
+def _span_limits() -> SpanLimits:
+    """Return the limits of the standard variables, or the defaults where one is not valid.
+
+    The variables may be meant for other programs, so a wrong one stops no run.
+    """
+    try:
+        return SpanLimits()
+    except ValueError as error:  # the message names the variable
+        reason = printable(one_line(str(error)))
+        warnings.warn(f"{reason}; default limits are used", RuntimeWarning, stacklevel=2)
+    count, length = _DEFAULT_LIMIT, SpanLimits.UNSET
+    return SpanLimits(count, count, count, count, count, count, length, length)
