@@ -76,7 +76,7 @@ def test_init_reports_why_it_cannot_write(
     """A path below a file is reported as not writable, and not as existing."""
     (tmp_path / "file").touch()
     error = error_of("init", tmp_path / "file" / "mine.yaml", *force)
-    assert error.startswith(f"{tmp_path}/file/mine.yaml cannot be written: ")
+    assert error.startswith(f"the suite cannot be written to {tmp_path}/file/mine.yaml: ")
 
 
 def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

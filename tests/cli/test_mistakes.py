@@ -130,5 +130,5 @@ def test_the_suite_is_not_overwritten(
 ) -> None:
     """An output file that is the suite file is refused."""
     before = suite_file.read_bytes()
-    assert "would overwrite the suite" in error_of("run", suite_file, option, suite_file)
+    assert "over the input" in error_of("run", suite_file, option, suite_file)
     assert suite_file.read_bytes() == before

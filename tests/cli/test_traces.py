@@ -270,8 +270,9 @@ def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:
 def test_a_plot_that_cannot_be_drawn(
     error_of: ErrorOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names an unknown file type, a missing folder or a missing library."""
-    for name in ("curve.docx", "nope/curve.svg"):
+    """The error names an unknown file type, a path below a file or a missing library."""
+    (tmp_path / "file").touch()
+    for name in ("curve.docx", "file/curve.svg"):
         error = error_of("trace", "curve", _PEER, "--plot", tmp_path / name)
         assert error.startswith(f"the plot cannot be written to {tmp_path / name}: ")
     monkeypatch.delitem(sys.modules, "forwardscope.analysis.plot", raising=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from forwardscope.analysis.curve import SHARES, Curve, CurvePoint
 from forwardscope.errors import MissingExtraError, OutputError
+from forwardscope.files import write_file
 
 if importlib.util.find_spec("matplotlib") is None:
     raise MissingExtraError("matplotlib", "plot")
@@ -22,11 +24,14 @@ _LRU, _OPTIMUM, _MARK = "#3574b2", "#c4632a", "#777777"
 _INCHES: Final = (8.0, 4.5)
 
 
-def write_plot(curve: Curve, optimum: Sequence[CurvePoint], path: Path) -> None:
+def write_plot(
+    curve: Curve, optimum: Sequence[CurvePoint], path: Path, inputs: Sequence[Path] = ()
+) -> None:
     """Plot hit rate over cache size; the file's suffix selects the format, such as svg.
 
     Raises:
-        OutputError: The file cannot be written, or matplotlib does not support its suffix.
+        OutputError: The file cannot be written or is one of `inputs`, or matplotlib does not
+            support its suffix.
     """
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
@@ -60,9 +65,12 @@ def write_plot(curve: Curve, optimum: Sequence[CurvePoint], path: Path) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(visible=True, alpha=0.25)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    drawn, suffix = io.BytesIO(), path.suffix.removeprefix(".") or "png"
     try:
         # a fixed salt makes equal data give equal files, and "none" keeps text selectable
         with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except (OSError, ValueError) as error:
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(drawn, format=suffix, metadata=metadata)
+    except ValueError as error:
         raise OutputError(f"the plot cannot be written to {path}: {error}") from error
+    write_file("plot", path, drawn.getvalue(), inputs)

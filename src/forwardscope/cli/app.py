@@ -16,7 +16,7 @@ from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
 from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
-from forwardscope.cli.outputs import check_outputs, refuse_to_overwrite
+from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
@@ -120,8 +120,7 @@ def run(
     """
     with errors_exit_with_two():
         spec = options.override(load_suite(suite))
-        check_outputs(options.output_files(spec))
-        refuse_to_overwrite(suite, options.output_files(spec))
+        check_outputs(options.output_files(spec), [suite])
         result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 

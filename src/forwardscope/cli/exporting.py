@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from forwardscope.errors import OutputError
+from forwardscope.files import replace_content
 
 __all__ = ["BACKUP_SUFFIX", "write_tree"]
 
@@ -48,8 +49,7 @@ def write_tree(
         for name in existing:
             (folder / name).replace(folder / f"{name}{BACKUP_SUFFIX}")
         for name, text in changed.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text)
+            replace_content(folder / name, text)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = error.strerror if isinstance(error, OSError) else str(error)
         path = getattr(error, "filename", None) or folder

@@ -21,7 +21,7 @@ from forwardscope.analysis.tables import (
 )
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import Traces, require_plain_file
-from forwardscope.errors import OutputError
+from forwardscope.files import write_file
 from forwardscope.text import printable
 
 __all__ = ["gate"]
@@ -83,7 +83,7 @@ def gate(
         before, now = _run_data(reference), _run_data(current)
         checks = compare(before, now, limits)
         if junit is not None:
-            _write(junit, as_junit(checks))
+            write_file("JUnit file", junit, as_junit(checks), [reference, current])
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
@@ -100,14 +100,6 @@ def _run_data(path: Path) -> RunData:
     if is_result(path):
         return run_data_of_result(path)
     return run_data_of_trace(path, Traces([path]))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _facts(checks: list[Check], table: Table) -> dict[str, Any]:

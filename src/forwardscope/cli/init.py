@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from forwardscope.errors import OutputError
+from forwardscope.files import write_file
 
 __all__ = ["suite_template", "write_suite"]
 
@@ -21,11 +22,6 @@ def write_suite(text: str, path: Path, *, force: bool) -> None:
     Raises:
         OutputError: The file exists and `force` is false, or it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and path.exists():  # else a parent is a file
-            raise OutputError(f"{path} exists; choose another name or add --force") from error
-        raise OutputError(f"{path} cannot be written: {error}") from error
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; choose another name or add --force")
+    write_file("suite", path, text)

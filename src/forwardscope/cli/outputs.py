@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
@@ -12,41 +10,30 @@ from pathlib import Path
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from forwardscope.errors import OutputError
+from forwardscope.files import check_no_input, check_writable, unwritable
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.spec import SuiteSpec
 
-__all__ = ["check_outputs", "instrumentation_for", "refuse_to_overwrite"]
+__all__ = ["check_outputs", "instrumentation_for"]
 
 
-def check_outputs(outputs: Mapping[str, Path | None]) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path] = ()) -> None:
     """Check that all output files can be written.
 
     Args:
         outputs: Files by content; None for a file not written.
+        inputs: Files that are read.
 
     Raises:
-        OutputError: A file cannot be written, or two are the same.
+        OutputError: A file cannot be written, two are the same, or one is an input.
     """
     files = [(what, path) for what, path in outputs.items() if path is not None]
+    for what, path in files:
+        check_no_input(what, path, inputs)
+        check_writable(what, path)
     for (what, path), (other, second) in combinations(files, 2):
         if path.resolve() == second.resolve():
             raise OutputError(f"{path} cannot hold both {what} and {other}; name two files")
-    for what, path in files:
-        try:
-            _try_to_write(path)
-        except OSError as error:
-            raise _unwritable(what, path, error) from error
-
-
-def refuse_to_overwrite(suite: Path, outputs: Mapping[str, Path | None]) -> None:
-    """Check that no output file is the suite file.
-
-    Raises:
-        OutputError: An output file is the suite file.
-    """
-    for what, path in outputs.items():
-        if path is not None and path.exists() and path.samefile(suite):
-            raise OutputError(f"the {what} would overwrite the suite {suite}; choose another file")
 
 
 @contextmanager
@@ -67,7 +54,7 @@ def instrumentation_for(
             span_budget=budget if isinstance(budget, int) else None,
         )
     except OSError as error:
-        raise _unwritable("trace", trace, error) from error
+        raise unwritable("trace", trace, error) from error
     try:
         yield instrumentation
     finally:
@@ -76,22 +63,3 @@ def instrumentation_for(
             with suppress(OSError):  # another process may have removed it
                 if trace.stat().st_size == 0:
                     trace.unlink()
-
-
-def _try_to_write(path: Path) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if path.exists() and not path.is_file():
-        return  # opening a device or a pipe can have effects
-    if path.exists():
-        with path.open("ab"):
-            pass
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-def _unwritable(what: str, path: Path | None, error: OSError) -> OutputError:
-    return OutputError(
-        f"the {what} cannot be written to {path}: {error.strerror}; choose another file"
-    )

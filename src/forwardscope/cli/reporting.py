@@ -12,8 +12,10 @@ from rich.console import Console
 from forwardscope.analysis.report import report as report_of
 from forwardscope.analysis.run_data import read_result
 from forwardscope.cli.exits import errors_exit_with_two
+from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.reading import Traces
-from forwardscope.errors import OutputError, UserError
+from forwardscope.errors import UserError
+from forwardscope.files import write_file
 from forwardscope.suite.result import SuiteResult
 from forwardscope.trace import TraceEvent
 
@@ -50,14 +52,12 @@ def report(
     Exit status: 0, or 2 for an error.
     """
     with errors_exit_with_two():
+        inputs = [result] if trace is None else [result, trace]
+        check_outputs({"report": output}, inputs)
         run = read_result(result)
         events = None if trace is None else _records_of(run, trace)
         text = report_of(run, events)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+        write_file("report", output, text, inputs)
     Console(highlight=False, soft_wrap=True, markup=False).print(f"wrote {output}")
 
 

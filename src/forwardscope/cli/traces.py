@@ -136,7 +136,7 @@ def curve(
         result = curve_of(events)
         best = list(optimum_at(result, representative_sizes(result)))
         if plot is not None:
-            write_plot(result, best, plot)
+            write_plot(result, best, plot, [file])
     table = curve_table(result, best)
     if format is Format.JSON:
         lookups, hits = result.total, result.lookups.hits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
-from forwardscope.errors import OutputError
+from forwardscope.files import write_file
 from forwardscope.probes import Verdict
 
 __all__ = [
@@ -267,30 +266,9 @@ class SuiteResult(_Record):
         return all(probe.verdict is not Verdict.ERROR for probe in self.probes)
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Write the result as JSON, atomically except to a pipe or a device.
+        """Write the result as JSON; see `forwardscope.files.replace_content`.
 
         Raises:
             OutputError: The file cannot be written; an existing file is unchanged.
         """
-        target = Path(path)
-        text = self.model_dump_json(indent=2) + "\n"
-        temporary: Path | None = None
-        try:
-            if target.exists() and not target.is_file():  # do not replace a pipe or a device
-                target.write_text(text, encoding="utf-8")
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-            ) as file:
-                temporary = Path(file.name)
-                file.write(text)
-            temporary.chmod(0o644)
-            temporary.replace(target)
-        except OSError as error:
-            raise OutputError(
-                f"the result cannot be written to {target}: {error.strerror}; choose another file"
-            ) from error
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+        write_file("result", Path(path), self.model_dump_json(indent=2) + "\n")

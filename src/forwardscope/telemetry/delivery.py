@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from forwardscope.files import replace_content
 from forwardscope.telemetry.http import (
     post,
     root_cause,
@@ -129,15 +130,14 @@ class Pusher:
 
 
 def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
-    """Write a registry atomically to a file for node_exporter's textfile collector.
+    """Write a registry to a file for node_exporter's textfile collector.
 
     Raises:
         OSError: The file cannot be written; an existing file is unchanged.
     """
-    from prometheus_client import write_to_textfile  # noqa: PLC0415 - import registers collectors
+    from prometheus_client import generate_latest  # noqa: PLC0415 - import registers collectors
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_to_textfile(str(path), registry)
+    replace_content(path, generate_latest(registry))
 
 
 def _authorization(user: str | None, password: str | None) -> dict[str, str]:

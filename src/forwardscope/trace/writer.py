@@ -53,7 +53,7 @@ class TraceWriter:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            self._file = _OpenFile(os.open(self.path, flags, 0o644))
+            self._file = _OpenFile(os.open(self.path, flags, 0o666))
             self._regular = stat.S_ISREG(os.fstat(self._file.descriptor).st_mode)
             self._torn = self._regular and _ends_torn(self.path)
             reset_in_children(self)

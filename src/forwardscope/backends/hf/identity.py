@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import tempfile
@@ -22,6 +21,7 @@ from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.adapter_config import WITHOUT_EFFECT
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.vocabulary import Vocabulary
+from forwardscope.files import replace_content
 
 __all__ = ["backend_identity", "pair_identity", "sign_files"]
 
@@ -111,13 +111,8 @@ def _weights_digest(model: Any, signature: str | None) -> str:
     if _DIGEST.fullmatch(saved):
         return saved
     digest = _digest(_weights(model))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(digest, encoding="ascii")
-        temporary.replace(file)
-    except OSError:
-        pass  # a later process computes the digest again
+    with suppress(OSError):  # a later process computes the digest again
+        replace_content(file, digest.encode("ascii"))
     return digest
 
 
