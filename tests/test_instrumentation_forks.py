@@ -133,7 +133,7 @@ def test_fifty_forks_beside_busy_threads(
         assert len(backend.cache) <= _MAXSIZE
         assert 0 < backend.cache.nbytes <= 1 << 20
         backend.close()
-        assert backend.spans.outcomes()[names.LOOKUP.name, "pending"] == 0
+        assert backend.spans.outcomes()[names.LOOKUP.kind, "pending"] == 0
 
     workers = [in_thread(lambda me=me: work(me)) for me in range(4)]
     for number in range(50):

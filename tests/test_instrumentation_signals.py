@@ -76,7 +76,7 @@ def _check(backend: BackendInstrumentation, made: int) -> None:
     assert backend.ledger.snapshot().durations[_OP].count == total.forward_passes
     assert len(backend.cache) + backend.cache.evictions == total.forward_passes
     outcomes = backend.spans.outcomes().items()
-    assert sum(n for (name, _), n in outcomes if name == names.LOOKUP.name) == made
+    assert sum(n for (kind, _), n in outcomes if kind == names.LOOKUP.kind) == made
     assert backend.trace.path is not None
     assert len(list(TraceReader(backend.trace.path))) == backend.trace.records == made
 

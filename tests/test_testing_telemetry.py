@@ -60,7 +60,7 @@ def test_span_ids_count_from_one() -> None:
     """Spans are in the order of their ids, parents first, and times begin at 0."""
     spans = _run_of_all_probes().spans()
     assert [span.id for span in spans] == list(range(1, len(spans) + 1))
-    assert (spans[0].name, spans[0].parent, spans[0].start_ms) == ("suite.run", None, 0.0)
+    assert (spans[0].name, spans[0].parent, spans[0].start_ms) == ("suite tested", None, 0.0)
     assert all(span.parent is not None and span.parent < span.id for span in spans[1:])
     assert {span.trace for span in spans} == {1}
     starts = [span.start_ms for span in spans]
@@ -78,7 +78,7 @@ def test_a_lookup_as_plain_data() -> None:
             id=1,
             parent=None,
             trace=1,
-            name="cache.lookup",
+            name="lookup miss",
             start_ms=0.0,
             end_ms=4.0,
             attributes={
@@ -92,12 +92,12 @@ def test_a_lookup_as_plain_data() -> None:
             id=2,
             parent=1,
             trace=1,
-            name="forward",
+            name="forward base",
             start_ms=1.0,
             end_ms=3.0,
             attributes={
                 **common,
-                "gen_ai.operation.name": "score",
+                "gen_ai.operation.name": "text_completion",
                 "forwardscope.batch.size": 1,
             },
         ),
@@ -112,11 +112,11 @@ def test_only_ended_spans_are_returned() -> None:
     with telemetry.tracer_provider.get_tracer("test").start_as_current_span("mine"):
         backend.cached("op", "base", "prompt", 0, lambda: None)
         assert [(one.name, one.parent) for one in telemetry.spans()] == [
-            ("cache.lookup", None),
-            ("forward", 1),
+            ("lookup miss", None),
+            ("forward base", 1),
         ]
     (mine,) = [one for one in telemetry.spans() if one.name == "mine"]
-    (lookup,) = [one for one in telemetry.spans() if one.name == "cache.lookup"]
+    (lookup,) = [one for one in telemetry.spans() if one.name == "lookup miss"]
     assert lookup.parent == mine.id
 
 
@@ -155,7 +155,8 @@ def test_settings_of_the_backend() -> None:
     for prompt in ("a", "b", "c", "c"):
         backend.cached("op", "base", prompt, 0, lambda: None)
     assert len(backend.cache) == 2
-    assert Counter(span.name for span in telemetry.spans()) == {"cache.lookup": 3, "forward": 3}
+    spans = Counter(span.name for span in telemetry.spans())
+    assert spans == {"lookup miss": 3, "forward base": 3}
 
 
 def test_clock_advances_at_each_reading(together: Any) -> None:

@@ -20,6 +20,8 @@ from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey, question_of
@@ -51,7 +53,7 @@ class BackendInstrumentation:
         name: Which backend this is, where several are shown together.
         tracer_provider: Where spans go; None means the global provider, and
             where none is set there are no spans.
-        span_budget: Hit spans from one `set_current_probe` to the next; None
+        span_budget: Spans of hits from one `set_current_probe` to the next; None
             for no limit. Misses and forward calls always have spans.
         cache_enabled: False keeps nothing between calls; lookups are counted
             and traced all the same.
@@ -184,9 +186,7 @@ class BackendInstrumentation:
         key = (op, view_id, prompt, top_k)
         entry = self.cache.find(key)
         if entry is not None:
-            wall = self._now() - start
-            self._recorder.record((Outcome(key, entry.origin, "hit", start, wall),), wall)
-            return entry.value  # type: ignore[no-any-return]
+            return self._hit(key, entry, "hit", start)  # type: ignore[no-any-return]
         spans = self._call_spans(start)
         while True:
             flight = Flight(self.cache.generation, get_ident())
@@ -201,9 +201,7 @@ class BackendInstrumentation:
             entry = found if isinstance(found, Entry) else found.wait(key)
             if entry is not None:
                 result: Literal["hit", "coalesced"] = "hit" if entry is found else "coalesced"
-                wall = self._now() - start
-                self._recorder.record((Outcome(key, entry.origin, result, start, wall),), wall)
-                return entry.value  # type: ignore[no-any-return]
+                return self._hit(key, entry, result, start)  # type: ignore[no-any-return]
 
     def cached_batch(
         self,
@@ -247,7 +245,7 @@ class BackendInstrumentation:
         share = (self._now() - start) // max(1, len(keys))
         spans = self._call_spans(start, (op, view_id, top_k))
         flights: list[Flight] = []
-        not_hits: dict[LookupKey, Outcome] = {}  # of the prompts computed or waited for
+        later: dict[LookupKey, Outcome] = {}  # of the prompts that were not found at first
         error: str | None = None
         try:
             while missing := [key for key in first if key not in entries]:
@@ -260,23 +258,40 @@ class BackendInstrumentation:
                         self._lead(flight, led, spans, compute)
                         entries |= flight.entries
                 for key, claimed in found.items():
+                    began = self._now()
                     if isinstance(claimed, Flight):
-                        began, entry = self._now(), claimed.wait(key)
-                        if entry is not None:
-                            entries[key], wall = entry, self._now() - began
-                            not_hits[key] = Outcome(key, entry.origin, "coalesced", began, wall)
+                        if (entry := claimed.wait(key)) is not None:
+                            entries[key] = entry
+                            later[key] = self._outcome(key, entry, "coalesced", began)
                     elif claimed is not None:
                         entries[key] = claimed
+                        later[key] = self._outcome(key, claimed, "hit", began)
             return [entries[key].value for key in keys]
         except BaseException as raised:
             error = type(raised).__name__
             raise
         finally:
             for flight in flights:
-                not_hits |= {miss.key: miss for miss in misses_of(flight, batch=True)}
+                later |= {miss.key: miss for miss in misses_of(flight, batch=True)}
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
-            outcomes = list(_in_order(keys, entries, not_hits, start, share))
+            called = None if spans is None else spans.forward_ns
+            outcomes = list(_in_order(keys, entries, later, (start, called), share))
             self._record(outcomes, start, spans, error, sizes)
+
+    def _hit(
+        self, key: LookupKey, entry: Entry, result: Literal["hit", "coalesced"], start: int
+    ) -> Any:
+        """Record a single lookup that needed no forward pass of its own; return its value."""
+        outcome = self._outcome(key, entry, result, start)
+        self._recorder.record((outcome,), outcome.wall_ns)
+        return entry.value
+
+    def _outcome(
+        self, key: LookupKey, entry: Entry, result: Literal["hit", "coalesced"], start: int
+    ) -> Outcome:
+        """Return the outcome of a lookup that ends now."""
+        end = self._now()
+        return Outcome(key, entry.origin, result, start, end, end - start, entry.call)
 
     def _lead(
         self,
@@ -286,7 +301,7 @@ class BackendInstrumentation:
         compute: Callable[[], Sequence[Any]],
     ) -> None:
         """Make one forward call for the keys that this thread has claimed; store the values."""
-        flight.keys, span = keys, None
+        flight.keys, started = keys, False
         try:
             if self.stopping:
                 raise KeyboardInterrupt
@@ -295,8 +310,7 @@ class BackendInstrumentation:
             else:
                 flight.origins = [None] * len(keys)
             if spans is not None:
-                span = spans.forward(flight)
-                compute = span.wrap(compute)
+                compute, started = spans.start_forward(flight, compute), True
             flight.start_ns = self._now()
             try:
                 values = flight.run(compute)
@@ -313,8 +327,8 @@ class BackendInstrumentation:
             self.flights.release(flight)
             raise
         finally:
-            if span is not None:
-                span.end(flight)
+            if spans is not None and started:
+                spans.end_forward(flight)
 
     def _call_spans(
         self, start: int, batch: tuple[str, str, int] | None = None
@@ -349,21 +363,29 @@ def _values(compute_misses: Callable[[list[int]], Iterable[T]], indices: list[in
 def _in_order(
     keys: Sequence[LookupKey],
     entries: Mapping[LookupKey, Entry],
-    not_hits: dict[LookupKey, Outcome],
-    start: int,
+    later: dict[LookupKey, Outcome],
+    begun: tuple[int, int | None],
     share: int,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each lookup of a batch, in order; also after a failure.
 
-    A repeated prompt is a hit where the first was one, and else coalesced: the
-    first paid for its forward pass. A lookup that was still waiting when the call
-    failed has none.
+    Those that did not wait follow one another, evenly from the start of the batch to the
+    start of its first forward call (both in `begun`); without one, each as long as `share`.
+    A repeated prompt is a hit where the first was one, and else coalesced: the first
+    paid for its forward pass. A lookup that was still waiting when the call failed has
+    none.
     """
+    start, called = begun
+    slot = share if called is None else (called - start) // len(keys)
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
-        if key in not_hits and key not in yielded:
+        times = (start + index * slot, start + (index + 1) * slot)
+        first = later.get(key)
+        if first is not None and (key not in yielded or first.result == "hit"):
             yielded.add(key)
-            yield not_hits[key]
+            if first.result == "miss":
+                first = replace(first, start_ns=times[0], end_ns=times[1])
+            yield first
         elif key in entries:
-            result: Literal["hit", "coalesced"] = "coalesced" if key in not_hits else "hit"
-            yield Outcome(key, entries[key].origin, result, start + index * share, share)
+            result: Literal["hit", "coalesced"] = "hit" if first is None else "coalesced"
+            yield Outcome(key, entries[key].origin, result, *times, share, entries[key].call)

@@ -12,8 +12,8 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey, Question, question_of
 from forwardscope.core.ledger import Ledger
 from forwardscope.core.single_flight import Flight
-from forwardscope.telemetry.hit_span_queue import FinishedLookup
-from forwardscope.telemetry.span_factory import NO_PARENT, ParentContext
+from forwardscope.telemetry.span_factory import NO_PARENT, CallIds, ParentContext
+from forwardscope.telemetry.span_queue import FinishedLookup
 from forwardscope.telemetry.spans import CallSpans, LookupSpans
 from forwardscope.trace.record import TraceEvent
 from forwardscope.trace.writer import TraceWriter
@@ -28,26 +28,34 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         key: The key that was looked up.
         question: The key with the prompt's hash; None if it is not computed yet.
         result: `hit`, `miss` or `coalesced`.
-        start_ns: Start of the lookup; hits of a batch follow one another.
+        start_ns: Start of the lookup's span. The lookups of a batch follow one another.
+        end_ns: End of the lookup's span. A miss of a batch ends before it is computed.
         wall_ns: Compute time of a miss, otherwise the time of the lookup, waiting
             included; in a batch an even share.
+        call: Ids of the forward call that computed the value or failed to; None if it
+            has no sampled span.
         batch: Number of prompts in the forward batch of a miss; None for a single call.
         tokens: Number of tokens in a miss's prompt, if the compute reported it.
         reused: Number of these tokens that an earlier prompt's forward pass had computed.
         error: Class of the exception if the compute failed.
-        trace_id: Trace with the forward span of a miss, 32 hex digits.
     """
 
     key: LookupKey
     question: Question | None
     result: Literal["hit", "miss", "coalesced"]
     start_ns: int
+    end_ns: int
     wall_ns: int
+    call: CallIds | None = None
     batch: int | None = None
     tokens: int | None = None
     reused: int | None = None
     error: str | None = None
-    trace_id: str | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """Trace with the forward span of a miss, 32 hex digits."""
+        return None if self.call is None or self.result != "miss" else self.call.trace_id
 
 
 def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
@@ -57,14 +65,17 @@ def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
     """
     if not flight.start_ns:
         return []
-    start, entries, error, trace_id = flight.start_ns, flight.entries, flight.error, flight.trace_id
-    size = len(flight.keys)
-    share, batch_size = max(0, flight.end_ns - start) // size, size if batch else None
+    start, entries, error, size = flight.start_ns, flight.entries, flight.error, len(flight.keys)
+    end = max(start, flight.end_ns)
+    share, batch_size = (end - start) // size, size if batch else None
     outcomes = []
     for key, origin, counts in zip(flight.keys, flight.origins, flight.token_counts(), strict=True):
         failed = None if key in entries else error or KeyboardInterrupt.__name__
         outcomes.append(
-            Outcome(key, origin, "miss", start, share, batch_size, *counts, failed, trace_id)
+            Outcome(
+                *(key, origin, "miss", start, end, share, flight.call),
+                *(batch_size, *counts, failed),
+            )
         )
     return outcomes
 
@@ -161,19 +172,30 @@ class Recorder:
                 self._trace.write_batch([self._event(one, ts, probe, parent) for one in outcomes])
 
     def _offer_spans(self, outcomes: Sequence[Outcome], spans: CallSpans | None) -> ParentContext:
-        """Queue the spans of all lookups but misses, whose spans are live; return their parent."""
-        queue = self._spans.hits
+        """Queue the spans of all lookups but a single miss, whose span is live.
+
+        Misses come first, so that hits do not displace them.
+
+        Returns:
+            The parent of the spans.
+        """
+        queue = self._spans.queue
         if spans is None:
             parent = self.parent()
+        elif spans.batch is None:
+            return spans.parent
         else:
-            hits = any(one.result != "miss" for one in outcomes)
-            parent = spans.parent(needed=hits and queue.has_budget)
+            if queue.has_budget:
+                spans.start_batch()
+            parent = spans.parent
+            outcomes = sorted(outcomes, key=lambda one: one.result != "miss")
         for one in outcomes:
-            if one.result != "miss":
-                question, end_ns = one.question or question_of(one.key), one.start_ns + one.wall_ns
-                queue.offer(
-                    FinishedLookup(question, one.result, one.start_ns, end_ns, parent.context)
+            queue.offer(
+                FinishedLookup(
+                    one.question or question_of(one.key),
+                    *(one.result, one.start_ns, one.end_ns, parent.context, one.call, one.error),
                 )
+            )
         return parent
 
     def _event(
@@ -188,4 +210,5 @@ class Recorder:
             *(outcome.batch, outcome.tokens, outcome.reused or None, outcome.error, self.run_id),
             parent.trace_id or outcome.trace_id,
             parent.parent_id,
+            *(outcome.call or ()),
         )

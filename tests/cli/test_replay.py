@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,17 +10,18 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext
 from typer.testing import Result
 
 import forwardscope.cli
-from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope import TraceEvent, TraceReader
 from forwardscope.cli.otlp import OtlpExporter
 from forwardscope.cli.replay import Replay
 from forwardscope.probes import DeltaKL
-from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
-from forwardscope.testing import ScriptedBackend
+from forwardscope.testing import InMemoryTelemetry, ScriptedBackend, SeenSpan
 from forwardscope.trace.record import MAX_COUNT, MAX_WALL_MS
 from forwardscope.trace.writer import line_of
 
@@ -32,9 +32,9 @@ _RUN = "0123456789abcdef" * 2
 _PEER = Path(__file__).parents[1] / "data" / "dlm_sway_trace.jsonl"
 
 
-def replayed(events: Iterable[TraceEvent]) -> list[ReadableSpan]:
+def replayed(events: Iterable[TraceEvent], result: SuiteResult | None = None) -> list[ReadableSpan]:
     """Return the spans of a trace."""
-    return list(Replay(events, Resource({}), "1.0"))
+    return list(Replay(events, Resource({}), "1.0", result))
 
 
 def event(
@@ -44,21 +44,30 @@ def event(
     return TraceEvent(ts=ts, wall_ms=wall_ms, hit=hit, **{"run_id": _RUN, **fixed, **more})
 
 
-def named(spans: list[ReadableSpan], kind: names.Span) -> list[ReadableSpan]:
-    return [span for span in spans if span.name == kind.name]
+def of_kind(spans: list[ReadableSpan], kind: names.Span) -> list[ReadableSpan]:
+    return [span for span in spans if names.kind_of(span.name) == kind.kind]
+
+
+def links_of(spans: list[ReadableSpan]) -> list[list[SpanContext]]:
+    """Return the links of each lookup."""
+    return [[link.context for link in one.links] for one in of_kind(spans, names.LOOKUP)]
 
 
 def test_a_run_is_a_tree() -> None:
     """A run is the parent of its probes, a probe of its lookups, a miss of its forward pass."""
     spans = replayed([event(), event(hit=True), event(probe=None)])
-    (run,), (probe,) = named(spans, names.SUITE_RUN), named(spans, names.PROBE_RUN)
-    lookups = named(spans, names.LOOKUP)
-    forwards = named(spans, names.FORWARD)
+    (run,), (probe, check) = of_kind(spans, names.SUITE), of_kind(spans, names.PROBE)
+    lookups = of_kind(spans, names.LOOKUP)
+    forwards = of_kind(spans, names.FORWARD)
     assert run.parent is None
-    assert probe.parent == run.context
-    assert [one.parent for one in lookups] == [probe.context, probe.context, run.context]
+    assert probe.parent == check.parent == run.context
+    assert [one.parent for one in lookups] == [probe.context, probe.context, check.context]
     assert [one.parent for one in forwards] == [lookups[0].context, lookups[2].context]
     assert [one.attributes[names.CACHE_RESULT.name] for one in lookups] == ["miss", "hit", "miss"]
+    assert {one.name for one in spans} == {
+        *("suite", "probe p", "probe finite_check"),
+        *("lookup miss", "lookup hit", "forward base"),
+    }
     assert probe.attributes[names.CASE_NAME.name] == "p"
     totals = [
         [one.attributes[name.name] for name in (names.TOTAL_LOOKUPS, names.TOTAL_PASSES)]
@@ -75,10 +84,17 @@ def test_no_time_is_before_the_epoch(batch: int | None) -> None:
     assert all(0 <= span.end_time < 2**63 for span in replayed(events))
 
 
+def test_lookups_without_a_run_are_below_the_root() -> None:
+    """The lookups of another program are below its probes, or below the root."""
+    spans = replayed([event(probe=None, run_id=None)])
+    (lookup,), (run,) = of_kind(spans, names.LOOKUP), of_kind(spans, names.SUITE)
+    assert (lookup.parent, len(spans)) == (run.context, 3)
+
+
 def test_times_are_those_of_the_trace() -> None:
     """A lookup ends at `ts` and lasts `wall_ms`; each span lies within its parent."""
     spans = replayed([event(10.0, wall_ms=2500.0), event(11.0, wall_ms=0.5, hit=True)])
-    lookup = named(spans, names.LOOKUP)[0]
+    lookup = of_kind(spans, names.LOOKUP)[0]
     assert (lookup.start_time, lookup.end_time) == (7_500_000_000, 10_000_000_000)
     times = {one.context.span_id: (one.start_time, one.end_time) for one in spans}
     for span in spans:
@@ -88,21 +104,18 @@ def test_times_are_those_of_the_trace() -> None:
 
 
 def test_a_batch_is_one_forward() -> None:
-    """A batch lasts the sum of its misses' shares, and links to their lookups."""
+    """It lasts the sum of its misses' shares; they have no length, and lead to it."""
     batch = [
         event(10.0 + place / 1e6, wall_ms=100.0, batch=3, tokens=5, prompt_hash=str(place))
         for place in range(3)
     ]
     spans = replayed([batch[0], event(10.0, hit=True), *batch[1:], event(10.1)])
-    first, second = named(spans, names.FORWARD)
-    missed = [
-        one
-        for one in named(spans, names.LOOKUP)
-        if one.attributes[names.CACHE_RESULT.name] == "miss"
-    ]
-    (probe,) = named(spans, names.PROBE_RUN)
+    first, second = of_kind(spans, names.FORWARD)
+    missed = [one for one in of_kind(spans, names.LOOKUP) if one.name == "lookup miss"]
+    (probe,) = of_kind(spans, names.PROBE)
     assert first.parent == probe.context
-    assert [link.context for link in first.links] == [one.context for one in missed[:3]]
+    assert [[link.context for link in one.links] for one in missed] == [[first.context]] * 3 + [[]]
+    assert {(one.start_time, one.end_time) for one in missed[:3]} == {(first.start_time,) * 2}
     assert first.end_time - first.start_time == 300_000_000
     assert first.attributes[names.BATCH_SIZE.name] == 3
     assert first.attributes[names.INPUT_TOKENS.name] == 15
@@ -112,20 +125,65 @@ def test_a_batch_is_one_forward() -> None:
 
 def test_an_incomplete_batch() -> None:
     """An incomplete batch ends at the end of the file, or before the next batch."""
-    ends = replayed([event(batch=3), event(batch=3)])
-    assert [len(one.links) for one in named(ends, names.FORWARD)] == [2]
-    other = replayed([event(batch=3), event(batch=2), event(batch=2)])
-    assert [len(one.links) for one in named(other, names.FORWARD)] == [1, 2]
+    for sizes, calls in (((3, 3), [0, 0]), ((3, 2, 2), [0, 1, 1])):
+        spans = replayed([event(batch=size) for size in sizes])
+        forwards = [one.context for one in of_kind(spans, names.FORWARD)]
+        assert links_of(spans) == [[forwards[call]] for call in calls]
+
+
+def test_hit_without_ids_leads_to_the_latest_equal_miss() -> None:
+    """Op, view, prompt hash and top_k are equal, and the miss did not fail."""
+    spans = replayed(
+        [
+            event(),
+            event(batch=1),
+            event(error="ValueError"),
+            event(view_id="ft"),
+            event(hit=True),
+            event(hit=True, result="coalesced"),
+            event(hit=True, top_k=9),
+        ]
+    )
+    batch = of_kind(spans, names.FORWARD)[1]
+    assert batch.attributes[names.VIEW.name] == "base"
+    of_hits = [batch.context], [batch.context], []
+    assert links_of(spans) == [[], [batch.context], [], [], *of_hits]
+
+
+def test_lookups_with_ids_lead_to_the_recorded_call() -> None:
+    """Also where the call is recorded later, or in the trace of an earlier run."""
+    ids = {"trace_id": "1" * 32, "pass_trace_id": "1" * 32, "pass_span_id": "2" * 16}
+    other = {"trace_id": "1" * 32, "pass_trace_id": "3" * 32, "pass_span_id": "4" * 16}
+    invalid = {"pass_trace_id": "0" * 32, "pass_span_id": "x" * 16}
+    misses = [event(batch=2, prompt_hash=name, **ids) for name in "ab"]
+    spans = replayed(
+        [
+            event(hit=True, result="coalesced", prompt_hash="b", **ids),
+            misses[0],
+            event(batch=2),  # of another call at the same time
+            misses[1],
+            event(hit=True, **other),
+            event(hit=True, prompt_hash="c", **invalid),
+        ]
+    )
+    (call,) = [one for one in of_kind(spans, names.FORWARD) if one.links == ()][:1]
+    links = links_of(spans)
+    assert links[0] == links[1] == links[3] == [call.context]
+    assert links[2] not in ([], [call.context])
+    ((earlier,),) = links[4:5]
+    assert (f"{earlier.trace_id:032x}", f"{earlier.span_id:016x}") == ("3" * 32, "4" * 16)
+    assert links[5] == []
 
 
 def test_a_failed_lookup() -> None:
     """The lookup and its forward pass have the error status and the exception's class."""
     spans = replayed([event(error="ValueError")])
     for kind in (names.LOOKUP, names.FORWARD):
-        (span,) = named(spans, kind)
+        (span,) = of_kind(spans, kind)
         assert not span.status.is_ok
         assert span.attributes[names.ERROR_TYPE.name] == "ValueError"
-    (run,) = named(spans, names.SUITE_RUN)
+    assert of_kind(spans, names.LOOKUP)[0].name == "lookup error"
+    (run,) = of_kind(spans, names.SUITE)
     assert (run.status.is_unset, run.attributes[names.TOTAL_ERRORS.name]) == (True, 1)
 
 
@@ -148,26 +206,41 @@ def test_ids_of_runs_without_a_hex_id(run_id: str | None) -> None:
     assert all(span.context.is_valid for span in one)
 
 
-def test_counts_are_those_of_the_run(tmp_path: Path) -> None:
-    """Spans equal the run's lookups, forward passes and probes, with documented attributes."""
-    path = tmp_path / "t.jsonl"
-    backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=path))
-    probes = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two")]
-    spec = SuiteSpec(version=1, model=ModelSpec(path="m", adapter="a"), probes=probes)
+def _run(path: Path, telemetry: InMemoryTelemetry) -> SuiteResult:
+    """Run a suite with a failing probe, a batch and hits; write its trace."""
+    backend = ScriptedBackend(instrumentation=telemetry.instrumentation(trace_path=path))
+    probes = [DeltaKL(name=name, prompts=["a", "b"], min_mean=99.0) for name in ("one", "two")]
+    spec = SuiteSpec(
+        version=1, name="nightly", model=ModelSpec(path="m", adapter="a"), probes=probes
+    )
     result = run_suite(spec, backend)
     backend.close()
-    spans = replayed(TraceReader(path))
-    counted = Counter(span.name for span in spans)
-    assert counted[names.LOOKUP.name] == result.reconciliation.lookups
-    assert counted[names.PROBE_RUN.name] == 2
-    assert counted[names.SUITE_RUN.name] == 1
-    stats = backend.instrumentation.stats
-    singly = stats.forward_passes - stats.batched_prompts
-    assert counted[names.FORWARD.name] == stats.batches_sent + singly
-    for kind in names.SPANS:
-        listed = {one.name for one in kind.attributes}
-        for span in named(spans, kind):
-            assert set(span.attributes or {}) <= listed
+    return result
+
+
+def _plain(span: ReadableSpan | SeenSpan) -> tuple[object, ...]:
+    """Return name, attributes and status of a span, live or replayed, without times and ids."""
+    live = isinstance(span, SeenSpan)
+    status = span.status if live else span.status.status_code.name.lower()
+    untold = (names.ELIDED, names.TOTAL_FORWARD_S)
+    attributes = dict(span.attributes or {})
+    for one in untold:
+        attributes.pop(one.name, None)
+    return span.name, sorted(attributes.items(), key=str), status, len(span.links)
+
+
+def test_an_export_is_like_the_run(tmp_path: Path) -> None:
+    """With the result, it has the spans of the run, with their attributes; without, no verdicts."""
+    path, telemetry = tmp_path / "t.jsonl", InMemoryTelemetry()
+    result = _run(path, telemetry)
+    live = [_plain(one) for one in telemetry.spans() if names.kind_of(one.name) != "batch"]
+    told = [_plain(one) for one in replayed(TraceReader(path), result)]
+    assert sorted(told, key=str) == sorted(live, key=str)
+    plain = replayed(TraceReader(path))
+    assert [one.name for one in plain][-1] == "suite"
+    assert all(one.status.is_unset for one in plain)
+    of_another = result.model_copy(update={"run_id": "f" * 32})
+    assert [one.name for one in replayed(TraceReader(path), of_another)][-1] == "suite"
 
 
 class _Receiver(SpanExporter):
@@ -220,6 +293,21 @@ def test_export_to_a_receiver_that_refuses(
     assert exporter.batches == 1
     outcome = "OTLP http://127.0.0.1:4318: stopped after 0 spans: Connection refused"
     assert ran.stdout == f"trace {_RUN}\n{outcome}\n"
+
+
+def test_export_with_the_result(
+    invoke: Invoke, receiver: Callable[..., _Receiver], error_of: ErrorOf, tmp_path: Path
+) -> None:
+    """The root has suite and status; the result of a run that is not in the file exits with 2."""
+    exporter, path, file = receiver(accepts=True), tmp_path / "t.jsonl", tmp_path / "r.json"
+    result = _run(path, InMemoryTelemetry())
+    result.write(file)
+    to = ("--otlp", "http://127.0.0.1:4318", "--result", file)
+    assert invoke("trace", "export", path, *to).exit_code == 0
+    root = exporter.spans[-1]
+    assert (root.name, root.status.status_code.name) == ("suite nightly", "ERROR")
+    assert (root.attributes or {})[names.ERROR_TYPE.name] == "probe_failed"
+    assert result.run_id in error_of("trace", "export", _PEER, *to)
 
 
 def test_export_errors(invoke: Invoke, error_of: ErrorOf, tmp_path: Path) -> None:

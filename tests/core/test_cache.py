@@ -94,13 +94,13 @@ def test_failed_put_changes_nothing(key: Any, value: Any) -> None:
 
 
 def test_entry_has_the_origin_of_its_value() -> None:
-    """An entry holds value, size and origin as they were stored."""
-    cache, origin = _sized(), object()
+    """An entry holds value, size, origin and the ids of its call as they were stored."""
+    cache, origin, call = _sized(), object(), object()
     with cache.lock:
-        cache.store("key", cache.new_entry("key", 4, origin))
+        cache.store("key", cache.new_entry("key", 4, origin, call))
     entry = cache.find("key")
     assert entry is not None
-    assert (entry.value, entry.size, entry.origin) == (4, 7, origin)
+    assert (entry.value, entry.size, entry.origin, entry.call) == (4, 7, origin, call)
     assert cache.find("unknown") is None
 
 

@@ -65,7 +65,7 @@ def test_registration_keeps_no_object_alive() -> None:
 def test_child_reads_a_ledger_that_was_being_changed(in_thread: Any, in_child: Any) -> None:
     """It has what was counted until the fork, and counts on its own."""
     ledger, key = Ledger(), SeriesKey(None, "base", "op")
-    hit = Outcome(("op", "base", "prompt", 1), None, "hit", 0, 1)
+    hit = Outcome(("op", "base", "prompt", 1), None, "hit", 0, 1, 1)
     began, forked = threading.Event(), threading.Event()
     ledger.add(key, [hit], 1)
 

@@ -25,6 +25,7 @@ from forwardscope.core.ledger import (
 )
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.recorder import Outcome
+from forwardscope.telemetry.span_factory import CallIds
 
 _KEY = SeriesKey("probe", "base", "op")
 
@@ -39,7 +40,7 @@ series = st.builds(
 
 
 def _outcome(result: str, wall_ns: int = 0, **more: Any) -> Outcome:
-    return Outcome(("op", "base", "prompt", 1), None, result, 0, wall_ns, **more)  # type: ignore[arg-type]
+    return Outcome(("op", "base", "prompt", 1), None, result, 0, wall_ns, wall_ns, **more)  # type: ignore[arg-type]
 
 
 outcomes = st.lists(
@@ -51,7 +52,8 @@ outcomes = st.lists(
         tokens=tokens,
         reused=tokens,
         error=st.none() | st.sampled_from(["ValueError", "KeyboardInterrupt"]),
-        trace_id=st.none() | st.sampled_from(["a" * 32, "b" * 32]),
+        call=st.none()
+        | st.sampled_from([CallIds(trace, "c" * 16) for trace in ("a" * 32, "b" * 32)]),
     ),
     max_size=6,
 )

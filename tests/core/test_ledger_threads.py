@@ -19,7 +19,7 @@ _KEY = SeriesKey(None, "base", "op")
 
 
 def _outcome(result: str, **more: Any) -> Outcome:
-    return Outcome(("op", "base", "prompt", 1), None, result, 0, 1, **more)  # type: ignore[arg-type]
+    return Outcome(("op", "base", "prompt", 1), None, result, 0, 1, 1, **more)  # type: ignore[arg-type]
 
 
 #: One lookup of each result. Each adds 1 to its counts, so an incomplete copy is recognised.

@@ -361,9 +361,9 @@ def test_planning_makes_no_spans(full_suite: SuiteSpec, monkeypatch: pytest.Monk
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
     expected_forward_passes(full_suite)
     assert telemetry.spans() == []
-    with BackendInstrumentation().spans.around(names.SUITE_RUN, {}):
+    with BackendInstrumentation().spans.around(names.SUITE, "nightly", {}):
         pass
-    assert [span.name for span in telemetry.spans()] == ["suite.run"]
+    assert [span.name for span in telemetry.spans()] == ["suite nightly"]
 
 
 # -- reporting and failures -------------------------------------------------------------------

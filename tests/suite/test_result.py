@@ -44,7 +44,9 @@ def test_keys_of_a_result(result: SuiteResult) -> None:
     """The JSON has the documented keys."""
     record = json.loads(result.model_dump_json())
     assert set(record) >= {"run_id", "suite", "model", "adapter", "identity", "versions", "seed"}
-    probe_keys = "name kind verdict score raw z_score ci_95 message evidence duration_s stats"
+    probe_keys = (
+        "name kind verdict error_type score raw z_score ci_95 message evidence duration_s stats"
+    )
     assert [set(probe) for probe in record["probes"]] == [set(probe_keys.split())] * 4
     assert list(record["backend_stats"]) == [
         "cache_hits",

@@ -232,12 +232,17 @@ def test_pending_spans_are_counted(make_spec: MakeSpec) -> None:
     assert result.reconciliation.holds
 
 
-def test_all_spans_have_the_model_label(make_spec: MakeSpec) -> None:
-    """Each span has the suite's name of the model, not that of the backend."""
+def test_forward_spans_have_the_labels_of_the_suite(make_spec: MakeSpec) -> None:
+    """They have the suite's names of model and adapter, not those of the backend."""
     telemetry = InMemoryTelemetry()
     instrumentation = telemetry.instrumentation()
-    instrumentation.spans.model = "/path/of/the/model"
+    instrumentation.spans.name_model("/path/of/the/model", "an-adapter")
     spec = make_spec(DeltaKL(name="one", prompts=["a"]))
     run_suite(spec, ScriptedBackend(instrumentation=instrumentation))
-    labels = {span.attributes.get("gen_ai.request.model") for span in telemetry.spans()}
-    assert labels - {None} == {spec.model.label}
+    labels = {
+        (span.name, span.attributes["gen_ai.request.model"])
+        for span in telemetry.spans()
+        if "gen_ai.request.model" in span.attributes
+    }
+    model, adapter = spec.model.label, spec.model.adapter_label
+    assert labels == {("forward base", model), ("forward ft", f"{adapter} on {model}")}

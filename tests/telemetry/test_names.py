@@ -161,15 +161,16 @@ def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTele
             _suite(DeltaKL(name="stopped", prompts=["interrupted"])),
             ScriptedBackend(_script, instrumentation=instrumentation),
         )
+    instrumentation.spans.name_model("a-model", "an-adapter", "a-provider")
     instrumentation.cached(
         "op", "base", "shares", 0, lambda: instrumentation.report_tokens([5], [3])
     )
     types: dict[str, dict[str, set[type]]] = defaultdict(lambda: defaultdict(set))
     for span in telemetry.spans():
         for key, value in span.attributes.items():
-            types[span.name][key].add(type(value))
+            types[names.kind_of(span.name)][key].add(type(value))
     assert types == {
-        span.name: {one.name: {_TYPES[one.type]} for one in span.attributes} for span in names.SPANS
+        span.kind: {one.name: {_TYPES[one.type]} for one in span.attributes} for span in names.SPANS
     }
 
 

@@ -52,8 +52,8 @@ def test_library_example(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(example, "library.md", "exec"), seen)  # noqa: S102 - our own page
 
     spans = {span.name: span for span in memory.get_finished_spans()}
-    assert set(spans) == {"forward", "cache.lookup", "my-request"}
-    lookup = spans["cache.lookup"]
+    assert set(spans) == {"forward base", "lookup miss", "my-request"}
+    lookup = spans["lookup miss"]
     assert lookup.parent is not None
     assert lookup.parent.span_id == spans["my-request"].context.span_id
     labels = {"backend": "scorer", "probe": "", "view": "base", "op": "next_token_dist"}

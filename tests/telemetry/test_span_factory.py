@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 from forwardscope import BackendInstrumentation
+from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanFactory
 from forwardscope.testing import StepClock
 
@@ -66,8 +68,8 @@ def test_provider_that_fails(where: str) -> None:
     assert [str(one.message) for one in caught if "secret" in str(one.message)] == []
     assert len(caught) == 1
     assert backend.spans.outcomes() == {
-        ("cache.lookup", "dropped"): 5,
-        ("cache.lookup_batch", "dropped"): 1,
+        ("lookup", "dropped"): 5,
+        ("batch", "dropped"): 1,
         ("forward", "dropped"): 2,
     }
     assert backend.stats.total_lookups == 5
@@ -82,20 +84,20 @@ def test_provider_that_fails_where_warnings_are_errors(where: str) -> None:
         for _ in range(3):
             assert backend.cached("op", "base", "p", 0, lambda: "P") == "P"
         assert backend.spans.flush(_PATIENCE_S)
-    assert backend.spans.outcomes()["cache.lookup", "dropped"] == 3
+    assert backend.spans.outcomes()["lookup", "dropped"] == 3
 
 
 @pytest.mark.usefixtures("fast_switching")
 def test_counts_are_exact_under_threads(together: Any) -> None:
     """Each of 8,000 spans of eight threads is counted once."""
-    factory, spans = SpanFactory(None, StepClock()), [f"span {number}" for number in range(1000)]
+    factory, spans = SpanFactory(None, StepClock()), [*names.SPANS] * 200
 
     def work(_: int) -> None:
-        for name in spans:
-            factory.count(name, "ended")
+        for kind in spans:
+            factory.count(kind, "ended")
 
     together(8, work)
-    assert factory.outcomes() == {(name, "ended"): 8 for name in spans}
+    assert factory.outcomes() == {(kind.kind, "ended"): 1600 for kind in names.SPANS}
 
 
 @pytest.mark.no_cover  # a child hangs where another thread holds the lock of coverage's data
@@ -111,7 +113,7 @@ def test_counts_in_a_forked_child(in_thread: Any, in_child: Any) -> None:
 
     def child() -> None:
         before = factory.outcomes()["forward", "ended"]
-        factory.count("forward", "ended")
+        factory.count(names.FORWARD, "ended")
         assert factory.outcomes()["forward", "ended"] == before + 1
 
     for _ in range(4):
@@ -136,5 +138,5 @@ def test_counts_are_read_during_a_count() -> None:
                 seen.append(factory.outcomes().total())
             return super().__hash__()
 
-    factory.count(Name("forward"), "ended")
+    factory.count(replace(names.FORWARD, kind=Name("forward")), "ended")
     assert (seen, factory.outcomes().total()) == ([-1, 0], 1)

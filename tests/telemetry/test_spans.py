@@ -32,7 +32,7 @@ def _named(spans: Sequence[SeenSpan], name: str) -> list[SeenSpan]:
 
 def _results(spans: Sequence[SeenSpan]) -> list[tuple[str, str]]:
     """Return (prompt hash, result) of each lookup."""
-    found = [one.attributes for one in _named(spans, "cache.lookup")]
+    found = [one.attributes for one in spans if names.CACHE_RESULT.name in one.attributes]
     return [(one["forwardscope.prompt_hash"], one["forwardscope.cache.result"]) for one in found]
 
 
@@ -43,10 +43,11 @@ def _look_up_batch(backend: BackendInstrumentation, *prompts: str) -> list[int]:
 def test_miss(telemetry: InMemoryTelemetry) -> None:
     """The forward span is a child of the lookup, and both have the parts of the key."""
     backend = telemetry.instrumentation()
-    backend.spans.model = "some-model"
+    backend.spans.name_model("some-model", "some-adapter", "some-provider")
     backend.cached(*_KEY, lambda: backend.report_tokens([5]))
     lookup, forward = spans = telemetry.spans()
-    assert _tree(spans) == [("cache.lookup", [("forward", [])])]
+    assert _tree(spans) == [("lookup miss", [("forward base", [])])]
+    assert (lookup.links, forward.links) == ((), ())
     assert lookup.attributes == {
         "forwardscope.op": "next_token_dist",
         "forwardscope.view": "base",
@@ -55,7 +56,8 @@ def test_miss(telemetry: InMemoryTelemetry) -> None:
         "forwardscope.cache.result": "miss",
     }
     assert forward.attributes == {
-        "gen_ai.operation.name": "score",
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.provider.name": "some-provider",
         "gen_ai.request.model": "some-model",
         "gen_ai.usage.input_tokens": 5,
         "forwardscope.op": "next_token_dist",
@@ -66,37 +68,45 @@ def test_miss(telemetry: InMemoryTelemetry) -> None:
 
 
 def test_hit(telemetry: InMemoryTelemetry) -> None:
-    """It has the times of the lookup, not the time at which it was made."""
+    """It has the times of the lookup, and a link to the forward call that it was spared."""
     backend = telemetry.instrumentation()
     backend.cached(*_KEY, lambda: "value")
     before = telemetry.clock.perf_counter_ns()
     assert backend.cached(*_KEY, lambda: "again") == "value"
     after = telemetry.clock.perf_counter_ns()
-    first, _, hit = spans = telemetry.spans()
-    assert _tree(spans) == [("cache.lookup", [("forward", [])]), ("cache.lookup", [])]
+    first, forward, hit = spans = telemetry.spans()
+    assert _tree(spans) == [("lookup miss", [("forward base", [])]), ("lookup hit", [])]
+    assert hit.links == (forward.id,)
     assert hit.attributes == {**first.attributes, "forwardscope.cache.result": "hit"}
     assert hit.end_ms - hit.start_ms == 1
     assert after - before == 3_000_000
 
 
 def test_batch(telemetry: InMemoryTelemetry) -> None:
-    """It has a lookup for each prompt, and one forward span with links to the misses."""
+    """It has a lookup for each prompt, each with a link to the forward call of its value."""
     backend = telemetry.instrumentation()
     _look_up_batch(backend, "known")
+    first = _named(telemetry.spans(), "forward base")[0].id
     seen = len(telemetry.spans())
     _look_up_batch(backend, "known", "a", "b", "a")
     spans = telemetry.spans()[seen:]
     batch = spans[0]
-    assert (batch.name, batch.parent) == ("cache.lookup_batch", None)
+    assert (batch.name, batch.parent) == ("lookup batch", None)
     assert {span.parent for span in spans[1:]} == {batch.id}
-    assert Counter(span.name for span in spans[1:]) == {"cache.lookup": 4, "forward": 1}
+    assert Counter(span.name for span in spans[1:]) == {
+        "lookup hit": 1,
+        "lookup miss": 2,
+        "lookup coalesced": 1,
+        "forward base": 1,
+    }
     known, a, b = map(prompt_hash, ("known", "a", "b"))
     assert Counter(_results(spans)) == Counter(
         [(known, "hit"), (a, "miss"), (b, "miss"), (a, "coalesced")]
     )
-    (forward,) = _named(spans, "forward")
-    missed = [span for span in spans if span.attributes.get(names.CACHE_RESULT.name) == "miss"]
-    assert forward.links == tuple(span.id for span in missed)
+    (forward,) = _named(spans, "forward base")
+    links = {span.name: span.links for span in spans}
+    of_others = {"lookup miss": (forward.id,), "lookup coalesced": (forward.id,)}
+    assert links == {"lookup hit": (first,), "forward base": (), "lookup batch": (), **of_others}
     assert forward.attributes["forwardscope.batch.size"] == 2
     assert batch.attributes == {
         "forwardscope.op": "next_token_dist",
@@ -107,15 +117,17 @@ def test_batch(telemetry: InMemoryTelemetry) -> None:
     }
 
 
-def test_batch_links_at_most_128_lookups(telemetry: InMemoryTelemetry) -> None:
-    """All of 200 misses have spans, and the first 128 are linked."""
+def test_lookups_of_a_batch_follow_one_another(telemetry: InMemoryTelemetry) -> None:
+    """Each of 200 has an even share of the time up to the forward call, and leads to it."""
     backend = telemetry.instrumentation()
     _look_up_batch(backend, *(f"prompt {n}" for n in range(200)))
-    spans = telemetry.spans()
-    lookups = _named(spans, "cache.lookup")
-    (forward,) = _named(spans, "forward")
-    assert _results(spans) == [(prompt_hash(f"prompt {n}"), "miss") for n in range(200)]
-    assert forward.links == tuple(span.id for span in lookups[:128])
+    batch, *lookups, forward = telemetry.spans()
+    assert _results(lookups) == [(prompt_hash(f"prompt {n}"), "miss") for n in range(200)]
+    assert {one.links for one in lookups} == {(forward.id,)}
+    edges = [batch.start_ms, *(one.end_ms for one in lookups)]
+    assert edges[:-1] == [one.start_ms for one in lookups]
+    assert edges[-1] == pytest.approx(forward.start_ms)
+    assert len({round(one.end_ms - one.start_ms, 6) for one in lookups}) == 1
     assert forward.attributes["forwardscope.batch.size"] == 200
 
 
@@ -132,11 +144,11 @@ def test_forward_span_is_current_during_the_compute(telemetry: InMemoryTelemetry
     backend.cached(*_KEY, compute)
     assert not trace.get_current_span().get_span_context().is_valid
     (outermost,) = _tree(telemetry.spans())
-    assert outermost[0] == "cache.lookup"
+    assert outermost[0] == "lookup miss"
     ((name, below),) = outermost[1]
-    assert name == "forward"
-    inner = ("cache.lookup", [("forward", [])])
-    assert sorted(below) == [("cache.lookup", []), ("mine", [inner])]
+    assert name == "forward base"
+    inner = ("lookup miss", [("forward base", [])])
+    assert sorted(below) == [("lookup hit", []), ("mine", [inner])]
 
 
 def test_current_span_is_the_parent_of_lookups(telemetry: InMemoryTelemetry) -> None:
@@ -152,7 +164,7 @@ def test_current_span_is_the_parent_of_lookups(telemetry: InMemoryTelemetry) -> 
     spans = telemetry.spans()
     (mine,) = _named(spans, "mine")
     below = [one.name for one in spans if one.parent == mine.id]
-    assert sorted(below) == ["cache.lookup", "cache.lookup", "cache.lookup_batch"]
+    assert sorted(below) == ["lookup batch", "lookup hit", "lookup miss"]
     (probe,) = _named(spans, "probe")
     assert [one for one in spans if one.parent == probe.id] == []
     assert len({one.trace for one in spans}) == 2
@@ -169,15 +181,15 @@ def test_parent_of_lookups_in_a_thread_without_a_span(
         backend.cached(*_KEY, lambda: None)
         _look_up_batch(backend, "a")
 
-    with backend.spans.around(names.PROBE_RUN, {}):
+    with backend.spans.around(names.PROBE, "one", {}):
         backend.set_current_probe("probe")
         in_thread(look_up).result(_PATIENCE_S)
         backend.set_current_probe(None)
         in_thread(look_up).result(_PATIENCE_S)
-    batch = ("cache.lookup_batch", [("cache.lookup", []), ("forward", [])])
-    inside = [("cache.lookup", [("forward", [])]), ("cache.lookup", []), batch]
-    outside = [("cache.lookup", [])] * 2 + [("cache.lookup_batch", [("cache.lookup", [])])]
-    assert _tree(telemetry.spans()) == [("probe.run", inside), *outside]
+    batch = ("lookup batch", [("lookup miss", []), ("forward base", [])])
+    inside = [("lookup miss", [("forward base", [])]), ("lookup hit", []), batch]
+    outside = [("lookup hit", [])] * 2 + [("lookup batch", [("lookup hit", [])])]
+    assert _tree(telemetry.spans()) == [("probe one", inside), *outside]
 
 
 def test_child_is_within_its_parent(telemetry: InMemoryTelemetry) -> None:
@@ -189,7 +201,7 @@ def test_child_is_within_its_parent(telemetry: InMemoryTelemetry) -> None:
         backend.cached(*_KEY, lambda: None)
         return indices
 
-    with backend.spans.around(names.PROBE_RUN, {}):
+    with backend.spans.around(names.PROBE, "one", {}):
         _look_up_batch(backend, "a", "b")
         backend.cached_batch("op", "base", ["a", "b", "a"], 8, compute)
         _look_up_batch(backend, "b", "c", "b", "a", "c")
@@ -204,7 +216,7 @@ def test_child_is_within_its_parent(telemetry: InMemoryTelemetry) -> None:
 def test_spans_of_coalesced_lookups(
     telemetry: InMemoryTelemetry, in_thread: Any, until_waiting: Any
 ) -> None:
-    """Of four threads that miss one key one has the forward span; the others end after it."""
+    """Of four threads that miss one key one has the forward span; the others link to it."""
     backend, start = telemetry.instrumentation(), threading.Barrier(4)
 
     def look_up() -> None:
@@ -216,9 +228,38 @@ def test_spans_of_coalesced_lookups(
     spans = telemetry.spans()
     digest = prompt_hash("prompt")
     assert Counter(_results(spans)) == {(digest, "miss"): 1, (digest, "coalesced"): 3}
-    (forward,) = _named(spans, "forward")
+    (forward,) = _named(spans, "forward base")
+    assert {one.links for one in _named(spans, "lookup coalesced")} == {(forward.id,)}
     (miss,) = [one for one in spans if one.id == forward.parent]
     assert miss.attributes["forwardscope.cache.result"] == "miss"
     assert len(spans) == 5
     for one in spans:
         assert one.end_ms >= forward.end_ms
+
+
+def test_names_are_printable_and_cut(telemetry: InMemoryTelemetry) -> None:
+    """A name has at most 64 characters, and no control characters of a view or a probe."""
+    backend = telemetry.instrumentation()
+    with backend.spans.around(names.PROBE, "a\x1b[2Jb" + "c" * 100, {}):
+        backend.cached("op", "view\n2_7", "prompt", 0, lambda: None)
+    probe, _, forward = telemetry.spans()
+    assert probe.name == "probe a\\x1b[2Jb" + "c" * (64 - len("probe a\\x1b[2Jb"))
+    assert forward.name == "forward view\\n2"
+
+
+def test_names_of_forward_spans_are_few(telemetry: InMemoryTelemetry) -> None:
+    """Views of one family share a name; families beyond the first 20 are `forward other`."""
+    backend = telemetry.instrumentation()
+    for number in range(23):
+        for parameter in (0.5, 0.7):
+            backend.cached("op", f"family{number}_{parameter}", "prompt", 0, lambda: None)
+    forwards = Counter(span.name for span in telemetry.spans() if "forward" in span.name)
+    assert forwards == {**{f"forward family{n}": 2 for n in range(20)}, "forward other": 6}
+
+
+def test_value_without_a_call_has_no_link(telemetry: InMemoryTelemetry) -> None:
+    """A value that was put into the cache, or computed without a tracer, leads nowhere."""
+    backend = telemetry.instrumentation()
+    backend.cache.put(_KEY, "value")
+    assert backend.cached(*_KEY, lambda: "again") == "value"
+    assert [(one.name, one.links) for one in telemetry.spans()] == [("lookup hit", ())]

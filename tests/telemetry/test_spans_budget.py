@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import names
-from forwardscope.telemetry.hit_span_queue import CAPACITY
+from forwardscope.telemetry.span_queue import CAPACITY
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 from forwardscope.testing import InMemoryTelemetry, SeenSpan
 
@@ -33,7 +33,7 @@ def _look_up_batch(backend: BackendInstrumentation, *prompts: str) -> None:
 
 
 def _results(spans: list[SeenSpan]) -> Counter[str]:
-    lookups = [span for span in spans if span.name == "cache.lookup"]
+    lookups = [span for span in spans if names.kind_of(span.name) == "lookup"]
     return Counter(span.attributes["forwardscope.cache.result"] for span in lookups)
 
 
@@ -47,8 +47,8 @@ def test_budget_is_exact(telemetry: InMemoryTelemetry, budget: int | None, spans
     assert backend.spans.elided() == 5 - spans
     assert backend.spans.outcomes() == +Counter(
         {
-            ("cache.lookup", "ended"): 2 + spans,
-            ("cache.lookup", "elided"): 5 - spans,
+            ("lookup", "ended"): 2 + spans,
+            ("lookup", "elided"): 5 - spans,
             ("forward", "ended"): 2,
         }
     )
@@ -88,7 +88,7 @@ def test_batch_of_hits(telemetry: InMemoryTelemetry, budget: int, batches: int, 
     _look_up_batch(backend, "a", "b", "c")
     spans = telemetry.spans()[before:]
     assert Counter(span.name for span in spans) == +Counter(
-        {"cache.lookup_batch": batches, "cache.lookup": hits}
+        {"lookup batch": batches, "lookup hit": hits}
     )
     assert {span.parent for span in spans[1:]} <= {span.id for span in spans[:1]}
     assert backend.spans.elided() == 3 - hits
@@ -110,8 +110,8 @@ def test_spans_that_are_not_sampled_are_elided() -> None:
     _look_up_batch(backend, "prompt", "a", "b")
     assert backend.spans.flush(_PATIENCE_S)
     assert backend.spans.outcomes() == {
-        ("cache.lookup", "elided"): 6,
-        ("cache.lookup_batch", "elided"): 1,
+        ("lookup", "elided"): 6,
+        ("batch", "elided"): 1,
         ("forward", "elided"): 2,
     }
     assert backend.spans.elided() == backend.stats.total_lookups == 6
@@ -128,7 +128,7 @@ def test_without_a_tracer_there_is_no_work(
     backend.set_current_probe("probe")
     _look_up(backend, 5)
     _look_up_batch(backend, "prompt", "a")
-    with backend.spans.around(names.PROBE_RUN, {}):
+    with backend.spans.around(names.PROBE, "one", {}):
         assert not trace.get_current_span().is_recording()
     assert (backend.spans.active, backend.spans.used) == (False, False)
     assert backend.spans.outcomes() == Counter()
@@ -184,15 +184,15 @@ def test_full_queue_drops_spans(telemetry: InMemoryTelemetry) -> None:
     assert blocking.reached.wait(_PATIENCE_S)
     _look_up(backend, CAPACITY + 10)
     counts = backend.spans.outcomes()
-    assert counts["cache.lookup", "dropped"] == 10
-    assert counts["cache.lookup", "pending"] == CAPACITY + 1
+    assert counts["lookup", "dropped"] == 10
+    assert counts["lookup", "pending"] == CAPACITY + 1
     backend.spans.close(timeout_s=0.05)
-    assert backend.spans.outcomes()["cache.lookup", "dropped"] == CAPACITY + 10
+    assert backend.spans.outcomes()["lookup", "dropped"] == CAPACITY + 10
     blocking.go_on.set()
     assert backend.spans.flush(_PATIENCE_S)
     assert backend.spans.outcomes() == {
-        ("cache.lookup", "dropped"): CAPACITY + 10,
-        ("cache.lookup", "ended"): 2,
+        ("lookup", "dropped"): CAPACITY + 10,
+        ("lookup", "ended"): 2,
         ("forward", "ended"): 1,
     }
 
@@ -202,7 +202,7 @@ def test_close_makes_all_spans(telemetry: InMemoryTelemetry) -> None:
     backend = telemetry.instrumentation()
     _look_up(backend, 100)
     backend.close()
-    expected = {("cache.lookup", "ended"): 100, ("forward", "ended"): 1}
+    expected = {("lookup", "ended"): 100, ("forward", "ended"): 1}
     assert backend.spans.outcomes() == expected
     assert (backend.spans.active, backend.spans.used) == (False, True)
     _look_up(backend)

@@ -95,14 +95,14 @@ def test_counts_agree(program: list[Step], budget: int | None, cache_enabled: bo
         spans = telemetry.spans()
         records = [json.loads(line) for line in path.read_text("ascii").splitlines()]
         backend.close()
-    lookups = [one for one in spans if one.name == "cache.lookup"]
+    lookups = [one for one in spans if names.kind_of(one.name) == "lookup"]
     outcomes = backend.spans.outcomes()
-    own = {outcome: n for (name, outcome), n in outcomes.items() if name == "cache.lookup"}
+    own = {outcome: n for (kind, outcome), n in outcomes.items() if kind == "lookup"}
     assert sum(own.values()) == backend.stats.total_lookups == len(records)
     assert own.get("ended", 0) == len(lookups)
     assert set(own) <= {"ended", "elided"}
-    for name in ("forward", "cache.lookup_batch"):
-        assert outcomes[name, "ended"] == sum(one.name == name for one in spans)
+    for kind in ("forward", "batch"):
+        assert outcomes[kind, "ended"] == sum(names.kind_of(one.name) == kind for one in spans)
     results = [one.attributes["forwardscope.cache.result"] for one in lookups]
     assert results.count("miss") == backend.stats.cache_misses
     errors = [one for one in lookups if one.status == "error"]
@@ -135,13 +135,13 @@ def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTe
     memory = InMemorySpanExporter()
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
     backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl")
-    with backend.spans.around(names.PROBE_RUN, {}):
+    with backend.spans.around(names.PROBE, "one", {}):
         for _ in range(2):
             backend.cached("op", "base", "single", 0, lambda: None)
         backend.cached_batch("op", "base", ["single", "x", "y", "x"], 0, lambda indices: indices)
     backend.cached("op", "base", "root", 0, lambda: None)
     backend.close()
-    spans = [span for span in memory.get_finished_spans() if span.name == "cache.lookup"]
+    spans = [span for span in memory.get_finished_spans() if names.kind_of(span.name) == "lookup"]
     expected = sorted(
         (
             span.attributes["forwardscope.prompt_hash"],
@@ -195,7 +195,7 @@ class _Delivery:
     """Counts spans as the exporter of a program does.
 
     Args:
-        counts: Returns the number of spans by name and outcome.
+        counts: Returns the number of spans by kind and outcome.
     """
 
     def __init__(self, counts: Callable[[], Mapping[tuple[str, SpanOutcome], int]]) -> None:
@@ -209,12 +209,12 @@ def test_delivery_counts_ended_spans(telemetry: InMemoryTelemetry) -> None:
         backend.cached("op", "base", "prompt", 0, lambda: None)
     assert backend.spans.flush(60.0)
     backend.spans.delivery = _Delivery(
-        lambda: {("cache.lookup", "exported"): 1, ("cache.lookup", "dropped"): 1}
+        lambda: {("lookup", "exported"): 1, ("lookup", "dropped"): 1}
     )
     assert backend.spans.outcomes() == {
-        ("cache.lookup", "exported"): 1,
-        ("cache.lookup", "dropped"): 1,
-        ("cache.lookup", "elided"): 2,
+        ("lookup", "exported"): 1,
+        ("lookup", "dropped"): 1,
+        ("lookup", "elided"): 2,
     }
 
 
@@ -228,8 +228,8 @@ def test_span_that_is_made_during_a_read_is_counted_once(
     def counts() -> dict[tuple[str, SpanOutcome], int]:
         assert backend.spans.flush(60.0)
         spans = telemetry.spans()
-        return {("cache.lookup", "exported"): sum(one.name == "cache.lookup" for one in spans)}
+        return {("lookup", "exported"): sum(names.kind_of(one.name) == "lookup" for one in spans)}
 
     backend.spans.delivery = _Delivery(counts)
     backend.cached("op", "base", "prompt", 0, lambda: None)
-    assert backend.spans.outcomes() == {("cache.lookup", "exported"): 2}
+    assert backend.spans.outcomes() == {("lookup", "exported"): 2}

@@ -30,16 +30,16 @@ def test_failure_has_no_message(telemetry: InMemoryTelemetry) -> None:
     with pytest.raises(KeyError) as caught:
         backend.cached(*_KEY, compute)
     assert caught.value is error
-    with backend.spans.around(names.PROBE_RUN, {}), pytest.raises(KeyError):
+    with backend.spans.around(names.PROBE, "one", {}), pytest.raises(KeyError):
         backend.cached(*_KEY, compute)
-    with pytest.raises(KeyError), backend.spans.around(names.SUITE_RUN, {}):
+    with pytest.raises(KeyError), backend.spans.around(names.SUITE, "nightly", {}):
         raise error
     failed = Counter((one.name, one.status) for one in telemetry.spans())
     assert failed == {
-        ("cache.lookup", "error"): 2,
-        ("forward", "error"): 2,
-        ("probe.run", "unset"): 1,
-        ("suite.run", "error"): 1,
+        ("lookup error", "error"): 2,
+        ("forward base", "error"): 2,
+        ("probe one", "unset"): 1,
+        ("suite nightly", "error"): 1,
     }
     for span in memory.get_finished_spans():
         assert (span.events, span.status.description) == ((), None)
@@ -58,16 +58,16 @@ def test_failed_batch(telemetry: InMemoryTelemetry) -> None:
     spans = telemetry.spans()[seen:]
     failed = [(one.name, one.status, one.attributes.get("error.type")) for one in spans]
     assert Counter(failed) == {
-        ("cache.lookup_batch", "error", "RuntimeError"): 1,
-        ("cache.lookup", "unset", None): 1,
-        ("cache.lookup", "error", "RuntimeError"): 2,
-        ("forward", "error", "RuntimeError"): 1,
+        ("lookup batch", "error", "RuntimeError"): 1,
+        ("lookup hit", "unset", None): 1,
+        ("lookup error", "error", "RuntimeError"): 2,
+        ("forward base", "error", "RuntimeError"): 1,
     }
     known, a, b = map(prompt_hash, ("known", "a", "b"))
     results = Counter(
         (one.attributes["forwardscope.prompt_hash"], one.attributes["forwardscope.cache.result"])
         for one in spans
-        if one.name == "cache.lookup"
+        if names.CACHE_RESULT.name in one.attributes
     )
     assert results == {(known, "hit"): 1, (a, "miss"): 1, (b, "miss"): 1}
 
@@ -93,9 +93,9 @@ def test_no_span_stays_current_after_a_failure(
     backend.cached(*_KEY, lambda: None)
     spans = telemetry.spans()
     roots = [one.name for one in spans if one.parent is None]
-    assert roots == ["cache.lookup", "cache.lookup_batch", "cache.lookup"]
-    outcomes = {("cache.lookup", "ended"): 4, ("forward", "ended"): 3}
-    assert backend.spans.outcomes() == {**outcomes, ("cache.lookup_batch", "ended"): 1}
+    assert roots == ["lookup error", "lookup batch", "lookup miss"]
+    outcomes = {("lookup", "ended"): 4, ("forward", "ended"): 3, ("batch", "ended"): 1}
+    assert backend.spans.outcomes() == outcomes
 
 
 def test_close_while_a_lookup_waits(

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from forwardscope.cli.otlp import OtlpExporter, run_with_timeout
 from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import OutputError
+from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanOutcome
 
 __all__ = ["SpanDelivery"]
@@ -59,11 +60,11 @@ class SpanDelivery(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Count an ended span and queue it; after `close`, count it as dropped."""
-        self._counts.add(span.name)
+        self._counts.add(names.kind_of(span.name))
         self._processor.on_end(span)
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Return the number of spans by name and outcome."""
+        """Return the number of spans by kind and outcome."""
         return self._counts.outcomes()
 
     def close(self, timeout_s: float) -> None:
@@ -99,7 +100,7 @@ class SpanDelivery(SpanProcessor):
 
 
 class _Counts:
-    """Spans by name and outcome. Thread-safe; a forked child starts at zero.
+    """Spans by kind and outcome. Thread-safe; a forked child starts at zero.
 
     Attributes:
         final: Whether outcomes are no longer counted and no span is pending.
@@ -115,10 +116,10 @@ class _Counts:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, SpanOutcome]] = Counter()
 
-    def add(self, name: str) -> None:
+    def add(self, kind: str) -> None:
         """Count an ended span: as pending, or as dropped once the counts are final."""
         with self._lock:
-            self._counts[name, "dropped" if self.final else "pending"] += 1
+            self._counts[kind, "dropped" if self.final else "pending"] += 1
 
     def settle(self, spans: Sequence[ReadableSpan], accepted: int) -> bool:
         """Count the outcome of a batch, unless the counts are final; return whether it counts.
@@ -127,9 +128,9 @@ class _Counts:
         """
         with self._lock:
             if not self.final:
-                for number, span in enumerate(spans):
-                    self._counts[span.name, "pending"] -= 1
-                    self._counts[span.name, "exported" if number < accepted else "dropped"] += 1
+                for number, kind in enumerate(names.kind_of(span.name) for span in spans):
+                    self._counts[kind, "pending"] -= 1
+                    self._counts[kind, "exported" if number < accepted else "dropped"] += 1
             return not self.final
 
     def finish(self) -> int:
@@ -137,9 +138,9 @@ class _Counts:
         with self._lock:
             self.final = True
             pending = {key: n for key, n in self._counts.items() if key[1] == "pending"}
-            for (name, outcome), n in pending.items():
-                self._counts[name, "dropped"] += n
-                del self._counts[name, outcome]
+            for (kind, outcome), n in pending.items():
+                self._counts[kind, "dropped"] += n
+                del self._counts[kind, outcome]
             return sum(pending.values())
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:

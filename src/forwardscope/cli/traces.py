@@ -23,6 +23,7 @@ from forwardscope.analysis.formatting import (
     summary_tables,
     with_bars,
 )
+from forwardscope.analysis.run_data import read_result
 from forwardscope.analysis.summary import summarize
 from forwardscope.analysis.tables import (
     Table,
@@ -37,6 +38,7 @@ from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target
 from forwardscope.errors import MissingExtraError, UserError
 from forwardscope.telemetry.http import shown_url
+from forwardscope.suite.result import SuiteResult
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
@@ -208,18 +210,27 @@ def export(
             "set, grpc for port 4317 and http/protobuf for others.",
         ),
     ] = None,
+    result: Annotated[
+        Path | None,
+        typer.Option(
+            help="Result of one of the runs (`forwardscope run --json`), for the names of suite "
+            "and model, the verdicts and the failures.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Send the runs of a trace file to an OTLP receiver as spans, with their recorded times.
 
-    The trace id is the run id, and a second export has the same ids. The spans
-    lack the suite's name and the verdicts, which are not in a trace file. The
-    export stops at the first failure. Needs the extra `otel`.
+    The trace id is the run id, and a second export has the same ids. Without
+    --result the root is named `suite`, and no probe or run is marked as failed:
+    a trace file has neither names nor verdicts. The export stops at the first
+    failure. Needs the extra `otel`.
 
     Exit status: 0 when all spans are exported, 1 when some are not, 2 for a
     mistake in the options or the file.
     """
     with errors_exit_with_two():
-        sent, failure, trace_ids = _export(file, otlp, otlp_protocol)
+        sent, failure, trace_ids = _export(file, otlp, otlp_protocol, result)
     for trace_id in trace_ids:
         _print_line(f"trace {trace_id}")
     outcome = f"{count(sent)} spans exported"
@@ -229,16 +240,19 @@ def export(
     raise typer.Exit(0 if failure is None else 1)
 
 
-def _export(file: Path, url: str, protocol: str | None) -> tuple[int, str | None, list[str]]:
+def _export(
+    file: Path, url: str, protocol: str | None, result: Path | None
+) -> tuple[int, str | None, list[str]]:
     """Export a trace; return the number of exported spans, the failure, and the trace ids."""
     target = otlp_target(url, protocol)
+    run = None if result is None else _result_of(result, file)
     try:
         from forwardscope.cli import otlp, replay  # noqa: PLC0415 - of an extra
 
         exporter = otlp.make_exporter(cast("OtlpTarget", target))
     except ImportError as error:
         raise MissingExtraError("the OpenTelemetry SDK", "otel") from error
-    spans = replay.Replay(Traces([file]), otlp.make_resource(), version("forwardscope"))
+    spans = replay.Replay(Traces([file]), otlp.make_resource(), version("forwardscope"), run)
     sent = 0
     try:
         for batch in _batches(spans):
@@ -249,6 +263,16 @@ def _export(file: Path, url: str, protocol: str | None) -> tuple[int, str | None
     finally:
         exporter.shutdown()
     return sent, None, spans.trace_ids
+
+
+def _result_of(path: Path, file: Path) -> SuiteResult:
+    require_plain_file(file)
+    result = read_result(path)
+    if all(event.run_id != result.run_id for event in Traces([file])):
+        raise UserError(
+            f"{file} has no record of run {printable(result.run_id)}, which is that of {path}"
+        )
+    return result
 
 
 def _batches(spans: Iterable[ReadableSpan]) -> Iterator[list[ReadableSpan]]:

@@ -42,16 +42,19 @@ class Entry:
     Args:
         value: As it was put in.
         size: Bytes that it counts for, those of its key's strings included.
-        origin: What the caller knows of the forward pass that computed the
-            value; opaque to the cache.
+        origin: What the caller knows of the question that the value answers;
+            opaque to the cache.
+        call: Ids of the forward call that computed the value, or None; opaque
+            to the cache.
     """
 
-    __slots__ = ("origin", "size", "value")
+    __slots__ = ("call", "origin", "size", "value")
 
-    def __init__(self, value: Any, size: int, origin: Any) -> None:
+    def __init__(self, value: Any, size: int, origin: Any, call: Any) -> None:
         self.value: Final = value
         self.size: Final = size
         self.origin: Final = origin
+        self.call: Final = call
 
 
 class ForwardCache:
@@ -141,9 +144,9 @@ class ForwardCache:
                     found[key] = entry
         return found
 
-    def new_entry(self, key: Hashable, value: Any, origin: Any = None) -> Entry:
+    def new_entry(self, key: Hashable, value: Any, origin: Any = None, call: Any = None) -> Entry:
         """Measure a value and return its entry for `store`."""
-        return Entry(value, self._sizeof(value) + size_of_strings(key), origin)
+        return Entry(value, self._sizeof(value) + size_of_strings(key), origin, call)
 
     def store(self, key: Hashable, entry: Entry) -> list[Any]:
         """Store an entry, as `put` does, while the caller holds the lock.

@@ -46,7 +46,7 @@ class Flight:
         tokens: What the compute reported of its prompts' tokens, or None.
         reused: What it reported of the tokens that an earlier prompt had computed.
         error: Class of the exception where it failed.
-        trace_id: The trace that has the span of the call, or None.
+        call: Ids of the call's span, or None; see `Entry`.
     """
 
     keys: Sequence[Any] = ()
@@ -55,7 +55,7 @@ class Flight:
     tokens: Iterable[Any] | None = None
     reused: Iterable[Any] | None = None
     error: str | None = None
-    trace_id: str | None = None
+    call: Any = None
     _counts: list[tuple[int | None, int | None]] | None = None
 
     def __init__(self, generation: int, leader: int = 0) -> None:
@@ -177,7 +177,7 @@ class SingleFlight:
         After a `clear` since the flight began, the value is not stored.
         """
         cache = self._cache
-        entry = flight.entries[key] = cache.new_entry(key, value, origin)
+        entry = flight.entries[key] = cache.new_entry(key, value, origin, flight.call)
         removed: object = None
         with cache.lock:
             if flight.generation == cache.generation:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from forwardscope.backends.base import Backend
 from forwardscope.errors import ForwardscopeError, UnsupportedViewError
+from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
 from forwardscope.suite.observer import Observer
 from forwardscope.suite.result import ProbeResult
@@ -45,9 +47,9 @@ def run_probes(
         KeyboardInterrupt: A stop was requested before the last probe began, or
             before a forward call; see `BackendInstrumentation.request_stop`.
     """
-    failed_check = _finite_check(backend, counters, show_errors=spec.show_errors)
-    if failed_check is not None:
-        return [failed_check]
+    check = _finite_check(backend, counters, show_errors=spec.show_errors)
+    if check.verdict is not Verdict.PASS:
+        return [check]
     results: list[ProbeResult] = []
     baseline = None
     for index, probe in enumerate(spec.probes):
@@ -68,59 +70,72 @@ def run_probes(
     return results
 
 
-def _finite_check(
-    backend: Backend, counters: RunCounters, *, show_errors: bool
-) -> ProbeResult | None:
-    """Score one prompt in both views; return an ERROR if that fails."""
-    start = time.perf_counter()
-    try:
+def _finite_check(backend: Backend, counters: RunCounters, *, show_errors: bool) -> ProbeResult:
+    """Score one prompt in both views; the verdict is ERROR if that fails."""
+
+    def check() -> Outcome:
         for view in (backend.as_base(), backend.as_finetuned()):
             with view as opened:
                 opened.next_token_dist(_CHECK_PROMPT, top_k=_CHECK_TOP_K)
-    except Exception as error:  # noqa: BLE001 - a backend may raise anything; it becomes the result
-        return ProbeResult(
-            name=FINITE_CHECK,
-            kind=FINITE_CHECK,
-            verdict=Verdict.ERROR,
-            message=format_error(error, show=show_errors),
-            duration_s=time.perf_counter() - start,
-            stats=counters.tally(None),
-        )
-    return None
+        return Outcome(Verdict.PASS, "all logits are finite")
+
+    instrumentation = backend.instrumentation
+    return _measure(
+        FINITE_CHECK, FINITE_CHECK, check, instrumentation, counters, show_errors=show_errors
+    )[1]
 
 
 def _run_probe(
     probe: Probe, context: ProbeContext, counters: RunCounters, *, show_errors: bool
 ) -> tuple[Outcome, ProbeResult]:
-    instrumentation = context.backend.instrumentation
-    start, elided = time.perf_counter(), counters.elided
-    error: str | None = None
-    with instrumentation.spans.around(names.PROBE_RUN, at_probe_start(probe)) as span:
-        instrumentation.set_current_probe(probe.name)
+    def run() -> Outcome:
         try:
-            outcome = probe.run(context)
+            return probe.run(context)
         except UnsupportedViewError as unsupported:
-            outcome = Outcome(Verdict.SKIP, format_error(unsupported))
+            return Outcome(Verdict.SKIP, format_error(unsupported))
+
+    instrumentation = context.backend.instrumentation
+    return _measure(probe.name, probe.kind, run, instrumentation, counters, show_errors=show_errors)
+
+
+def _measure(
+    name: str,
+    kind: str,
+    measure: Callable[[], Outcome],
+    instrumentation: BackendInstrumentation,
+    counters: RunCounters,
+    *,
+    show_errors: bool,
+) -> tuple[Outcome, ProbeResult]:
+    """Run one measurement in its span; the check's lookups are outside any probe."""
+    label = None if kind == FINITE_CHECK else name
+    start, elided = time.perf_counter(), counters.elided
+    error_type: str | None = None
+    with instrumentation.spans.around(names.PROBE, name, at_probe_start(name, kind)) as span:
+        instrumentation.set_current_probe(label)
+        try:
+            outcome = measure()
         except Exception as failure:  # noqa: BLE001 - the other probes still run
-            message = format_error(failure, show=show_errors)
-            outcome, error = Outcome(Verdict.ERROR, message), type(failure).__name__
+            outcome = Outcome(Verdict.ERROR, format_error(failure, show=show_errors))
+            error_type = type(failure).__name__
         finally:
             instrumentation.set_current_probe(None)
-        tally = counters.tally(probe.name)
-        at_probe_end(span, outcome.verdict, error, tally, counters.elided - elided)
-    return outcome, ProbeResult(
-        name=probe.name,
-        kind=probe.kind,
-        verdict=outcome.verdict,
-        score=outcome.score,
-        raw=outcome.raw,
-        z_score=outcome.z_score,
-        ci_95=outcome.ci_95,
-        message=outcome.message,
-        evidence=dict(outcome.evidence),
-        duration_s=time.perf_counter() - start,
-        stats=tally,
-    )
+        result = ProbeResult(
+            name=name,
+            kind=kind,
+            verdict=outcome.verdict,
+            error_type=error_type,
+            score=outcome.score,
+            raw=outcome.raw,
+            z_score=outcome.z_score,
+            ci_95=outcome.ci_95,
+            message=outcome.message,
+            evidence=dict(outcome.evidence),
+            duration_s=time.perf_counter() - start,
+            stats=counters.tally(label),
+        )
+        at_probe_end(span, result, counters.elided - elided)
+    return outcome, result
 
 
 def format_error(error: Exception, *, show: bool = False) -> str:

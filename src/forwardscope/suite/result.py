@@ -116,11 +116,15 @@ class SeriesResult(Tally):
 
 
 class ProbeResult(_Record):
-    """Outcome and counts of one probe; see `forwardscope.probes.Outcome`."""
+    """Outcome and counts of one probe; see `forwardscope.probes.Outcome`.
+
+    `error_type` is the class of the exception of an ERROR; null in results of older versions.
+    """
 
     name: str
     kind: str
     verdict: Verdict
+    error_type: str | None = None
     score: float | None = None
     raw: float | None = None
     z_score: float | None = None
@@ -164,7 +168,7 @@ class Reconciliation(_Record):
         lookups: Lookups in the ledger.
         trace_records: Lines in the trace; null without a trace.
         trace_write_errors: Records that could not be written; null without a trace.
-        spans: Number of `cache.lookup` spans by outcome (`exported`, or `ended`
+        spans: Number of spans of lookups by outcome (`exported`, or `ended`
             if the program has its own SDK; `dropped`, `elided`, `pending`);
             null if spans are not recorded.
         holds: Whether lookups == trace_records + trace_write_errors, and

@@ -82,7 +82,7 @@ class RunCounters:
 
     @property
     def spans_dropped(self) -> int:
-        """Spans of the run, of any name, that were dropped."""
+        """Spans of the run, of any kind, that were dropped."""
         return sum(n for (_, outcome), n in self._outcomes().items() if outcome == "dropped")
 
     def backend_stats(self) -> BackendStats:
@@ -141,10 +141,10 @@ class RunCounters:
         if not self._inst.spans.used:
             return None
         now = self._outcomes()
-        return {outcome: n for (name, outcome), n in now.items() if name == names.LOOKUP.name and n}
+        return {outcome: n for (kind, outcome), n in now.items() if kind == names.LOOKUP.kind and n}
 
     def _outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Count the run's spans by name and outcome.
+        """Count the run's spans by kind and outcome.
 
         `pending` is negative if spans from before the run have ended since.
         """

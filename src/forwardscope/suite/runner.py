@@ -61,9 +61,10 @@ def run_suite(
     observer = observer or Observers()
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
-    instrumentation.spans.model = spec.model.label
+    instrumentation.spans.name_model(spec.model.label, spec.model.adapter_label)
     try:
-        with instrumentation.spans.around(names.SUITE_RUN, at_run_start(spec, run_id)) as span:
+        attributes = at_run_start(spec, run_id)
+        with instrumentation.spans.around(names.SUITE, spec.name, attributes) as span:
             run = RunStarted(spec, run_id, trace_id_of(span), started_s, counters, expected)
             observer.run_started(run)
             try:

@@ -1,4 +1,4 @@
-"""Attributes of the spans `suite.run` and `probe.run`."""
+"""Attributes and status of the spans of a suite and its probes."""
 
 from __future__ import annotations
 
@@ -7,55 +7,101 @@ from typing import Any
 
 from opentelemetry import trace
 
-from forwardscope.probes import Probe, Verdict
+from forwardscope.probes import Verdict
 from forwardscope.suite.result import ProbeResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import mark_failed
+from forwardscope.text import printable
 
-__all__ = ["at_probe_end", "at_probe_start", "at_run_end", "at_run_start", "trace_id_of"]
+__all__ = [
+    "at_probe_end",
+    "at_probe_start",
+    "at_run_end",
+    "at_run_start",
+    "outcome_attributes",
+    "probe_error",
+    "run_error",
+    "run_status",
+    "total_attributes",
+    "trace_id_of",
+]
 
 _CASE_STATUS = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.ERROR: "fail"}
+_FAILED = "probe_failed"
 
 
 def at_run_start(spec: SuiteSpec, run_id: str) -> dict[str, Any]:
     """Return the attributes that are known when a run starts."""
     return {
-        names.SUITE_NAME.name: spec.name or "suite",
+        names.SUITE_NAME.name: printable(spec.name or "suite"),
         names.RUN_ID.name: run_id,
-        names.MODEL.name: spec.model.label,
+        names.RUN_MODEL.name: spec.model.label,
+        names.RUN_ADAPTER.name: spec.model.adapter_label,
     }
 
 
 def at_run_end(
-    span: trace.Span, results: Sequence[ProbeResult] | None, tally: Tally, elided: int
+    span: trace.Span, probes: Sequence[ProbeResult] | None, tally: Tally, elided: int
 ) -> None:
-    """Set the attributes of a run at its end; `results` is None if it was aborted."""
-    if results is None:
-        status = "aborted"
-    elif any(result.verdict in (Verdict.FAIL, Verdict.ERROR) for result in results):
-        status = "failure"
-    else:
-        status = "success"
-    span.set_attribute(names.SUITE_STATUS.name, status)
-    _set_totals(span, tally, elided)
-
-
-def at_probe_start(probe: Probe) -> dict[str, Any]:
-    """Return the attributes that are known before a probe runs."""
-    return {names.CASE_NAME.name: probe.name, names.PROBE_KIND.name: probe.kind}
-
-
-def at_probe_end(
-    span: trace.Span, verdict: Verdict, error: str | None, tally: Tally, elided: int
-) -> None:
-    """Set the attributes of a probe at its end; of an error, only the class is recorded."""
-    span.set_attribute(names.VERDICT.name, verdict.value)
-    if verdict in _CASE_STATUS:
-        span.set_attribute(names.CASE_STATUS.name, _CASE_STATUS[verdict])
-    if error is not None:
+    """Set attributes and status of a run at its end; `probes` is None if it was aborted."""
+    span.set_attribute(names.SUITE_STATUS.name, "aborted" if probes is None else run_status(probes))
+    if (error := run_error(probes or ())) is not None:
         mark_failed(span, error)
-    _set_totals(span, tally, elided)
+    span.set_attributes({**total_attributes(tally), names.ELIDED.name: elided})
+
+
+def at_probe_start(name: str, kind: str) -> dict[str, Any]:
+    """Return the attributes that are known before a probe runs."""
+    return {names.CASE_NAME.name: printable(name), names.PROBE_KIND.name: kind}
+
+
+def at_probe_end(span: trace.Span, probe: ProbeResult, elided: int) -> None:
+    """Set attributes and status of a probe at its end; of an error, only the class is recorded."""
+    if (error := probe_error(probe)) is not None:
+        mark_failed(span, error)
+    span.set_attributes(outcome_attributes(probe))
+    span.set_attributes({**total_attributes(probe.stats), names.ELIDED.name: elided})
+
+
+def run_status(probes: Sequence[ProbeResult]) -> str:
+    """Return the value of `test.suite.run.status` for a run that was not aborted."""
+    return "success" if run_error(probes) is None else "failure"
+
+
+def run_error(probes: Sequence[ProbeResult]) -> str | None:
+    """Return the `error.type` of a run, which is that of its first failed probe."""
+    return next(filter(None, map(probe_error, probes)), None)
+
+
+def probe_error(probe: ProbeResult) -> str | None:
+    """Return the `error.type` of a probe; None if it did not fail."""
+    if probe.verdict is Verdict.ERROR and probe.error_type is not None:
+        return probe.error_type
+    return _FAILED if probe.verdict in (Verdict.FAIL, Verdict.ERROR) else None
+
+
+def outcome_attributes(probe: ProbeResult) -> dict[str, Any]:
+    """Return the attributes of a probe that are known at its end, without its totals."""
+    found = {
+        names.VERDICT.name: probe.verdict.value,
+        names.CASE_STATUS.name: _CASE_STATUS.get(probe.verdict),
+        names.SCORE.name: probe.score,
+        names.RAW.name: probe.raw,
+        names.Z_SCORE.name: probe.z_score,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def total_attributes(tally: Tally) -> dict[str, Any]:
+    """Return the counts of a probe or a run."""
+    return {
+        names.TOTAL_LOOKUPS.name: tally.lookups,
+        names.TOTAL_HITS.name: tally.cache_hits,
+        names.TOTAL_PASSES.name: tally.forward_passes,
+        names.TOTAL_ERRORS.name: tally.forward_errors,
+        names.TOTAL_FORWARD_S.name: tally.forward_s,
+    }
 
 
 def trace_id_of(span: trace.Span) -> str | None:
@@ -63,16 +109,3 @@ def trace_id_of(span: trace.Span) -> str | None:
     if not span.is_recording():
         return None
     return trace.format_trace_id(span.get_span_context().trace_id)
-
-
-def _set_totals(span: trace.Span, tally: Tally, elided: int) -> None:
-    span.set_attributes(
-        {
-            names.TOTAL_LOOKUPS.name: tally.lookups,
-            names.TOTAL_HITS.name: tally.cache_hits,
-            names.TOTAL_PASSES.name: tally.forward_passes,
-            names.TOTAL_ERRORS.name: tally.forward_errors,
-            names.TOTAL_FORWARD_S.name: tally.forward_s,
-            names.ELIDED.name: elided,
-        }
-    )

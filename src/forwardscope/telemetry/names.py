@@ -10,10 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["ATTRIBUTES", "METRICS", "SPANS", "TRACER", "Attribute", "Metric", "Span"]
+from forwardscope.text import printable
+
+__all__ = [
+    "ATTRIBUTES",
+    "METRICS",
+    "SCHEMA_URL",
+    "SPANS",
+    "TRACER",
+    "Attribute",
+    "Metric",
+    "Span",
+    "kind_of",
+]
 
 #: The instrumentation scope of all spans.
 TRACER: Final = "forwardscope"
+#: The semantic conventions that define the attributes `test.*`, `gen_ai.*` and `error.type`.
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.40.0"
+#: Characters of a span's name; the rest is cut.
+_NAME_LENGTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +70,25 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span name, with its attributes.
+    """One kind of span, with its attributes.
 
     Attributes:
-        name: Span name; it is the same in every run.
+        kind: Value of the label `span` of `forwardscope_spans_total`.
+        name: Span name; a word in capitals stands for what differs.
         parent: Description of the parent span.
         help: Description of what the span measures.
         attributes: Attributes that the span can have.
     """
 
+    kind: str
     name: str
     parent: str
     help: str
     attributes: tuple[Attribute, ...]
+
+    def named(self, detail: str | None) -> str:
+        """Return the name of one span: the kind and a detail, printable and not too long."""
+        return f"{self.kind} {printable(detail)}"[:_NAME_LENGTH] if detail else self.kind
 
 
 # -- metrics of a backend -----------------------------------------------------------------
@@ -208,7 +230,7 @@ SPANS_TOTAL: Final = Metric(
     "forwardscope_spans_total",
     "counter",
     "spans",
-    "Spans by name and outcome: ended (passed to the program's own SDK), exported, dropped "
+    "Spans by kind and outcome: ended (passed to the program's own SDK), exported, dropped "
     "(queue full, or not delivered) or elided (over the budget, or not sampled).",
     ("backend", "span", "outcome"),
     'increase(forwardscope_spans_total{outcome="dropped"}[1h]) > 0',
@@ -405,13 +427,21 @@ SUITE_STATUS: Final = Attribute(
     "success, failure (a probe failed or had an error) or aborted.",
 )
 RUN_ID: Final = Attribute("forwardscope.run.id", "string", "The run's id, as in trace records.")
-MODEL: Final = Attribute("gen_ai.request.model", "string", "Name of the model.")
+RUN_MODEL: Final = Attribute("forwardscope.model", "string", "Name of the model.")
+RUN_ADAPTER: Final = Attribute(
+    "forwardscope.adapter", "string", "The adapter, or the fine-tuned model in its place."
+)
 CASE_NAME: Final = Attribute("test.case.name", "string", "The probe's name.")
 CASE_STATUS: Final = Attribute(
     "test.case.result.status", "string", "pass or fail; absent for a probe that was skipped."
 )
 PROBE_KIND: Final = Attribute("forwardscope.probe.kind", "string", "The probe's kind.")
-VERDICT: Final = Attribute("forwardscope.verdict", "string", "pass, fail, error or skip.")
+VERDICT: Final = Attribute("forwardscope.probe.verdict", "string", "pass, fail, error or skip.")
+SCORE: Final = Attribute("forwardscope.probe.score", "float", "Score of the probe, 0 to 1.")
+RAW: Final = Attribute("forwardscope.probe.raw", "float", "What the probe measured.")
+Z_SCORE: Final = Attribute(
+    "forwardscope.probe.z_score", "float", "Distance from random adapters in standard deviations."
+)
 TOTAL_LOOKUPS: Final = Attribute("forwardscope.lookups", "int", "Cache lookups.")
 TOTAL_HITS: Final = Attribute(
     "forwardscope.cache_hits",
@@ -436,8 +466,18 @@ PROMPT_HASH: Final = Attribute(
 TOP_K: Final = Attribute(
     "forwardscope.top_k", "int", "Number of tokens in the distribution; 0 for other ops."
 )
-CACHE_RESULT: Final = Attribute("forwardscope.cache.result", "string", "hit, miss or coalesced.")
-OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always score.")
+CACHE_RESULT: Final = Attribute(
+    "forwardscope.cache.result", "string", "hit, miss (also of a failed lookup) or coalesced."
+)
+OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always text_completion.")
+PROVIDER: Final = Attribute(
+    "gen_ai.provider.name", "string", "What runs the model, where the backend says it."
+)
+MODEL: Final = Attribute(
+    "gen_ai.request.model",
+    "string",
+    "Name of the model; for the views ft and scaled ADAPTER on MODEL.",
+)
 INPUT_TOKENS: Final = Attribute(
     "gen_ai.usage.input_tokens",
     "int",
@@ -456,42 +496,62 @@ BATCH_MISSES: Final = Attribute("forwardscope.batch.misses", "int", "Prompts sen
 ERROR_TYPE: Final = Attribute(
     "error.type",
     "string",
-    "Class of the exception, without its message, which may quote a prompt.",
+    "Class of the exception, without its message, which may quote a prompt; probe_failed for a "
+    "verdict. The span then has status Error.",
 )
 
 _TOTALS = (TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES, TOTAL_ERRORS, TOTAL_FORWARD_S, ELIDED)
 
 # -- spans --------------------------------------------------------------------------------
 
-SUITE_RUN: Final = Span(
-    "suite.run",
+SUITE: Final = Span(
+    "suite",
+    "suite NAME",
     "the current span, or the one in TRACEPARENT",
     "One run of a suite, from its first lookup to its last verdict.",
-    (SUITE_NAME, SUITE_STATUS, RUN_ID, MODEL, *_TOTALS, ERROR_TYPE),
+    (SUITE_NAME, SUITE_STATUS, RUN_ID, RUN_MODEL, RUN_ADAPTER, *_TOTALS, ERROR_TYPE),
 )
-PROBE_RUN: Final = Span(
-    "probe.run",
-    "suite.run",
-    "One probe.",
-    (CASE_NAME, PROBE_KIND, CASE_STATUS, VERDICT, *_TOTALS, ERROR_TYPE),
+PROBE: Final = Span(
+    "probe",
+    "probe NAME",
+    "the suite's span",
+    "One probe, or the check for finite logits before the probes (`probe finite_check`).",
+    (
+        *(CASE_NAME, CASE_STATUS, PROBE_KIND, VERDICT, SCORE, RAW, Z_SCORE),
+        *_TOTALS,
+        ERROR_TYPE,
+    ),
 )
 LOOKUP: Final = Span(
-    "cache.lookup",
-    "the current span: probe.run, cache.lookup_batch or the caller's own",
-    "One cache lookup.",
+    "lookup",
+    "lookup RESULT",
+    "the current span: a probe's, lookup batch or the caller's own",
+    "One cache lookup: `lookup hit`, `lookup miss`, `lookup coalesced` or `lookup error`. A link "
+    "leads to the forward call that computed its value; a single miss has it as a child.",
     (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, ERROR_TYPE),
 )
-LOOKUP_BATCH: Final = Span(
-    "cache.lookup_batch",
+BATCH: Final = Span(
+    "batch",
+    "lookup batch",
     "the current span",
     "One call with several lookups.",
     (OP, VIEW, TOP_K, BATCH_HITS, BATCH_MISSES, ERROR_TYPE),
 )
 FORWARD: Final = Span(
     "forward",
-    "cache.lookup; in a batch cache.lookup_batch, with a link to each miss (at most 128)",
-    "One forward call of the model, for one prompt or a batch.",
-    (OPERATION, MODEL, OP, VIEW, INPUT_TOKENS, REUSED_TOKENS, BATCH_SIZE, ERROR_TYPE),
+    "forward FAMILY",
+    "lookup miss, lookup error or lookup batch",
+    "One forward call of the model, for one prompt or a batch. The name has the family of the "
+    "view; families beyond the first 20 are named `forward other`.",
+    (
+        *(OPERATION, PROVIDER, MODEL, INPUT_TOKENS, REUSED_TOKENS),
+        *(OP, VIEW, BATCH_SIZE, ERROR_TYPE),
+    ),
 )
-SPANS: Final = (SUITE_RUN, PROBE_RUN, LOOKUP, LOOKUP_BATCH, FORWARD)
+SPANS: Final = (SUITE, PROBE, LOOKUP, BATCH, FORWARD)
 ATTRIBUTES: Final = tuple(dict.fromkeys(one for span in SPANS for one in span.attributes))
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a span of this name."""
+    return BATCH.kind if name == BATCH.name else name.partition(" ")[0]

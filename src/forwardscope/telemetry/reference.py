@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S, MAX_ERROR_CLASSES
 from forwardscope.telemetry import names
 from forwardscope.telemetry.collector import MAX_PROBES
-from forwardscope.telemetry.hit_span_queue import CAPACITY
 from forwardscope.telemetry.names import Metric, Span
+from forwardscope.telemetry.span_queue import CAPACITY
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 
 __all__ = ["reference"]

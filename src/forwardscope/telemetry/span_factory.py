@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,21 +17,66 @@ from opentelemetry.trace import Status, StatusCode
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.keys import Question
+from forwardscope.core.keys import Question, view_family
 from forwardscope.telemetry import names
 from forwardscope.text import printable
 
-__all__ = ["LOOKUP", "NO_PARENT", "ParentContext", "SpanFactory", "SpanOutcome", "mark_failed"]
+__all__ = [
+    "NO_PARENT",
+    "CallIds",
+    "ForwardNames",
+    "ParentContext",
+    "SpanFactory",
+    "SpanOutcome",
+    "forward_attributes",
+    "lookup_attributes",
+    "lookup_name",
+    "mark_failed",
+]
 
-LOOKUP: Final = names.LOOKUP.name
+#: View families that have a name of their own in forward spans.
+_MAX_FAMILIES: Final = 20
+#: View families of the base with an adapter.
+_ADAPTED: Final = ("ft", "scaled")
 _OP: Final = names.OP.name
 _VIEW: Final = names.VIEW.name
 _PROMPT_HASH: Final = names.PROMPT_HASH.name
 _TOP_K: Final = names.TOP_K.name
 _RESULT: Final = names.CACHE_RESULT.name
+_OTHER_FORWARD: Final = names.FORWARD.named("other")
+_LOOKUP_NAMES: Final = {
+    result: names.LOOKUP.named(result) for result in ("hit", "miss", "coalesced", "error")
+}
 
 #: Outcome of a span; a pending span is not made or not delivered so far.
 SpanOutcome = Literal["pending", "ended", "exported", "dropped", "elided"]
+
+
+class CallIds(NamedTuple):
+    """Ids of a forward call's span, which is sampled.
+
+    Attributes:
+        trace_id: Its trace, 32 hex digits.
+        span_id: Its id, 16 hex digits.
+    """
+
+    trace_id: str
+    span_id: str
+
+    @classmethod
+    def of(cls, span: trace.Span) -> CallIds | None:
+        """Return the ids of a span; None if it is not sampled."""
+        found = span.get_span_context()
+        if not (found.is_valid and found.trace_flags.sampled):
+            return None
+        return cls(trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
+
+    @lru_cache(maxsize=64)  # noqa: B019 - of values; the lookups of a batch share one
+    def link(self) -> trace.Link:
+        """Return a link to the span."""
+        flags = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+        ids = int(self.trace_id, 16), int(self.span_id, 16)
+        return trace.Link(trace.SpanContext(*ids, is_remote=False, trace_flags=flags))
 
 
 class ParentContext(NamedTuple):
@@ -50,12 +95,7 @@ class ParentContext(NamedTuple):
     @classmethod
     def of(cls, context: Context) -> ParentContext:
         """Return a context with the ids of its span."""
-        found = trace.get_current_span(context).get_span_context()
-        trace_id = parent_id = None
-        if found.is_valid and found.trace_flags.sampled:
-            trace_id = trace.format_trace_id(found.trace_id)
-            parent_id = trace.format_span_id(found.span_id)
-        return cls(context, trace_id, parent_id)
+        return cls(context, *(CallIds.of(trace.get_current_span(context)) or (None, None)))
 
     @property
     def has_span(self) -> bool:
@@ -65,6 +105,20 @@ class ParentContext(NamedTuple):
 
 #: The parent of lookups that have none.
 NO_PARENT: Final = ParentContext(Context(), None, None)
+
+
+class ForwardNames:
+    """The names of forward spans, one a view family; later families share one. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def of_view(self, view_id: str) -> str:
+        """Return the name of the spans of a view's forward calls."""
+        family = view_family(view_id)
+        if family not in self._names and len(self._names) < _MAX_FAMILIES:
+            self._names[family] = names.FORWARD.named(family)
+        return self._names.get(family, _OTHER_FORWARD)
 
 
 class SpanFactory:
@@ -81,16 +135,21 @@ class SpanFactory:
         active: Whether there is a recording tracer.
         clock: Clock of the spans.
         model: Name of the model in forward spans, or None.
+        adapter: Name of the adapter in those of the views `ft` and `scaled`, or None.
+        provider_name: What runs the model, or None.
     """
 
     def __init__(self, provider: trace.TracerProvider | None, clock: Clock) -> None:
         self.active = False
         self.clock: Final = clock
         self.model: str | None = None
+        self.adapter: str | None = None
+        self.provider_name: str | None = None
         self._provider = provider
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
         self._counts: Counter[tuple[str, SpanOutcome]] = Counter()
+        self._forward_names = ForwardNames()
         self._warned = False
         self.after_fork()
         reset_in_children(self)
@@ -104,7 +163,7 @@ class SpanFactory:
         provider = self._provider or trace.get_tracer_provider()
         if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
             return  # a global provider may be set later
-        self._tracer = provider.get_tracer(names.TRACER, _version())
+        self._tracer = provider.get_tracer(names.TRACER, _version(), schema_url=names.SCHEMA_URL)
         self.active = not isinstance(self._tracer, trace.NoOpTracer)
 
     def start(
@@ -121,7 +180,7 @@ class SpanFactory:
         the first such error is a warning, and the lookup goes on.
 
         Args:
-            name: Span name from names.py.
+            name: Name of the span.
             parent: Context with the parent span.
             start_ns: Start of the span.
             attributes: Attributes at the start.
@@ -142,19 +201,32 @@ class SpanFactory:
             return trace.INVALID_SPAN
 
     def start_lookup(
-        self, question: Question, result: str, start_ns: int, parent: Context
+        self,
+        question: Question,
+        result: str,
+        start_ns: int,
+        parent: Context,
+        call: CallIds | None = None,
     ) -> trace.Span:
-        """Start the span of one lookup."""
-        attributes = {
-            _OP: printable(question.op),
-            _VIEW: printable(question.view_id),
-            _PROMPT_HASH: question.prompt_hash,
-            _TOP_K: question.top_k,
-            _RESULT: result,
-        }
-        return self.start(LOOKUP, parent, start_ns, attributes)
+        """Start the span of one lookup, with a link to its forward call."""
+        attributes = lookup_attributes(question, result)
+        links = () if call is None else (call.link(),)
+        return self.start(lookup_name(result, None), parent, start_ns, attributes, links)
 
-    def end(self, span: trace.Span, name: str, end_ns: int, error: str | None = None) -> None:
+    def start_forward(
+        self, question: Question, size: int, start_ns: int, parent: Context
+    ) -> trace.Span:
+        """Start the span of a forward call of `size` prompts."""
+        attributes = forward_attributes(question, size, self.model, self.adapter)
+        if self.provider_name is not None:
+            attributes[names.PROVIDER.name] = self.provider_name
+        with self._lock:
+            name = self._forward_names.of_view(question.view_id)
+        return self.start(name, parent, start_ns, attributes)
+
+    def end(
+        self, span: trace.Span, kind: names.Span, end_ns: int, error: str | None = None
+    ) -> None:
         """End a span and count it; with an error, mark it as failed."""
         outcome: SpanOutcome = "ended"
         if span is trace.INVALID_SPAN:
@@ -164,19 +236,21 @@ class SpanFactory:
         try:
             if error is not None:
                 mark_failed(span, error)
+                if kind is names.LOOKUP:
+                    span.update_name(lookup_name("miss", error))
             span.end(end_ns + self._epoch_ns)
         except Exception as raised:  # noqa: BLE001 - foreign code may raise anything
             outcome = "dropped"
             self._warn(raised)
-        self.count(name, outcome)
+        self.count(kind, outcome)
 
-    def count(self, name: str, outcome: SpanOutcome) -> None:
+    def count(self, kind: names.Span, outcome: SpanOutcome) -> None:
         """Count a span by its outcome."""
         with self._lock:
-            self._counts[name, outcome] += 1
+            self._counts[kind.kind, outcome] += 1
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Return the number of spans by name and outcome, as of one moment."""
+        """Return the number of spans by kind and outcome, as of one moment."""
         with self._lock:
             return +self._counts
 
@@ -192,6 +266,42 @@ class SpanFactory:
                     RuntimeWarning,
                     stacklevel=2,
                 )
+
+
+def lookup_name(result: str, error: str | None) -> str:
+    """Return the name of a lookup's span."""
+    return _LOOKUP_NAMES["error" if error is not None else result]
+
+
+def lookup_attributes(question: Question, result: str) -> dict[str, Any]:
+    """Return the attributes of a lookup's span."""
+    return {
+        _OP: printable(question.op),
+        _VIEW: printable(question.view_id),
+        _PROMPT_HASH: printable(question.prompt_hash),
+        _TOP_K: question.top_k,
+        _RESULT: result,
+    }
+
+
+def forward_attributes(
+    question: Question, size: int, model: str | None, adapter: str | None
+) -> dict[str, Any]:
+    """Return the attributes of a forward span of `size` prompts.
+
+    Viewers cut the end of a long model name, so the adapter comes first.
+    """
+    attributes = {
+        names.OPERATION.name: "text_completion",
+        _OP: printable(question.op),
+        _VIEW: printable(question.view_id),
+        names.BATCH_SIZE.name: size,
+    }
+    if model and adapter and view_family(question.view_id) in _ADAPTED:
+        model = f"{adapter} on {model}"
+    if model:
+        attributes[names.MODEL.name] = model
+    return attributes
 
 
 def mark_failed(span: trace.Span, error: str) -> None:

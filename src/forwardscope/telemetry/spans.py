@@ -1,8 +1,8 @@
 """Spans of a backend's lookups.
 
-The spans of a miss and of its forward call are live: the forward span is current
-while the model runs. The span of a hit is made later in another thread, from the
-clock readings at its start and end.
+The spans of a single miss, of a batch and of a forward call are live: the forward
+span is current while the model runs. Those of other lookups are made later in another
+thread, from the clock readings at their start and end.
 """
 
 from __future__ import annotations
@@ -17,19 +17,13 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from forwardscope.core.clock import Clock
-from forwardscope.core.keys import Question
 from forwardscope.core.single_flight import Flight
 from forwardscope.telemetry import names
-from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
-from forwardscope.telemetry.span_factory import (
-    LOOKUP,
-    ParentContext,
-    SpanFactory,
-    SpanOutcome,
-)
+from forwardscope.telemetry.span_factory import CallIds, ParentContext, SpanFactory, SpanOutcome
+from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 from forwardscope.text import printable
 
-__all__ = ["DEFAULT_BUDGET", "MAX_LINKS", "CallSpans", "ForwardSpan", "LookupSpans", "SpanDelivery"]
+__all__ = ["DEFAULT_BUDGET", "CallSpans", "LookupSpans", "SpanDelivery"]
 
 T = TypeVar("T")
 
@@ -38,11 +32,8 @@ BatchKey = tuple[str, str, int]
 
 #: Maximum number of hit spans for each probe.
 DEFAULT_BUDGET: Final = 2000
-#: Maximum number of links of a batch's forward span.
-MAX_LINKS: Final = 128
 
-_FORWARD: Final = names.FORWARD.name
-_BATCH: Final = names.LOOKUP_BATCH.name
+_LOOKUP: Final = names.LOOKUP.kind
 _CLOSE_TIMEOUT_S = 5.0
 _REFRESH_EVERY_NS = 100_000_000
 
@@ -51,7 +42,7 @@ class SpanDelivery(Protocol):
     """Span exporter that counts spans by outcome."""
 
     def outcomes(self) -> Mapping[tuple[str, SpanOutcome], int]:
-        """Return the number of exported, dropped and pending spans by name."""
+        """Return the number of exported, dropped and pending spans by kind."""
         ...
 
 
@@ -73,7 +64,7 @@ class LookupSpans:
 
     Attributes:
         active: Whether lookups have spans now.
-        hits: Queue of hits and coalesced lookups whose spans are not made yet.
+        queue: Queue of lookups whose spans are not made yet.
         delivery: Exporter that counts ended spans; None in library use, where
             spans go to the program's tracer provider and count as ended.
     """
@@ -84,19 +75,21 @@ class LookupSpans:
         self.active = False
         self.delivery: SpanDelivery | None = None
         self._factory = SpanFactory(provider, clock)
-        self.hits: Final = HitSpanQueue(self._make_finished, budget)
+        self.queue: Final = SpanQueue(self._make_finished, budget)
         self._closed = False
         self._next_refresh_ns = 0
         self.refresh()
 
-    @property
-    def model(self) -> str | None:
-        """Name of the model in forward spans; can be assigned."""
-        return self._factory.model
+    def name_model(self, model: str, adapter: str, provider: str | None = None) -> None:
+        """Set the names of model and adapter in later forward spans.
 
-    @model.setter
-    def model(self, name: str | None) -> None:
-        self._factory.model = name
+        Args:
+            model: Name of the model.
+            adapter: Name of the adapter, or of the fine-tuned model in its place.
+            provider: What runs the model; None leaves it as it is.
+        """
+        self._factory.model, self._factory.adapter = model, adapter
+        self._factory.provider_name = provider or self._factory.provider_name
 
     @property
     def used(self) -> bool:
@@ -108,7 +101,7 @@ class LookupSpans:
         if not (self.active or self._closed):
             self._factory.find_tracer()
             if self._factory.active:
-                self.hits.close_at_exit()
+                self.queue.close_at_exit()
                 self.active = True
 
     def refresh_at(self, now_ns: int) -> None:
@@ -124,14 +117,14 @@ class LookupSpans:
     def probe_began(self) -> None:
         """Begin a new budget of hit spans."""
         self.refresh()
-        self.hits.renew_budget()
+        self.queue.renew_budget()
 
     def call(self, parent: ParentContext, start_ns: int, batch: BatchKey | None) -> CallSpans:
         """Return the live spans of a call of `cached` or `cached_batch`."""
         return CallSpans(self._factory, parent, start_ns, batch)
 
     def outcomes(self) -> Counter[tuple[str, SpanOutcome]]:
-        """Return the number of spans by name and outcome."""
+        """Return the number of spans by kind and outcome."""
         counts = self._factory.outcomes()
         if self.delivery is not None:
             ended = [key for key in counts if key[1] == "ended"]
@@ -139,28 +132,35 @@ class LookupSpans:
                 del counts[key]
             counts += Counter(self.delivery.outcomes())
         # read after the ended spans, so that no span is counted as both ended and pending
-        counts[LOOKUP, "pending"] += self.hits.pending
-        counts[LOOKUP, "elided"] += self.hits.elided
-        counts[LOOKUP, "dropped"] += self.hits.dropped
+        counts[_LOOKUP, "pending"] += self.queue.pending
+        counts[_LOOKUP, "elided"] += self.queue.elided
+        counts[_LOOKUP, "dropped"] += self.queue.dropped
         return +counts
 
     def elided(self) -> int:
         """Return the number of lookups over the budget or not sampled."""
-        return self.hits.elided + self._factory.outcomes()[LOOKUP, "elided"]
+        return self.queue.elided + self._factory.outcomes()[_LOOKUP, "elided"]
 
     def flush(self, timeout_s: float) -> bool:
         """Wait for the spans of all lookups so far; return whether all are made."""
-        return self.hits.flush(timeout_s)
+        return self.queue.flush(timeout_s)
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
         """Make the spans of queued lookups and stop; may be called twice."""
         self._closed = True
         self.active = False
-        self.hits.close(timeout_s)
+        self.queue.close(timeout_s)
 
     @contextmanager
-    def around(self, span: names.Span, attributes: Mapping[str, Any]) -> Iterator[trace.Span]:
+    def around(
+        self, kind: names.Span, detail: str | None, attributes: Mapping[str, Any]
+    ) -> Iterator[trace.Span]:
         """Start a span that is current inside a `with` block.
+
+        Args:
+            kind: Kind of the span.
+            detail: Second part of its name, such as the probe's name.
+            attributes: Attributes at the start.
 
         Yields:
             The span, for further attributes; without a recording tracer, one that
@@ -172,7 +172,7 @@ class LookupSpans:
             return
         factory, clock = self._factory, self._factory.clock
         parent = otel_context.get_current()
-        live = factory.start(span.name, parent, clock.perf_counter_ns(), attributes)
+        live = factory.start(kind.named(detail), parent, clock.perf_counter_ns(), attributes)
         error: str | None = None
         try:
             with trace.use_span(live, record_exception=False, set_status_on_exception=False):
@@ -181,25 +181,32 @@ class LookupSpans:
             error = type(raised).__name__
             raise
         finally:
-            factory.end(live, span.name, clock.perf_counter_ns(), error)
+            factory.end(live, kind, clock.perf_counter_ns(), error)
 
     def _make_finished(self, lookup: FinishedLookup) -> None:
         span = self._factory.start_lookup(
-            lookup.question, lookup.result, lookup.start_ns, lookup.parent
+            lookup.question, lookup.result, lookup.start_ns, lookup.parent, lookup.call
         )
-        self._factory.end(span, LOOKUP, lookup.end_ns)
+        self._factory.end(span, names.LOOKUP, lookup.end_ns, lookup.error)
 
 
 class CallSpans:
     """Live spans of one call of `cached` or `cached_batch`.
 
-    A batch has a span, which starts when the first child needs it.
+    These are the spans of its forward calls, and one that they are part of: of a batch,
+    or of a single lookup that is a miss. That one starts when it is needed.
 
     Args:
         factory: Makes the spans.
         parent: Parent of the lookup, or of the batch.
         start_ns: Start of the call.
         batch: Op, view id and top_k of a batch; None for a single lookup.
+
+    Attributes:
+        batch: Op, view id and top_k of a batch; None for a single lookup.
+        parent: Parent of the spans of the call's lookups; in a batch, the span of the
+            batch once it has started.
+        forward_ns: Start of the first forward call; None before.
     """
 
     def __init__(
@@ -209,144 +216,87 @@ class CallSpans:
         start_ns: int,
         batch: BatchKey | None,
     ) -> None:
+        self.batch: Final = batch
+        self.parent = parent
+        self.forward_ns: int | None = None
         self._factory = factory
-        self._parent = parent
         self._start_ns = start_ns
-        self._batch = batch
-        self._batch_span: trace.Span | None = None
-        self._forwards: list[ForwardSpan] = []
+        self._whole: trace.Span | None = None
+        self._forward: trace.Span = trace.INVALID_SPAN
 
-    def parent(self, *, needed: bool = True) -> ParentContext:
-        """Return the parent of the call's lookups; in a batch, the span of the batch.
+    def start_batch(self) -> None:
+        """Start the span of the batch, unless it has started."""
+        if self.batch is not None and self._whole is None:
+            op, view_id, top_k = self.batch
+            attributes = {
+                names.OP.name: printable(op),
+                names.VIEW.name: printable(view_id),
+                names.TOP_K.name: top_k,
+            }
+            outer = self.parent.context
+            self._whole = self._factory.start(names.BATCH.name, outer, self._start_ns, attributes)
+            self.parent = ParentContext.of(trace.set_span_in_context(self._whole, outer))
 
-        Args:
-            needed: Whether to start the span of the batch.
-        """
-        if self._batch is not None and self._batch_span is None and needed:
-            op, view_id, top_k = self._batch
-            self._batch_span = self._factory.start(
-                _BATCH,
-                self._parent.context,
-                self._start_ns,
-                {
-                    names.OP.name: printable(op),
-                    names.VIEW.name: printable(view_id),
-                    names.TOP_K.name: top_k,
-                },
-            )
-            context = trace.set_span_in_context(self._batch_span, self._parent.context)
-            self._parent = ParentContext.of(context)
-        return self._parent
-
-    def forward(self, flight: Flight) -> ForwardSpan:
-        """Start the spans of a forward call and of its misses.
+    def start_forward(self, flight: Flight, compute: Callable[[], T]) -> Callable[[], T]:
+        """Start the span of a forward call.
 
         Args:
-            flight: The call. Its origins are the questions; its trace id is set.
+            flight: The call. Its origins are the questions; the ids of its span are set.
+            compute: Makes the call.
+
+        Returns:
+            A compute that runs with the span as the current one. `Flight.run` calls it
+            in a copy of the context, which ends with the call.
         """
-        context = self.parent().context
-        batch = self._batch is not None
-        span = ForwardSpan(self._factory, flight.origins, self._start_ns, context, batch=batch)
-        flight.trace_id = span.trace_id
-        self._forwards.append(span)
-        return span
+        self.start_batch()
+        parent = self.parent.context if self.batch is not None else self._start_miss(flight)
+        now, questions = self._factory.clock.perf_counter_ns(), flight.origins
+        self.forward_ns = self.forward_ns or now
+        self._forward = self._factory.start_forward(questions[0], len(questions), now, parent)
+        flight.call = CallIds.of(self._forward)
+        context = trace.set_span_in_context(self._forward, parent)
+
+        def computed() -> T:
+            otel_context.attach(context)
+            return compute()
+
+        return computed
+
+    def end_forward(self, flight: Flight) -> None:
+        """End the span of a forward call that has ended."""
+        counts = [(tokens, reused or 0) for tokens, reused in flight.token_counts() if tokens]
+        if counts:
+            self._forward.set_attribute(names.INPUT_TOKENS.name, sum(n for n, _ in counts))
+            if reused := sum(n for _, n in counts):
+                self._forward.set_attribute(names.REUSED_TOKENS.name, reused)
+        # the flight has no end where an interrupt came first
+        end_ns = flight.end_ns or self._factory.clock.perf_counter_ns()
+        self._factory.end(self._forward, names.FORWARD, end_ns, flight.error)
 
     def end(self, outcomes: Sequence[Any], error: str | None, end_ns: int) -> None:
-        """End the spans of the misses and of the batch.
+        """End the span of the miss or of the batch.
 
         Args:
             outcomes: Outcomes of all lookups of the call; empty where the call was
-                stopped before it computed. Then its spans are discarded.
+                stopped before it computed. Then the span is discarded.
             error: Class of the exception of a failed call.
             end_ns: End of the call.
         """
         if not outcomes:
             return
-        for forward in self._forwards:
-            forward.end_lookups(end_ns if self._batch is None else forward.end_ns)
-        if self._batch_span is not None:
-            misses = sum(outcome.result == "miss" for outcome in outcomes)
-            self._batch_span.set_attribute(names.BATCH_HITS.name, len(outcomes) - misses)
-            self._batch_span.set_attribute(names.BATCH_MISSES.name, misses)
-            self._factory.end(self._batch_span, _BATCH, end_ns, error)
-
-
-class ForwardSpan:
-    """Span of one forward call, with the spans of its misses.
-
-    The span of a single miss is the parent of the forward span. In a batch they have
-    the same parent, and the forward span links to the misses.
-
-    Args:
-        factory: Makes the spans.
-        questions: The misses, in order.
-        start_ns: Start of the lookups.
-        parent: Context with the parent of the lookups.
-        batch: Whether the call is a batch.
-
-    Attributes:
-        trace_id: Trace of the span, 32 hex digits; None if it is not sampled.
-        end_ns: End of the call.
-    """
-
-    def __init__(
-        self,
-        factory: SpanFactory,
-        questions: Sequence[Question],
-        start_ns: int,
-        parent: Context,
-        *,
-        batch: bool,
-    ) -> None:
-        self.end_ns = start_ns
-        self._factory = factory
-        self._error: str | None = None
-        self._lookups = [
-            factory.start_lookup(question, "miss", start_ns, parent) for question in questions
-        ]
-        links = []
-        if batch:
-            links = [trace.Link(one.get_span_context()) for one in self._lookups[:MAX_LINKS]]
+        if self.batch is None:
+            if self._whole is not None:
+                self._factory.end(self._whole, names.LOOKUP, end_ns, error)
+        elif self._whole is None:
+            self._factory.count(names.BATCH, "elided")
         else:
-            parent = trace.set_span_in_context(self._lookups[0], parent)
-        attributes: dict[str, Any] = {
-            names.OPERATION.name: "score",
-            names.OP.name: printable(questions[0].op),
-            names.VIEW.name: printable(questions[0].view_id),
-            names.BATCH_SIZE.name: len(questions),
-        }
-        if factory.model is not None:
-            attributes[names.MODEL.name] = factory.model
-        now = factory.clock.perf_counter_ns()
-        self._span = factory.start(_FORWARD, parent, now, attributes, links)
-        self._context = trace.set_span_in_context(self._span, parent)
-        self.trace_id = ParentContext.of(self._context).trace_id
+            misses = sum(outcome.result == "miss" for outcome in outcomes)
+            self._whole.set_attribute(names.BATCH_HITS.name, len(outcomes) - misses)
+            self._whole.set_attribute(names.BATCH_MISSES.name, misses)
+            self._factory.end(self._whole, names.BATCH, end_ns, error)
 
-    def wrap(self, compute: Callable[[], T]) -> Callable[[], T]:
-        """Return a compute that runs with the forward span as the current one.
-
-        `Flight.run` calls it in a copy of the context, which ends with the call.
-        """
-
-        def computed() -> T:
-            otel_context.attach(self._context)
-            return compute()
-
-        return computed
-
-    def end(self, flight: Flight) -> None:
-        """End the forward span when its call has ended."""
-        # the flight has no end where an interrupt came first
-        self.end_ns = flight.end_ns or self._factory.clock.perf_counter_ns()
-        self._error = flight.error
-        counts = [(tokens, reused or 0) for tokens, reused in flight.token_counts() if tokens]
-        if counts:
-            self._span.set_attribute(names.INPUT_TOKENS.name, sum(tokens for tokens, _ in counts))
-            if reused := sum(reused for _, reused in counts):
-                self._span.set_attribute(names.REUSED_TOKENS.name, reused)
-        self._factory.end(self._span, _FORWARD, self.end_ns, self._error)
-
-    def end_lookups(self, end_ns: int) -> None:
-        """End the spans of the misses."""
-        for lookup in self._lookups:
-            self._factory.end(lookup, LOOKUP, end_ns, self._error)
+    def _start_miss(self, flight: Flight) -> Context:
+        """Start the span of a single miss; return a context with it."""
+        outer = self.parent.context
+        self._whole = self._factory.start_lookup(flight.origins[0], "miss", self._start_ns, outer)
+        return trace.set_span_in_context(self._whole, outer)

@@ -18,7 +18,7 @@ MAX_COUNT: Final = (1 << 31) - 1
 #: Optional keys in order; a record has only those that apply.
 OPTIONAL = (
     *("result", "batch", "tokens", "tokens_reused", "error"),
-    *("run_id", "trace_id", "parent_id"),
+    *("run_id", "trace_id", "parent_id", "pass_trace_id", "pass_span_id"),
 )
 _COUNTS = ("batch", "tokens", "tokens_reused")
 _Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
@@ -45,6 +45,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         run_id: Id of the run.
         trace_id: Id of the lookup's OpenTelemetry trace, 32 hex digits.
         parent_id: Id of the parent of the lookup's span, 16 hex digits.
+        pass_trace_id: Trace of the forward call that computed the value, or failed to.
+        pass_span_id: Id of that call's span.
     """
 
     ts: Annotated[float, Meta(ge=0, le=MAX_TS)]
@@ -63,6 +65,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     run_id: str | None = None
     trace_id: str | None = None
     parent_id: str | None = None
+    pass_trace_id: str | None = None
+    pass_span_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the eight fixed keys in order, then the optional ones that apply."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope.telemetry.hit_span_queue import CAPACITY as HIT_SPANS
+from forwardscope.telemetry.span_queue import CAPACITY as HIT_SPANS
 
 from .processes import until
 from .receivers import Receiver, receive_http

@@ -85,7 +85,8 @@ def load_backend(
     if (source.adapter is None) == (source.tuned is None):
         raise ModelError("give either an adapter or a tuned model, not both")
     instrumentation = instrumentation or BackendInstrumentation()
-    instrumentation.spans.model = printable(source.path)
+    adapted = printable(source.adapter or source.tuned or "")
+    instrumentation.spans.name_model(printable(source.path), adapted, "huggingface")
     with quiet_transformers():
         if source.tuned is not None:
             return _load_pair(source, source.tuned, exactness, instrumentation)

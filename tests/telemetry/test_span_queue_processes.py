@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.context import Context
 
 from forwardscope.core.keys import Question
-from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
+from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -43,7 +43,7 @@ class _Spans:
 def test_forked_child_makes_its_own_spans(in_child: Any) -> None:
     """It begins with an empty queue and no worker; the parent makes the spans that it queued."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     for number in range(3):
         queue.offer(_lookup(number))
     assert not queue.flush(0.0)
@@ -133,5 +133,5 @@ def test_spans_that_are_not_made_before_the_program_ends() -> None:
     """A processor that blocks delays the end by 5 seconds at most; a warning has their number."""
     made, error = _run("before", 300, 3600.0)
     assert made == "0"
-    assert "300 spans of cache hits were not made before the program ended" in error
+    assert "300 spans of lookups were not made before the program ended" in error
     assert "close() the BackendInstrumentation" in error

@@ -17,10 +17,11 @@ from opentelemetry.context import Context
 
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import Question
+from forwardscope.telemetry.span_factory import CallIds
 
-__all__ = ["CAPACITY", "FinishedLookup", "HitSpanQueue"]
+__all__ = ["CAPACITY", "FinishedLookup", "SpanQueue"]
 
-#: Maximum number of lookups in the queue.
+#: Maximum number of lookups in the queue, if the last is no miss; of misses twice as many.
 CAPACITY: Final = 16_384
 
 _ROUND_S = 0.1
@@ -30,14 +31,16 @@ _AT_EXIT_S = 5.0
 
 
 class FinishedLookup(NamedTuple):
-    """A hit or a coalesced lookup without a span so far.
+    """A lookup without a span so far.
 
     Attributes:
         question: The lookup key, with the hash of the prompt.
-        result: `hit` or `coalesced`.
+        result: `hit`, `coalesced` or, in a batch, `miss`.
         start_ns: Start of the lookup, in nanoseconds of the clock.
         end_ns: End of the lookup.
         parent: Context with the parent span.
+        call: The forward call that computed the value, or failed to; None if it is unknown.
+        error: Class of the exception of a failed lookup.
     """
 
     question: Question
@@ -45,9 +48,11 @@ class FinishedLookup(NamedTuple):
     start_ns: int
     end_ns: int
     parent: Context
+    call: CallIds | None = None
+    error: str | None = None
 
 
-class HitSpanQueue:
+class SpanQueue:
     """Queues finished lookups without blocking, and makes their spans later.
 
     A worker thread makes the spans in order, ten times a second. It ends after two
@@ -61,9 +66,10 @@ class HitSpanQueue:
     Args:
         make: Makes one span and counts it. If it raises, the lookup counts as
             dropped.
-        budget: Number of spans between two calls of `renew_budget`; None for no
-            limit.
-        capacity: Maximum number of lookups in the queue.
+        budget: Number of spans between two calls of `renew_budget`, those of misses
+            not counted; None for no limit.
+        capacity: Number of lookups in the queue from which on hits are dropped. Misses
+            are dropped from twice as many on, so that hits do not displace them.
 
     Raises:
         ValueError: The budget is negative.
@@ -123,14 +129,15 @@ class HitSpanQueue:
 
     def offer(self, lookup: FinishedLookup) -> None:
         """Queue a lookup, or count it as elided or dropped."""
+        miss = lookup.result == "miss"
         with self._lock:
-            if self._budget_left <= 0:
+            if not miss and self._budget_left <= 0:
                 self.elided += 1
                 return
-            if self._closed or len(self._queue) >= self._capacity:
+            if self._closed or len(self._queue) >= self._capacity << miss:
                 self.dropped += 1
                 return
-            self._budget_left -= 1
+            self._budget_left -= not miss
             self._offered += 1
             self._queue.append(lookup)
             working = self._worker is not None
@@ -215,7 +222,7 @@ class HitSpanQueue:
             self._making.release()
 
 
-def _exit_hook(queue: weakref.ref[HitSpanQueue]) -> Callable[[], None]:
+def _exit_hook(queue: weakref.ref[SpanQueue]) -> Callable[[], None]:
     def close() -> None:
         alive = queue()
         if alive is None:
@@ -224,7 +231,7 @@ def _exit_hook(queue: weakref.ref[HitSpanQueue]) -> Callable[[], None]:
         alive.close(_AT_EXIT_S)
         if lost := alive.dropped - before + alive.pending:
             warnings.warn(
-                f"{lost} spans of cache hits were not made before the program ended; "
+                f"{lost} spans of lookups were not made before the program ended; "
                 "close() the BackendInstrumentation to wait for them",
                 RuntimeWarning,
                 stacklevel=1,

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.context import Context
 
 from forwardscope.core.keys import Question
-from forwardscope.telemetry.hit_span_queue import FinishedLookup, HitSpanQueue
+from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,7 +47,7 @@ class _Spans:
             raise self.failures[lookup.start_ns]
         self.made.append(lookup.start_ns)
 
-    def block(self, queue: HitSpanQueue) -> None:
+    def block(self, queue: SpanQueue) -> None:
         """Offer a lookup, and return when its span is being made, and blocks."""
         self.go_on.clear()
         queue.offer(_lookup())
@@ -83,9 +83,9 @@ def test_spans_of_each_thread_are_made_in_its_order(together: Any) -> None:
             time.sleep(0)
             made.append(lookup.start_ns)
 
-        queue = HitSpanQueue(make, None)
+        queue = SpanQueue(make, None)
 
-        def work(me: int, queue: HitSpanQueue = queue) -> bool:
+        def work(me: int, queue: SpanQueue = queue) -> bool:
             for number in range(100):
                 queue.offer(_lookup(me * 100 + number))
             return queue.flush(_PATIENCE_S)
@@ -99,7 +99,7 @@ def test_spans_of_each_thread_are_made_in_its_order(together: Any) -> None:
 def test_spans_are_made_without_a_flush() -> None:
     """The worker makes them, ends after two idle seconds, and starts again."""
     before, spans = set(threading.enumerate()), _Spans()
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     for number in range(2):
         queue.offer(_lookup(number))
         (worker,) = set(threading.enumerate()) - before
@@ -111,7 +111,7 @@ def test_spans_are_made_without_a_flush() -> None:
 
 def test_flush_of_an_empty_queue() -> None:
     """Flush and close return at once and start no thread."""
-    before, queue = set(threading.enumerate()), HitSpanQueue(_Spans().make, None)
+    before, queue = set(threading.enumerate()), SpanQueue(_Spans().make, None)
     assert queue.flush(0.0)
     queue.close(0.0)
     assert set(threading.enumerate()) <= before
@@ -121,7 +121,7 @@ def test_flush_of_an_empty_queue() -> None:
 def test_full_queue_drops(together: Any) -> None:
     """No offer waits for a span that blocks; of 800 from eight threads 100 are queued."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None, capacity=_Yielding(100))
+    queue = SpanQueue(spans.make, None, capacity=_Yielding(100))
     spans.block(queue)
     together(8, lambda _: [queue.offer(_lookup()) for _ in range(100)])
     assert (queue.dropped, len(queue), queue.pending) == (700, 100, 101)
@@ -134,7 +134,7 @@ def test_full_queue_drops(together: Any) -> None:
 def test_budget_is_exact_under_threads(together: Any) -> None:
     """Of 800 lookups 50 have spans and 750 are elided; a renewed budget allows 50 more."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, _Yielding(50))
+    queue = SpanQueue(spans.make, _Yielding(50))
     for rounds in (1, 2):
         together(8, lambda _: [queue.offer(_lookup()) for _ in range(100)])
         assert not queue.has_budget
@@ -148,7 +148,7 @@ def test_budget_is_exact_under_threads(together: Any) -> None:
 def test_each_lookup_is_counted_once_under_threads(together: Any, in_thread: Any) -> None:
     """Each lookup is made, elided or dropped; `pending` is never negative."""
     spans, ended = _Spans(), threading.Event()
-    queue = HitSpanQueue(spans.make, 5000, capacity=200)
+    queue = SpanQueue(spans.make, 5000, capacity=200)
 
     def read() -> int:
         least = 0
@@ -176,7 +176,7 @@ def test_pending_counts_the_spans_to_be_made() -> None:
             assert go_on.wait(_PATIENCE_S)
         spans.make(lookup)
 
-    queue = HitSpanQueue(make, None)
+    queue = SpanQueue(make, None)
     for number in range(10):
         queue.offer(_lookup(number))
     assert not queue.flush(0.0)
@@ -193,7 +193,7 @@ def test_failed_span_is_dropped_alone(error: BaseException) -> None:
     """It counts as dropped, and all later spans are made."""
     spans = _Spans()
     spans.failures = {0: error, 3: error}
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     for number in range(5):
         queue.offer(_lookup(number))
     queue.flush(1.0)
@@ -211,7 +211,7 @@ def test_flush_makes_the_spans_where_no_thread_can_be_started(
         raise RuntimeError("can't start new thread")
 
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None, capacity=4)
+    queue = SpanQueue(spans.make, None, capacity=4)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     for number in range(5):
         queue.offer(_lookup(number))
@@ -223,7 +223,7 @@ def test_flush_makes_the_spans_where_no_thread_can_be_started(
 def test_close_drops_the_rest_at_its_timeout() -> None:
     """The span that is being made is not dropped; later offers are."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     spans.block(queue)
     for _ in range(4):
         queue.offer(_lookup())
@@ -239,7 +239,7 @@ def test_close_drops_the_rest_at_its_timeout() -> None:
 def test_close_makes_the_queued_spans() -> None:
     """They are made in order; only a later offer is dropped."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     for number in range(600):
         queue.offer(_lookup(number))
     queue.close(_PATIENCE_S)
@@ -251,7 +251,7 @@ def test_close_makes_the_queued_spans() -> None:
 def test_flush_does_not_wait_for_dropped_spans(in_thread: Any) -> None:
     """It returns when the last span that a close did not drop is made."""
     spans = _Spans()
-    queue = HitSpanQueue(spans.make, None)
+    queue = SpanQueue(spans.make, None)
     spans.block(queue)
     queue.offer(_lookup())
     flushed = in_thread(lambda: queue.flush(10.0))
@@ -268,7 +268,7 @@ def test_signal_handler_reads_the_counts(at_moment: Any, fill: str) -> None:
 
     def read_at(moment: int) -> bool:
         spans = _Spans()
-        queue = HitSpanQueue(spans.make, 1 if fill == "elided" else None, capacity=2)
+        queue = SpanQueue(spans.make, 1 if fill == "elided" else None, capacity=2)
         spans.go_on.clear()
         if fill != "first":
             spans.block(queue)
@@ -303,7 +303,7 @@ def test_interrupt_at_any_moment(at_moment: Any, in_thread: Any) -> None:
 
     def interrupt_at(moment: int) -> bool:
         spans = _Spans()
-        queue = HitSpanQueue(spans.make, 2)
+        queue = SpanQueue(spans.make, 2)
         came = at_moment(moment, interrupt, lambda: queue.offer(_lookup()))
         in_thread(lambda: queue.offer(_lookup(7))).result(_PATIENCE_S)
         assert queue.flush(_PATIENCE_S)
