@@ -1,0 +1,299 @@
+"""The spans of whole runs, as a receiver has them and as trace viewers compute with them."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from forwardscope import BackendInstrumentation
+from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.span_delivery import SpanDelivery
+from forwardscope.cli.targets import OtlpTarget
+from forwardscope.core.keys import prompt_hash
+from forwardscope.probes import DeltaKL
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.telemetry import names
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+from .viewer import Span, Viewer, viewer
+
+pytestmark = pytest.mark.timeout(120)
+
+_PATIENCE_S = 60.0
+_PRIVATE = "a secret prompt"
+_SUITE = """version: 1
+name: nightly
+model: {path: some-model, adapter: some-adapter}
+cache: {max_entries: 12}
+probes:
+  - {name: strict, kind: delta_kl, prompts: [a, e], min_mean: 99}
+  - {name: raising, kind: delta_kl, prompts: [a, raise]}
+  - {name: baseline, kind: null_adapter, runs: 2, sentinel_prompts: [s, t]}
+  - {name: change, kind: delta_kl, prompts: [c, b, a, c], min_mean: 0.000001}
+  - {name: again, kind: delta_kl, prompts: [a, b, d], min_mean: 0.000001}
+  - {name: response, kind: adapter_ablation, prompts: [a, b]}
+"""
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Viewer]:
+    """Receive spans; no variable of the machine changes where they go."""
+    for name in ("COMPRESSION", "HEADERS", "ENDPOINT", "TRACES_ENDPOINT"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "TRACEPARENT"):
+        monkeypatch.delenv(name, raising=False)
+    with viewer() as receiving:
+        yield receiving
+
+
+@pytest.fixture
+def run(
+    seen: Viewer, invoke: Callable[..., Result], loaded: list[ScriptedBackend], tmp_path: Path
+) -> dict[str, Any]:
+    """Run the suite in one thread with all spans; return its result."""
+    suite, path = tmp_path / "suite.yaml", tmp_path / "result.json"
+    suite.write_text(_SUITE)
+    ran = invoke("run", suite, "--otlp", seen.url, "--span-budget", "all", "--json", path)
+    assert (ran.exit_code, len(loaded)) == (1, 1)
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def _question(span: Span) -> tuple[object, ...]:
+    parts = (names.OP, names.VIEW, names.PROMPT_HASH, names.TOP_K)
+    return tuple(span.attributes[one.name] for one in parts)
+
+
+def _check_calls(spans: list[Span]) -> Counter[str]:
+    """Check that each lookup leads to its own forward call; return the number of each result."""
+    calls = {(one.trace_id, one.id): one for one in spans if one.kind == "forward"}
+    lookups = [one for one in spans if one.kind == "lookup"]
+    found: list[tuple[Span, Span]] = []
+    for lookup in lookups:
+        below = [(one.trace_id, one.id) for one in lookup.children if one.kind == "forward"]
+        (place,) = [*below, *lookup.links]
+        found.append((lookup, calls[place]))
+    computed = {
+        (id(call), _question(lookup))
+        for lookup, call in found
+        if lookup.attributes[names.CACHE_RESULT.name] == "miss"
+    }
+    for lookup, call in found:
+        assert (id(call), _question(lookup)) in computed
+        assert call.attributes[names.VIEW.name] == lookup.attributes[names.VIEW.name]
+        assert lookup.failed == call.failed == (lookup.name == "lookup error")
+        if lookup.name == "lookup hit":
+            assert call.end_us <= lookup.end_us
+    assert all(not one.links for one in spans if one.kind != "lookup")
+    sizes = Counter(call for call, _ in computed)
+    assert all(one.attributes[names.BATCH_SIZE.name] == sizes[id(one)] for one in calls.values())
+    return Counter(one.name for one in lookups)
+
+
+def _check_names(spans: list[Span]) -> None:
+    """Check that names are few, and have neither λ nor seed nor hash."""
+    few = {one.name for one in spans if one.kind not in ("suite", "probe")}
+    assert len(few) <= 12
+    assert not any(re.search(r"\d", name) for name in few)
+    assert all(name.isprintable() and len(name) <= 64 for name in few)
+
+
+def _check_errors(spans: list[Span]) -> None:
+    """Check that a span has the status Error and the exception's class together, or neither."""
+    for one in spans:
+        assert one.failed == (names.ERROR_TYPE.name in one.attributes)
+        assert _PRIVATE not in str(one.attributes)
+        assert "gone" not in str(one.attributes)
+
+
+@pytest.mark.usefixtures("run")
+def test_self_times_sum_to_the_run(seen: Viewer) -> None:
+    """In one thread no two spans overlap but parents and children: in microseconds, exactly."""
+    spans = seen.spans()
+    (root,) = [one for one in spans if not one.parent_id]
+    assert sum(one.self_us for one in spans) == root.duration_us
+    for parent in spans:
+        for child in parent.children:
+            assert parent.start_us <= child.start_us <= child.end_us <= parent.end_us
+
+
+@pytest.mark.usefixtures("run")
+def test_critical_path_is_the_models(seen: Viewer) -> None:
+    """It leads through every forward call for all of its time."""
+    spans = seen.spans()
+    path = list(spans[0].critical_path())
+    assert sum(us for _, us in path) == spans[0].duration_us
+    model = sum(one.duration_us for one in spans if one.kind == "forward")
+    assert sum(us for one, us in path if one.kind == "forward") == model > 0
+
+
+def test_lookups_of_a_run(seen: Viewer, run: dict[str, Any]) -> None:
+    """Each leads to its forward call, names are few, and as many arrive as the result says."""
+    spans = seen.spans()
+    results = _check_calls(spans)
+    assert results.keys() == {"lookup hit", "lookup miss", "lookup coalesced", "lookup error"}
+    _check_names(spans)
+    assert {one.name for one in spans if one.kind == "forward"} == {
+        *("forward base", "forward ft", "forward scaled", "forward null")
+    }
+    counted = run["reconciliation"]
+    assert results.total() == counted["lookups"] == counted["spans"]["exported"]
+    assert counted["holds"]
+    assert counted["spans"] == {"exported": counted["lookups"]}
+
+
+def test_models_of_a_run(seen: Viewer, run: dict[str, Any]) -> None:
+    """Only forward spans have GenAI attributes; those of an adapter name it first."""
+    del run
+    models = {}
+    for one in seen.spans():
+        assert (one.kind == "forward") == any(name.startswith("gen_ai.") for name in one.attributes)
+        if one.kind == "forward":
+            models[one.name] = one.attributes[names.MODEL.name]
+            assert one.attributes[names.OPERATION.name] == "text_completion"
+    tuned = "some-adapter on some-model"
+    assert models == {
+        "forward base": "some-model",
+        "forward null": "some-model",
+        "forward ft": tuned,
+        "forward scaled": tuned,
+    }
+
+
+def test_statuses_of_a_run(seen: Viewer, run: dict[str, Any]) -> None:
+    """A failed probe, a raising one and their suite are errors, without any message."""
+    spans = seen.spans()
+    _check_errors(spans)
+    (suite,) = [one for one in spans if one.kind == "suite"]
+    probes = {one.name: one for one in spans if one.kind == "probe"}
+    assert (suite.name, suite.failed) == ("suite nightly", True)
+    assert suite.attributes[names.SUITE_STATUS.name] == "failure"
+    assert suite.attributes[names.ERROR_TYPE.name] == "probe_failed"
+    assert list(probes) == [
+        *("probe finite_check", "probe strict", "probe raising"),
+        *("probe baseline", "probe change", "probe again", "probe response"),
+    ]
+    failed = {one.name: one.attributes[names.ERROR_TYPE.name] for one in spans if one.failed}
+    assert {name: error for name, error in failed.items() if name in probes} == {
+        "probe strict": "probe_failed",
+        "probe raising": "RuntimeError",
+    }
+    assert failed.keys() >= {"lookup error", "lookup batch", "forward base"}
+    for probe in run["probes"]:
+        told = probes[f"probe {probe['name']}"].attributes
+        assert told[names.VERDICT.name] == probe["verdict"]
+        for attribute in (names.SCORE, names.RAW, names.Z_SCORE):
+            assert told.get(attribute.name) == probe[attribute.name.rpartition(".")[2]]
+
+
+def test_run_that_passes(
+    seen: Viewer, invoke: Callable[..., Result], suite_file: Path, loaded: list[ScriptedBackend]
+) -> None:
+    """No span of it is an error."""
+    assert invoke("run", suite_file, "--otlp", seen.url).exit_code == 0
+    assert len(loaded) == 1
+    spans = seen.spans()
+    assert not any(one.failed for one in spans)
+    assert spans[0].attributes[names.SUITE_STATUS.name] == "success"
+
+
+def test_failed_check(
+    seen: Viewer, invoke: Callable[..., Result], suite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no logits are finite, its probe and the suite are errors of the same class."""
+
+    def script(view: ScriptedView, prompt: str) -> Any:
+        return pseudo_random_logits(view, prompt) * float("nan")
+
+    def load(_: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        return ScriptedBackend(script, instrumentation=instrumentation)
+
+    monkeypatch.setattr("forwardscope.cli.running._load", load)
+    assert invoke("run", suite_file, "--otlp", seen.url).exit_code == 1
+    suite, probe, *_ = spans = seen.spans()
+    assert [suite.name, probe.name] == ["suite suite", "probe finite_check"]
+    assert all(one.failed for one in spans)
+    assert {one.attributes[names.ERROR_TYPE.name] for one in spans} == {"NonFiniteError"}
+
+
+class _Traffic:
+    """Lookups of one backend from several threads; some batches fail."""
+
+    def __init__(self, backend: BackendInstrumentation) -> None:
+        self.backend = backend
+
+    def look_up(self, me: int) -> None:
+        for turn in range(60):
+            prompts = [f"{turn // 4} {(me + turn + n) % 5}" for n in range(4)]
+            self.backend.cached("op", "ft", prompts[0], 8, lambda: time.sleep(0.0005))
+            self._batch("base", prompts)
+            if turn % 10 == me:
+                with pytest.raises(KeyError):
+                    self._batch("scaled_0.5", [*prompts, _PRIVATE])
+
+    def _batch(self, view_id: str, prompts: list[str]) -> None:
+        def compute(indices: list[int]) -> list[int]:
+            time.sleep(0.0005)
+            if _PRIVATE in prompts:
+                raise KeyError(_PRIVATE)
+            return indices
+
+        self.backend.cached_batch("op", view_id, prompts, 8, compute)
+
+
+def test_two_threads_and_a_second_run_on_one_backend(
+    seen: Viewer, together: Any, in_thread: Any, until_waiting: Any
+) -> None:
+    """Each lookup leads to its own call: coalesced, failed, retried, and of an earlier run."""
+    delivery = SpanDelivery(make_exporter(OtlpTarget(seen.url, "http/protobuf", explicit=True)))
+    inst = BackendInstrumentation(tracer_provider=make_provider(delivery), span_budget=50)
+    inst.spans.delivery = delivery
+    backend = ScriptedBackend(instrumentation=inst)
+    model = ModelSpec(path="some-model", adapter="some-adapter")
+    probe = DeltaKL(name="change", prompts=["a", "b", "a"], min_mean=1e-6)
+    for _ in range(2):
+        assert run_suite(SuiteSpec(version=1, model=model, probes=(probe,)), backend).passed
+    together(2, _Traffic(inst).look_up)
+    key, begun = ("op", "base", "one", 8), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        until_waiting(inst, key)
+        raise KeyError(_PRIVATE)
+
+    leader = in_thread(lambda: inst.cached(*key, fail))
+    assert begun.wait(_PATIENCE_S)
+    inst.cached_batch("op", "base", ["one", "two"], 8, lambda indices: indices)  # retries one
+    assert isinstance(leader.exception(_PATIENCE_S), KeyError)
+    inst.close()
+    delivery.close(_PATIENCE_S)
+
+    spans = seen.spans()
+    _check_names(spans)
+    _check_errors(spans)
+    results = _check_calls(spans)
+    assert all(results[f"lookup {one}"] for one in ("hit", "miss", "coalesced", "error"))
+    runs = [one.trace_id for one in spans if one.kind == "suite"]
+    second = [one for one in spans if one.trace_id == runs[1] and one.kind == "lookup"]
+    assert {trace for one in second for trace, _ in one.links} == {runs[0]}
+    digest = prompt_hash("one")
+    retried = [one for one in spans if one.attributes.get(names.PROMPT_HASH.name) == digest]
+    assert sorted(one.name for one in retried) == ["lookup error", "lookup miss"]
+    outcomes = inst.spans.outcomes()
+    arrived = Counter(one.kind for one in spans)
+    assert {kind: n for (kind, outcome), n in outcomes.items() if outcome == "exported"} == arrived
+    own = {outcome: n for (kind, outcome), n in outcomes.items() if kind == "lookup"}
+    assert own.keys() == {"exported", "elided"}
+    assert sum(own.values()) == inst.stats.total_lookups
+    misses = results["lookup miss"] + results["lookup error"]
+    assert misses == inst.stats.cache_misses
