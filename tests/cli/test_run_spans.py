@@ -31,6 +31,7 @@ pytestmark = pytest.mark.timeout(120)
 
 _PATIENCE_S = 60.0
 _PRIVATE = "a secret prompt"
+_JAEGER = "http://127.0.0.1:16686/trace/{trace_id}"
 _SUITE = """version: 1
 name: nightly
 model: {path: some-model, adapter: some-adapter}
@@ -297,3 +298,66 @@ def test_two_threads_and_a_second_run_on_one_backend(
     assert sum(own.values()) == inst.stats.total_lookups
     misses = results["lookup miss"] + results["lookup error"]
     assert misses == inst.stats.cache_misses
+
+
+def test_addresses_of_a_trace(
+    seen: Viewer,
+    invoke: Callable[..., Result],
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Report, gate, HTML report and `trace why` print it; the suite's setting wins."""
+    monkeypatch.setenv("FORWARDSCOPE_TRACES_URL", "http://other/{trace_id}")
+    monkeypatch.chdir(suite_file.parent)
+    run = ("run", suite_file, "--otlp", seen.url, "--json", "r.json", "--trace", "t.jsonl")
+    told = invoke(*run, "--traces-url", _JAEGER)
+    assert (told.exit_code, len(loaded)) == (0, 1)
+    trace_id = json.loads(Path("r.json").read_text())["trace_id"]
+    jaeger, other = _JAEGER.format(trace_id=trace_id), f"http://other/{trace_id}"
+    assert f"trace {trace_id}: {jaeger}" in told.stdout.splitlines()
+    compared = invoke("gate", "r.json", "t.jsonl").stdout.splitlines()
+    assert f"trace of the reference run: {jaeger}" in compared
+    assert f"trace of the current run: {other}" in compared
+    assert f": {jaeger}\n" in invoke("gate", "r.json", "r.json", "--format", "markdown").stdout
+    facts = json.loads(invoke("gate", "r.json", "t.jsonl", "--format", "json").stdout)
+    assert (facts["reference_trace"], facts["current_trace"]) == (jaeger, other)
+    why = ("trace", "why", "t.jsonl", "--miss", 1)
+    assert invoke(*why).stdout.splitlines()[-1] == f"  trace: {other}"
+    (explained,) = json.loads(invoke(*why, "--format", "json").stdout)
+    assert explained["trace_url"] == other
+    assert invoke("report", "r.json", "-o", "r.html").exit_code == 0
+    assert f'<a href="{jaeger}">trace {trace_id}</a>' in Path("r.html").read_text()
+    assert trace_id in {one.trace_id for one in seen.spans()}
+
+
+def test_run_without_spans_has_no_address(
+    invoke: Callable[..., Result],
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither has one that was not sampled."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    monkeypatch.chdir(suite_file.parent)
+    for otlp in ((), ("--otlp", "http://127.0.0.1:9")):
+        told = invoke("run", suite_file, *otlp, "--json", "r.json", "--traces-url", _JAEGER)
+        assert told.exit_code == 0
+        assert "16686" not in told.stdout
+        assert "16686" not in invoke("gate", "r.json", "r.json").stdout
+    assert len(loaded) == 2
+
+
+def test_invalid_addresses_are_refused(
+    error_of: Callable[..., str],
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No model is loaded; the option or the variable is named."""
+    assert "--traces-url 'nonsense'" in error_of("run", suite_file, "--traces-url", "nonsense")
+    monkeypatch.setenv("FORWARDSCOPE_TRACES_URL", "ftp://{trace_id}\x1b[2J")
+    message = error_of("run", suite_file)
+    assert message.startswith("FORWARDSCOPE_TRACES_URL must be an http or https URL")
+    assert message.isprintable()
+    assert loaded == []

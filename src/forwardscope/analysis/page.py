@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from forwardscope.analysis.tables import Column, Table
 
-__all__ = ["chart", "html_table", "page", "paragraph", "section"]
+__all__ = ["chart", "html_table", "link", "page", "paragraph", "section"]
 
 _FOLDER: Final = files("forwardscope.analysis") / "page"
 
@@ -42,6 +42,11 @@ def section(title: str, *parts: str) -> str:
 def paragraph(text: str, *, muted: bool = False) -> str:
     """Return a paragraph of plain text, in a lighter colour if `muted`."""
     return f'<p class="muted">{escape(text)}</p>' if muted else f"<p>{escape(text)}</p>"
+
+
+def link(url: str, text: str) -> str:
+    """Return a paragraph with a link; the URL is http or https."""
+    return f'<p class="muted"><a href="{escape(url)}">{escape(text)}</a></p>'
 
 
 def chart(name: str, label: str) -> str:

@@ -16,7 +16,7 @@ from forwardscope.analysis.formatting import (
     seconds,
     slowest_table,
 )
-from forwardscope.analysis.page import chart, html_table, page, paragraph, section
+from forwardscope.analysis.page import chart, html_table, link, page, paragraph, section
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.suite.report import format_z
 from forwardscope.suite.result import SuiteResult
@@ -62,8 +62,10 @@ def _head(result: SuiteResult) -> str:
         f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
     title = f"<h1>{escape(result.suite)} {verdict}</h1>"
+    url = result.trace_url
+    trace = "" if url is None else link(url, f"trace {result.trace_id}")
     warnings = "".join(paragraph(f"Warning: {warning}") for warning in result.warnings)
-    return title + paragraph(lines[0]) + paragraph(lines[1], muted=True) + warnings
+    return title + paragraph(lines[0]) + paragraph(lines[1], muted=True) + trace + warnings
 
 
 def _verdicts(result: SuiteResult) -> Table:

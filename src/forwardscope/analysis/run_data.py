@@ -18,6 +18,7 @@ from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import SeriesResult, SuiteResult
+from forwardscope.suite.trace_url import trace_url
 from forwardscope.text import printable
 from forwardscope.trace import TraceEvent
 
@@ -46,6 +47,7 @@ class RunData:
         series: Counts by probe, view and op.
         verdicts: Verdicts by probe; None for a trace.
         distinct_lookups: Distinct lookups by probe; None for a result, which has no prompts.
+        trace_url: Address of the run's trace in a viewer, or None.
     """
 
     source: Path
@@ -53,6 +55,7 @@ class RunData:
     series: Mapping[SeriesKey, Counts]
     verdicts: Mapping[str, Verdict] | None
     distinct_lookups: Mapping[str | None, frozenset[Question]] | None
+    trace_url: str | None = None
 
     @property
     def total(self) -> Counts:
@@ -120,7 +123,7 @@ def run_data_of_result(path: Path) -> RunData:
         SeriesKey(tally.probe, tally.view_id, tally.op): _counts(tally) for tally in result.series
     }
     verdicts = {probe.name: probe.verdict for probe in result.probes}
-    return RunData(path, result.suite, series, verdicts, None)
+    return RunData(path, result.suite, series, verdicts, None, result.trace_url)
 
 
 def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
@@ -131,10 +134,12 @@ def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
     """
     lookups: dict[str | None, set[Question]] = defaultdict(set)
     runs: set[str | None] = set()
+    traces: set[str | None] = set()
 
     def collecting() -> Iterator[TraceEvent]:
         for event in events:
             runs.add(event.run_id)
+            traces.add(event.trace_id)
             key = Question(event.op, event.view_id, event.prompt_hash, event.top_k)
             lookups[event.probe].add(key)
             yield event
@@ -146,7 +151,9 @@ def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:
             "use a trace of one run, or results"
         )
     distinct = {probe: frozenset(keys) for probe, keys in lookups.items()}
-    return RunData(path, None, series, None, distinct)
+    found = traces - {None}
+    url = trace_url(found.pop(), None) if len(found) == 1 else None
+    return RunData(path, None, series, None, distinct, url)
 
 
 def _counts(tally: SeriesResult) -> Counts:

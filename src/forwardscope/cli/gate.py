@@ -87,11 +87,12 @@ def gate(
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
-        typer.echo(json.dumps(_facts(checks, table), indent=2))
+        urls = {"reference_trace": before.trace_url, "current_trace": now.trace_url}
+        typer.echo(json.dumps(_facts(checks, table) | urls, indent=2))
     elif format == "markdown":
-        typer.echo(_markdown(failed, len(checks), table))
+        typer.echo(_markdown(failed, len(checks), table, _traces(before, now)))
     else:
-        _print(failed, len(checks), table)
+        _print(failed, len(checks), table, _traces(before, now))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -113,18 +114,27 @@ def _summary(failed: list[Check], checks: int) -> str:
     return f"worse than the reference run: {len(failed)} of {checks} checks"
 
 
-def _print(failed: list[Check], checks: int, table: Table) -> None:
+def _traces(before: RunData, now: RunData) -> list[str]:
+    """Return a line with the address of each trace."""
+    runs = {"reference": before.trace_url, "current": now.trace_url}
+    return [f"trace of the {name} run: {url}" for name, url in runs.items() if url is not None]
+
+
+def _print(failed: list[Check], checks: int, table: Table, traces: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(as_rich(table))
     for check in failed:
         console.print(Text.assemble(("worse: ", "bold red"), printable(check.finding)))
+    for line in traces:
+        console.print(Text(line))
     style = "bold red" if failed else "bold green"
     console.print(Text(_summary(failed, checks), style=style))
 
 
-def _markdown(failed: list[Check], checks: int, table: Table) -> str:
+def _markdown(failed: list[Check], checks: int, table: Table, traces: list[str]) -> str:
     rows = [(check.finding,) for check in failed]
     worse = (
         as_markdown(Table("Worse", (Column("finding", "finding"),), rows)) + "\n" if rows else ""
     )
-    return f"## forwardscope gate: {_summary(failed, checks)}\n\n{worse}{as_markdown(table)}"
+    links = "".join(f"{line}\n\n" for line in traces)
+    return f"## forwardscope gate: {_summary(failed, checks)}\n\n{links}{worse}{as_markdown(table)}"

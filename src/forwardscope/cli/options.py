@@ -80,6 +80,16 @@ class RunOptions:
             rich_help_panel=_SPANS,
         ),
     ] = None
+    traces_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the address of the run's trace in a viewer. {trace_id} stands for the id, "
+            "as in http://127.0.0.1:16686/trace/{trace_id} for Jaeger. By default the value of "
+            "FORWARDSCOPE_TRACES_URL.",
+            metavar="URL",
+            rich_help_panel=_SPANS,
+        ),
+    ] = None
     metrics_port: Annotated[
         int | None,
         typer.Option(

@@ -25,6 +25,7 @@ from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.trace_url import check_environment
 
 __all__ = ["run_and_report"]
 
@@ -45,6 +46,7 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
             loaded. No new output file remains if the model cannot be loaded.
         Stopped: A signal stopped the run; no result is written.
     """
+    check_environment()
     return run_stoppable(partial(_run_and_report, spec, options))
 
 

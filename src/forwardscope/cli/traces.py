@@ -37,8 +37,9 @@ from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target
 from forwardscope.errors import MissingExtraError, UserError
-from forwardscope.telemetry.http import shown_url
 from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.trace_url import trace_url
+from forwardscope.telemetry.http import shown_url
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def why(
     The reasons are: it is the first lookup of the prompt; earlier lookups of the
     prompt had another view, op or top_k; the previous equal lookup failed; its
     value was evicted; or its value is gone for another reason, such as max_bytes.
+    With FORWARDSCOPE_TRACES_URL, the address of the lookup's trace is printed too.
 
     Exit status: 0, or 2 when there is no such miss or the file cannot be read.
     """
@@ -183,17 +185,22 @@ def why(
             raise UserError("give either --miss N or --prompt-hash HASH")
         require_plain_file(file)
         explanations = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
+        urls = [trace_url(found.event.trace_id, None) for found in explanations]
         if not explanations:
             which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
             raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
     if format == "json":
-        typer.echo(
-            json.dumps([asdict(found) | {"event": found.event.to_dict()} for found in explanations])
-        )
+        rows = [
+            asdict(found) | {"event": found.event.to_dict(), "trace_url": url}
+            for found, url in zip(explanations, urls, strict=True)
+        ]
+        typer.echo(json.dumps(rows))
         return
-    for found in explanations:
+    for found, url in zip(explanations, urls, strict=True):
         _print_line(printable(miss_line(found)))
         _print_line(f"  {printable(reason_line(found))}")
+        if url is not None:
+            _print_line(f"  trace: {url}")
 
 
 @traces.command()

@@ -53,7 +53,9 @@ def print_report(result: SuiteResult, console: Console) -> None:
     if (over_plan := _over_plan_line(result)) is not None:
         console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
-        console.print(Text(f"trace {result.trace_id}"), soft_wrap=True)
+        url = result.trace_url
+        where = "" if url is None else f": {url}"
+        console.print(Text(f"trace {result.trace_id}{where}"), soft_wrap=True)
     for delivery in result.delivery:
         console.print(_delivery_line(delivery), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))

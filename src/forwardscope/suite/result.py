@@ -12,6 +12,7 @@ from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.files import write_file
 from forwardscope.probes import Verdict
+from forwardscope.suite.trace_url import TracesUrl, trace_url
 
 __all__ = [
     "CacheUse",
@@ -204,6 +205,7 @@ class SuiteResult(_Record):
         run_id: Id of this run; also in each of its trace records.
         trace_id: Id of its OpenTelemetry trace, 32 hex digits; null if spans
             are not recorded.
+        traces_url: The suite's `telemetry.traces_url`, or null.
         suite: Name of the suite.
         model: Path or hub id of the model.
         adapter: Path or hub id of the adapter, or of the tuned model in its place.
@@ -236,6 +238,7 @@ class SuiteResult(_Record):
     schema_version: Literal[1] = 1
     run_id: str
     trace_id: str | None = None
+    traces_url: TracesUrl | None = None
     suite: str
     model: str
     adapter: str
@@ -268,6 +271,11 @@ class SuiteResult(_Record):
     def complete(self) -> bool:
         """Whether no probe had an error, so that the costs of runs can be compared."""
         return all(probe.verdict is not Verdict.ERROR for probe in self.probes)
+
+    @property
+    def trace_url(self) -> str | None:
+        """Address of the run's trace in a viewer; see `forwardscope.suite.trace_url.trace_url`."""
+        return trace_url(self.trace_id, self.traces_url)
 
     def write(self, path: str | PathLike[str]) -> None:
         """Write the result as JSON; see `forwardscope.files.replace_content`.

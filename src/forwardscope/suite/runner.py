@@ -115,6 +115,7 @@ def _result(
     return SuiteResult(
         run_id=run.run_id,
         trace_id=run.trace_id,
+        traces_url=spec.telemetry.traces_url,
         suite=spec.name or "suite",
         model=spec.model.label,
         adapter=spec.model.adapter_label,

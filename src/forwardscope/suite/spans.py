@@ -11,7 +11,7 @@ from forwardscope.probes import Verdict
 from forwardscope.suite.result import ProbeResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
-from forwardscope.telemetry.span_factory import mark_failed
+from forwardscope.telemetry.span_factory import CallIds, mark_failed
 from forwardscope.text import printable
 
 __all__ = [
@@ -105,7 +105,6 @@ def total_attributes(tally: Tally) -> dict[str, Any]:
 
 
 def trace_id_of(span: trace.Span) -> str | None:
-    """Return the id of a span's trace as 32 hex digits; None if the span is not recording."""
-    if not span.is_recording():
-        return None
-    return trace.format_trace_id(span.get_span_context().trace_id)
+    """Return the id of a span's trace as 32 hex digits; None if the span is not sampled."""
+    ids = CallIds.of(span)
+    return None if ids is None else ids.trace_id

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from pydantic_core import PydanticCustomError
 
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
+from forwardscope.suite.trace_url import TracesUrl
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 from forwardscope.text import printable
 
@@ -130,6 +131,8 @@ class TelemetrySpec(Section):
             OTEL_EXPORTER_OTLP_PROTOCOL, else grpc for port 4317 and
             http/protobuf for other ports.
         span_budget: Maximum hit spans per probe, or `all`.
+        traces_url: Address of a trace in a viewer, with `{trace_id}` in place of the id;
+            by default the value of FORWARDSCOPE_TRACES_URL.
         metrics_port: Port of the Prometheus endpoint; 0 selects a free one.
         metrics_address: Address of the Prometheus endpoint.
         metrics_linger: Seconds to wait for one scrape after the run.
@@ -140,6 +143,7 @@ class TelemetrySpec(Section):
     otlp: Text | None = None
     otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
     span_budget: Annotated[int | str, PlainValidator(_span_budget)] = DEFAULT_BUDGET
+    traces_url: TracesUrl | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     metrics_address: Text = "127.0.0.1"
     metrics_linger: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 0.0
