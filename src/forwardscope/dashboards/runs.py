@@ -38,6 +38,14 @@ _TRACE_URL: Final = (
     "%22queries%22:%5B%7B%22refId%22:%22A%22,%22query%22:%22${__value.raw}%22%7D%5D,"
     "%22range%22:%7B%22from%22:%22${__from}%22,%22to%22:%22${__to}%22%7D%7D%7D"
 )
+#: Search for the traces of one suite.
+_SUITE_URL: Final = (
+    "/explore?schemaVersion=1&orgId=1&panes=%7B%22traces%22:%7B%22datasource%22:%22${jaeger}%22,"
+    "%22queries%22:%5B%7B%22refId%22:%22A%22,%22queryType%22:%22search%22,"
+    f"%22service%22:%22{names.TRACER}%22,"
+    f"%22tags%22:%22{names.SUITE_NAME.name}=%5C%22${{__value.raw}}%5C%22%22%7D%5D,"
+    "%22range%22:%7B%22from%22:%22${__from}%22,%22to%22:%22${__to}%22%7D%7D%7D"
+)
 
 
 def runs() -> models.Dashboard:
@@ -97,7 +105,7 @@ def table_of_runs() -> Panel:
                 unit="dateTimeAsIso",
                 width=165,
             ),
-            TableColumn("Suite", label="suite"),
+            TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
             TableColumn("Model", label="model"),
             TableColumn(
                 "Complete",
@@ -205,7 +213,7 @@ def verdicts() -> Panel:
         "Verdicts of the last run",
         "Verdict of each probe in its last run.",
         (
-            TableColumn("Suite", label="suite"),
+            TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
             TableColumn("Probe", label="probe"),
             TableColumn("Verdict", label="verdict"),
             TableColumn(

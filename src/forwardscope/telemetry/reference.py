@@ -19,7 +19,7 @@ _INTRODUCTION = f"""\
 # Telemetry reference
 
 forwardscope emits spans of lookups and forward calls, metrics of each backend, and gauges of each
-run. All of them agree with one ledger: after a run, JSONL records = lookups = `cache.lookup` spans
+run. All of them agree with one ledger: after a run, JSONL records = lookups = spans of lookups
 exported + dropped + elided. The README [shows how to export them](../README.md#see-it).
 
 No prompt leaves the process: spans and records have hashes of prompts, and metrics have neither.
@@ -27,26 +27,44 @@ No prompt leaves the process: spans and records have hashes of prompts, and metr
 ## Spans
 
 The tracer is `{names.TRACER}`, the kind of all spans is INTERNAL, and the spans of a run share one
-clock. A failed span has status Error and `error.type`, but never the exception's message.
+clock. Names say what happened and are few: they have the suite, the probe, the result of a lookup
+or the view family of a forward call, but no prompt, λ or seed, and at most 64 characters. A program
+that selects lookups uses the attribute `{names.CACHE_RESULT.name}`, not the name.
 
 ```
-suite.run
-└ probe.run
-  ├ cache.lookup
-  │ └ forward                (a miss only)
-  └ cache.lookup_batch
-    ├ cache.lookup           (one a prompt)
-    └ forward                (one a batch, with links to the lookups that missed)
+{names.SUITE.name}
+└ {names.PROBE.name}
+  ├ lookup hit
+  ├ lookup miss              (also lookup coalesced, lookup error)
+  │ └ {names.FORWARD.name}
+  └ {names.BATCH.name}
+    ├ lookup hit, lookup miss …
+    └ {names.FORWARD.name}       (one a forward call, of all its misses)
 ```
 
-A `forward` span is current while the model runs, so spans of your code become its children. The
+A forward span is current while the model runs, so spans of your code become its children. The
 parent of a lookup is the current span; in a thread without one, it is the span that was current at
 `set_current_probe`.
 
-Only the first {DEFAULT_BUDGET:,} hits of a probe have spans (`span_budget`, `--span-budget`);
-misses and forward calls always have one. A worker thread makes the span of a hit after the lookup,
-from the times at which it began and ended. At most {CAPACITY:,} hits wait for their spans; further
-ones are counted as dropped.
+**Self time.** In a run of one thread the self times of all spans (the time in which they have no
+child) sum to the run, and the critical path leads through the forward calls. The lookups of a batch
+follow one another, each with an even share of the time up to the batch's first forward call; one
+that waits for another thread lasts as long as it waits. The `wall_ms` of a JSONL record is
+different: there a miss has its share of the forward call.
+
+**Links.** A lookup leads to the forward call that computed its value: a single miss by its child,
+every other lookup by one link, also to a call that failed, and to a call of an earlier run. A link
+can lead to a span that was dropped. A value has no link if its call was not sampled.
+
+**Failures.** A failed span has status Error and `error.type`, but never the exception's message. A
+probe with a failed verdict has the `error.type` `probe_failed`; a suite has that of its first
+failed probe.
+
+Only the first {DEFAULT_BUDGET:,} hits of a probe have spans (`span_budget`, `--span-budget`); a
+batch of hits that are all over the budget has none. Misses and forward calls always have one. A
+worker thread makes the spans of hits, coalesced lookups and the misses of batches afterwards, from
+the times at which they began and ended. At most {CAPACITY:,} lookups wait for their spans, or
+{2 * CAPACITY:,} with misses; further ones are counted as dropped.
 """
 
 _METRICS_OF_BACKENDS = f"""\
