@@ -36,7 +36,7 @@ def main(url: str, threads: int, close_s: float) -> None:
         for number in range(first, LOOKUPS - 1, threads):
             inst.cached("op", "base", str(number % DIFFERENT), 0, int)
             if number % LOOK_EVERY == 0:
-                peaks.append((len(inst.spans.hits), _resident_kb()))
+                peaks.append((len(inst.spans.queue), _resident_kb()))
 
     asking = [threading.Thread(target=ask, args=(first,)) for first in range(threads)]
     for one in asking:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from forwardscope.telemetry.names import kind_of
 from forwardscope.telemetry.span_queue import CAPACITY as HIT_SPANS
 
 from .processes import until
@@ -42,7 +43,7 @@ def assert_bounded(told: dict[str, Any]) -> None:
 
 
 def outcomes(told: dict[str, Any], name: str) -> dict[str, int]:
-    """Spans of a name by what became of them."""
+    """Spans of a kind by what became of them."""
     pairs = ((key.split("/"), n) for key, n in told["spans"].items())
     return {outcome: n for (found, outcome), n in pairs if found == name}
 
@@ -55,22 +56,22 @@ def test_each_lookup_is_exported_or_counted(threads: int) -> None:
         assert_bounded(told)
         sent = sum(n for key, n in told["spans"].items() if key.endswith("/exported"))
         until(lambda: len(receiver.spans()) >= sent, f"{sent} spans arrive")
-        arrived = _names(receiver)
-    lookups = outcomes(told, "cache.lookup")
+        arrived = _kinds(receiver)
+    lookups = outcomes(told, "lookup")
     assert sum(lookups.values()) == LOOKUPS
     assert set(lookups) <= {"exported", "dropped", "elided"}
-    assert arrived["cache.lookup"] == lookups["exported"]
+    assert arrived["lookup"] == lookups["exported"]
     assert sum(outcomes(told, "forward").values()) == DIFFERENT + 1
     assert arrived["forward"] == outcomes(told, "forward")["exported"]
     assert arrived.total() == sent
 
 
-def _names(receiver: Receiver) -> Counter[str]:
-    return Counter(one.name for one in receiver.spans())
+def _kinds(receiver: Receiver) -> Counter[str]:
+    return Counter(kind_of(one.name) for one in receiver.spans())
 
 
 def test_a_silent_receiver_costs_no_memory(hanging: str) -> None:
     """Where nothing is taken, all spans are dropped, and the process does not grow."""
     told = ask(f"http://{hanging}", 1, close_s=1.0)
     assert_bounded(told)
-    assert outcomes(told, "cache.lookup") == {"dropped": LOOKUPS}
+    assert outcomes(told, "lookup") == {"dropped": LOOKUPS}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from forwardscope.telemetry.names import kind_of
+
 from .processes import parse
 from .receivers import Receiver, attributes
 from .runs import MODEL, NAME, Cli, Run, suite_with_trouble
@@ -21,16 +23,16 @@ class Traced:
     Attributes:
         run: What it left behind.
         spans: By their ids.
-        outcomes: What the run's endpoint said of its spans in the end, by name and outcome.
+        outcomes: What the run's endpoint said of its spans in the end, by kind and outcome.
     """
 
     run: Run
     spans: dict[bytes, Span]
     outcomes: dict[tuple[str, str], float]
 
-    def named(self, name: str) -> list[Span]:
-        """The spans of a name, by time of start."""
-        found = [one for one in self.spans.values() if one.name == name]
+    def of_kind(self, kind: str) -> list[Span]:
+        """The spans of a kind, by time of start."""
+        found = [one for one in self.spans.values() if kind_of(one.name) == kind]
         return sorted(found, key=lambda one: one.start_time_unix_nano)
 
     def parent(self, span: Span) -> Span:
@@ -61,17 +63,19 @@ def traced(request: pytest.FixtureRequest, cli: Cli) -> Traced:
 def test_one_tree_hangs_under_the_run(traced: Traced) -> None:
     """There is one root, each other span's parent arrived too, and is of the kind it should be."""
     (root,) = (one for one in traced.spans.values() if not one.parent_span_id)
-    assert root.name == "suite.run"
+    assert root.name == f"suite {NAME}"
     edges = {
-        (traced.parent(one).name, one.name) for one in traced.spans.values() if one is not root
+        (kind_of(traced.parent(one).name), kind_of(one.name))
+        for one in traced.spans.values()
+        if one is not root
     }
     assert edges == {
-        ("suite.run", "probe.run"),
-        ("suite.run", "cache.lookup"),  # the check for finite values asks outside any probe
-        ("probe.run", "cache.lookup_batch"),
-        ("cache.lookup", "forward"),
-        ("cache.lookup_batch", "cache.lookup"),
-        ("cache.lookup_batch", "forward"),
+        ("suite", "probe"),
+        ("probe", "lookup"),  # of the check for finite values
+        ("probe", "batch"),
+        ("lookup", "forward"),
+        ("batch", "lookup"),
+        ("batch", "forward"),
     }
 
 
@@ -95,11 +99,13 @@ def test_no_span_sticks_out_of_its_parent(traced: Traced) -> None:
 def test_probes_are_told(traced: Traced) -> None:
     """One span a probe, in order, with name, kind, verdict and the totals of the result."""
     status = {"pass": "pass", "fail": "fail", "error": "fail"}
-    for span, probe in zip(traced.named("probe.run"), traced.run.result["probes"], strict=True):
+    check, *spans = traced.of_kind("probe")
+    assert attributes(check)["test.case.result.status"] == "pass"
+    for span, probe in zip(spans, traced.run.result["probes"], strict=True):
         told, stats = attributes(span), probe["stats"]
         assert told["test.case.name"] == probe["name"]
         assert told["forwardscope.probe.kind"] == probe["kind"]
-        assert told["forwardscope.verdict"] == probe["verdict"]
+        assert told["forwardscope.probe.verdict"] == probe["verdict"]
         assert told["test.case.result.status"] == status[probe["verdict"]]
         assert _totals(told) == _totals_of(stats)
         assert told["forwardscope.lookups_elided"] == 0
@@ -107,13 +113,13 @@ def test_probes_are_told(traced: Traced) -> None:
 
 def test_the_run_is_told(traced: Traced) -> None:
     """Suite, run id, model, how it ended and the totals are the result's."""
-    (root,) = traced.named("suite.run")
+    (root,) = traced.of_kind("suite")
     told, result = attributes(root), traced.run.result
     series = result["series"]
     assert told["test.suite.name"] == NAME
     assert told["test.suite.run.status"] == "failure"
     assert told["forwardscope.run.id"] == result["run_id"]
-    assert told["gen_ai.request.model"] == MODEL
+    assert told["forwardscope.model"] == MODEL
     summed = {kind: sum(one[kind] for one in series) for kind in series[0] if kind in COUNTED}
     assert _totals(told) == _totals_of(summed)
 
@@ -132,7 +138,7 @@ def _totals_of(counts: dict[str, Any]) -> list[int]:
 def test_lookups_are_those_of_the_result(traced: Traced) -> None:
     """Counted by result, view and op, spans of lookups are the result's numbers."""
     seen: Counter[tuple[str, str, str]] = Counter()
-    for one in traced.named("cache.lookup"):
+    for one in traced.of_kind("lookup"):
         told = attributes(one)
         view, op = told["forwardscope.view"], told["forwardscope.op"]
         seen[view, op, told["forwardscope.cache.result"]] += 1
@@ -147,30 +153,32 @@ def test_lookups_are_those_of_the_result(traced: Traced) -> None:
 
 
 def test_what_arrived_is_what_was_counted(traced: Traced) -> None:
-    """By name, as many spans as the run says it exported; nothing was dropped."""
-    arrived = Counter(one.name for one in traced.spans.values())
-    assert traced.outcomes == {(name, "exported"): n for name, n in arrived.items()}
-    assert traced.run.result["reconciliation"]["spans"] == {"exported": arrived["cache.lookup"]}
+    """By kind, as many spans as the run says it exported; nothing was dropped."""
+    arrived = Counter(kind_of(one.name) for one in traced.spans.values())
+    assert traced.outcomes == {(kind, "exported"): n for kind, n in arrived.items()}
+    assert traced.run.result["reconciliation"]["spans"] == {"exported": arrived["lookup"]}
 
 
-def test_a_batch_links_to_what_it_computed(traced: Traced) -> None:
-    """The forward span of a batch links to the misses beside it; that of one lookup to nothing."""
+def test_the_misses_of_a_batch_link_to_its_call(traced: Traced) -> None:
+    """Those beside the forward span of a batch link to it; a single miss has it as a child."""
     sizes = []
-    for forward in traced.named("forward"):
+    for forward in traced.of_kind("forward"):
         parent = traced.parent(forward)
-        links = [link.span_id for link in forward.links]
-        if parent.name == "cache.lookup":
-            assert not links
+        assert not forward.links
+        if kind_of(parent.name) == "lookup":
+            assert not parent.links
             continue
         beside = traced.below(parent)
-        missed = [one.span_id for one in beside if _result_of(one) == "miss"]
-        assert sorted(links) == sorted(missed)
-        assert len(links) == attributes(forward)["forwardscope.batch.size"]
+        missed = [one for one in beside if _result_of(one) == "miss"]
+        assert [[link.span_id for link in one.links] for one in missed] == [
+            [forward.span_id]
+        ] * len(missed)
+        assert len(missed) == attributes(forward)["forwardscope.batch.size"]
         told = attributes(parent)
         assert told["forwardscope.batch.misses"] == len(missed)
         answered = [one for one in beside if _result_of(one) in ("hit", "coalesced")]
         assert told["forwardscope.batch.hits"] == len(answered)
-        sizes.append(len(links))
+        sizes.append(len(missed))
     stats = traced.run.result["backend_stats"]
     assert (len(sizes), sum(sizes)) == (stats["batches_sent"], stats["batched_prompts"])
 
@@ -181,10 +189,10 @@ def _result_of(span: Span) -> Any:
 
 def test_forward_passes_tell_model_and_tokens(traced: Traced) -> None:
     """A forward span says what was asked of which model, and how long the prompts were."""
-    for one in traced.named("forward"):
+    for one in traced.of_kind("forward"):
         told = attributes(one)
-        assert told["gen_ai.operation.name"] == "score"
-        assert told["gen_ai.request.model"] == MODEL
+        assert told["gen_ai.operation.name"] == "text_completion"
+        assert told["gen_ai.request.model"].endswith(MODEL)
         assert told["forwardscope.op"] == "next_token_dist"
         assert told["gen_ai.usage.input_tokens"] > 0
 
@@ -193,7 +201,7 @@ def test_the_trace_file_leads_to_the_spans(traced: Traced) -> None:
     """Each record's trace is this one, and its parent a span that arrived and that has lookups."""
     parents = [traced.spans[bytes.fromhex(one["parent_id"])] for one in traced.run.records]
     assert {one["trace_id"] for one in traced.run.records} == {traced.run.result["trace_id"]}
-    assert {one.name for one in parents} == {"suite.run", "cache.lookup_batch"}
+    assert {one.name for one in parents} == {"probe finite_check", "lookup batch"}
     recorded = Counter(
         (one["parent_id"], one["view_id"], one["prompt_hash"]) for one in traced.run.records
     )
@@ -203,19 +211,19 @@ def test_the_trace_file_leads_to_the_spans(traced: Traced) -> None:
             attributes(one)["forwardscope.view"],
             attributes(one)["forwardscope.prompt_hash"],
         )
-        for one in traced.named("cache.lookup")
+        for one in traced.of_kind("lookup")
     )
     assert recorded == seen
 
 
 def test_an_error_is_marked_without_its_message(traced: Traced) -> None:
-    """Probe, batch, lookups and pass that failed have status and class, and no word more."""
+    """Run, probe, batch, lookups and call that failed have status and class, and no word more."""
     failed = [one for one in traced.spans.values() if one.status.code == Status.STATUS_CODE_ERROR]
-    names = Counter(one.name for one in failed)
-    assert set(names) == {"probe.run", "cache.lookup_batch", "cache.lookup", "forward"}
+    kinds = Counter(kind_of(one.name) for one in failed)
+    assert set(kinds) == {"suite", "probe", "batch", "lookup", "forward"}
     errors = sum(one["forward_errors"] for one in traced.run.result["series"])
-    assert names["cache.lookup"] == errors > 0
-    assert {attributes(one)["error.type"] for one in failed} == {"RuntimeError"}
+    assert kinds["lookup"] == errors > 0
+    assert {attributes(one)["error.type"] for one in failed} == {"RuntimeError", "probe_failed"}
     for one in traced.spans.values():
         assert not one.status.message
         assert not one.events

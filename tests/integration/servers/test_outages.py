@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from forwardscope.telemetry.names import kind_of
+
 from .processes import Pushgateway, get, key, parse, until
 from .receivers import Receiver
 from .runs import NAME, Cli, LiveRun, Run, suite, suite_with_trouble
@@ -93,9 +95,9 @@ def all_is_sent(live: LiveRun, receiver: Receiver) -> bool:
     """Whether the run says of each lookup so far that it was exported, and it has arrived."""
     shown = parse(get(live.metrics_url))
     asked = sum(n for (name, _), n in shown.items() if name == "forwardscope_cache_lookups_total")
-    labels = {"backend": NAME, "span": "cache.lookup", "outcome": "exported"}
+    labels = {"backend": NAME, "span": "lookup", "outcome": "exported"}
     exported = shown.get(key("forwardscope_spans_total", **labels))
-    arrived = sum(one.name == "cache.lookup" for one in receiver.spans())
+    arrived = sum(kind_of(one.name) == "lookup" for one in receiver.spans())
     return 0 < asked == exported == arrived
 
 
@@ -113,7 +115,7 @@ def test_a_receiver_that_dies(
     assert_same(run, plain)
     assert "dropped: " in assert_told(run, "OTLP")
     spans = spans_of(run)
-    arrived = [one for one in receiver.spans() if one.name == "cache.lookup"]
+    arrived = [one for one in receiver.spans() if kind_of(one.name) == "lookup"]
     assert spans["exported"] == len(arrived) > 0
     assert spans["dropped"] > 0
 

@@ -172,7 +172,7 @@ def test_records_and_spans_are_those_of_the_result(scraped: Scraped) -> None:
     assert scraped.of_backend("trace_records_total") == reconciled["trace_records"]
     assert scraped.of_backend("trace_write_errors_total") == 0
     spans = scraped.all_of("spans_total")
-    lookups = {labels["outcome"]: n for labels, n in spans if labels["span"] == "cache.lookup"}
+    lookups = {labels["outcome"]: n for labels, n in spans if labels["span"] == "lookup"}
     assert lookups == reconciled["spans"] == {"exported": scraped.run.lookups}
     assert sum(n for _, n in spans) == scraped.run.spans_exported
 

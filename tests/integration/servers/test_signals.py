@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from forwardscope.telemetry.names import kind_of
+
 from .processes import key, parse, until
 from .receivers import Receiver, receive_pushes
 from .runs import MODEL, NAME, Cli, LiveRun, suite
@@ -168,8 +170,8 @@ def test_a_stop_in_a_forward_pass(
     (exported,) = re.findall(r"^OTLP .*: (\d+) spans exported$", run.stderr, re.MULTILINE)
     spans = otlp_http.wait_for(trace_id, int(exported))
     ids = {one.span_id for one in spans}
-    assert [one.name for one in spans if one.parent_span_id not in ids] == ["suite.run"]
-    assert sum(one.name == "cache.lookup" for one in spans) == len(run.records)
+    assert [one.name for one in spans if one.parent_span_id not in ids] == [f"suite {NAME}"]
+    assert sum(kind_of(one.name) == "lookup" for one in spans) == len(run.records)
     assert not (run.folder / "result.json").exists()
 
 
