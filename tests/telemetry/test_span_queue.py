@@ -130,6 +130,20 @@ def test_full_queue_drops(together: Any) -> None:
     assert (len(spans.made), queue.pending, queue.dropped) == (101, 0, 700)
 
 
+def test_hits_do_not_displace_misses() -> None:
+    """Misses are queued where hits are dropped, up to twice as many; the budget is for hits."""
+    spans = _Spans()
+    queue = SpanQueue(spans.make, 11, capacity=10)
+    spans.block(queue)
+    for number in range(1, 31):
+        miss = number > 15
+        queue.offer(_lookup(number)._replace(result="miss" if miss else "hit"))
+    assert (len(queue), queue.dropped, queue.elided) == (20, 5, 5)
+    spans.go_on.set()
+    assert queue.flush(_PATIENCE_S)
+    assert spans.made == [0, *range(1, 11), *range(16, 26)]
+
+
 @pytest.mark.usefixtures("fast_switching")
 def test_budget_is_exact_under_threads(together: Any) -> None:
     """Of 800 lookups 50 have spans and 750 are elided; a renewed budget allows 50 more."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.keys import prompt_hash
@@ -263,3 +265,65 @@ def test_value_without_a_call_has_no_link(telemetry: InMemoryTelemetry) -> None:
     backend.cache.put(_KEY, "value")
     assert backend.cached(*_KEY, lambda: "again") == "value"
     assert [(one.name, one.links) for one in telemetry.spans()] == [("lookup hit", ())]
+
+
+def test_lookup_of_a_batch_that_waits(
+    telemetry: InMemoryTelemetry, in_thread: Any, until_waiting: Any
+) -> None:
+    """It begins after the batch's own forward call, and lasts as long as it waits."""
+    backend, begun = telemetry.instrumentation(), threading.Event()
+
+    def compute() -> None:
+        begun.set()
+        until_waiting(backend, _KEY)
+
+    leader = in_thread(lambda: backend.cached(*_KEY, compute))
+    assert begun.wait(_PATIENCE_S)
+    _look_up_batch(backend, "prompt", "other", "prompt")
+    leader.result(_PATIENCE_S)
+    spans = telemetry.spans()
+    (awaited,) = [one for one in _named(spans, "forward base") if one.parent == spans[0].id]
+    (own,) = [one for one in _named(spans, "forward base") if one is not awaited]
+    (miss,) = [one for one in _named(spans, "lookup miss") if one.links]
+    repeated, waited = _named(spans, "lookup coalesced")
+    assert repeated.links == waited.links == (awaited.id,)
+    assert miss.end_ms <= repeated.start_ms <= repeated.end_ms <= own.start_ms
+    assert own.end_ms <= waited.start_ms
+    assert awaited.end_ms <= waited.end_ms
+
+
+def test_hit_that_is_found_when_a_batch_claims_it(telemetry: InMemoryTelemetry, clock: Any) -> None:
+    """It has no length, and ends after the call that computed its value meanwhile."""
+    backend = BackendInstrumentation(tracer_provider=telemetry.tracer_provider, clock=clock)
+    clock.step_ms = 1
+    readings = 0
+
+    def compute_meanwhile() -> None:
+        nonlocal readings
+        readings += 1
+        if readings == 2:  # the batch has searched the cache
+            backend.cached(*_KEY, lambda: "value")
+
+    clock.on_reading = compute_meanwhile
+    assert _look_up_batch(backend, "prompt", "prompt", "other") == ["value", "value", 2]
+    assert backend.spans.flush(_PATIENCE_S)
+    spans = telemetry.spans()
+    hits = _named(spans, "lookup hit")
+    calls = {one.id: one for one in _named(spans, "forward base")}
+    assert len(hits) == 2
+    for hit in hits:
+        assert calls[hit.links[0]].end_ms <= hit.start_ms == pytest.approx(hit.end_ms, abs=1)
+
+
+def test_spans_of_misses_are_made_before_hits(telemetry: InMemoryTelemetry) -> None:
+    """The misses of a batch come first, whatever the order of its prompts."""
+    memory = InMemorySpanExporter()
+    telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
+    backend = telemetry.instrumentation()
+    _look_up_batch(backend, "known")
+    _look_up_batch(backend, "known", "a", "known", "b")
+    backend.close()
+    made = [one.name for one in memory.get_finished_spans() if one.name.startswith("lookup ")]
+    assert [one for one in made if one != "lookup batch"] == [
+        *("lookup miss", "lookup miss", "lookup miss", "lookup hit", "lookup hit")
+    ]

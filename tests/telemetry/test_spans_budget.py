@@ -81,10 +81,11 @@ def test_negative_budget_is_refused() -> None:
 
 @pytest.mark.parametrize(("budget", "batches", "hits"), [(0, 0, 0), (1, 1, 1), (3, 1, 3)])
 def test_batch_of_hits(telemetry: InMemoryTelemetry, budget: int, batches: int, hits: int) -> None:
-    """Over the budget the batch has no span either; else the budget bounds its hits."""
+    """Over the budget the batch is elided with its hits; else the budget bounds them."""
     backend = telemetry.instrumentation(span_budget=budget)
     _look_up_batch(backend, "a", "b", "c")
     before = len(telemetry.spans())
+    assert _results(telemetry.spans()) == {"miss": 3}
     _look_up_batch(backend, "a", "b", "c")
     spans = telemetry.spans()[before:]
     assert Counter(span.name for span in spans) == +Counter(
@@ -92,6 +93,7 @@ def test_batch_of_hits(telemetry: InMemoryTelemetry, budget: int, batches: int, 
     )
     assert {span.parent for span in spans[1:]} <= {span.id for span in spans[:1]}
     assert backend.spans.elided() == 3 - hits
+    assert backend.spans.outcomes()["batch", "elided"] == 1 - batches
 
 
 def test_empty_batch_has_no_span(telemetry: InMemoryTelemetry) -> None:
