@@ -163,11 +163,12 @@ class Recorder:
             spans: The live spans of the call, where it has any.
         """
         op, view_id, _, _ = outcomes[0].key
-        probe, shown = self._probe, self.shows
+        has_spans = self._spans.active or spans is not None
+        probe, shown = self._probe, self._traced or has_spans
         ts = self._time_ns() / 1e9 if shown else 0.0
         self._ledger.add((probe, view_id, op), outcomes, scoring_ns, batches, ts)
         if shown:
-            parent = self._offer_spans(outcomes, spans) if self._spans.active else NO_PARENT
+            parent = self._offer_spans(outcomes, spans) if has_spans else NO_PARENT
             if self._traced:
                 self._trace.write_batch([self._event(one, ts, probe, parent) for one in outcomes])
 

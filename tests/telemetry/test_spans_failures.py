@@ -128,3 +128,19 @@ def test_lone_surrogates_are_escaped(telemetry: InMemoryTelemetry) -> None:
     for span in spans:
         assert span.attributes["forwardscope.op"] == "\\udc80"
         assert span.attributes["forwardscope.view"] == "\\udc80"
+
+
+def test_close_during_a_batch(telemetry: InMemoryTelemetry) -> None:
+    """Its lookups count as dropped, as the queue is closed."""
+    backend = telemetry.instrumentation()
+
+    def compute(indices: list[int]) -> list[int]:
+        backend.close()
+        return indices
+
+    assert backend.cached_batch("op", "base", ["a", "b", "a"], 0, compute) == [0, 1, 0]
+    assert backend.spans.outcomes() == {
+        ("lookup", "dropped"): 3,
+        ("batch", "ended"): 1,
+        ("forward", "ended"): 1,
+    }
