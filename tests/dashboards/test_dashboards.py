@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -32,6 +33,15 @@ on_each_panel = pytest.mark.parametrize("panel", _PANELS)
 def _queries(page: dict[str, Any]) -> Iterator[str]:
     for panel in page["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
+
+
+def _links(part: Any) -> Iterator[str]:
+    """Yield all links to the page Explore."""
+    if isinstance(part, str) and part.startswith("/explore?"):
+        yield part
+    elif isinstance(part, dict | list):
+        for one in part.values() if isinstance(part, dict) else part:
+            yield from _links(one)
 
 
 def test_three_dashboards() -> None:
@@ -148,3 +158,22 @@ def test_no_division_by_zero(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         for divisor in re.findall(r" / (.{30})", target["expr"]):
             assert divisor.startswith(("(", "forwardscope_cache_max_"))
+
+
+def test_table_of_runs_leads_to_traces() -> None:
+    """A run opens its trace, a suite the traces with its name as an attribute."""
+    (page,) = (page for name, page in _DASHBOARDS.items() if name.endswith("runs.json"))
+    found = {}
+    for url in _links(page):
+        panes = json.loads(parse_qs(urlsplit(url).query)["panes"][0])
+        (query,) = panes.popitem()[1]["queries"]
+        found[query.get("queryType")] = query
+    assert found == {
+        None: {"refId": "A", "query": "${__value.raw}"},
+        "search": {
+            "refId": "A",
+            "queryType": "search",
+            "service": "forwardscope",
+            "tags": 'test.suite.name="${__value.raw}"',
+        },
+    }

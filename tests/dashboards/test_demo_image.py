@@ -33,6 +33,8 @@ def test_demo_options() -> None:
     assert (found["names"], found["port"]) == (["demo."], parsed["metrics_port"])
     assert parsed["metrics_address"] == "0.0.0.0"  # noqa: S104 - of a container
     assert parsed["otlp"] == "http://jaeger:4318"
+    jaeger = _SERVICES["jaeger"]["ports"][0].rpartition(":")[0]
+    assert parsed["traces_url"] == f"http://{jaeger}/trace/{{trace_id}}"
     assert parsed["pushgateway"] == "http://pushgateway:9091"
 
 

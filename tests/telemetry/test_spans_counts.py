@@ -131,7 +131,7 @@ def test_telemetry_changes_no_value(program: list[Step], budget: int | None) -> 
 
 
 def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTelemetry) -> None:
-    """A record has the trace id and the parent id of its lookup's span."""
+    """A record has trace and parent of its lookup's span, and the ids of its forward call."""
     memory = InMemorySpanExporter()
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(memory))
     backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl")
@@ -158,6 +158,13 @@ def test_records_have_the_ids_of_the_spans(tmp_path: Path, telemetry: InMemoryTe
     ]
     assert sorted(found) == expected
     assert len({parent for _, _, _, parent in found}) == 3
+    passes = {
+        (format_trace_id(span.context.trace_id), format_span_id(span.context.span_id))
+        for span in memory.get_finished_spans()
+        if names.kind_of(span.name) == "forward" and span.context is not None
+    }
+    assert {(r["pass_trace_id"], r["pass_span_id"]) for r in records} == passes
+    assert len(passes) == 3
 
 
 def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
@@ -173,6 +180,7 @@ def test_records_without_spans_have_no_ids(tmp_path: Path) -> None:
         records = [json.loads(line) for line in lines]
         assert ["trace_id" in record for record in records] == traced
         assert not any("parent_id" in record for record in records)
+        assert ["pass_span_id" in record for record in records] == [name == "seen"] * 2
 
 
 def test_run_does_not_count_earlier_spans(telemetry: InMemoryTelemetry) -> None:

@@ -34,6 +34,8 @@ _OPTIONAL: dict[str, Any] = {
     "run_id": "run-1",
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
     "parent_id": "b7ad6b7169203331",
+    "pass_trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "pass_span_id": "00f067aa0ba902b7",
 }
 
 any_text = st.text(st.characters(exclude_categories=()))
@@ -78,6 +80,8 @@ optional_parts = st.fixed_dictionaries(
         "run_id": any_text,
         "trace_id": any_text,
         "parent_id": any_text,
+        "pass_trace_id": any_text,
+        "pass_span_id": any_text,
     },
 )
 
