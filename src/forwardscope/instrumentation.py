@@ -379,13 +379,12 @@ def _in_order(
     slot = share if called is None else (called - start) // len(keys)
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
-        times = (start + index * slot, start + (index + 1) * slot)
-        first = later.get(key)
-        if first is not None and (key not in yielded or first.result == "hit"):
+        began, first, entry = start + index * slot, later.get(key), entries.get(key)
+        if first is not None and (first.result == "hit" or key not in yielded):
             yielded.add(key)
             if first.result == "miss":
-                first = replace(first, start_ns=times[0], end_ns=times[1])
+                first = replace(first, start_ns=began, end_ns=began + slot)
             yield first
-        elif key in entries:
+        elif entry is not None:
             result: Literal["hit", "coalesced"] = "hit" if first is None else "coalesced"
-            yield Outcome(key, entries[key].origin, result, *times, share, entries[key].call)
+            yield Outcome(key, entry.origin, result, began, began + slot, share, entry.call)
