@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
 from forwardscope.backends.hf.loading import quiet_transformers
 from forwardscope.errors import AdapterError
+from forwardscope.testing import InMemoryTelemetry
 
 Copy = Callable[[str], Path]
 WEIGHTS = "adapter_model.safetensors"
@@ -56,6 +57,22 @@ def test_every_kind_of_lora_loads(zoo: Any, adapter: str) -> None:
     """Plain LoRA, on embeddings too, DoRA, and saved modules and tokens give a working view."""
     with load_backend(zoo.source(adapter)).as_finetuned() as view:
         assert view.next_token_dist("the cat", top_k=3).token_ids.shape == (3,)
+
+
+def test_forward_spans_name_model_and_adapter(zoo: Any) -> None:
+    """A loaded backend has both in its spans, and what runs them; a suite may rename them."""
+    telemetry, source = InMemoryTelemetry(), zoo.source("llama_lora")
+    backend = load_backend(source, instrumentation=telemetry.instrumentation())
+    for view in (backend.as_base(), backend.as_finetuned()):
+        with view as opened:
+            opened.next_token_dist("the cat", top_k=3)
+    backend.close()
+    forwards = [one for one in telemetry.spans() if one.name.startswith("forward ")]
+    assert {one.name: one.attributes["gen_ai.request.model"] for one in forwards} == {
+        "forward base": source.path,
+        "forward ft": f"{source.adapter} on {source.path}",
+    }
+    assert {one.attributes["gen_ai.provider.name"] for one in forwards} == {"huggingface"}
 
 
 def test_missing_folder(with_adapter: Source, tmp_path: Path) -> None:
