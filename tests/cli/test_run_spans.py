@@ -361,3 +361,26 @@ def test_invalid_addresses_are_refused(
     assert message.startswith("FORWARDSCOPE_TRACES_URL must be an http or https URL")
     assert message.isprintable()
     assert loaded == []
+
+
+def test_hostile_addresses_in_a_result(
+    invoke: Callable[..., Result],
+    error_of: Callable[..., str],
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+) -> None:
+    """A result with another scheme is refused; markup and control characters are escaped."""
+    path, page = tmp_path / "r.json", tmp_path / "r.html"
+    assert invoke("run", suite_file, "--json", path).exit_code == 0
+    assert len(loaded) == 1
+    result = json.loads(path.read_text()) | {"trace_id": "1" * 32}
+    path.write_text(json.dumps(result | {"traces_url": "javascript:alert('{trace_id}')"}))
+    for command in (("gate", path, path), ("report", path, "-o", page)):
+        assert "traces_url: Value error, must be an http or https URL" in error_of(*command)
+    url = 'http://h/"><script>\x1b[2J{trace_id}'
+    path.write_text(json.dumps(result | {"traces_url": url}))
+    told = invoke("gate", path, path).stdout
+    assert f'reference run: http://h/"><script>\\x1b[2J{"1" * 32}\n' in told
+    assert invoke("report", path, "-o", page).exit_code == 0
+    assert f'href="http://h/&quot;&gt;&lt;script&gt;\\x1b[2J{"1" * 32}"' in page.read_text()
