@@ -307,7 +307,7 @@ def forward_attributes(
 def mark_failed(span: trace.Span, error: str) -> None:
     """Set status and `error.type`, but not the message, which may quote a prompt."""
     span.set_status(Status(StatusCode.ERROR))
-    span.set_attribute(names.ERROR_TYPE.name, error)
+    span.set_attribute(names.ERROR_TYPE.name, printable(error))
 
 
 @cache

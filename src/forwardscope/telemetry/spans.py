@@ -279,14 +279,14 @@ class CallSpans:
         Args:
             outcomes: Outcomes of all lookups of the call; empty where the call was
                 stopped before it computed. Then the span is discarded.
-            error: Class of the exception of a failed call.
+            error: Class of the exception of a failed batch.
             end_ns: End of the call.
         """
         if not outcomes:
             return
         if self.batch is None:
             if self._whole is not None:
-                self._factory.end(self._whole, names.LOOKUP, end_ns, error)
+                self._factory.end(self._whole, names.LOOKUP, end_ns, outcomes[0].error)
         elif self._whole is None:
             self._factory.count(names.BATCH, "elided")
         else:
