@@ -194,6 +194,28 @@ def test_config_that_leads_elsewhere(
     assert expected in _refusal(replace(source, path=str(model)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_hidden_layers": 10**9}, "has num_hidden_layers 1000000000"),
+        ({"hidden_size": 2**16, "num_attention_heads": 2**10}, "weights, and its files have"),
+        ({"vocab_size": 10**9}, "weights, and its files have"),
+    ],
+)
+def test_config_of_a_much_larger_model(
+    source: ModelSource, model: Path, changes: dict[str, int], expected: str
+) -> None:
+    """A config that describes more than its files have is refused before it is allocated."""
+    _set(model / "config.json", **changes)
+    assert expected in _refusal(replace(source, path=str(model)))
+
+
+def test_config_of_defaults_alone(source: ModelSource, model: Path) -> None:
+    """A config with a type alone describes the type's usual size, of gigabytes."""
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    assert "describes 6738415616 weights" in _refusal(replace(source, path=str(model)))
+
+
 def test_base_with_nan_and_an_adapter(source: ModelSource, model: Path) -> None:
     """NaN in the base's weights is found at load, where fused attention would hide it."""
     weights = load_file(model / "model.safetensors")

@@ -8,7 +8,7 @@ import importlib.util
 
 from forwardscope.errors import MissingExtraError
 
-for _package in ("torch", "transformers", "peft", "safetensors"):
+for _package in ("torch", "transformers", "peft", "safetensors", "gguf"):
     if importlib.util.find_spec(_package) is None:
         raise MissingExtraError(_package, "hf")
 

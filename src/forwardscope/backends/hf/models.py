@@ -15,6 +15,7 @@ from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.checkpoints import check_checkpoint
 from forwardscope.backends.hf.load_errors import errors_as
 from forwardscope.backends.hf.model_files import ModelFiles
+from forwardscope.backends.hf.model_size import check_size
 from forwardscope.errors import ModelError
 
 __all__ = ["load_model", "load_tokenizer", "quiet_transformers"]
@@ -54,6 +55,7 @@ def load_model(
     if files.gguf is None:  # a GGUF file is no pickle
         options["use_safetensors"] = True
     with errors_as(ModelError, f"model {files.name} cannot be loaded"), _gguf_progress(report):
+        check_size(files)
         model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             str(files.folder),
             dtype=dtype,
