@@ -13,7 +13,7 @@ from forwardscope.backends import hf
 from forwardscope.errors import MissingExtraError
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "peft", "safetensors"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "peft", "safetensors", "gguf"])
 def test_missing_library_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The import fails with the pip command that installs the missing library."""
     find = importlib.util.find_spec
