@@ -246,3 +246,17 @@ def test_snapshot_is_a_copy() -> None:
     assert later.series == {_KEY: Counts(0, 0, 2, Counter(ValueError=2), 10, 10)}
     assert (later.durations["op"].count, later.batch_prompts.count) == (2, 2)
     assert not any(later.durations["op"].exemplars)
+
+
+def test_series_of_one_probe_are_a_copy() -> None:
+    """They are those of the whole snapshot, and later lookups do not change them."""
+    ledger = Ledger()
+    for probe in (None, "one", "two"):
+        for view in ("base", "ft"):
+            ledger.add((probe, view, "op"), [], 5)
+    for probe in (None, "one", "none"):
+        found, whole = ledger.series_of(probe), ledger.snapshot().series
+        assert found == {key: counts for key, counts in whole.items() if key.probe == probe}
+    found = ledger.series_of("one")
+    ledger.add(("one", "base", "op"), [], 5)
+    assert found[SeriesKey("one", "base", "op")].scoring_ns == 5

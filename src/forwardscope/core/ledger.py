@@ -214,6 +214,15 @@ class Ledger:
                 tokens_reused=self._tokens_reused,
             )
 
+    def series_of(self, probe: str | None) -> dict[SeriesKey, Counts]:
+        """Return a copy of the series of one probe; None means outside any probe."""
+        with self._lock:
+            return {
+                SeriesKey(*key): replace(counts, errors=counts.errors.copy())
+                for key, counts in list(self._series.items())
+                if key[0] == probe
+            }
+
     def totals(self) -> BackendStats:
         """Return the sum over all series as a plain value, as of one moment."""
         return self.snapshot().totals()

@@ -40,9 +40,7 @@ class RunCounters:
 
     def series(self) -> dict[SeriesKey, Counts]:
         """Return the counts of each series with lookups in the run."""
-        before, now = self._before.series, self._inst.ledger.snapshot().series
-        since = {key: counts - before.get(key, Counts()) for key, counts in now.items()}
-        return {key: counts for key, counts in since.items() if counts.lookups}
+        return self._since(self._inst.ledger.snapshot().series)
 
     def series_results(self, planned: Mapping[SeriesKey, Counts]) -> list[SeriesResult]:
         """Return the counts and the planned forward passes of each series."""
@@ -53,8 +51,8 @@ class RunCounters:
 
     def tally(self, probe: str | None) -> Tally:
         """Return the counts of one probe over all views; None means outside any probe."""
-        series = (counts for key, counts in self.series().items() if key.probe == probe)
-        return Tally.of(sum(series, Counts()))
+        series = self._since(self._inst.ledger.series_of(probe))
+        return Tally.of(sum(series.values(), Counts()))
 
     def total(self) -> Tally:
         """Return the counts of the whole run."""
@@ -136,6 +134,11 @@ class RunCounters:
             spans=spans,
             holds=all(side == lookups for side in sides),
         )
+
+    def _since(self, now: Mapping[SeriesKey, Counts]) -> dict[SeriesKey, Counts]:
+        before = self._before.series
+        since = {key: counts - before.get(key, Counts()) for key, counts in now.items()}
+        return {key: counts for key, counts in since.items() if counts.lookups}
 
     def _lookup_spans(self) -> dict[str, int] | None:
         if not self._inst.spans.used:
