@@ -256,7 +256,16 @@ def test_relative_path_of_a_tuned_model(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(SUITE.replace("adapter: some-adapter", "tuned: ./tuned"))
     model = load_suite(tmp_path / "suite.yaml").model
     assert (model.adapter, model.tuned) == (None, str(tmp_path / "tuned"))
-    assert model.adapter_label == model.tuned
+    assert model.adapter_label == "./tuned"
+
+
+def test_the_adapter_label(tmp_path: Path) -> None:
+    """It is the path as in the file, not its place on one machine, or the name given there."""
+    (tmp_path / "my-adapter").mkdir()
+    for line, label in (("", "./my-adapter"), ("\n  adapter_name: mine", "mine")):
+        text = SUITE.replace("adapter: some-adapter", f"adapter: ./my-adapter{line}")
+        (tmp_path / "suite.yaml").write_text(text)
+        assert load_suite(tmp_path / "suite.yaml").model.adapter_label == label
 
 
 def test_the_model_label(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
         update={
             "path": _resolve(file, spec.model.path),
             "name": spec.model.name or spec.model.path,
+            "adapter_name": spec.model.adapter_name or spec.model.adapter or spec.model.tuned,
             "adapter": _resolve(file, spec.model.adapter),
             "tuned": _resolve(file, spec.model.tuned),
         }

@@ -53,6 +53,8 @@ class ModelSpec(Section):
             the file.
         adapter: Folder or hub id of a LoRA adapter.
         tuned: Folder, `.gguf` file or hub id of a fully fine-tuned model.
+        adapter_name: Name of the adapter or the tuned model in results, metrics and
+            spans; by default its path as it is in the file.
         device: A torch device, or `auto`.
         dtype: Dtype of the weights in memory.
         one_at_a_time: With `tuned`: keep one model on the device and the other in the
@@ -63,6 +65,7 @@ class ModelSpec(Section):
     name: Text | None = None
     adapter: Text | None = None
     tuned: Text | None = None
+    adapter_name: Text | None = None
     device: Text = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     one_at_a_time: bool = False
@@ -74,8 +77,8 @@ class ModelSpec(Section):
 
     @property
     def adapter_label(self) -> str:
-        """Path of the adapter or the tuned model, as printable text."""
-        return printable(self.adapter or self.tuned or "")
+        """Name of the adapter or the tuned model, as printable text."""
+        return printable(self.adapter_name or self.adapter or self.tuned or "")
 
     @model_validator(mode="after")
     def _check_tuned(self) -> ModelSpec:
