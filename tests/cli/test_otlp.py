@@ -26,8 +26,8 @@ from forwardscope.cli.otlp import (
     Sent,
     connection_error,
     make_exporter,
-    make_provider,
 )
+from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.targets import OtlpTarget
 from forwardscope.errors import OutputError
 
@@ -322,7 +322,8 @@ def test_connection_error_of_a_url_without_host_or_port(url: str) -> None:
 
 _PROGRAM = """
 import sys
-from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.otlp import make_exporter
+from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.cli.targets import OtlpTarget
 

@@ -15,7 +15,8 @@ import pytest
 from typer.testing import Result
 
 from forwardscope import BackendInstrumentation
-from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.otlp import make_exporter
+from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.cli.targets import OtlpTarget
 from forwardscope.core.keys import prompt_hash

@@ -90,6 +90,17 @@ class RunOptions:
             rich_help_panel=_SPANS,
         ),
     ] = None
+    otlp_metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Send metrics to this OTLP receiver, for example an OpenTelemetry Collector, or "
+            "http://127.0.0.1:9090/api/v1/otlp for Prometheus 3; over gRPC if the scheme is grpc "
+            "or the port 4317. By default the standard OTEL_EXPORTER_OTLP_* variables apply, if "
+            "they name a receiver of metrics.",
+            metavar="URL",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None
     metrics_port: Annotated[
         int | None,
         typer.Option(

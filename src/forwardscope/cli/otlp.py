@@ -1,4 +1,4 @@
-"""The SDK's OTLP exporters, the reasons of failed exports, and the CLI's tracer provider."""
+"""The SDK's OTLP exporters of spans and metrics, and the reasons of failed exports."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import logging
 import os
 import socket
 import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import entry_points, version
-from typing import NamedTuple
+from enum import Enum
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import requests
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.metrics.export import MetricsData
 
 from forwardscope.cli.otlp_answers import CheckedAdapter
-from forwardscope.cli.targets import OtlpTarget
+from forwardscope.cli.targets import OtlpTarget, Signal, signal_variables
 from forwardscope.errors import OutputError
 from forwardscope.telemetry.http import (
-    one_line,
     root_cause,
     secrets_of,
     untraced,
@@ -35,21 +33,15 @@ __all__ = [
     "Sent",
     "connection_error",
     "make_exporter",
-    "make_provider",
-    "make_resource",
     "run_with_timeout",
 ]
 
-_TRACES_PATH = "/v1/traces"
+_Batch = TypeVar("_Batch")
+_Given_contra = TypeVar("_Given_contra", contravariant=True)
+
 _CONNECT_TIMEOUT_S = 1.0
-#: Default of OpenTelemetry for the attributes and links of a span.
-_DEFAULT_LIMIT = 128
-#: They name an entry point whose session has credentials.
-_CREDENTIAL_PROVIDERS = (
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
-)
-_HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+#: Time to find the reason of a close that timed out, and to shut the exporter down.
+_ABORT_S = 0.2
 #: Added to the SDK's logger, because a logger without handlers prints warnings to stderr.
 _NO_OUTPUT = logging.NullHandler()
 
@@ -58,7 +50,7 @@ class Sent(NamedTuple):
     """Outcome of an export.
 
     Attributes:
-        accepted: Number of spans that the receiver accepted.
+        accepted: Number of spans or data points that the receiver accepted.
         failure: Why it did not accept the others; None if it accepted all.
     """
 
@@ -66,64 +58,91 @@ class Sent(NamedTuple):
     failure: str | None
 
 
-class OtlpExporter:
-    """An SDK exporter that reports how many spans were accepted, and why others were not.
+class _SdkExporter(Protocol[_Given_contra]):
+    """What the SDK's exporters of spans and of metrics have in common."""
+
+    def export(self, batch: _Given_contra, /) -> Enum:
+        """Send a batch; return a member named SUCCESS, or another one."""
+        ...
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class OtlpExporter(Generic[_Batch]):
+    """An SDK exporter that reports how much of a batch was accepted, and why the rest was not.
 
     Args:
-        exporter: The SDK's exporter.
+        exporter: The SDK's exporter of spans or of metrics.
         last_error: Returns why the last attempt failed; None if it succeeded or the
             reason is not known.
-        rejected: Returns how many spans the receiver rejected in its last answer,
-            although it accepted the request.
+        rejected: Returns how many spans or data points the receiver rejected in its last
+            answer, although it accepted the request.
         secrets: Texts that are replaced in reasons.
+        size: Returns the number of spans or data points of a batch.
     """
 
     def __init__(
         self,
-        exporter: SpanExporter,
+        exporter: _SdkExporter[_Batch],
         last_error: Callable[[], str | None] = lambda: None,
         rejected: Callable[[], int] = lambda: 0,
         secrets: tuple[str, ...] = (),
+        size: Callable[[Any], int] = len,
     ) -> None:
         self._exporter = exporter
         self._last_error = last_error
         self._rejected = rejected
         self._secrets = secrets
+        self._size = size
 
     def last_error(self) -> str | None:
         """Return why the last attempt failed; None if it succeeded or that is not known."""
         reason = self._last_error()
         return reason and without_secrets(reason, self._secrets)
 
-    def send(self, spans: Sequence[ReadableSpan]) -> Sent:
-        """Export spans."""
+    def send(self, batch: _Batch) -> Sent:
+        """Export a batch."""
         try:
             with untraced():
-                result = self._exporter.export(spans)
+                result = self._exporter.export(batch)
         except requests.RequestException as error:  # of the last attempt, in older SDKs
             return Sent(0, self.last_error() or root_cause(error))
         except Exception as error:  # noqa: BLE001 - the run continues, and its report has the reason
             return Sent(0, without_secrets(root_cause(error), self._secrets))
-        if result is not SpanExportResult.SUCCESS:
+        if result.name != "SUCCESS":
             return Sent(0, self.last_error() or "not delivered")
-        rejected = min(max(self._rejected(), 0), len(spans))
+        size = self._size(batch)
+        rejected = min(max(self._rejected(), 0), size)
         if not rejected:
-            return Sent(len(spans), None)
-        return Sent(len(spans) - rejected, self.last_error() or "rejected by the receiver")
+            return Sent(size, None)
+        return Sent(size - rejected, self.last_error() or "rejected by the receiver")
 
-    def send_within(self, timeout_s: float, spans: Sequence[ReadableSpan]) -> Sent:
-        """Export spans in a thread, and leave it if the export does not end in time.
+    def send_within(self, timeout_s: float, batch: _Batch) -> Sent:
+        """Export a batch in a thread, and leave it if the export does not end in time.
 
         The SDK's own timeout begins anew with each byte of an answer's headers.
         """
         sent: list[Sent] = []
-        if run_with_timeout(timeout_s, lambda: sent.append(self.send(spans))) and sent:
+        if run_with_timeout(timeout_s, lambda: sent.append(self.send(batch))) and sent:
             return sent[0]
         return Sent(0, self.last_error() or f"not delivered within {timeout_s:g} s")
 
     def shutdown(self) -> None:
         """Close the connection and stop retrying."""
         self._exporter.shutdown()
+
+    def abort(self) -> str | None:
+        """Shut down within a moment; return why the last attempt failed, if that is known."""
+        reasons: list[str | None] = []
+
+        def stop() -> None:
+            reasons.append(self.last_error())
+            self.shutdown()
+
+        run_with_timeout(_ABORT_S, stop)
+        return reasons[0] if reasons else None
 
 
 def run_with_timeout(timeout_s: float, call: Callable[[], None]) -> bool:
@@ -154,8 +173,8 @@ def connection_error(url: str) -> str | None:
     return None
 
 
-def make_exporter(target: OtlpTarget) -> OtlpExporter:
-    """Return an exporter to a receiver.
+def make_exporter(target: OtlpTarget) -> OtlpExporter[Any]:
+    """Return an exporter to a receiver, of sequences of spans or of `MetricsData`.
 
     Headers, timeout, compression and TLS come from the standard variables. From
     now on the SDK's log lines, which may quote a header, do not reach stderr, even from
@@ -165,7 +184,7 @@ def make_exporter(target: OtlpTarget) -> OtlpExporter:
         OutputError: A standard variable has a value that the SDK does not know.
     """
     logging.getLogger("opentelemetry").addHandler(_NO_OUTPUT)
-    secrets = (*secrets_of(target.url), *_header_values())
+    secrets = (*secrets_of(target.url), *_header_values(target.signal))
     make = _grpc_exporter if target.protocol == "grpc" else _http_exporter
     try:
         return make(target, secrets)
@@ -176,61 +195,81 @@ def make_exporter(target: OtlpTarget) -> OtlpExporter:
         raise OutputError(f"an OTEL_EXPORTER_OTLP_* variable is not valid: {reason}") from error
 
 
-def _header_values() -> tuple[str, ...]:
+def _header_values(signal: Signal) -> tuple[str, ...]:
     """Return the values of the headers, of which an authorization's second word is the token."""
-    texts = [os.environ.get(name, "") for name in _HEADERS]
+    texts = [os.environ.get(name, "") for name in signal_variables("HEADERS", signal)]
     pairs = [pair.partition("=")[2].strip() for text in texts for pair in text.split(",")]
     values = {form for value in pairs for form in (value, unquote(value))}
     return tuple(values | {word for value in values for word in value.split()})
 
 
-def _grpc_exporter(target: OtlpTarget, secrets: tuple[str, ...]) -> OtlpExporter:
+def _grpc_exporter(target: OtlpTarget, secrets: tuple[str, ...]) -> OtlpExporter[Any]:
     """Return a gRPC exporter.
 
     The SDK does not expose the error of a call, so a failure is explained by the
-    error of a plain connection. Neither does it expose how many spans an answer rejects.
+    error of a plain connection. Neither does it expose what an answer rejects.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core also writes to stderr
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter,
+    from opentelemetry.exporter.otlp.proto.grpc import (  # noqa: PLC0415
+        metric_exporter,
+        trace_exporter,
     )
 
     endpoint = target.url.replace("grpc://", "http://", 1) if target.explicit else None
-    exporter = OTLPSpanExporter(endpoint)
-    return OtlpExporter(exporter, lambda: connection_error(target.url), secrets=secrets)
+    last_error = partial(connection_error, target.url)
+    if target.signal == "metrics":
+        metrics = metric_exporter.OTLPMetricExporter(endpoint)
+        return OtlpExporter(metrics, last_error, secrets=secrets, size=_data_points)
+    return OtlpExporter(trace_exporter.OTLPSpanExporter(endpoint), last_error, secrets=secrets)
 
 
-def _http_exporter(target: OtlpTarget, secrets: tuple[str, ...]) -> OtlpExporter:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter,
+def _http_exporter(target: OtlpTarget, secrets: tuple[str, ...]) -> OtlpExporter[Any]:
+    from opentelemetry.exporter.otlp.proto.http import (  # noqa: PLC0415
+        metric_exporter,
+        trace_exporter,
     )
 
-    session = _session()
+    session = _session(target.signal)
     session.headers["Accept-Encoding"] = "identity"  # answers are read without decompression
-    checked = CheckedAdapter(session.get_adapter(target.url))
+    checked = CheckedAdapter(session.get_adapter(target.url), target.signal)
     session.adapters.clear()
     session.mount("http://", checked)
     session.mount("https://", checked)
-    exporter = OTLPSpanExporter(
-        _traces_url(target.url) if target.explicit else None, session=session
+    endpoint = _signal_url(target) if target.explicit else None
+    reasons = (lambda: checked.failure), (lambda: checked.rejected), secrets
+    if target.signal == "metrics":
+        metrics = metric_exporter.OTLPMetricExporter(endpoint, session=session)
+        return OtlpExporter(metrics, *reasons, size=_data_points)
+    return OtlpExporter(trace_exporter.OTLPSpanExporter(endpoint, session=session), *reasons)
+
+
+def _data_points(data: MetricsData) -> int:
+    """Return the number of data points, which `partial_success` counts."""
+    return sum(
+        len(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
     )
-    return OtlpExporter(exporter, lambda: checked.failure, lambda: checked.rejected, secrets)
 
 
-def _traces_url(url: str) -> str:
-    """Return a receiver's URL with the path of traces, which is appended if it is missing."""
-    parts = urlsplit(url)
-    path = parts.path.rstrip("/").removesuffix(_TRACES_PATH) + _TRACES_PATH
-    return parts._replace(path=path).geturl()
+def _signal_url(target: OtlpTarget) -> str:
+    """Return a receiver's URL with the path of a signal, which is appended if it is missing."""
+    parts = urlsplit(target.url)
+    path = f"/v1/{target.signal}"
+    full = parts.path.rstrip("/").removesuffix(path) + path
+    return parts._replace(path=full).geturl()
 
 
-def _session() -> requests.Session:
+def _session(signal: Signal) -> requests.Session:
     """Return a session; that of a credential provider if a standard variable names one.
 
     Raises:
         OutputError: There is no such provider.
     """
-    variable = next((name for name in _CREDENTIAL_PROVIDERS if os.environ.get(name)), None)
+    prefix = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
+    names = (f"{prefix}_CREDENTIAL_PROVIDER", f"{prefix}_{signal.upper()}_CREDENTIAL_PROVIDER")
+    variable = next((name for name in names if os.environ.get(name)), None)
     if variable is None:
         return requests.Session()
     name = os.environ[variable]
@@ -241,41 +280,3 @@ def _session() -> requests.Session:
     raise OutputError(
         f"{variable} is {printable(name)!r}, which is no installed provider of sessions"
     )
-
-
-def make_resource() -> Resource:
-    """Return the resource of the CLI's spans; the standard variables take precedence.
-
-    It lacks the command line, which a detector may add and which may have a token.
-    """
-    defaults = Resource({SERVICE_NAME: "forwardscope", SERVICE_VERSION: version("forwardscope")})
-    from_environment = {
-        key: value
-        for key, value in Resource.create().attributes.items()
-        if not (key == SERVICE_NAME and str(value).startswith("unknown_service"))
-        and not key.startswith("process.command")
-    }
-    return defaults.merge(Resource(from_environment))
-
-
-def make_provider(processor: SpanProcessor) -> TracerProvider:
-    """Return the CLI's tracer provider; the standard variables configure sampling and limits."""
-    provider = TracerProvider(
-        resource=make_resource(), shutdown_on_exit=False, span_limits=_span_limits()
-    )
-    provider.add_span_processor(processor)
-    return provider
-
-
-def _span_limits() -> SpanLimits:
-    """Return the limits of the standard variables, or the defaults where one is not valid.
-
-    The variables may be meant for other programs, so a wrong one stops no run.
-    """
-    try:
-        return SpanLimits()
-    except ValueError as error:  # the message names the variable
-        reason = printable(one_line(str(error)))
-        warnings.warn(f"{reason}; default limits are used", RuntimeWarning, stacklevel=2)
-    count, length = _DEFAULT_LIMIT, SpanLimits.UNSET
-    return SpanLimits(count, count, count, count, count, count, length, length)

@@ -1,20 +1,24 @@
-"""Answers of OTLP receivers over HTTP: bounded, checked, and with the spans they reject."""
+"""Answers of OTLP receivers over HTTP: bounded, checked, and with what they reject."""
 
 from __future__ import annotations
 
 import io
 import time
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import requests
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import BaseAdapter
 from requests.utils import select_proxy
 
+from forwardscope.cli.targets import Signal
 from forwardscope.telemetry.http import (
     MAX_ANSWER_BYTES,
     one_line,
@@ -28,6 +32,11 @@ __all__ = ["CheckedAdapter"]
 
 _Message = TypeVar("_Message", bound=Message)
 
+#: The answer to a signal's request, and the field of its `partial_success` that counts.
+_ANSWERS: Final[dict[Signal, tuple[type[Message], str]]] = {
+    "traces": (ExportTraceServiceResponse, "rejected_spans"),
+    "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
+}
 #: Time to read the body of an answer.
 _ANSWER_S = 5.0
 
@@ -40,15 +49,17 @@ class CheckedAdapter(BaseAdapter):
 
     Args:
         adapter: Sends the requests.
+        signal: What the requests have.
 
     Attributes:
-        failure: Why the last request failed, or its spans were rejected; None if neither.
-        rejected: Number of spans that the receiver rejected in its last answer.
+        failure: Why the last request failed, or its content was rejected; None if neither.
+        rejected: Number of spans or data points that the receiver rejected in its last answer.
     """
 
-    def __init__(self, adapter: BaseAdapter) -> None:
+    def __init__(self, adapter: BaseAdapter, signal: Signal = "traces") -> None:
         super().__init__()
         self._adapter = adapter
+        self._signal = signal
         self.failure: str | None = None
         self.rejected = 0
 
@@ -71,7 +82,7 @@ class CheckedAdapter(BaseAdapter):
         response.raw = io.BytesIO(body)
         self.failure = _refusal(request.url or "", response, body)
         if self.failure is None:
-            self.rejected, self.failure = _partial_success(response, body)
+            self.rejected, self.failure = _partial_success(self._signal, response, body)
         elif response.status_code < 400:
             raise requests.RequestException(self.failure)
         return response
@@ -112,14 +123,18 @@ def _refusal(url: str, response: requests.Response, body: bytes) -> str | None:
     return None
 
 
-def _partial_success(response: requests.Response, body: bytes) -> tuple[int, str | None]:
-    """Return the number of rejected spans and the reason; 0 if the answer is not readable."""
+def _partial_success(
+    signal: Signal, response: requests.Response, body: bytes
+) -> tuple[int, str | None]:
+    """Return what is rejected, as a number and the reason; 0 if the answer is not readable."""
+    answer, field = _ANSWERS[signal]
     kind = response.headers.get("Content-Type", "")
-    partial = _parsed(body, ExportTraceServiceResponse(), kind).partial_success
-    if partial.rejected_spans <= 0:
+    partial = _parsed(body, answer(), kind).partial_success
+    rejected = getattr(partial, field)
+    if rejected <= 0:
         return 0, None
     said = partial.error_message.strip()
-    return partial.rejected_spans, one_line(f"rejected by the receiver{': ' if said else ''}{said}")
+    return rejected, one_line(f"rejected by the receiver{': ' if said else ''}{said}")
 
 
 def _parsed(body: bytes, message: _Message, kind: str) -> _Message:

@@ -81,6 +81,9 @@ def _run(
     with progress:
         if telemetry.endpoint_place is not None:
             progress.print_line(f"metrics: {telemetry.endpoint_place}")
+        if telemetry.notice is not None:
+            progress.print_line(telemetry.notice)
+        if telemetry.has_counters:
             expect_series(spec, instrumentation)
         backend = _load(spec, instrumentation)
         try:

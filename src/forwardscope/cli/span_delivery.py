@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from forwardscope.cli.otlp import OtlpExporter, run_with_timeout
+from forwardscope.cli.targets import positive_setting
 from forwardscope.core.forks import reset_in_children
-from forwardscope.errors import OutputError
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanOutcome
 
@@ -27,8 +26,6 @@ __all__ = ["SpanDelivery"]
 _QUEUE_SIZE = 16_384
 _BATCH_SIZE = 512
 _DELAY_MS = 500
-#: Time to find the reason of a close that timed out, and to shut the exporter down.
-_ABORT_S = 0.2
 
 
 class SpanDelivery(SpanProcessor):
@@ -46,7 +43,7 @@ class SpanDelivery(SpanProcessor):
         OutputError: A variable OTEL_BSP_* is not a positive whole number.
     """
 
-    def __init__(self, exporter: OtlpExporter) -> None:
+    def __init__(self, exporter: OtlpExporter[Sequence[ReadableSpan]]) -> None:
         self._exporter = exporter
         self._counts = _Counts()
         self._counting_exporter = _CountingExporter(exporter, self._counts)
@@ -85,18 +82,9 @@ class SpanDelivery(SpanProcessor):
         if undelivered:
             self._close_failure = "the queue was full" if drained else "not delivered in time"
         if not drained:
-            self._abort()
-
-    def _abort(self) -> None:
-        reasons: list[str] = []
-
-        def stop() -> None:
-            reasons.append(self._exporter.last_error() or "")
-            self._exporter.shutdown()
-
-        run_with_timeout(_ABORT_S, stop)
-        if self._close_failure and reasons and reasons[0]:
-            self._close_failure = reasons[0]
+            reason = self._exporter.abort()
+            if self._close_failure and reason:
+                self._close_failure = reason
 
 
 class _Counts:
@@ -156,7 +144,7 @@ class _CountingExporter(SpanExporter):
         failure: Reason of the last failed batch.
     """
 
-    def __init__(self, exporter: OtlpExporter, counts: _Counts) -> None:
+    def __init__(self, exporter: OtlpExporter[Sequence[ReadableSpan]], counts: _Counts) -> None:
         self.failure: str | None = None
         self._exporter = exporter
         self._counts = counts
@@ -177,19 +165,12 @@ class _CountingExporter(SpanExporter):
 
 
 def _batch_processor(exporter: SpanExporter) -> BatchSpanProcessor:
-    queue_size = _setting(OTEL_BSP_MAX_QUEUE_SIZE, _QUEUE_SIZE)
+    queue_size = positive_setting(OTEL_BSP_MAX_QUEUE_SIZE, _QUEUE_SIZE)
     return BatchSpanProcessor(
         exporter,
         max_queue_size=queue_size,
-        schedule_delay_millis=_setting(OTEL_BSP_SCHEDULE_DELAY, _DELAY_MS),
+        schedule_delay_millis=positive_setting(OTEL_BSP_SCHEDULE_DELAY, _DELAY_MS),
         max_export_batch_size=min(
-            queue_size, _setting(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH_SIZE)
+            queue_size, positive_setting(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH_SIZE)
         ),
     )
-
-
-def _setting(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "").strip()
-    if text and not (text.isdecimal() and int(text) > 0):
-        raise OutputError(f"{variable} is {text!r}; write a whole number above 0")
-    return int(text or default)

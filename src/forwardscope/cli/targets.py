@@ -1,4 +1,4 @@
-"""The OTLP receiver of a run, from the options, the suite and the standard variables."""
+"""The OTLP receivers of a run, from the options, the suite and the standard variables."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from forwardscope.errors import OutputError
 from forwardscope.text import printable
 
-__all__ = ["OtlpTarget", "check_url", "otlp_target"]
+__all__ = [
+    "OtlpTarget",
+    "Signal",
+    "check_url",
+    "otlp_target",
+    "positive_setting",
+    "signal_variables",
+]
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+#: What an OTLP receiver receives, as OpenTelemetry names it in paths and variables.
+Signal = Literal["traces", "metrics"]
+
+_SETTINGS = {"traces": "otlp", "metrics": "otlp_metrics"}
+_NOUNS = {"traces": "spans", "metrics": "metrics"}
 _PROTOCOLS = ("http/protobuf", "grpc")
 _SCHEMES = ("http", "https", "grpc")
 _EXAMPLE = "http://127.0.0.1:4318"
@@ -30,21 +41,31 @@ class OtlpTarget:
         protocol: `http/protobuf` or `grpc`.
         explicit: Whether the URL is from an option or the suite. Otherwise it is from
             the standard variables, which the SDK's exporter also reads.
+        signal: What it receives.
     """
 
     url: str
     protocol: str
     explicit: bool
+    signal: Signal = "traces"
 
 
 def otlp_target(
-    url: str | None, protocol: str | None, environ: Mapping[str, str] = os.environ
+    url: str | None,
+    protocol: str | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    signal: Signal = "traces",
 ) -> OtlpTarget | None:
-    """Return the receiver of spans; None if spans are off.
+    """Return the receiver of a signal; None if the signal is not exported over OTLP.
+
+    The general endpoint of the standard variables is one for metrics only if
+    OTEL_METRICS_EXPORTER names otlp, since many receivers of spans accept no metrics.
 
     Args:
         url: URL from the options or the suite; None to use the standard variables.
         protocol: Protocol from the options or the suite; None to choose one.
+        signal: Spans or metrics.
         environ: The environment. A protocol or an exporter there that is not known
             is warned of, since the variables may be meant for other programs.
 
@@ -52,17 +73,36 @@ def otlp_target(
         OutputError: The URL is not valid.
     """
     if url is not None:
-        check_url("otlp", url, _SCHEMES, _EXAMPLE)
-        return OtlpTarget(url, _named(protocol, environ) or _usual(url), explicit=True)
+        check_url(_SETTINGS[signal], url, _SCHEMES, _EXAMPLE)
+        named = _named(protocol, signal, environ)
+        return OtlpTarget(url, named or _usual(url), explicit=True, signal=signal)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    variable = next((name for name in _ENDPOINTS if environ.get(name)), None)
-    if variable is None or not _exports_otlp(environ):
+    names = signal_variables("ENDPOINT", signal)
+    variable = next((name for name in names if environ.get(name)), None)
+    if variable is None or not _exports_otlp(signal, variable, environ):
         return None
-    endpoint, named = environ[variable], _named(protocol, environ)
+    endpoint, named = environ[variable], _named(protocol, signal, environ)
     if named != "grpc" or endpoint.startswith("http"):  # gRPC also knows host:port and unix:path
         check_url(variable, endpoint, _SCHEMES, _EXAMPLE)
-    return OtlpTarget(endpoint, named or _usual(endpoint), explicit=False)
+    return OtlpTarget(endpoint, named or _usual(endpoint), explicit=False, signal=signal)
+
+
+def signal_variables(setting: str, signal: Signal) -> tuple[str, str]:
+    """Return the standard variables of an exporter's setting, the signal's own first."""
+    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{setting}", f"OTEL_EXPORTER_OTLP_{setting}"
+
+
+def positive_setting(variable: str, default: int) -> int:
+    """Return the whole number of a variable, or the default without one.
+
+    Raises:
+        OutputError: The variable is no whole number above 0.
+    """
+    text = os.environ.get(variable, "").strip()
+    if text and not (text.isdecimal() and int(text) > 0):
+        raise OutputError(f"{variable} is {text!r}; write a whole number above 0")
+    return int(text or default)
 
 
 def check_url(setting: str, url: str, schemes: tuple[str, ...], example: str) -> None:
@@ -99,20 +139,24 @@ def _mistake(url: str, schemes: tuple[str, ...]) -> str | None:
     return "its port is 0" if port == 0 else None
 
 
-def _exports_otlp(environ: Mapping[str, str]) -> bool:
-    """Return whether OTEL_TRACES_EXPORTER, a list that several programs may read, has otlp."""
-    text = environ.get("OTEL_TRACES_EXPORTER", "")
-    exporters = [name.strip().lower() for name in text.split(",") if name.strip()] or ["otlp"]
-    if "otlp" in exporters:
-        return True
-    if exporters != ["none"]:
-        _warn(f"OTEL_TRACES_EXPORTER is {printable(text)!r}, without otlp: no spans are exported")
+def _exports_otlp(signal: Signal, endpoint: str, environ: Mapping[str, str]) -> bool:
+    """Return whether OTEL_*_EXPORTER, a list that several programs may read, has otlp."""
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    text = environ.get(variable, "")
+    exporters = [name.strip().lower() for name in text.split(",") if name.strip()]
+    meant = signal == "traces" or endpoint == signal_variables("ENDPOINT", signal)[0]
+    if not exporters or "otlp" in exporters:
+        return meant or "otlp" in exporters
+    if meant and exporters != ["none"]:
+        noun = _NOUNS[signal]
+        _warn(f"{variable} is {printable(text)!r}, without otlp: no {noun} are exported over OTLP")
     return False
 
 
-def _named(protocol: str | None, environ: Mapping[str, str]) -> str | None:
+def _named(protocol: str | None, signal: Signal, environ: Mapping[str, str]) -> str | None:
     """Return the protocol that the settings or a variable name; None if they do not."""
-    variable = next((name for name in _PROTOCOL_VARIABLES if environ.get(name)), None)
+    names = signal_variables("PROTOCOL", signal)
+    variable = next((name for name in names if environ.get(name)), None)
     if protocol is not None or variable is None:
         return protocol
     named = environ[variable].strip().lower()

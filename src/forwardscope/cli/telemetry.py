@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
 
-from forwardscope.cli.targets import check_url, otlp_target
+from forwardscope.cli.targets import OtlpTarget, check_url, otlp_target
 from forwardscope.errors import MissingExtraError, OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
@@ -24,10 +25,12 @@ from forwardscope.telemetry import context_from_environment, register
 from forwardscope.telemetry.delivery import Pusher, write_metrics_file
 from forwardscope.telemetry.endpoint import MetricsEndpoint
 from forwardscope.telemetry.http import shown_url
+from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from forwardscope.cli.metric_delivery import MetricDelivery
     from forwardscope.cli.span_delivery import SpanDelivery
 
 __all__ = ["PublishObserver", "Telemetry"]
@@ -36,6 +39,10 @@ __all__ = ["PublishObserver", "Telemetry"]
 _CLOSE_S: Final = 4.5
 _PUSH_CLOSE_S: Final = 1.5
 _HIT_SPANS_CLOSE_S: Final = 1.5
+_NO_ALERTS: Final = (
+    "metrics go to OTLP alone, where a run's series end minutes after it: alerts on suites also "
+    "need --pushgateway or --metrics-file"
+)
 
 
 class Telemetry:
@@ -59,18 +66,23 @@ class Telemetry:
         self._settings: Final = spec.telemetry
         self._metrics = RunMetrics(spec)
         self._run_registry = CollectorRegistry()  # pushed and written to the file
-        self._scrape_registry = CollectorRegistry()  # also has the backend's metrics
+        self._scrape_registry = CollectorRegistry()  # also has the backend's metrics; also for OTLP
         self._run_registry.register(self._metrics)
         self._scrape_registry.register(self._metrics)
         self._instrumentation: BackendInstrumentation | None = None
         self._spans: SpanDelivery | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._pusher: Pusher | None = None
+        self._otlp_metrics: MetricDelivery | None = None
         self._file_failure: str | None = None
         self._linger_ended = False
-        self._otlp_url = ""
+        self._otlp_url = self._otlp_metrics_url = ""
         self.tracer_provider: TracerProvider | None = None
-        self.observer: Final[Observer] = Observers(self._metrics, PublishObserver(self._publish))
+        self.observer: Final[Observer] = Observers(
+            self._metrics,
+            PublishObserver(self._publish),
+            PublishObserver(self._send_metrics, math.inf),  # the start; it sends again by itself
+        )
         self._exit_stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,6 +94,7 @@ class Telemetry:
             if self._endpoint is not None:
                 opening.callback(self._endpoint.close)
             self._open_pusher()
+            self._open_otlp_metrics()
             token = otel_context.attach(context_from_environment())
             opening.callback(otel_context.detach, token)
             self._exit_stack = opening.pop_all()
@@ -96,10 +109,21 @@ class Telemetry:
         return None if self._endpoint is None else self._endpoint.place
 
     @property
+    def has_counters(self) -> bool:
+        """Whether the backend's counters are exported."""
+        return self._endpoint is not None or self._otlp_metrics is not None
+
+    @property
     def enabled(self) -> bool:
         """Whether any spans or metrics are exported."""
-        exporters = (self._spans, self._endpoint, self._pusher, self._settings.metrics_file)
-        return any(exporter is not None for exporter in exporters)
+        exporters = (self._spans, self._pusher, self._settings.metrics_file)
+        return self.has_counters or any(exporter is not None for exporter in exporters)
+
+    @property
+    def notice(self) -> str | None:
+        """What a user should know of the chosen exporters; None if nothing."""
+        lasting = self._pusher is not None or self._settings.metrics_file is not None
+        return None if self._otlp_metrics is None or lasting else _NO_ALERTS
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
         """Export a backend's metrics, and count the outcomes of its spans."""
@@ -117,14 +141,19 @@ class Telemetry:
         deliveries = []
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
+        pushers = [one for one in (self._otlp_metrics, self._pusher) if one is not None]
         if self._spans is not None:
-            reserve = _PUSH_CLOSE_S if self._pusher is not None else 0.0
+            reserve = _PUSH_CLOSE_S if pushers else 0.0
             self._spans.close(_remaining(deadline) - reserve)
             deliveries.append(self._spans_delivery(self._spans))
+        for one in pushers:  # at the same time; the last values have the outcomes of spans
+            one.begin_close()
+        if self._otlp_metrics is not None:
+            failure = self._otlp_metrics.close(_remaining(deadline))
+            deliveries.append(self._metrics_delivery(self._otlp_metrics, failure))
         if self._pusher is not None:
-            deliveries.append(
-                self._push_delivery(self._pusher, self._pusher.close(_remaining(deadline)))
-            )
+            failure = self._pusher.close(_remaining(deadline))
+            deliveries.append(self._push_delivery(self._pusher, failure))
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
             deliveries.append(self._file_delivery(self._settings.metrics_file))
@@ -144,17 +173,13 @@ class Telemetry:
         target = otlp_target(self._settings.otlp, self._settings.otlp_protocol)
         if target is None:
             return
-        try:
-            from forwardscope.cli import otlp, span_delivery  # noqa: PLC0415 - of an extra
+        with _extra_for(target, "otlp"):
+            from forwardscope.cli import otlp, otlp_provider, span_delivery  # noqa: PLC0415
 
             exporter = otlp.make_exporter(target)
-        except ImportError as error:
-            setting = "otlp" if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
-            package = f"{setting} needs the OpenTelemetry SDK, which"
-            raise MissingExtraError(package, "otel") from error
         self._otlp_url = shown_url(target.url)
         self._spans = span_delivery.SpanDelivery(exporter)
-        self.tracer_provider = otlp.make_provider(self._spans)
+        self.tracer_provider = otlp_provider.make_provider(self._spans)
 
     def _open_endpoint(self) -> None:
         port, address = self._settings.metrics_port, self._settings.metrics_address
@@ -174,6 +199,21 @@ class Telemetry:
             check_url("pushgateway", url, ("http", "https"), "http://127.0.0.1:9091")
             self._pusher = Pusher(url, self._run_registry, self._metrics.labels)
 
+    def _open_otlp_metrics(self) -> None:
+        target = otlp_target(self._settings.otlp_metrics, None, signal="metrics")
+        if target is None:
+            return
+        with _extra_for(target, "otlp_metrics"):
+            from forwardscope.cli import metric_delivery, otlp  # noqa: PLC0415
+
+            exporter = otlp.make_exporter(target)
+        self._otlp_metrics_url = shown_url(target.url)
+        labels = self._metrics.labels
+        instance = printable(f"{labels['suite']} on {labels['model']}")
+        self._otlp_metrics = metric_delivery.MetricDelivery(
+            exporter, self._scrape_registry, instance
+        )
+
     # -- during the run -----------------------------------------------------------------
 
     def _publish(self) -> None:
@@ -181,6 +221,10 @@ class Telemetry:
             self._pusher.push()
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
+
+    def _send_metrics(self) -> None:
+        if self._otlp_metrics is not None:
+            self._otlp_metrics.push()
 
     def _write_file(self, path: str) -> None:
         try:
@@ -200,6 +244,12 @@ class Telemetry:
         if dropped:
             what += f", {dropped} dropped: {spans.failure or 'not delivered'}"
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
+
+    def _metrics_delivery(self, metrics: MetricDelivery, failure: str | None) -> Delivery:
+        to = f"OTLP metrics {self._otlp_metrics_url}"
+        if failure is not None:
+            return Delivery(to=to, what=f"the run's end was not sent: {failure}", ok=False)
+        return Delivery(to=to, what=f"sent {metrics.pushes} times", ok=True)
 
     def _push_delivery(self, pusher: Pusher, failure: str | None) -> Delivery:
         to = f"Pushgateway {shown_url(pusher.url)}"
@@ -254,6 +304,16 @@ class PublishObserver(Observer):
         if time.monotonic() >= self._due_s:
             self._publish()
             self._due_s = time.monotonic() + self._every_s
+
+
+@contextmanager
+def _extra_for(target: OtlpTarget, setting: str) -> Iterator[None]:
+    """Raise the error of a missing extra for an import that fails."""
+    try:
+        yield
+    except ImportError as error:
+        named = setting if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
+        raise MissingExtraError(f"{named} needs the OpenTelemetry SDK, which", "otel") from error
 
 
 def _option_to_change(error: OSError) -> str:

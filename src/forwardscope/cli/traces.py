@@ -254,12 +254,14 @@ def _export(
     target = otlp_target(url, protocol)
     run = None if result is None else _result_of(result, file)
     try:
-        from forwardscope.cli import otlp, replay  # noqa: PLC0415 - of an extra
+        from forwardscope.cli import otlp, otlp_provider, replay  # noqa: PLC0415 - of an extra
 
         exporter = otlp.make_exporter(cast("OtlpTarget", target))
     except ImportError as error:
         raise MissingExtraError("the OpenTelemetry SDK", "otel") from error
-    spans = replay.Replay(Traces([file]), otlp.make_resource(), version("forwardscope"), run)
+    spans = replay.Replay(
+        Traces([file]), otlp_provider.make_resource(), version("forwardscope"), run
+    )
     sent = 0
     try:
         for batch in _batches(spans):

@@ -133,6 +133,7 @@ class TelemetrySpec(Section):
         otlp_protocol: Protocol of the OTLP receiver; by default the value of
             OTEL_EXPORTER_OTLP_PROTOCOL, else grpc for port 4317 and
             http/protobuf for other ports.
+        otlp_metrics: URL of an OTLP receiver for metrics.
         span_budget: Maximum hit spans per probe, or `all`.
         traces_url: Address of a trace in a viewer, with `{trace_id}` in place of the id;
             by default the value of FORWARDSCOPE_TRACES_URL.
@@ -145,6 +146,7 @@ class TelemetrySpec(Section):
 
     otlp: Text | None = None
     otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
+    otlp_metrics: Text | None = None
     span_budget: Annotated[int | str, PlainValidator(_span_budget)] = DEFAULT_BUDGET
     traces_url: TracesUrl | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None

@@ -1,6 +1,6 @@
 """Metrics delivery to a Pushgateway or a text file.
 
-The pusher has a thread of its own, so it does not delay a run. A failed push
+A pusher has a thread of its own, so it does not delay a run. A failed push
 raises nothing: `Pusher.close` returns the reason.
 """
 
@@ -27,21 +27,88 @@ from forwardscope.text import printable
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JOB", "Pusher", "write_metrics_file"]
+__all__ = ["JOB", "NO_ANSWER", "PeriodicPusher", "Pusher", "write_metrics_file"]
 
 #: Value of the label `job` of all pushed metrics.
 JOB: Final = "forwardscope"
+#: Reason of a last push that did not end in time.
+NO_ANSWER: Final = "no answer in time"
 
 _PUSH_EVERY_S = 10.0
 _PUSH_TIMEOUT_S = 4.0
 
 
-class Pusher:
+class PeriodicPusher:
+    """Calls a function every few seconds, on request, and at the end.
+
+    One thread makes all calls; only `close` waits for it.
+
+    Args:
+        send: Sends the current values; returns why that failed, or None.
+        every_s: Interval, in seconds.
+    """
+
+    def __init__(self, send: Callable[[], str | None], every_s: float) -> None:
+        self._send_values = send
+        self._every_s = every_s
+        self._changed = threading.Condition()
+        self._wanted = 0
+        self._tried = 0
+        self._pushes = 0
+        self._failure: str | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="forwardscope-push", daemon=True)
+        self._thread.start()
+
+    @property
+    def pushes(self) -> int:
+        """Pushes that the server accepted."""
+        return self._pushes
+
+    def push(self) -> None:
+        """Request a push without waiting for it."""
+        with self._changed:
+            self._wanted += 1
+            self._changed.notify_all()
+
+    def begin_close(self) -> None:
+        """Request the last push without waiting for it."""
+        with self._changed:
+            self._wanted += 1
+            self._closing = True
+            self._changed.notify_all()
+
+    def close(self, timeout_s: float) -> str | None:
+        """Push a last time, unless that was requested; return why that push failed, or None."""
+        if not self._closing:
+            self.begin_close()
+        with self._changed:
+            goal = self._wanted
+            if not self._changed.wait_for(lambda: self._tried >= goal, timeout_s):
+                return self._failure or NO_ANSWER
+            return self._failure
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted > self._tried, self._every_s)
+                goal = self._wanted
+                last = self._closing
+            failure = self._send_values()
+            with self._changed:
+                self._tried = goal
+                self._failure = failure
+                self._pushes += failure is None
+                self._changed.notify_all()
+                if last and self._tried == self._wanted:
+                    return
+
+
+class Pusher(PeriodicPusher):
     """Pushes a registry to a Pushgateway during a run and at its end.
 
     Pushes are POST requests, so a metric that a push lacks (the last success,
-    after a failed run) keeps its value at the gateway. One thread sends all
-    pushes; only `close` waits for it.
+    after a failed run) keeps its value at the gateway.
 
     Args:
         url: URL of the gateway; a user and password in it are sent as basic
@@ -55,51 +122,7 @@ class Pusher:
         self._gateway = urlsplit(url)
         self._registry = registry
         self._labels = dict(_grouping(*label) for label in labels.items())
-        self._changed = threading.Condition()
-        self._wanted = 0
-        self._tried = 0
-        self._pushes = 0
-        self._failure: str | None = None
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="forwardscope-push", daemon=True)
-        self._thread.start()
-
-    @property
-    def pushes(self) -> int:
-        """Pushes that the gateway accepted."""
-        return self._pushes
-
-    def push(self) -> None:
-        """Request a push without waiting for it."""
-        with self._changed:
-            self._wanted += 1
-            self._changed.notify_all()
-
-    def close(self, timeout_s: float) -> str | None:
-        """Push a last time; return why that push failed, or None."""
-        with self._changed:
-            self._wanted += 1
-            self._closing = True
-            goal = self._wanted
-            self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._tried >= goal, timeout_s):
-                return self._failure or "no answer in time"
-            return self._failure
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._wanted > self._tried, _PUSH_EVERY_S)
-                goal = self._wanted
-                last = self._closing
-            failure = self._push()
-            with self._changed:
-                self._tried = goal
-                self._failure = failure
-                self._pushes += failure is None
-                self._changed.notify_all()
-                if last and self._tried == self._wanted:
-                    return
+        super().__init__(self._push, _PUSH_EVERY_S)
 
     def _push(self) -> str | None:
         from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - registers collectors

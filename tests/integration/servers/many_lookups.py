@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from forwardscope import BackendInstrumentation
-from forwardscope.cli.otlp import make_exporter, make_provider
+from forwardscope.cli.otlp import make_exporter
+from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.cli.targets import OtlpTarget
 
