@@ -16,10 +16,16 @@ import pytest
 from google.protobuf.json_format import MessageToJson
 from google.rpc.status_pb2 import Status
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
+from prometheus_client.core import GaugeMetricFamily
 
 from forwardscope.cli.otlp import (
     OtlpExporter,
@@ -27,6 +33,7 @@ from forwardscope.cli.otlp import (
     connection_error,
     make_exporter,
 )
+from forwardscope.cli.otlp_metrics import metrics_data
 from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.targets import OtlpTarget
 from forwardscope.errors import OutputError
@@ -198,6 +205,22 @@ def test_partial_success(answer: ExportTraceServiceResponse, sent: Sent, kind: s
         exporter = make_exporter(OtlpTarget(url, "http/protobuf", explicit=True))
         assert exporter.send([_SPAN] * 3) == sent
         exporter.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["application/x-protobuf", "application/json"])
+def test_partial_success_of_metrics(kind: str) -> None:
+    """Data points that the receiver rejects are not delivered."""
+    answer = ExportMetricsServiceResponse()
+    answer.partial_success.rejected_data_points = 2
+    json = MessageToJson(answer).encode()
+    body = json if kind.endswith("json") else answer.SerializeToString()
+    families = [GaugeMetricFamily(name, "One number.", 1.0) for name in ("a", "b", "c")]
+    data = metrics_data(families, Resource({}), InstrumentationScope("test"), 1, 2)
+    with http_server(200, body=body, Content_Type=kind) as (url, paths):
+        exporter = make_exporter(OtlpTarget(url, "http/protobuf", explicit=True, signal="metrics"))
+        assert exporter.send(data) == Sent(1, "rejected by the receiver")
+        exporter.shutdown()
+    assert paths == ["/v1/metrics"]
 
 
 @pytest.mark.parametrize("kind", ["application/x-protobuf", "application/json"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from socket import create_server
 from typing import cast
 
 import pytest
@@ -21,9 +23,15 @@ from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend
 
+from .metrics_receiver import receive_http
+
 Invoke = Callable[..., Result]
 _REFUSED = "http://127.0.0.1:9"  # the discard port, which has no server
-_OTEL = ("ENDPOINT", "TRACES_ENDPOINT", "PROTOCOL", "TRACES_PROTOCOL")
+_OTEL = tuple(
+    f"{signal}{setting}"
+    for signal in ("", "TRACES_", "METRICS_")
+    for setting in ("ENDPOINT", "PROTOCOL")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +134,7 @@ def test_the_metrics_url_is_printed(
     ("options", "message"),
     [
         (["--otlp", "nowhere"], "otlp is not the URL of a server"),
+        (["--otlp-metrics", "nowhere"], "otlp_metrics is not the URL of a server"),
         (["--pushgateway", "host:9091"], "write it like http://127.0.0.1:9091"),
         (["--metrics-linger", "5"], "needs a metrics endpoint; add --metrics-port N"),
         (["--metrics-port", "0", "--metrics-address", "203.0.113.1"], "another --metrics-address"),
@@ -154,7 +163,7 @@ def test_invalid_options(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("option", ["--otlp", "--pushgateway"])
+@pytest.mark.parametrize("option", ["--otlp", "--otlp-metrics", "--pushgateway"])
 @pytest.mark.parametrize(
     "url", [f"{_REFUSED}/?token=s3cr3t", f"{_REFUSED}/s3cr3t", "http://me:s3cr3t@127.0.0.1:9"]
 )
@@ -171,15 +180,137 @@ def test_secrets_of_a_url_are_not_shown(
     ran = invoke("run", suite_file, option, url, "--json", path)
     assert ran.exit_code == 0
     (delivery,) = json.loads(path.read_text())["delivery"]
-    assert delivery["to"].split() == [delivery["to"].split()[0], _REFUSED]
+    assert delivery["to"].split()[-1] == _REFUSED
     assert delivery["what"].endswith(": Connection refused")
     assert "s3cr3t" not in ran.output + path.read_text()
+
+
+def test_metrics_over_otlp(
+    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
+) -> None:
+    """The last request has the run's end and the counters of the backend, as the result has."""
+    path = tmp_path / "r.json"
+    with receive_http() as receiver:
+        ran = invoke("run", suite_file, "--otlp-metrics", receiver.url, "--json", path)
+    assert ran.exit_code == 0
+    stats = json.loads(path.read_text())["backend_stats"]
+    assert receiver.total("forwardscope_run_active", request=0) == 1
+    assert receiver.total("forwardscope_run_active") == 0
+    assert receiver.total("forwardscope_run_lookups") == 10
+    assert receiver.total("forwardscope_cache_lookups_total") == 10
+    assert receiver.total("forwardscope_forward_passes_total") == stats["forward_passes"]
+    assert receiver.resource()["service.instance.id"] == "suite on some-model"
+    (delivery,) = json.loads(path.read_text())["delivery"]
+    assert delivery["to"] == f"OTLP metrics {receiver.url}"
+    assert delivery["what"] == f"sent {len(receiver.requests)} times"
+    assert f"{delivery['to']}: {delivery['what']}" in ran.stdout
+
+
+def test_counters_over_otlp_begin_at_zero(
+    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend]
+) -> None:
+    """The series of the suite's probes exist before their first lookups."""
+    with receive_http() as receiver:
+        invoke("run", suite_file, "--otlp-metrics", receiver.url)
+    points = receiver.points("forwardscope_cache_lookups_total", request=0)
+    values = {one.value.string_value for point in points for one in point.attributes}
+    assert {"first", "second"} <= values
+
+
+@pytest.mark.parametrize(
+    ("options", "noticed"),
+    [
+        ([], True),
+        (["--metrics-port", "0"], True),
+        (["--pushgateway", _REFUSED], False),
+        (["--metrics-file", "run.prom"], False),
+        (["--quiet"], False),
+    ],
+)
+def test_metrics_to_otlp_alone(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    noticed: bool,
+) -> None:
+    """A line says that alerts on suites need gauges that last."""
+    monkeypatch.chdir(tmp_path)
+    ran = invoke("run", suite_file, "--otlp-metrics", _REFUSED, *options)
+    assert ("alerts on suites also need --pushgateway or --metrics-file" in ran.stderr) == noticed
+
+
+def test_a_receiver_of_spans_alone_gets_no_metrics(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An endpoint for all signals is one for spans, unless OTEL_METRICS_EXPORTER names otlp."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", _REFUSED)
+    path = tmp_path / "r.json"
+    receivers = []
+    for exporter in ("", "otlp"):
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", exporter)
+        invoke("run", suite_file, "--json", path)
+        receivers.append([one["to"] for one in json.loads(path.read_text())["delivery"]])
+    assert receivers == [[f"OTLP {_REFUSED}"], [f"OTLP {_REFUSED}", f"OTLP metrics {_REFUSED}"]]
+
+
+def test_servers_that_hang_share_the_time_at_the_end(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spans, metrics and pushes together take about as long as one of them alone may."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")
+    path = tmp_path / "r.json"
+    with create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        before = time.monotonic()
+        ran = invoke(
+            *("run", suite_file, "--json", path),
+            *("--otlp", url, "--otlp-metrics", url, "--pushgateway", url),
+        )
+        took = time.monotonic() - before
+    assert ran.exit_code == 0
+    assert [one["ok"] for one in json.loads(path.read_text())["delivery"]] == [False] * 3
+    assert took < 8  # 5 s, and a slow machine's share; one after the other they would take 12
+
+
+@pytest.mark.parametrize(
+    ("hanging", "reached"), [("--otlp", "--otlp-metrics"), ("--otlp-metrics", "--pushgateway")]
+)
+def test_a_server_that_hangs_takes_no_time_of_another(
+    invoke: Invoke,
+    suite_file: Path,
+    loaded: list[ScriptedBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hanging: str,
+    reached: str,
+) -> None:
+    """The other server receives the run's end."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")
+    path = tmp_path / "r.json"
+    with create_server(("127.0.0.1", 0)) as server, receive_http() as receiver:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        invoke("run", suite_file, "--json", path, hanging, url, reached, receiver.url)
+    failed, delivered = json.loads(path.read_text())["delivery"]
+    assert (failed["ok"], delivered["ok"]) == (False, True)
+    assert receiver.paths[-1][0].startswith(("/v1/metrics", "/metrics/job/"))
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "localhost:4318"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The OTLP receiver: chosen by options, then by the standard variables."""
+"""The OTLP receivers: chosen by options, then by the standard variables."""
 
 from __future__ import annotations
 
@@ -86,6 +86,48 @@ def test_protocol_of_other_programs() -> None:
     with pytest.warns(RuntimeWarning, match="'http/json', which is not known; use http/protobuf"):
         target = otlp_target(_URL, None, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
     assert target == OtlpTarget(_URL, "http/protobuf", explicit=True)
+
+
+def test_a_receiver_of_metrics() -> None:
+    """An option names it; the protocol is that of the variables for metrics, or of the port."""
+    given = otlp_target(_URL, None, {}, signal="metrics")
+    assert given == OtlpTarget(_URL, "http/protobuf", explicit=True, signal="metrics")
+    environ = {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}
+    named = otlp_target(_URL, None, environ, signal="metrics")
+    assert named == OtlpTarget(_URL, "grpc", explicit=True, signal="metrics")
+    traces = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}
+    assert otlp_target(_URL, None, traces, signal="metrics") == given
+    with pytest.raises(OutputError, match=r"^otlp_metrics is not the URL of a server"):
+        otlp_target("localhost:4318", None, {}, signal="metrics")
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _URL}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _URL, "OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _URL, "OTEL_METRICS_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _URL, "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": _URL, "OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": _URL, "OTEL_METRICS_EXPORTER": "prometheus"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": _URL}, False),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": _URL, "OTEL_METRICS_EXPORTER": "otlp"}, False),
+    ],
+)
+def test_standard_variables_for_metrics(environ: dict[str, str], named: bool) -> None:
+    """A receiver of spans is one of metrics only if a variable says so."""
+    target = OtlpTarget(_URL, "http/protobuf", explicit=False, signal="metrics")
+    assert otlp_target(None, None, environ, signal="metrics") == (target if named else None)
+
+
+def test_metrics_exporters_of_other_programs() -> None:
+    """An endpoint for metrics is not used without otlp in the list, with a warning."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _URL,
+        "OTEL_METRICS_EXPORTER": "prometheus",
+    }
+    with pytest.warns(RuntimeWarning, match="'prometheus', without otlp: no metrics are exported"):
+        assert otlp_target(None, None, environ, signal="metrics") is None
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:4317", "unix:///run/otel.sock"])

@@ -167,6 +167,17 @@ def test_last_push_succeeds_after_an_earlier_failure(
     assert pusher.pushes == 1
 
 
+def test_the_last_push_is_requested_before_the_close(
+    gateway: Gateway, registry: CollectorRegistry
+) -> None:
+    """`close` waits for it, and pushes no second time."""
+    pusher = Pusher(gateway.url, registry, {"suite": "s"})
+    pusher.begin_close()
+    assert gateway.pushed.acquire(timeout=_PATIENCE_S)
+    assert pusher.close(_PATIENCE_S) is None
+    assert pusher.pushes == len(gateway.pushes) == 1
+
+
 def test_refused_push(gateway: Gateway, registry: CollectorRegistry) -> None:
     """`close` returns the status and the answer."""
     gateway.statuses = [400]

@@ -143,11 +143,12 @@ def test_a_pushgateway_that_dies(cli: Cli, plain: Run, pushgateway: Pushgateway,
 @BROKEN
 def test_everything_at_once(cli: Cli, plain: Run, server: str) -> None:
     """Ways out that fail together take no longer than one, and each is named."""
-    ways = ("--pushgateway", f"http://{server}", "--metrics-port", 0, "--metrics-linger", 0)
-    run = cli.run(suite(), *options("grpc", server), *ways)
+    pushed = ("--otlp-metrics", f"http://{server}", "--pushgateway", f"http://{server}")
+    scraped = ("--metrics-port", 0, "--metrics-linger", 0)
+    run = cli.run(suite(), *options("grpc", server), *pushed, *scraped)
     assert_same(run, plain)
-    failed = [one["to"].split()[0] for one in run.result["delivery"] if not one["ok"]]
-    assert failed == ["OTLP", "Pushgateway"]
+    failed = [one["to"].split(" http")[0] for one in run.result["delivery"] if not one["ok"]]
+    assert failed == ["OTLP", "OTLP metrics", "Pushgateway"]
     assert all(f"{one['to']}: {one['what']}" in run.stdout for one in run.result["delivery"])
 
 
