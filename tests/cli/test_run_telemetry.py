@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from socket import create_server
 from typing import cast
@@ -21,7 +22,7 @@ from forwardscope.suite import SuiteSpec, load_suite
 from forwardscope.suite.observer import RunStarted
 from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import TelemetrySpec
-from forwardscope.testing import ScriptedBackend
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
 from .metrics_receiver import receive_http
 
@@ -194,7 +195,6 @@ def test_metrics_over_otlp(
         ran = invoke("run", suite_file, "--otlp-metrics", receiver.url, "--json", path)
     assert ran.exit_code == 0
     stats = json.loads(path.read_text())["backend_stats"]
-    assert receiver.total("forwardscope_run_active", request=0) == 1
     assert receiver.total("forwardscope_run_active") == 0
     assert receiver.total("forwardscope_run_lookups") == 10
     assert receiver.total("forwardscope_cache_lookups_total") == 10
@@ -207,12 +207,24 @@ def test_metrics_over_otlp(
 
 
 def test_counters_over_otlp_begin_at_zero(
-    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend]
+    invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The series of the suite's probes exist before their first lookups."""
+    """The start is sent before the first forward pass, with the series of the suite's probes."""
     with receive_http() as receiver:
+        arrived = cache(lambda: receiver.received.acquire(timeout=60))
+
+        def script(view: ScriptedView, prompt: str) -> object:
+            assert arrived()
+            return pseudo_random_logits(view, prompt)
+
+        def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+            return ScriptedBackend(script, instrumentation=instrumentation)
+
+        monkeypatch.setattr("forwardscope.cli.running._load", load)
         invoke("run", suite_file, "--otlp-metrics", receiver.url)
-    points = receiver.points("forwardscope_cache_lookups_total", request=0)
+    assert receiver.total("forwardscope_run_active", request=0) == 1
+    assert receiver.total("forwardscope_forward_passes_total", request=0) == 0
+    points = receiver.points("forwardscope_forward_passes_total", request=0)
     values = {one.value.string_value for point in points for one in point.attributes}
     assert {"first", "second"} <= values
 
