@@ -77,13 +77,17 @@ counted as `_other`, and so are exception classes beyond the first {MAX_ERROR_CL
 The multiprocess mode of prometheus_client (`PROMETHEUS_MULTIPROC_DIR`) reads files to which these
 metrics are not written. To serve those of the answering process, register the backend on the
 registry of the `MultiProcessCollector`: `register(backend.instrumentation, registry)`.
+
+Over OTLP (`--otlp-metrics`) a metric has the same name and labels, a unit of `s` or `By` if its
+name has one, and cumulative values. The resource has `service.name`, `service.version`,
+`service.instance.id` (suite and model), and what `OTEL_RESOURCE_ATTRIBUTES` adds.
 """
 
 _METRICS_OF_RUNS = """\
 ## Metrics of a run
 
 A suite is a batch job, often shorter than a scrape interval, so its outcome is also exported as
-gauges: at the endpoint, in the metrics file, and at a Pushgateway in the group
+gauges: at the endpoint, over OTLP, in the metrics file, and at a Pushgateway in the group
 `job="forwardscope"`, `suite`, `model`. A failed run does not push
 `forwardscope_run_last_success_timestamp_seconds`, so the gateway keeps the earlier value.
 """
@@ -95,7 +99,8 @@ def _bounds(bounds: Iterable[float]) -> str:
 
 _BUCKETS = f"""\
 Buckets of `{names.FORWARD_DURATION.name}`, in seconds: {_bounds(DURATION_BOUNDS_S)}.
-With OpenMetrics each bucket has the trace id of its latest forward pass as an exemplar.
+With OpenMetrics and over OTLP each bucket has the trace id of its latest forward pass as an
+exemplar.
 
 Buckets of `{names.BATCH_PROMPTS.name}`: {_bounds(BATCH_BOUNDS)}.
 """
