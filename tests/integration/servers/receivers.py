@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -19,10 +27,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 
-from .processes import PATIENCE_S, free_port, until
+from .processes import PATIENCE_S, Samples, free_port, key, until
 
 
 class Receiver:
@@ -39,6 +48,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._spans: list[Span] = []
         self._resources: list[dict[str, Any]] = []
+        self._metrics: dict[str, Metric] = {}
 
     def take(self, span: Span) -> None:
         """Keep a span."""
@@ -51,6 +61,21 @@ class Receiver:
             with self._lock:
                 self._resources.append(attributes(resource.resource))
                 self._spans += [span for scope in resource.scope_spans for span in scope.spans]
+
+    def take_metric(self, metric: Metric) -> None:
+        """Keep a metric, in place of an earlier one of its name."""
+        with self._lock:
+            self._metrics[metric.name] = metric
+
+    def numbers(self) -> Samples:
+        """The latest values of the counters and gauges."""
+        with self._lock:
+            metrics = list(self._metrics.values())
+        return {
+            key(metric.name, **attributes(point)): getattr(point, point.WhichOneof("value"))
+            for metric in metrics
+            for point in [*metric.sum.data_points, *metric.gauge.data_points]
+        }
 
     @property
     def resources(self) -> list[dict[str, Any]]:
@@ -90,11 +115,14 @@ def receive_http() -> Iterator[Receiver]:
     async def serve() -> None:
         settings = OtelTapHttpProtobufReceiverSettings(http_port=port)
         async with OtelTapHttpProtobufReceiver(settings) as tap:
-            pump = asyncio.create_task(_pump(tap, receiver))
-            await asyncio.sleep(0)  # the pump listens from now on
+            pumps = [
+                asyncio.create_task(_pump(tap.stream_traces(), receiver.take)),
+                asyncio.create_task(_pump(tap.stream_metrics(), receiver.take_metric)),
+            ]
+            await asyncio.sleep(0)  # the pumps listen from now on
             ready.set()
             await ended.wait()
-        await pump
+        await asyncio.gather(*pumps)
 
     def work() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -116,9 +144,9 @@ def receive_http() -> Iterator[Receiver]:
         stop()
 
 
-async def _pump(tap: OtelTapHttpProtobufReceiver, receiver: Receiver) -> None:
-    async for span in tap.stream_traces():
-        receiver.take(span)
+async def _pump(stream: AsyncIterator[Any], take: Callable[[Any], None]) -> None:
+    async for message in stream:
+        take(message)
 
 
 class _Servicer(TraceServiceServicer):
@@ -132,13 +160,28 @@ class _Servicer(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
 
+class _MetricsServicer(MetricsServiceServicer):
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802 - the protocol's name
+        self, request: ExportMetricsServiceRequest, context: object
+    ) -> ExportMetricsServiceResponse:
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    self._receiver.take_metric(metric)
+        return ExportMetricsServiceResponse()
+
+
 @contextmanager
 def receive_grpc() -> Iterator[Receiver]:
-    """A gRPC server with OTLP's trace service."""
+    """A gRPC server with OTLP's services of traces and metrics."""
     receiver = Receiver()
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
         add_TraceServiceServicer_to_server(_Servicer(receiver), server)
+        add_MetricsServiceServicer_to_server(_MetricsServicer(receiver), server)
         receiver.url = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         receiver.stop = lambda: server.stop(0).wait()
         server.start()
