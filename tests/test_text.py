@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forwardscope.text import printable
+from forwardscope.text import plural, printable, shown
 
 any_text = st.text(st.characters())
 
@@ -42,3 +42,24 @@ def test_visible_text_is_unchanged(text: str) -> None:
 def test_escapes_are_readable(text: str, shown: str) -> None:
     """An escape is spelt as in Python source."""
     assert printable(text) == shown
+
+
+def test_long_text_is_shown_without_its_middle() -> None:
+    """The beginning and the end tell long names apart."""
+    assert shown("short\x1b") == r"short\x1b"
+    assert shown("a" * 200) == "a" * 200
+    assert shown(f"begin{'x' * 100_000}end", 10) == "begin…xxend"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "lookup", "0 lookups"),
+        (1, "lookup", "1 lookup"),
+        (2, "forward pass", "2 forward passes"),
+        (3, "entry", "3 entries"),
+    ],
+)
+def test_a_number_with_its_noun(number: int, noun: str, words: str) -> None:
+    """One is singular, every other number plural."""
+    assert plural(number, noun) == words

@@ -1,10 +1,15 @@
-"""Make text of other origin safe to show."""
+"""Make text of other origin safe to show, and count in words."""
 
 from __future__ import annotations
 
 import unicodedata
+from typing import Final
 
-__all__ = ["printable"]
+__all__ = ["MAX_SENTENCE", "plural", "printable", "shown"]
+
+#: Characters shown of a name, and of a sentence that may quote names.
+_MAX_NAME: Final = 200
+MAX_SENTENCE: Final = 2000
 
 
 def printable(text: str) -> str:
@@ -22,6 +27,27 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(_escaped, text))
+
+
+def shown(text: str, length: int = _MAX_NAME) -> str:
+    """Return a name or a line for people, as `printable` does, without the middle if it is long.
+
+    Args:
+        text: One line.
+        length: Characters that are kept, before escapes.
+    """
+    if len(text) > length:
+        text = f"{text[: length // 2]}…{text[-(length // 2) :]}"
+    return printable(text)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural, such as `2 passes`."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _escaped(char: str) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import Result
 
 from forwardscope import BackendInstrumentation, TraceReader
+from forwardscope.cli.app import app
 from forwardscope.suite import SuiteResult, SuiteSpec
 from forwardscope.testing import ScriptedBackend
 
@@ -223,14 +225,16 @@ def test_the_report_is_printed_if_the_result_cannot_be_written(
 
 
 def test_the_result_is_written_if_the_report_cannot_be_printed(
-    error_of: Callable[..., str],
-    suite_file: Path,
-    loaded: Loaded,
-    monkeypatch: pytest.MonkeyPatch,
+    suite_file: Path, loaded: Loaded, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The exit status is 2."""
-    monkeypatch.setattr("forwardscope.cli.running.print_report", full)
     result_file = suite_file.with_name("r.json")
-    error = error_of("run", suite_file, "--json", result_file)
-    assert error == "the report cannot be printed: No space left on device"
+    with (
+        Path("/dev/full").open("w") as full,
+        redirect_stdout(full),
+        pytest.raises(SystemExit) as ended,
+    ):
+        app(["run", str(suite_file), "--json", str(result_file)])
+    assert ended.value.code == 2
+    assert "error: the output cannot be written: No space left on device" in capsys.readouterr().err
     assert json.loads(result_file.read_text())["backend_stats"]["cache_hits"] == 2

@@ -91,6 +91,13 @@ def test_names_in_csv_are_printable(invoke: Invoke, path: Path) -> None:
     assert r"\x1b[31m" in invoke("trace", "summary", path, "--format", "csv").stdout
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x"])
+def test_names_in_csv_are_no_formulas(invoke: Invoke, path: Path, name: str) -> None:
+    """A spreadsheet takes a name for text."""
+    path.write_bytes(line_of(TraceEvent(1, name, "base", "a", 8, "op", 1, False)))
+    assert f"\nprobe,'{name}," in invoke("trace", "summary", path, "--format", "csv").stdout
+
+
 def test_summary_as_markdown(invoke: Invoke, tmp_path: Path) -> None:
     """The Markdown has tables with escaped names."""
     hostile = tmp_path / "t.jsonl"

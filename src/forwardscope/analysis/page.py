@@ -10,6 +10,7 @@ from string import Template
 from typing import Any, Final
 
 from forwardscope.analysis.tables import Column, Table
+from forwardscope.text import MAX_SENTENCE, printable, shown
 
 __all__ = ["chart", "html_table", "link", "page", "paragraph", "section"]
 
@@ -25,7 +26,7 @@ def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
         charts: Data for report.js, by the id of the chart's element.
     """
     return Template(_read("report.html")).substitute(
-        title=escape(title),
+        title=_escape(title),
         styles=_read("uPlot.min.css") + _read("report.css"),
         body="\n".join(body),
         # an escaped "<" cannot close the script element that contains the data
@@ -36,22 +37,24 @@ def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
 
 def section(title: str, *parts: str) -> str:
     """Return a heading, followed by its parts."""
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+    return f"<section><h2>{_escape(title)}</h2>{''.join(parts)}</section>"
 
 
 def paragraph(text: str, *, muted: bool = False) -> str:
     """Return a paragraph of plain text, in a lighter colour if `muted`."""
-    return f'<p class="muted">{escape(text)}</p>' if muted else f"<p>{escape(text)}</p>"
+    return f'<p class="muted">{_escape(text)}</p>' if muted else f"<p>{_escape(text)}</p>"
 
 
 def link(url: str, text: str) -> str:
     """Return a paragraph with a link; the URL is http or https."""
-    return f'<p class="muted"><a href="{escape(url)}">{escape(text)}</a></p>'
+    return f'<p class="muted"><a href="{escape(printable(url))}">{_escape(text)}</a></p>'
 
 
 def chart(name: str, label: str) -> str:
     """Return the empty element of a chart, with a label for screen readers."""
-    return f'<div class="chart" id="{escape(name)}" role="img" aria-label="{escape(label)}"></div>'
+    return (
+        f'<div class="chart" id="{_escape(name)}" role="img" aria-label="{_escape(label)}"></div>'
+    )
 
 
 def html_table(table: Table) -> str:
@@ -69,6 +72,10 @@ def html_table(table: Table) -> str:
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{html}</div>'
+
+
+def _escape(text: str) -> str:
+    return escape(shown(text, MAX_SENTENCE))
 
 
 def _cell(column: Column, text: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from forwardscope.text import printable
+from forwardscope.text import printable, shown
 
 __all__ = [
     "NARROW_SPACE",
@@ -26,6 +26,8 @@ __all__ = [
 
 #: Thousands separator. A comma is a decimal sign in some languages.
 NARROW_SPACE: Final = "\u202f"
+#: First characters of a formula in a spreadsheet; tabs and line breaks are escaped anyway.
+_FORMULA: Final = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,16 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Return the unformatted values as CSV, with the column keys as header; text is printable."""
+    """Return the unformatted values as CSV, with the column keys as header.
+
+    Text is printable. An apostrophe precedes text that a spreadsheet would take for
+    a formula.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.key for column in table.columns)
     for row in table.rows:
-        writer.writerow(printable(cell) if isinstance(cell, str) else cell for cell in row)
+        writer.writerow(_csv_cell(cell) if isinstance(cell, str) else cell for cell in row)
     return text.getvalue()
 
 
@@ -120,7 +126,11 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
 def _format(column: Column, value: Any) -> str:
     if value is None:
         return "–"
-    return printable(str(value)) if column.form is None else column.form(value)
+    return shown(str(value)) if column.form is None else column.form(value)
+
+
+def _csv_cell(text: str) -> str:
+    return printable(f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

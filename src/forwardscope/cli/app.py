@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text
@@ -20,12 +20,24 @@ from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
+from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.suite.loading import load_suite
 
 __all__ = ["main"]
 
+
+class _Commands(TyperGroup):
+    """The commands, with one treatment of errors and warnings."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        with errors_exit_with_two(), plain_warnings():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Compare a base language model with its fine-tuned version, and cache, count and trace "
     "the forward passes.",
     epilog="Start with `forwardscope demo`, or with `forwardscope init` and then "
@@ -40,12 +52,13 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    replace_unencodable()
     app(prog_name="forwardscope")
 
 
 def _print_version(requested: bool) -> None:
     if requested:
-        Console().print(f"forwardscope {version('forwardscope')}", highlight=False)
+        Terminal().print(f"forwardscope {version('forwardscope')}")
         raise typer.Exit
 
 
@@ -71,10 +84,9 @@ def demo(options: RunOptions) -> None:
     Exit status: 0 when the run ends and its counts reconcile, whatever the
     verdicts; 1 when they do not; 2 for an error.
     """
-    with errors_exit_with_two():
-        spec = options.override(demo_suite(quiet=options.quiet))
-        check_outputs(options.output_files(spec))
-        result = run_and_report(spec, options)
+    spec = options.override(demo_suite(quiet=options.quiet))
+    check_outputs(options.output_files(spec))
+    result = run_and_report(spec, options)
     raise typer.Exit(0 if result.reconciliation.holds else 1)
 
 
@@ -92,10 +104,9 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented suite file, to edit and run."""
-    with errors_exit_with_two():
-        write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
+    write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
     next_step = "run it" if demo else "edit the model and run"
-    Console().print(f"wrote {path}; {next_step}: forwardscope run {path}", highlight=False)
+    Terminal().print(f"wrote {path}; {next_step}: forwardscope run {path}")
 
 
 app.command()(plan)
@@ -118,10 +129,9 @@ def run(
     next forward pass; the trace has the lookups so far. A second signal ends the
     process at once.
     """
-    with errors_exit_with_two():
-        spec = options.override(load_suite(suite))
-        check_outputs(options.output_files(spec), [suite])
-        result = run_and_report(spec, options)
+    spec = options.override(load_suite(suite))
+    check_outputs(options.output_files(spec), [suite])
+    result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 
 
@@ -132,7 +142,7 @@ app.command()(gate)
 @app.command()
 def doctor() -> None:
     """List installed and missing packages, and the commands that install the missing ones."""
-    print_installation(Console())
+    print_installation(Terminal())
 
 
 app.add_typer(traces, name="trace")

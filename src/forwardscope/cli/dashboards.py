@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 
 from forwardscope.analysis.formatting import plural
-from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
+from forwardscope.cli.terminal import Terminal
 from forwardscope.dashboards.files import shipped, working_folder
 from forwardscope.errors import UserError
 from forwardscope.text import printable
@@ -63,18 +62,17 @@ def export(
     up` in the folder. The rules' tests and a runbook are included. Files are never
     deleted, and overwritten only with --force.
     """
-    with errors_exit_with_two():
-        files = working_folder(version("forwardscope"))
-        new, overwritten = write_tree(folder, files, force=force)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    files = working_folder(version("forwardscope"))
+    new, overwritten = write_tree(folder, files, force=force)
+    terminal = Terminal()
     unchanged = len(files) - len(new) - len(overwritten)
-    console.print(
+    terminal.print(
         f"wrote {plural(len(files) - unchanged, 'file')} to {folder}"
         + (f"; {unchanged} unchanged" if unchanged else "")
     )
     for name in overwritten:
-        console.print(f"  {name} is overwritten; its old content is in {name}{BACKUP_SUFFIX}")
-    console.print(_NEXT_STEPS.format(folder=folder, quoted=shlex.quote(str(folder))))
+        terminal.print(f"  {name} is overwritten; its old content is in {name}{BACKUP_SUFFIX}")
+    terminal.print(_NEXT_STEPS.format(folder=folder, quoted=shlex.quote(str(folder))))
 
 
 @dashboards.command()
@@ -106,15 +104,14 @@ def check(
     Exit status: 0 when everything is exported, 1 when something is not, 2 when a
     file cannot be read.
     """
-    with errors_exit_with_two():
-        report, files = _check_files(path, label or ())
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    report, files = _check_files(path, label or ())
+    terminal = Terminal()
     for finding in report.findings:
-        console.print(_finding_lines(finding))
-    console.print(_summary(report, files))
+        terminal.print(_finding_lines(finding))
+    terminal.print(_summary(report, files))
     if report.foreign:
         foreign = ", ".join(sorted(report.foreign))
-        console.print(printable(f"not checked, since other programs export them: {foreign}"))
+        terminal.print(printable(f"not checked, since other programs export them: {foreign}"))
     raise typer.Exit(1 if report.findings else 0)
 
 

@@ -7,9 +7,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from platformdirs import user_cache_path
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from forwardscope.cli.terminal import Terminal
 
 __all__ = ["print_installation"]
 
@@ -34,7 +35,7 @@ _INSTALL_COMMANDS = {
 }
 
 
-def print_installation(console: Console) -> None:
+def print_installation(terminal: Terminal) -> None:
     """Print versions, the device, and the command that installs each missing package."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("forwardscope", version("forwardscope"))
@@ -46,7 +47,7 @@ def print_installation(console: Console) -> None:
         table.add_row(package, _version_of(package) or missing)
     table.add_row("device", _device())
     table.add_row("optimisations", _optimisations())
-    console.print(table, highlight=False)
+    terminal.print(table)
 
 
 def _version_of(package: str) -> str | None:

@@ -9,38 +9,43 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from forwardscope.cli.stopping import Stopped
+from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
+from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["errors_exit_with_two"]
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
+#: typer exports only a subclass.
+_USAGE_ERRORS: tuple[type[BaseException], ...] = typer.BadParameter.__bases__
 
 
 @contextmanager
 def errors_exit_with_two() -> Iterator[None]:
     """Print a `UserError` as one line on stderr and exit with 2.
 
+    The message of a mistake in the usage, which typer prints, is made printable.
     After SIGINT the exit status is 130, after SIGTERM 143, for runs and for other
     work. In the main thread SIGTERM raises KeyboardInterrupt, as SIGINT does.
     """
-    console = Console(stderr=True)
+    terminal = Terminal(stderr=True)
     with _terminate_as_interrupt() as terminated:
         try:
             yield
         except UserError as error:
-            line = " ".join(str(error).split())
-            console.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+            terminal.print_message("error", "bold red", str(error))
             raise typer.Exit(2) from error
+        except _USAGE_ERRORS as error:  # printed by typer, and may quote an argument
+            vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)
+            raise
         except Stopped as error:
-            console.print("interrupted; no result was written")
+            terminal.print("interrupted; no result was written")
             raise typer.Exit(error.status) from error
         except KeyboardInterrupt as error:
-            console.print("interrupted")
+            terminal.print("interrupted")
             raise typer.Exit(_TERMINATED if terminated.is_set() else _INTERRUPTED) from error
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
@@ -19,10 +18,9 @@ from forwardscope.analysis.tables import (
     as_markdown,
     as_rich,
 )
-from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import Traces, require_plain_file
+from forwardscope.cli.terminal import Terminal
 from forwardscope.files import write_file
-from forwardscope.text import printable
 
 __all__ = ["gate"]
 
@@ -78,19 +76,18 @@ def gate(
     Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
     cannot be compared.
     """
-    with errors_exit_with_two():
-        limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
-        before, now = _run_data(reference), _run_data(current)
-        checks = compare(before, now, limits)
-        if junit is not None:
-            write_file("JUnit file", junit, as_junit(checks), [reference, current])
+    limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
+    before, now = _run_data(reference), _run_data(current)
+    checks = compare(before, now, limits)
+    if junit is not None:
+        write_file("JUnit file", junit, as_junit(checks), [reference, current])
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
         urls = {"reference_trace": before.trace_url, "current_trace": now.trace_url}
-        typer.echo(json.dumps(_facts(checks, table) | urls, indent=2))
+        Terminal().write(json.dumps(_facts(checks, table) | urls, indent=2))
     elif format == "markdown":
-        typer.echo(_markdown(failed, len(checks), table, _traces(before, now)))
+        Terminal().write(_markdown(failed, len(checks), table, _traces(before, now)))
     else:
         _print(failed, len(checks), table, _traces(before, now))
     raise typer.Exit(1 if failed else 0)
@@ -121,14 +118,14 @@ def _traces(before: RunData, now: RunData) -> list[str]:
 
 
 def _print(failed: list[Check], checks: int, table: Table, traces: list[str]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(as_rich(table))
+    terminal = Terminal()
+    terminal.print(as_rich(table))
     for check in failed:
-        console.print(Text.assemble(("worse: ", "bold red"), printable(check.finding)))
+        terminal.print_message("worse", "bold red", check.finding)
     for line in traces:
-        console.print(Text(line))
+        terminal.print(line)
     style = "bold red" if failed else "bold green"
-    console.print(Text(_summary(failed, checks), style=style))
+    terminal.print(Text(_summary(failed, checks), style=style))
 
 
 def _markdown(failed: list[Check], checks: int, table: Table, traces: list[str]) -> str:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from forwardscope.analysis.formatting import OUTSIDE, count, percent
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
-from forwardscope.cli.exits import errors_exit_with_two
+from forwardscope.cli.terminal import Terminal
 from forwardscope.core.series import Counts
 from forwardscope.errors import ProbeError, UserError
 from forwardscope.suite.loading import load_suite
@@ -40,26 +39,27 @@ def plan(
 
     Exit status: 0, or 2 for a mistake in the suite.
     """
-    with errors_exit_with_two():
-        spec = load_suite(suite)
-        try:
-            unbounded = plan_suite(spec)
-            bounded = plan_suite(spec, max_entries=spec.cache.max_entries)
-            enough, shared = enough_entries(spec), shared_work(spec)
-        except ProbeError as error:
-            raise UserError(f"{suite}: {error}") from error
+    spec = load_suite(suite)
+    try:
+        unbounded = plan_suite(spec)
+        bounded = plan_suite(spec, max_entries=spec.cache.max_entries)
+        enough, shared = enough_entries(spec), shared_work(spec)
+    except ProbeError as error:
+        raise UserError(f"{suite}: {error}") from error
     tables = {"series": _series_table(spec, unbounded, bounded), "shared": _shared_table(shared)}
     if format == "json":
-        typer.echo(json.dumps({**_totals(unbounded, bounded, enough), **_rows(tables)}, indent=2))
+        Terminal().write(
+            json.dumps({**_totals(unbounded, bounded, enough), **_rows(tables)}, indent=2)
+        )
     elif format == "markdown":
-        typer.echo("\n".join(as_markdown(table) for table in tables.values()))
-        typer.echo("\n".join(_summary(spec, unbounded, bounded, enough)))
+        Terminal().write("\n".join(as_markdown(table) for table in tables.values()))
+        Terminal().write("\n".join(_summary(spec, unbounded, bounded, enough)))
     else:
-        console = Console(highlight=False, soft_wrap=True)
+        terminal = Terminal()
         for table in tables.values():
-            console.print(as_rich(table))
+            terminal.print(as_rich(table))
         for line in _summary(spec, unbounded, bounded, enough):
-            console.print(line)
+            terminal.print(line)
 
 
 def _series_table(spec: SuiteSpec, unbounded: Plan, bounded: Plan) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Final
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,13 +20,18 @@ from rich.progress import (
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.text import Text
 
+from forwardscope.cli.terminal import Terminal
 from forwardscope.core.stats import BackendStats
 from forwardscope.probes import Probe
 from forwardscope.suite.observer import Observer
 from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.text import shown
 
 __all__ = ["RunProgress", "steps"]
+
+#: Characters of a probe's name beside the bar.
+_MAX_NAME: Final = 60
 
 
 class RunProgress(Observer):
@@ -39,7 +44,7 @@ class RunProgress(Observer):
     """
 
     def __init__(self, spec: SuiteSpec, stats: BackendStats, *, quiet: bool) -> None:
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         self._total = len(spec.probes)
         self._quiet = quiet
         self._progress = Progress(
@@ -73,13 +78,13 @@ class RunProgress(Observer):
     def print_line(self, line: str) -> None:
         """Print a line above the bar, also when no bar is drawn."""
         if not self._quiet:
-            self._progress.console.print(Text(line), soft_wrap=True)
+            self._progress.console.print(line)
 
     def probe_started(self, index: int, probe: Probe) -> None:
         """Set the bar's text to the probe's name and position."""
         self._progress.update(
             self._task,
-            description=f"{escape(probe.name)} ({index + 1}/{self._total})",
+            description=f"{escape(shown(probe.name, _MAX_NAME))} ({index + 1}/{self._total})",
             total=self._total,
             completed=index,
         )
@@ -108,7 +113,7 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         A function of a step's name, the amount done and the total amount. A new
         name adds a bar below the others.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     bars = Progress(
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}"),

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.trace import TraceEvent, TraceReader
 
@@ -90,7 +91,7 @@ class _Bar(Progress):
     """A bar that reads the position only when it is drawn, not at each record."""
 
     def __init__(self, traces: Traces, size: int) -> None:
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._traces = traces

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from forwardscope.analysis.report import report as report_of
 from forwardscope.analysis.run_data import read_result
-from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.reading import Traces
+from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.files import write_file
 from forwardscope.suite.result import SuiteResult
@@ -51,14 +50,13 @@ def report(
 
     Exit status: 0, or 2 for an error.
     """
-    with errors_exit_with_two():
-        inputs = [result] if trace is None else [result, trace]
-        check_outputs({"report": output}, inputs)
-        run = read_result(result)
-        events = None if trace is None else _records_of(run, trace)
-        text = report_of(run, events)
-        write_file("report", output, text, inputs)
-    Console(highlight=False, soft_wrap=True, markup=False).print(f"wrote {output}")
+    inputs = [result] if trace is None else [result, trace]
+    check_outputs({"report": output}, inputs)
+    run = read_result(result)
+    events = None if trace is None else _records_of(run, trace)
+    text = report_of(run, events)
+    write_file("report", output, text, inputs)
+    Terminal().print(f"wrote {output}")
 
 
 def _records_of(run: SuiteResult, trace: Path) -> Iterator[TraceEvent]:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
-
-from rich.console import Console
-from rich.text import Text
 
 from forwardscope.backends.base import Backend
 from forwardscope.cli.options import RunOptions
@@ -16,7 +10,7 @@ from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
 from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.telemetry import Telemetry
-from forwardscope.errors import OutputError
+from forwardscope.cli.terminal import Terminal
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series
@@ -52,7 +46,6 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
 
 def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteResult:
     with (
-        _plain_warnings(),
         Telemetry(spec) as telemetry,
         instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
     ):
@@ -65,7 +58,7 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteRe
             result.write(options.json)
     finally:
         if not options.quiet:
-            _print(result)
+            print_report(result, Terminal(soft_wrap=False))
     return result
 
 
@@ -98,7 +91,7 @@ def _run(
         except BaseException:
             for delivery in telemetry.finish(linger=False):
                 progress.print_line(f"{delivery.to}: {delivery.what}")
-            if options.trace is not None:
+            if instrumentation.trace.records:
                 progress.print_line(f"{options.trace}: has the lookups so far")
             raise
         finally:
@@ -123,20 +116,6 @@ class _CountersObserver(Observer):
         self.counters = run.counters
 
 
-def _print(result: SuiteResult) -> None:
-    try:
-        print_report(result, _ReportConsole())
-    except OSError as error:
-        raise OutputError(f"the report cannot be printed: {error.strerror}") from error
-
-
-class _ReportConsole(Console):
-    def on_broken_pipe(self) -> None:
-        """Stop printing; the exit status of the run does not change."""
-        with suppress(SystemExit):
-            super().on_broken_pipe()
-
-
 def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
     from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - loads torch
 
@@ -149,14 +128,3 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
         one_at_a_time=spec.model.one_at_a_time,
     )
     return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print warnings as one line, without their place in the code."""
-    console = Console(stderr=True)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: console.print(
-            Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True
-        )
-        yield

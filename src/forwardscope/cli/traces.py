@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
-from rich.console import Console
 
 from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import (
@@ -33,9 +32,9 @@ from forwardscope.analysis.tables import (
     as_rich,
 )
 from forwardscope.analysis.why import explain, miss_line, reason_line
-from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
 from forwardscope.cli.targets import OtlpTarget, otlp_target
+from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import MissingExtraError, UserError
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.trace_url import trace_url
@@ -93,18 +92,17 @@ def summary(
 
     Exit status: 0, or 2 when a file is not a trace or cannot be read.
     """
-    with errors_exit_with_two():
-        events = Traces(files)
-        result = summarize(events)
+    events = Traces(files)
+    result = summarize(events)
     tables = summary_tables(result)
     if format is Format.JSON:
         facts = {"skipped_lines": events.skipped, "questions": result.distinct_lookups}
         rows = {name: as_dicts(table) for name, table in tables.items()}
-        typer.echo(json.dumps({**facts, **rows}, indent=2))
+        Terminal().write(json.dumps({**facts, **rows}, indent=2))
     elif format is Format.CSV:
-        typer.echo(as_csv(counts_table(result)), nl=False)
+        Terminal().write(as_csv(counts_table(result)).rstrip("\n"))
     elif format is Format.MARKDOWN:
-        typer.echo("\n".join(as_markdown(table) for table in tables.values()))
+        Terminal().write("\n".join(as_markdown(table) for table in tables.values()))
     else:
         _print(*(table for table in tables.values() if table.rows))
         _print_line(f"{count(result.distinct_lookups)} distinct lookups")
@@ -132,24 +130,23 @@ def curve(
 
     Exit status: 0, or 2 when the file is not a trace or cannot be read.
     """
-    with errors_exit_with_two():
-        if plot is not None:
-            from forwardscope.analysis.plot import write_plot  # noqa: PLC0415 - of an extra
-        events = Traces([file])
-        result = curve_of(events)
-        best = list(optimum_at(result, representative_sizes(result)))
-        if plot is not None:
-            write_plot(result, best, plot, [file])
+    if plot is not None:
+        from forwardscope.analysis.plot import write_plot  # noqa: PLC0415 - of an extra
+    events = Traces([file])
+    result = curve_of(events)
+    best = list(optimum_at(result, representative_sizes(result)))
+    if plot is not None:
+        write_plot(result, best, plot, [file])
     table = curve_table(result, best)
     if format is Format.JSON:
         lookups, hits = result.total, result.lookups.hits
         facts = {"skipped_lines": events.skipped, "lookups": lookups, "hits": hits}
         sizes = {f"{share:.0%}": result.smallest_size(share) for share in SHARES}
-        typer.echo(json.dumps({**facts, "worth": sizes, "sizes": as_dicts(table)}, indent=2))
+        Terminal().write(json.dumps({**facts, "worth": sizes, "sizes": as_dicts(table)}, indent=2))
     elif format is Format.CSV:
-        typer.echo(as_csv(table), nl=False)
+        Terminal().write(as_csv(table).rstrip("\n"))
     elif format is Format.MARKDOWN:
-        typer.echo(as_markdown(table))
+        Terminal().write(as_markdown(table))
     else:
         _print_curve(result, table)
     _print_skipped(events)
@@ -180,21 +177,20 @@ def why(
 
     Exit status: 0, or 2 when there is no such miss or the file cannot be read.
     """
-    with errors_exit_with_two():
-        if (miss is None) == (not prompt_hash):
-            raise UserError("give either --miss N or --prompt-hash HASH")
-        require_plain_file(file)
-        explanations = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
-        urls = [trace_url(found.event.trace_id, None) for found in explanations]
-        if not explanations:
-            which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
-            raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
+    if (miss is None) == (not prompt_hash):
+        raise UserError("give either --miss N or --prompt-hash HASH")
+    require_plain_file(file)
+    explanations = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
+    urls = [trace_url(found.event.trace_id, None) for found in explanations]
+    if not explanations:
+        which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
+        raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
     if format == "json":
         rows = [
             asdict(found) | {"event": found.event.to_dict(), "trace_url": url}
             for found, url in zip(explanations, urls, strict=True)
         ]
-        typer.echo(json.dumps(rows))
+        Terminal().write(json.dumps(rows))
         return
     for found, url in zip(explanations, urls, strict=True):
         _print_line(printable(miss_line(found)))
@@ -236,8 +232,7 @@ def export(
     Exit status: 0 when all spans are exported, 1 when some are not, 2 for a
     mistake in the options or the file.
     """
-    with errors_exit_with_two():
-        sent, failure, trace_ids = _export(file, otlp, otlp_protocol, result)
+    sent, failure, trace_ids = _export(file, otlp, otlp_protocol, result)
     for trace_id in trace_ids:
         _print_line(f"trace {trace_id}")
     outcome = f"{count(sent)} spans exported"
@@ -302,18 +297,18 @@ def _print_curve(curve: Curve, table: Table) -> None:
 
 
 def _print(*tables: Table) -> None:
-    console = Console(highlight=False)
+    terminal = Terminal(soft_wrap=False)
     for table in tables:
-        console.print()
-        console.print(as_rich(table))
+        terminal.print()
+        terminal.print(as_rich(table))
 
 
 def _print_line(line: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(line)
+    Terminal().print(line)
 
 
 def _print_skipped(events: Traces) -> None:
     if events.skipped:
         lines = "1 line is" if events.skipped == 1 else f"{count(events.skipped)} lines are"
         note = f"{lines} skipped: incomplete, or not a trace record"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(note)
+        Terminal(stderr=True).print(note)

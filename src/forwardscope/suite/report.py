@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from forwardscope.suite.result import (
     SeriesResult,
     SuiteResult,
 )
+from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
 __all__ = ["format_z", "print_report"]
 
@@ -38,9 +38,11 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print()
     console.print(_probe_table(result))
     for probe in result.probes:
-        console.print(f"  [bold]{escape(probe.name)}[/]: {escape(probe.message)}", highlight=False)
+        message = shown(probe.message, MAX_SENTENCE)
+        console.print(Text.assemble("  ", (shown(probe.name), "bold"), f": {message}"))
     for warning in result.warnings:
-        console.print(Text(f"warning: {warning}", style="bold yellow"), soft_wrap=True)
+        line = f"warning: {shown(warning, MAX_SENTENCE)}"
+        console.print(Text(line, style="bold yellow"), soft_wrap=True)
     console.print()
     console.print(_view_table(result.series))
     console.print()
@@ -48,14 +50,14 @@ def print_report(result: SuiteResult, console: Console) -> None:
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
     if result.optimisations:
-        states = (f"{name}: {state}" for name, state in result.optimisations.items())
-        console.print(Text("; ".join(states)), soft_wrap=True)
+        states = "; ".join(f"{name}: {state}" for name, state in result.optimisations.items())
+        console.print(Text(shown(states, MAX_SENTENCE)), soft_wrap=True)
     if (over_plan := _over_plan_line(result)) is not None:
         console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
     if result.trace_id is not None:
         url = result.trace_url
-        where = "" if url is None else f": {url}"
-        console.print(Text(f"trace {result.trace_id}{where}"), soft_wrap=True)
+        where = "" if url is None else f": {printable(url)}"
+        console.print(Text(f"trace {printable(result.trace_id)}{where}"), soft_wrap=True)
     for delivery in result.delivery:
         console.print(_delivery_line(delivery), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))
@@ -67,7 +69,7 @@ def format_z(z: float) -> str:
 
 
 def _probe_table(result: SuiteResult) -> Table:
-    table = _table(f"{result.suite}, {result.wall_s:.1f} s")
+    table = _table(f"{shown(result.suite)}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hit rate"):
@@ -78,7 +80,7 @@ def _probe_table(result: SuiteResult) -> Table:
 
 
 def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
-    yield Text(probe.name)
+    yield Text(shown(probe.name))
     yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
     yield _number(probe.score, ".2f")
     yield _number(probe.raw, ".4g")
@@ -99,7 +101,7 @@ def _view_table(series: list[SeriesResult]) -> Table:
         lookups = sum(counts.lookups for counts in of_view)
         hits = sum(counts.cache_hits for counts in of_view)
         table.add_row(
-            Text(view_id),
+            Text(shown(view_id)),
             str(lookups),
             str(hits),
             str(sum(counts.forward_passes for counts in of_view)),
@@ -138,7 +140,7 @@ def _over_plan_line(result: SuiteResult) -> str | None:
         return None
     line = f"{passes} forward passes, {expected} expected"
     counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
-    causes = [f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
+    causes = [plural(n, what) for what, n in counts.items() if n]
     if not causes:
         return line
     line += f": {passes - expected} repeated after {' and '.join(causes)}"
@@ -158,7 +160,8 @@ def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
             )
     for (probe, view_id), passes in more.items():
         if passes > 0:
-            yield f"{probe or 'the check before the probes'} on {view_id} ({passes})"
+            place = "the check before the probes" if probe is None else shown(probe)
+            yield f"{place} on {shown(view_id)} ({passes})"
 
 
 def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
@@ -171,7 +174,8 @@ def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
 
 
 def _delivery_line(delivery: Delivery) -> Text:
-    return Text(f"{delivery.to}: {delivery.what}", style="" if delivery.ok else "bold yellow")
+    line = f"{shown(delivery.to)}: {shown(delivery.what, MAX_SENTENCE)}"
+    return Text(line, style="" if delivery.ok else "bold yellow")
 
 
 def _reconciliation_line(reconciliation: Reconciliation) -> Text:
