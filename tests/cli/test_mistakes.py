@@ -132,3 +132,84 @@ def test_the_suite_is_not_overwritten(
     before = suite_file.read_bytes()
     assert "over the input" in error_of("run", suite_file, option, suite_file)
     assert suite_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a/" * 3000], ids=["long", "deep"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run PATH",
+        "plan PATH",
+        "report PATH",
+        "gate PATH PATH",
+        "trace summary PATH",
+        "trace curve PATH",
+        "trace why PATH --miss 1",
+        "trace export PATH --otlp http://127.0.0.1:1",
+        "init PATH",
+        "dashboards check PATH",
+        "dashboards export PATH",
+    ],
+)
+def test_a_path_that_no_file_can_have(error_of: ErrorOf, command: str, path: str) -> None:
+    """It is one sentence, and a long path is shown in part."""
+    error = error_of(*(path if word == "PATH" else word for word in command.split()))
+    assert "…" in error
+    assert len(error) < 2200
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run r.json",
+        "plan t.jsonl",
+        "report s.yaml",
+        "report t.jsonl",
+        "gate s.yaml s.yaml",
+        "trace summary s.yaml",
+        "trace curve r.json",
+        "trace summary folder",
+        "report folder",
+        "run folder",
+        "gate . .",
+        "report r.json --trace folder -o o.html",
+    ],
+)
+def test_one_kind_of_file_in_place_of_another(
+    invoke: Invoke,
+    error_of: ErrorOf,
+    suite_file: Path,
+    loaded: Loaded,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """The message names the file, and nothing is written."""
+    monkeypatch.chdir(suite_file.parent)
+    Path("folder").mkdir()
+    suite_file.rename("s.yaml")
+    invoke("run", "s.yaml", "--json", "r.json", "--trace", "t.jsonl")
+    before = names_in(Path())
+    assert any(name in error_of(*command.split()) for name in command.split())
+    assert names_in(Path()) == before
+
+
+@pytest.mark.parametrize("address", ["a\0b", " ", "a b", "x" * 5000, "256.1.1.1", "ü.." * 30])
+def test_an_address_that_is_none(
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded, address: str
+) -> None:
+    """The message names the option."""
+    options = ("--metrics-port", 0, "--metrics-address", address)
+    error = error_of("run", suite_file, *options)
+    assert error.startswith("metrics cannot be served on ")
+    assert error.endswith("choose another --metrics-address, an address of this machine")
+    assert loaded == []
+
+
+def test_outputs_that_are_a_loop_of_links(
+    error_of: ErrorOf, suite_file: Path, loaded: Loaded
+) -> None:
+    """They are refused."""
+    first, second = suite_file.with_name("first"), suite_file.with_name("second")
+    first.symlink_to(second)
+    second.symlink_to(first)
+    error_of("run", suite_file, "--json", first, "--trace", second)

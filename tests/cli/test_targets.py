@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forwardscope.cli.targets import OtlpTarget, check_url, otlp_target
-from forwardscope.errors import OutputError
+from forwardscope.cli.targets import OtlpTarget, check_url, needs_sdk, otlp_target
+from forwardscope.errors import MissingExtraError, OutputError
 
 _URL = "http://127.0.0.1:4318"
 
@@ -166,3 +166,17 @@ def test_the_message_names_the_option() -> None:
     """The message begins with the option."""
     with pytest.raises(OutputError, match=r"^pushgateway is not the URL of a server"):
         check_url("pushgateway", "http://localhost:0", ("http",), "http://localhost:9091")
+
+
+def test_a_variable_that_the_sdk_refuses() -> None:
+    """It is a mistake of the user, with the message of the SDK, which names the variable."""
+    refused = pytest.raises(OutputError, match="OTEL_X must be a number; correct the environment")
+    with refused, needs_sdk("the SDK"):
+        raise ValueError("OTEL_X must be a number")
+
+
+def test_a_missing_sdk() -> None:
+    """The message names the extra."""
+    missing = pytest.raises(MissingExtraError, match=r"^the SDK is not installed; .*otel")
+    with missing, needs_sdk("the SDK"):
+        raise ModuleNotFoundError("opentelemetry.sdk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import combinations
@@ -32,7 +33,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path] = (
         check_no_input(what, path, inputs)
         check_writable(what, path)
     for (what, path), (other, second) in combinations(files, 2):
-        if path.resolve() == second.resolve():
+        if os.path.realpath(path) == os.path.realpath(second):  # also for a loop of links
             raise OutputError(f"{path} cannot hold both {what} and {other}; name two files")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -55,7 +56,11 @@ def require_plain_file(path: Path) -> None:
     Raises:
         UserError: It is a pipe or a device.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # reading it raises the error
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(
             f"{path} is not a plain file and cannot be read twice; copy it to a file first"
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from forwardscope.errors import OutputError
+from forwardscope.errors import MissingExtraError, OutputError
 from forwardscope.text import printable
 
 __all__ = [
     "OtlpTarget",
     "Signal",
     "check_url",
+    "needs_sdk",
     "otlp_target",
     "positive_setting",
     "signal_variables",
@@ -103,6 +105,25 @@ def positive_setting(variable: str, default: int) -> int:
     if text and not (text.isdecimal() and int(text) > 0):
         raise OutputError(f"{variable} is {text!r}; write a whole number above 0")
     return int(text or default)
+
+
+@contextmanager
+def needs_sdk(package: str) -> Iterator[None]:
+    """Import the OpenTelemetry SDK and its exporters.
+
+    Args:
+        package: What is not installed, as the first words of a sentence.
+
+    Raises:
+        MissingExtraError: It is not installed.
+        OutputError: It refuses the value of a standard variable.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, "otel") from error
+    except ValueError as error:  # its message names the variable
+        raise OutputError(f"nothing can be exported: {error}; correct the environment") from error
 
 
 def check_url(setting: str, url: str, schemes: tuple[str, ...], example: str) -> None:

@@ -6,16 +6,16 @@ import errno
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
 
-from forwardscope.cli.targets import OtlpTarget, check_url, otlp_target
-from forwardscope.errors import MissingExtraError, OutputError
+from forwardscope.cli.targets import OtlpTarget, check_url, needs_sdk, otlp_target
+from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.result import Delivery, ProbeResult
@@ -173,7 +173,7 @@ class Telemetry:
         target = otlp_target(self._settings.otlp, self._settings.otlp_protocol)
         if target is None:
             return
-        with _extra_for(target, "otlp"):
+        with _sdk_for(target, "otlp"):
             from forwardscope.cli import otlp, otlp_provider, span_delivery  # noqa: PLC0415
 
             exporter = otlp.make_exporter(target)
@@ -187,9 +187,10 @@ class Telemetry:
             return
         try:
             self._endpoint = MetricsEndpoint(self._scrape_registry, address, port)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:  # TypeError: NUL in the address
+            reason = getattr(error, "strerror", None) or error
             raise OutputError(
-                f"metrics cannot be served on {address} port {port}: {error.strerror}; "
+                f"metrics cannot be served on {address} port {port}: {reason}; "
                 f"choose another {_option_to_change(error)}"
             ) from error
 
@@ -203,7 +204,7 @@ class Telemetry:
         target = otlp_target(self._settings.otlp_metrics, None, signal="metrics")
         if target is None:
             return
-        with _extra_for(target, "otlp_metrics"):
+        with _sdk_for(target, "otlp_metrics"):
             from forwardscope.cli import metric_delivery, otlp  # noqa: PLC0415
 
             exporter = otlp.make_exporter(target)
@@ -306,19 +307,16 @@ class PublishObserver(Observer):
             self._due_s = time.monotonic() + self._every_s
 
 
-@contextmanager
-def _extra_for(target: OtlpTarget, setting: str) -> Iterator[None]:
-    """Raise the error of a missing extra for an import that fails."""
-    try:
-        yield
-    except ImportError as error:
-        named = setting if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
-        raise MissingExtraError(f"{named} needs the OpenTelemetry SDK, which", "otel") from error
+def _sdk_for(target: OtlpTarget, setting: str) -> AbstractContextManager[None]:
+    """Return a context in which to import the SDK for a receiver."""
+    named = setting if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
+    return needs_sdk(f"{named} needs the OpenTelemetry SDK, which")
 
 
-def _option_to_change(error: OSError) -> str:
+def _option_to_change(error: Exception) -> str:
     """Return the option whose value caused the error, with a hint."""
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    unknown = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
+    if unknown or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
         return "--metrics-address, an address of this machine"
     return "--metrics-port; 0 picks a free port"
 

@@ -33,9 +33,9 @@ from forwardscope.analysis.tables import (
 )
 from forwardscope.analysis.why import explain, miss_line, reason_line
 from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
-from forwardscope.cli.targets import OtlpTarget, otlp_target
+from forwardscope.cli.targets import OtlpTarget, needs_sdk, otlp_target
 from forwardscope.cli.terminal import Terminal
-from forwardscope.errors import MissingExtraError, UserError
+from forwardscope.errors import UserError
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.trace_url import trace_url
 from forwardscope.telemetry.http import shown_url
@@ -248,12 +248,10 @@ def _export(
     """Export a trace; return the number of exported spans, the failure, and the trace ids."""
     target = otlp_target(url, protocol)
     run = None if result is None else _result_of(result, file)
-    try:
+    with needs_sdk("the OpenTelemetry SDK"):
         from forwardscope.cli import otlp, otlp_provider, replay  # noqa: PLC0415 - of an extra
 
         exporter = otlp.make_exporter(cast("OtlpTarget", target))
-    except ImportError as error:
-        raise MissingExtraError("the OpenTelemetry SDK", "otel") from error
     spans = replay.Replay(
         Traces([file]), otlp_provider.make_resource(), version("forwardscope"), run
     )

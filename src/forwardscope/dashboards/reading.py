@@ -7,6 +7,7 @@ annotations, variables and rules alike.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,12 +83,12 @@ def files_under(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         UserError: A file does not exist, cannot be read or is too large.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - false for an impossible name
         for file in sorted(path.rglob("*")):
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
             if file.suffix in _MAX_BYTES and file.is_file() and not hidden:
                 yield str(file), _content(file)
-    elif path.is_file():
+    elif os.path.isfile(path):  # noqa: PTH113
         yield str(path), _content(path)
     else:
         raise UserError(f"{path} does not exist or is not a file")
