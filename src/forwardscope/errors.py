@@ -23,7 +23,13 @@ __all__ = [
     "UnsupportedViewError",
     "UserError",
     "ViewError",
+    "install_command",
 ]
+
+
+def install_command(extra: str) -> str:
+    """Return how to install an extra, from a checkout or from a release."""
+    return f"pip install '.[{extra}]' in a checkout, or 'forwardscope[{extra}]'"
 
 
 class ForwardscopeError(Exception):
@@ -54,9 +60,7 @@ class MissingExtraError(UserError):
     """A dependency of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; add it with: pip install 'forwardscope[{extra}]'"
-        )
+        super().__init__(f"{package} is not installed; add it with: {install_command(extra)}")
 
 
 class ScoringError(ForwardscopeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from typing import Final
 
 __all__ = ["MAX_SENTENCE", "plural", "printable", "shown"]
@@ -41,13 +42,18 @@ def shown(text: str, length: int = _MAX_NAME) -> str:
     return printable(text)
 
 
-def plural(number: int, noun: str) -> str:
-    """Return a number with its noun in singular or plural, such as `2 passes`."""
-    if number == 1:
-        return f"1 {noun}"
-    if noun.endswith("y"):
-        return f"{number} {noun[:-1]}ies"
-    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+def plural(number: int, noun: str, form: Callable[[int], str] = str) -> str:
+    """Return a number with its noun in singular or plural, such as `2 passes`.
+
+    Args:
+        number: The number.
+        noun: The noun in singular.
+        form: Formats the number.
+    """
+    if number != 1:
+        noun = f"{noun[:-1]}ie" if noun.endswith("y") else noun
+        noun += "es" if noun.endswith("s") else "s"
+    return f"{form(number)} {noun}"
 
 
 def _escaped(char: str) -> str:

@@ -133,7 +133,7 @@ def test_rolling_with_shapes_that_do_not_fit(
     token_ids: np.ndarray, logprobs: np.ndarray, num_tokens: int
 ) -> None:
     """Other shapes than N ids and N-1 log-probabilities raise an error with both shapes."""
-    with pytest.raises(ValueError, match=f"^{num_tokens} tokens require shapes") as raised:
+    with pytest.raises(ValueError, match=f"^num_tokens {num_tokens} requires shapes") as raised:
         RollingLogprob(token_ids, logprobs, num_tokens, 0.0)
     assert f"got {token_ids.shape} and {logprobs.shape}" in str(raised.value)
 

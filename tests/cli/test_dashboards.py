@@ -275,5 +275,6 @@ def test_check_without_the_parser(error_of: ErrorOf, monkeypatch: pytest.MonkeyP
     monkeypatch.delattr("forwardscope.dashboards.check", raising=False)
     monkeypatch.setitem(sys.modules, "promql_parser", None)
     assert error_of("dashboards", "check") == (
-        "promql-parser is not installed; add it with: pip install 'forwardscope[dashboards]'"
+        "promql-parser is not installed; add it with: pip install '.[dashboards]' "
+        "in a checkout, or 'forwardscope[dashboards]'"
     )

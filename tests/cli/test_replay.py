@@ -325,4 +325,4 @@ def test_export_without_the_sdk(error_of: ErrorOf, monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(forwardscope.cli, "replay")
     monkeypatch.setitem(sys.modules, "forwardscope.cli.replay", None)
     error = error_of("trace", "export", _PEER, "--otlp", "http://127.0.0.1:4318")
-    assert "pip install 'forwardscope[otel]'" in error
+    assert "pip install '.[otel]' in a checkout" in error

@@ -285,4 +285,4 @@ def test_a_plot_that_cannot_be_drawn(
     monkeypatch.delitem(sys.modules, "forwardscope.analysis.plot", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     error = error_of("trace", "curve", _PEER, "--plot", tmp_path / "curve.svg")
-    assert "pip install 'forwardscope[plot]'" in error
+    assert "pip install '.[plot]' in a checkout" in error

@@ -167,8 +167,10 @@ def test_tensor_without_counterpart(with_adapter: Source, copy_of: Copy, change:
         tensors[name] = tensor
     save_file(tensors, folder / WEIGHTS)
     message = _message(with_adapter(folder))
-    reason = "tensors are missing" if change == "lacks" else "have no counterpart in the model"
-    assert f"1 {reason} ({name})" in message
+    has = (
+        "lacks 1 tensor of the model" if change == "lacks" else "has 1 tensor that the model lacks"
+    )
+    assert f"it {has} ({name})" in message
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])

@@ -158,7 +158,7 @@ def test_weights_that_the_config_leaves_out(with_model: Source, copy_of: Copy, n
     folder = copy_of("llama")
     _change_weights(folder, lambda tensors: tensors.update({name: torch.zeros(32)}))
     message = _message(with_model(folder))
-    assert f"has 1 weights in its layers that LlamaForCausalLM does not have ({name})" in message
+    assert f"has 1 weight in its layers that LlamaForCausalLM does not have ({name})" in message
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,7 @@ def test_weights_of_another_part(with_model: Source, copy_of: Copy) -> None:
     folder = copy_of("llama")
     _change_weights(folder, lambda tensors: tensors.update({"score.weight": torch.zeros(32)}))
     [warning] = load_backend(with_model(folder)).warnings
-    assert warning == (
-        f"1 weights of model {folder} are not used by LlamaForCausalLM: score.weight"
-    )
+    assert warning == (f"LlamaForCausalLM does not use 1 weight of model {folder}: score.weight")
 
 
 def test_tied_weights_are_not_missing(zoo: Any) -> None:

@@ -261,7 +261,7 @@ def test_adapters_tokenizer_is_used(zoo: Any, copy_of: Callable[[str], Path]) ->
     tokenizer.add_tokens(["the cat"])  # id 296 has no embedding
     tokenizer.save_pretrained(folder)
     backend = _load(zoo, folder)
-    assert any("1 tokens without embeddings" in warning for warning in backend.warnings)
+    assert any("1 token without an embedding" in warning for warning in backend.warnings)
     for opened in (backend.as_base(), backend.as_finetuned()):
         with opened as view:
             assert view.rolling_logprob("hello there").num_tokens > 1
@@ -277,7 +277,7 @@ def test_tokenizer_with_other_ids(zoo: Any, copy_of: Callable[[str], Path]) -> N
         path = folder / name
         path.write_text(path.read_text().replace("<eos>", "<end>"))
     [warning] = _load(zoo, folder).warnings
-    assert "has other ids for 1 tokens of the base's: <eos>" in warning
+    assert "has other ids for 1 token of the base's: <eos>" in warning
     _save_reversed(zoo, folder)
     with pytest.raises(AdapterError, match="has other ids for most tokens"):
         _load(zoo, folder)

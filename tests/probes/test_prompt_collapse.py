@@ -17,6 +17,7 @@ from forwardscope.probes.base import score_against
 from forwardscope.probes.divergence import divergences
 from forwardscope.probes.prompt_collapse import half_life
 from forwardscope.testing import ScriptedBackend, ScriptedView
+from forwardscope.text import plural
 
 PROMPTS = ("one", "two")
 LENGTHS = (0, 256, 512, 1024)
@@ -99,7 +100,7 @@ def test_lengths_fit_the_context(context: int, lengths: tuple[int, ...]) -> None
     assert outcome.evidence["context_lengths"] == list(lengths)
     longest = max(len(prompt) for _, prompts in backend.forward_batches for prompt in prompts)
     assert longest == lengths[-1] + len("\n\ntwo")
-    note = f"(filler of {lengths[-1]} tokens, the most that fit the model's context)"
+    note = f"(filler of {plural(lengths[-1], 'token')}, the most that fit the model's context)"
     assert (note in outcome.message) == (lengths[-1] < 1024)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from forwardscope.errors import SpecError
+from forwardscope.probes import DeltaKL
 from forwardscope.suite import RunMetrics, load_suite
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.yaml_source import MAX_BYTES
@@ -193,6 +194,23 @@ def test_a_very_long_number_is_an_error(digits: str) -> None:
     assert message.startswith("suite.yaml:6: not valid YAML: '")
     assert message.endswith("' is not a valid int")
     assert len(message) < 100
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("2.E+1", 20.0), (".5e-1", 0.05)])
+def test_a_number_with_an_exponent(text: str, value: float) -> None:
+    """It needs neither a dot nor a sign, as in YAML 1.2 and JSON."""
+    probe = parse_suite(
+        SUITE.replace("prompts:\n", f"min_mean: {text}\n    prompts:\n", 1), ""
+    ).probes[0]
+    assert isinstance(probe, DeltaKL)
+    assert probe.min_mean == value
+
+
+@pytest.mark.parametrize("text", ["1e5x", "e5", "'1e5'", "1e"])
+def test_text_that_resembles_a_number(text: str) -> None:
+    """It stays text."""
+    suite = parse_suite(SUITE.replace("third", text), "suite.yaml")
+    assert suite.probes[1].prompts == (text.strip("'"),)
 
 
 @pytest.mark.parametrize("text", ["a: !{} b", "a: *{}", "a: !!python/object:{} b"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from forwardscope import text
 from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
 from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
@@ -43,9 +44,8 @@ def count(value: int) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number with its noun in singular or plural, such as `2 passes`."""
-    plural_noun = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count(number)} {noun if number == 1 else plural_noun}"
+    """Return a number with its noun, as `forwardscope.text.plural`, formatted as a count."""
+    return text.plural(number, noun, count)
 
 
 def percent(value: float) -> str:
@@ -63,8 +63,8 @@ def milliseconds(value: float) -> str:
     return _with_narrow_spaces(f"{value:,.1f} ms")
 
 
-def _with_narrow_spaces(text: str) -> str:
-    return text.replace(",", NARROW_SPACE)
+def _with_narrow_spaces(formatted: str) -> str:
+    return formatted.replace(",", NARROW_SPACE)
 
 
 _COUNTS: Final = (

@@ -13,6 +13,7 @@ from forwardscope.analysis.formatting import (
     OUTSIDE_MEANING,
     count,
     percent,
+    plural,
     seconds,
     slowest_table,
 )
@@ -20,6 +21,7 @@ from forwardscope.analysis.page import chart, html_table, link, page, paragraph,
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.suite.report import format_z
 from forwardscope.suite.result import SuiteResult
+from forwardscope.text import shown
 from forwardscope.trace import TraceEvent
 
 __all__ = ["report"]
@@ -50,18 +52,19 @@ def report(result: SuiteResult, events: Iterable[TraceEvent] | None) -> str:
 def _head(result: SuiteResult) -> str:
     verdict = "passed" if result.passed else "did not pass"
     stats, use = result.backend_stats, result.cache
-    passes = f"{count(int(stats['forward_passes']))} forward passes"
+    passes = plural(int(stats["forward_passes"]), "forward pass")
     if result.expected_forward_passes is not None:
         passes += f", {count(result.expected_forward_passes)} expected"
     lookups = int(stats["cache_hits"] + stats["cache_misses"])
-    cache = f"cache: {use.entries} of {use.max_entries} entries, {use.evictions} evictions"
+    entries, evictions = plural(use.max_entries, "entry"), plural(use.evictions, "eviction")
+    cache = f"cache: {use.entries} of {entries}, {evictions}"
     lines = [
-        f"{count(lookups)} lookups, {percent(stats['hit_rate'])} answered without a forward pass; "
-        f"{passes}; {cache if use.enabled else 'the cache is off'}",
+        f"{plural(lookups, 'lookup')}, {percent(stats['hit_rate'])} answered without a forward "
+        f"pass; {passes}; {cache if use.enabled else 'the cache is off'}",
         f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
         f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
-    title = f"<h1>{escape(result.suite)} {verdict}</h1>"
+    title = f"<h1>{escape(shown(result.suite))} {verdict}</h1>"
     url = result.trace_url
     trace = "" if url is None else link(url, f"trace {result.trace_id}")
     warnings = "".join(paragraph(f"Warning: {warning}") for warning in result.warnings)
@@ -159,18 +162,18 @@ def _trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Ite
 
 def _omission(timeline: dict[str, Any]) -> Iterable[str]:
     if timeline["omitted"]:
-        yield paragraph(f"{count(timeline['omitted'])} lookups are not plotted.", muted=True)
+        yield paragraph(f"Not plotted: {plural(timeline['omitted'], 'lookup')}.", muted=True)
 
 
 def _delivery(result: SuiteResult) -> Iterable[str]:
     for delivery in result.delivery:
         yield paragraph(f"{delivery.to}: {delivery.what}")
     reconciliation = result.reconciliation
-    sides = [f"{count(reconciliation.lookups)} lookups"]
+    sides = [plural(reconciliation.lookups, "lookup")]
     if reconciliation.trace_records is not None:
-        sides.append(f"{count(reconciliation.trace_records)} trace records")
+        sides.append(plural(reconciliation.trace_records, "trace record"))
     if reconciliation.spans is not None:
-        sides.append(f"{count(sum(reconciliation.spans.values()))} spans")
+        sides.append(plural(sum(reconciliation.spans.values()), "span"))
     yield paragraph(
         f"{'Reconciled' if reconciliation.holds else 'NOT reconciled'}: {', '.join(sides)}."
     )

@@ -75,7 +75,7 @@ class RollingLogprob:
         expected = (self.num_tokens,), (max(0, self.num_tokens - 1),)
         if (self.token_ids.shape, self.logprobs.shape) != expected:
             raise ValueError(
-                f"{self.num_tokens} tokens require shapes {expected[0]} and {expected[1]}; "
+                f"num_tokens {self.num_tokens} requires shapes {expected[0]} and {expected[1]}; "
                 f"got {self.token_ids.shape} and {self.logprobs.shape}"
             )
 

@@ -142,7 +142,7 @@ app.command()(gate)
 @app.command()
 def doctor() -> None:
     """List installed and missing packages, and the commands that install the missing ones."""
-    print_installation(Terminal())
+    print_installation(Terminal(soft_wrap=False))
 
 
 app.add_typer(traces, name="trace")

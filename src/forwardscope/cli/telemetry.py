@@ -25,7 +25,7 @@ from forwardscope.telemetry import context_from_environment, register
 from forwardscope.telemetry.delivery import Pusher, write_metrics_file
 from forwardscope.telemetry.endpoint import MetricsEndpoint
 from forwardscope.telemetry.http import shown_url
-from forwardscope.text import printable
+from forwardscope.text import plural, printable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -241,7 +241,7 @@ class Telemetry:
         counts = spans.outcomes()
         exported = sum(n for (_, outcome), n in counts.items() if outcome == "exported")
         dropped = sum(n for (_, outcome), n in counts.items() if outcome == "dropped")
-        what = f"{exported} spans exported"
+        what = f"{plural(exported, 'span')} exported"
         if dropped:
             what += f", {dropped} dropped: {spans.failure or 'not delivered'}"
         return Delivery(to=f"OTLP {self._otlp_url}", what=what, ok=not dropped)
@@ -256,7 +256,7 @@ class Telemetry:
         to = f"Pushgateway {shown_url(pusher.url)}"
         if failure is not None:
             return Delivery(to=to, what=f"the run's end was not pushed: {failure}", ok=False)
-        return Delivery(to=to, what=f"pushed {pusher.pushes} times", ok=True)
+        return Delivery(to=to, what=f"pushed {plural(pusher.pushes, 'time')}", ok=True)
 
     def _file_delivery(self, path: str) -> Delivery:
         if self._file_failure is not None:
@@ -274,7 +274,8 @@ class Telemetry:
                 after = ", not after the end: the wait was interrupted"
             else:
                 after = f", not within {seconds:g} s after the end"
-        return Delivery(to=endpoint.place, what=f"scraped {endpoint.scrapes} times{after}", ok=ok)
+        what = f"scraped {plural(endpoint.scrapes, 'time')}{after}"
+        return Delivery(to=endpoint.place, what=what, ok=ok)
 
 
 class PublishObserver(Observer):

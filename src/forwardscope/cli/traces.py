@@ -105,7 +105,7 @@ def summary(
         Terminal().write("\n".join(as_markdown(table) for table in tables.values()))
     else:
         _print(*(table for table in tables.values() if table.rows))
-        _print_line(f"{count(result.distinct_lookups)} distinct lookups")
+        _print_line(plural(result.distinct_lookups, "distinct lookup"))
     _print_skipped(events)
 
 
@@ -235,9 +235,9 @@ def export(
     sent, failure, trace_ids = _export(file, otlp, otlp_protocol, result)
     for trace_id in trace_ids:
         _print_line(f"trace {trace_id}")
-    outcome = f"{count(sent)} spans exported"
+    outcome = f"{plural(sent, 'span')} exported"
     if failure is not None:
-        outcome = f"stopped after {count(sent)} spans: {failure}"
+        outcome = f"stopped after {plural(sent, 'span')}: {failure}"
     _print_line(f"OTLP {shown_url(otlp)}: {outcome}")
     raise typer.Exit(0 if failure is None else 1)
 
@@ -288,7 +288,7 @@ def _print_curve(curve: Curve, table: Table) -> None:
         _print_line(f"{plural(curve.total, 'lookup')}, all distinct: no cache size gives a hit")
         return
     _print(with_bars(table))
-    _print_line(f"recorded: {count(curve.lookups.hits)} hits in {count(curve.total)} lookups")
+    _print_line(f"recorded: {plural(curve.lookups.hits, 'hit')} in {plural(curve.total, 'lookup')}")
     for share in SHARES:
         size, part = count(curve.smallest_size(share)), "all" if share == 1 else f"{share:.0%}"
         _print_line(f"max_entries {size} gives {part} of the hits of an unbounded cache")

@@ -1,6 +1,6 @@
 """Check that this version exports the metrics and labels in dashboards and rules.
 
-It needs the extra `dashboards`: pip install 'forwardscope[dashboards]'.
+It needs the extra `dashboards`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _listed(checkout: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             "this installation lacks the dashboards' files; "
-            "repair it with: pip install --force-reinstall forwardscope"
+            "install forwardscope again, with pip's --force-reinstall"
         ) from error
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     return (checkout / path for path in wheel["force-include"])

@@ -35,6 +35,7 @@ from forwardscope.probes.base import (
 )
 from forwardscope.probes.calibration import NullStats
 from forwardscope.probes.divergence import divergences
+from forwardscope.text import plural
 
 __all__ = ["DeltaKL", "bootstrap_interval"]
 
@@ -74,8 +75,8 @@ class DeltaKL(PromptProbe):
             message += f"minimum {self.min_mean:g} (no baseline)"
         else:
             message += (
-                f"{mean / null.largest:.3g} times the largest of {null.n} random adapters, "
-                f"z {z:+.1f}, minimum {self.min_z:g}"
+                f"{mean / null.largest:.3g} times the largest of "
+                f"{plural(null.n, 'random adapter')}, z {z:+.1f}, minimum {self.min_z:g}"
             )
         return Outcome(
             verdict=Verdict.PASS if measured >= threshold else Verdict.FAIL,

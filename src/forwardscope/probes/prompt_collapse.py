@@ -46,6 +46,7 @@ from forwardscope.probes.base import (
     score_against,
 )
 from forwardscope.probes.divergence import FloatArray, divergences
+from forwardscope.text import plural
 
 __all__ = ["PromptCollapse", "half_life"]
 
@@ -76,8 +77,9 @@ class PromptCollapse(PromptProbe):
         lengths = sorted({min(length, limit) for length in self.context_lengths})
         if len(lengths) < 2:
             message = (
-                f"at most {limit} tokens of filler fit the model's context before these prompts, "
-                "and two lengths are needed; use smaller context_lengths or shorter prompts"
+                f"at most {plural(limit, 'token')} of filler fit the model's context before these "
+                "prompts, and two lengths are needed; use smaller context_lengths or shorter "
+                "prompts"
             )
             return Outcome(Verdict.SKIP, message)
         fillers = [context.backend.filler(length) for length in lengths]
@@ -97,7 +99,9 @@ class PromptCollapse(PromptProbe):
         }
         outcome = self._judge(lengths, means, evidence)
         if lengths[-1] < self.context_lengths[-1]:
-            note = f"filler of {lengths[-1]} tokens, the most that fit the model's context"
+            note = (
+                f"filler of {plural(lengths[-1], 'token')}, the most that fit the model's context"
+            )
             return replace(outcome, message=f"{outcome.message} ({note})")
         return outcome
 
@@ -112,7 +116,7 @@ class PromptCollapse(PromptProbe):
     def _judge(self, lengths: list[int], means: FloatArray, evidence: dict[str, object]) -> Outcome:
         if means.min() <= 0:
             length = lengths[int(means.argmin())]
-            message = f"base and fine-tuned model agree after {length} tokens of filler"
+            message = f"base and fine-tuned model agree after {plural(length, 'token')} of filler"
             return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
         life = half_life(np.asarray(lengths, dtype=np.float64), means)
         if life is None:
@@ -120,7 +124,7 @@ class PromptCollapse(PromptProbe):
             return Outcome(Verdict.PASS, message, score=1.0, evidence=evidence)
         message = f"half-life {life:.0f} tokens, minimum {self.min_half_life:g}"
         if life > lengths[-1]:
-            message += f"; extrapolated, the longest filler has {lengths[-1]} tokens"
+            message += f"; extrapolated, the longest filler has {plural(lengths[-1], 'token')}"
         return Outcome(
             verdict=Verdict.PASS if life >= self.min_half_life else Verdict.FAIL,
             message=message,

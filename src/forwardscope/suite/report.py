@@ -114,8 +114,9 @@ def _view_table(series: list[SeriesResult]) -> Table:
 
 def _cache_line(result: SuiteResult) -> str:
     stats = result.backend_stats
+    lookups = int(stats["cache_hits"] + stats["cache_misses"])
     line = (
-        f"cache: {stats['cache_hits']} of {stats['cache_hits'] + stats['cache_misses']} lookups "
+        f"cache: {stats['cache_hits']} of {plural(lookups, 'lookup')} "
         f"answered without a forward pass ({_percent(stats['hit_rate'])})"
     )
     if not result.cache.enabled:
@@ -138,7 +139,7 @@ def _over_plan_line(result: SuiteResult) -> str | None:
     passes, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
     if expected is None or passes <= expected:
         return None
-    line = f"{passes} forward passes, {expected} expected"
+    line = f"{plural(int(passes), 'forward pass')}, {expected} expected"
     counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
     causes = [plural(n, what) for what, n in counts.items() if n]
     if not causes:
@@ -179,9 +180,9 @@ def _delivery_line(delivery: Delivery) -> Text:
 
 
 def _reconciliation_line(reconciliation: Reconciliation) -> Text:
-    sides = [f"{reconciliation.lookups} lookups"]
+    sides = [plural(reconciliation.lookups, "lookup")]
     if reconciliation.trace_records is not None:
-        sides.append(f"{reconciliation.trace_records} trace records")
+        sides.append(plural(reconciliation.trace_records, "trace record"))
         if reconciliation.trace_write_errors:
             sides[-1] += f" + {reconciliation.trace_write_errors} not written"
     if reconciliation.spans is not None:

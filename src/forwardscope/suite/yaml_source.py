@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from itertools import chain
 from typing import Any, Final
@@ -96,6 +97,14 @@ class _Loader(yaml.SafeLoader):
             problem = f"{reprlib.repr(node.value)} is not a valid {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         return value
+
+
+#: `1e-4` is a number in YAML 1.2, and text in YAML 1.1, which the base class reads.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:

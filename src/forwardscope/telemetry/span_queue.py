@@ -18,6 +18,7 @@ from opentelemetry.context import Context
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import Question
 from forwardscope.telemetry.span_factory import CallIds
+from forwardscope.text import plural
 
 __all__ = ["CAPACITY", "FinishedLookup", "SpanQueue"]
 
@@ -231,7 +232,7 @@ def _exit_hook(queue: weakref.ref[SpanQueue]) -> Callable[[], None]:
         alive.close(_AT_EXIT_S)
         if lost := alive.dropped - before + alive.pending:
             warnings.warn(
-                f"{lost} spans of lookups were not made before the program ended; "
+                f"the program ended before {plural(lost, 'span')} of lookups could be made; "
                 "close() the BackendInstrumentation to wait for them",
                 RuntimeWarning,
                 stacklevel=1,

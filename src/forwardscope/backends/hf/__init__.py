@@ -1,7 +1,7 @@
 """Backends for transformers models: with a PEFT LoRA adapter, or a base and its full fine-tune.
 
 They are the only backends that import torch.
-Requires the extra `hf`: pip install 'forwardscope[hf]'.
+Requires the extra `hf`.
 """
 
 import importlib.util

@@ -27,6 +27,7 @@ from forwardscope.backends.hf.vocabulary import (
     fit_vocabulary,
 )
 from forwardscope.errors import AdapterError
+from forwardscope.text import plural
 
 __all__ = ["Attached", "adapter_folder", "attach"]
 
@@ -172,7 +173,9 @@ def _reason(missing: list[str], unexpected: list[str]) -> str:
         )
     parts = []
     if missing:
-        parts.append(f"{len(missing)} tensors are missing ({some(missing)})")
+        parts.append(f"it lacks {plural(len(missing), 'tensor')} of the model ({some(missing)})")
     if unexpected:
-        parts.append(f"{len(unexpected)} have no counterpart in the model ({some(unexpected)})")
+        parts.append(
+            f"it has {plural(len(unexpected), 'tensor')} that the model lacks ({some(unexpected)})"
+        )
     return f"{' and '.join(parts)}; was it trained on another model?"

@@ -9,6 +9,7 @@ import torch
 
 from forwardscope.backends.hf.load_errors import some
 from forwardscope.errors import ModelError
+from forwardscope.text import plural
 
 __all__ = ["check_checkpoint", "check_finite", "is_finite"]
 
@@ -47,20 +48,24 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
             "adapter_config.json out of the folder"
         )
     if missing:
-        also = f", and has {len(unexpected)} others ({some(unexpected)})" if unexpected else ""
+        also = (
+            f", and has {plural(len(unexpected), 'other')} ({some(unexpected)})"
+            if unexpected
+            else ""
+        )
         raise ModelError(
             f"model {path} lacks {len(missing)} of its weights ({some(missing)}){also}; without "
             f"them its values would be random. Save it again as {type(model).__name__}"
         )
     if inside := [key for key in unexpected if _is_inside(key, model) and not _is_mask(key)]:
         raise ModelError(
-            f"model {path} has {len(inside)} weights in its layers that {type(model).__name__} "
-            f"does not have ({some(inside)}); check its config.json"
+            f"model {path} has {plural(len(inside), 'weight')} in its layers that "
+            f"{type(model).__name__} does not have ({some(inside)}); check its config.json"
         )
     if unexpected:
         return [
-            f"{len(unexpected)} weights of model {path} are not used by {type(model).__name__}: "
-            f"{some(unexpected)}"
+            f"{type(model).__name__} does not use {plural(len(unexpected), 'weight')} of model "
+            f"{path}: {some(unexpected)}"
         ]
     return []
 

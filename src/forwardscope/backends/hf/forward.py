@@ -21,6 +21,7 @@ from forwardscope.backends.hf.prefixes import ACCELERATOR_STEP, CPU_STEP, Ids, P
 from forwardscope.backends.hf.tokens import encode, filler_token
 from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
+from forwardscope.text import plural
 
 __all__ = ["Exactness", "Forward", "Row"]
 
@@ -68,7 +69,7 @@ class Forward:
         if exactness == "strict":
             self._optimisations.turn_off("exactness is strict")
         elif self._rotary_limit is not None:
-            limit = f"for prompts of up to {self._rotary_limit} tokens"
+            limit = f"for prompts of up to {plural(self._rotary_limit, 'token')}"
             self._optimisations.limit(f"{limit}; the rotary embedding of others differs")
 
     @property
@@ -125,7 +126,7 @@ class Forward:
                 raise PromptError(f"prompt {prompt_hash(key)} has no tokens")
             if self.context is not None and len(ids) > self.context:
                 raise PromptError(
-                    f"prompt {prompt_hash(key)} has {len(ids)} tokens, more than the "
+                    f"prompt {prompt_hash(key)} has {plural(len(ids), 'token')}, more than the "
                     f"{self.context} of the model's context; shorten it"
                 )
         return encoded

@@ -21,6 +21,7 @@ from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.load_errors import Kind, errors_as, some
 from forwardscope.backends.hf.model_files import has_vocabulary
 from forwardscope.errors import AdapterError
+from forwardscope.text import plural
 
 __all__ = [
     "Vocabulary",
@@ -89,7 +90,7 @@ def compare_ids(tokenizer: Any, own: Any, what: str, path: str, kind: Kind) -> l
     if moved:
         return [
             f"the {what}'s tokenizer, which is used for base and tuned, has other ids for "
-            f"{len(moved)} tokens of the base's: {some(moved)}"
+            f"{plural(len(moved), 'token')} of the base's: {some(moved)}"
         ]
     return []
 
@@ -166,8 +167,8 @@ def _warnings(vocabulary: Vocabulary, embeddings: int, tokenizer: Any, what: str
         )
     if lost := [token for token, index in tokenizer.get_vocab().items() if index >= embeddings]:
         found.append(
-            f"the tokenizer has {len(lost)} tokens without embeddings: {some(lost)}; prompts with "
-            "them are refused"
+            f"the tokenizer has {plural(len(lost), 'token')} without an embedding: {some(lost)}; "
+            "prompts with one are refused"
         )
     return found
 
