@@ -169,7 +169,7 @@ def test_a_signal_while_the_model_loads(
     terminate: Callable[[BackendInstrumentation], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run stops once the model is loaded; the model is closed without a forward pass."""
+    """The run stops once the model is loaded, without a forward pass and without a trace."""
     backends: Loaded = []
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
@@ -178,10 +178,32 @@ def test_a_signal_while_the_model_loads(
         return backends[-1]
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)
-    ran = invoke("run", suite_file)
+    trace = suite_file.with_name("t.jsonl")
+    ran = invoke("run", suite_file, "--trace", trace)
     assert ran.exit_code == 143
     assert ran.stderr.splitlines()[-1] == "interrupted; no result was written"
+    assert str(trace) not in ran.stderr
+    assert not trace.exists()
     assert (backends[0].forward_batches, backends[0].closed) == ([], True)
+
+
+def test_a_signal_while_the_result_is_written(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, in_thread: Callable[..., Any]
+) -> None:
+    """The result is written whole, and the run does not say that it is not."""
+    pipe = suite_file.with_name("pipe")
+    os.mkfifo(pipe)
+
+    def read() -> str:
+        with pipe.open() as opened:  # returns when the run opens it
+            os.kill(os.getpid(), signal.SIGTERM)
+            return opened.read()
+
+    reader = in_thread(read)
+    ran = invoke("run", suite_file, "--json", pipe)
+    assert SuiteResult.model_validate_json(reader.result(60)).passed
+    assert ran.exit_code == 0
+    assert "no result" not in ran.stderr
 
 
 def test_a_signal_after_the_suite(
