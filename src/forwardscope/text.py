@@ -6,10 +6,10 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["MAX_SENTENCE", "plural", "printable", "shown"]
+__all__ = ["MAX_NAME", "MAX_SENTENCE", "plural", "printable", "shown"]
 
 #: Characters shown of a name, and of a sentence that may quote names.
-_MAX_NAME: Final = 200
+MAX_NAME: Final = 200
 MAX_SENTENCE: Final = 2000
 
 
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
     return "".join(map(_escaped, text))
 
 
-def shown(text: str, length: int = _MAX_NAME) -> str:
+def shown(text: str, length: int = MAX_NAME) -> str:
     """Return a name or a line for people, as `printable` does, without the middle if it is long.
 
     Args:

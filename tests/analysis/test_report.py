@@ -177,6 +177,19 @@ def test_everything_is_escaped(run_of: RunOf) -> None:
     assert [row for row in cells(page) if evil in row]
 
 
+def test_names_are_printable_and_bounded(run_of: RunOf) -> None:
+    """A page has no control character of a name, and of a long name the ends."""
+    name = f"\x1b[31m{'x' * 100_000}end"
+    result, events = run_of(DeltaKL(name=name, prompts=["a"]), name=name, model=name)
+    result = result.model_copy(update={"warnings": [name], "delivery": []})
+    page = report(result, events)
+    assert "\x1b" not in page
+    assert "\\u001b" not in page
+    assert r"\x1b[31mxx" in page
+    assert "xxend" in page
+    assert "x" * 5000 not in page
+
+
 def test_many_lookups_are_sampled(two: Run, event: MakeEvent) -> None:
     """The page has a bounded number of dots and the number of omitted lookups."""
     hits = [event("a", hit=True, ts=float(place)) for place in range(30_000)]

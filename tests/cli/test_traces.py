@@ -91,6 +91,25 @@ def test_names_in_csv_are_printable(invoke: Invoke, path: Path) -> None:
     assert r"\x1b[31m" in invoke("trace", "summary", path, "--format", "csv").stdout
 
 
+@pytest.mark.parametrize("format", ["terminal", "markdown"])
+def test_long_names_are_cut(
+    invoke: Invoke,
+    path: Path,
+    format: str,  # noqa: A002 - the option's name
+) -> None:
+    """Tables have the beginning and the end of a name; so has the explanation of a miss."""
+    name = f"begin{'x' * 100_000}end"
+    path.write_bytes(line_of(TraceEvent(1, name, name, "a", 8, name, 1, False)))
+    outputs = [
+        invoke("trace", "summary", path, "--format", format).stdout,
+        invoke("trace", "why", path, "--miss", 1).stdout,
+    ]
+    for text in outputs:
+        assert "begin" in text
+        assert "…" in text
+        assert len(text) < 20_000
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x"])
 def test_names_in_csv_are_no_formulas(invoke: Invoke, path: Path, name: str) -> None:
     """A spreadsheet takes a name for text."""

@@ -12,6 +12,7 @@ import numpy as np
 from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.formatting import OUTSIDE
 from forwardscope.analysis.summary import Slowest
+from forwardscope.text import shown
 from forwardscope.trace import TraceEvent
 
 __all__ = ["ChartData", "curve_data"]
@@ -60,7 +61,7 @@ class ChartData:
         """Return the end and the probe of an even sample of the forward passes and hits."""
         plotted = sorted((*self._dots(hit=False), *self._dots(hit=True)), key=lambda dot: dot[0])
         return {
-            "probes": [OUTSIDE if name is None else name for name in self._probes],
+            "probes": [OUTSIDE if name is None else shown(name) for name in self._probes],
             "seconds": [round(end_s - self._start_s, 6) for end_s, _, _ in plotted],
             "passes": [None if hit else row for _, row, hit in plotted],
             "hits": [row if hit else None for _, row, hit in plotted],

@@ -21,7 +21,7 @@ from forwardscope.analysis.page import chart, html_table, link, page, paragraph,
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.suite.report import format_z
 from forwardscope.suite.result import SuiteResult
-from forwardscope.text import shown
+from forwardscope.text import MAX_SENTENCE, shown
 from forwardscope.trace import TraceEvent
 
 __all__ = ["report"]
@@ -81,7 +81,7 @@ def _verdicts(result: SuiteResult) -> Table:
         Column("duration_s", "time", seconds),
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),
-        Column("message", "message"),
+        Column("message", "message", length=MAX_SENTENCE),
     )
     rows = [
         (

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from forwardscope.text import printable, shown
+from forwardscope.text import MAX_NAME, printable, shown
 
 __all__ = [
     "NARROW_SPACE",
@@ -40,12 +40,14 @@ class Column:
         form: Formats a number and right-aligns the column. None: text, left-aligned.
         optional: Whether the column is hidden in terminal and Markdown output if all its
             values are 0 or None.
+        length: Characters of a text that terminal, Markdown and HTML output have.
     """
 
     key: str
     title: str
     form: Callable[[Any], str] | None = None
     optional: bool = False
+    length: int = MAX_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def as_dicts(table: Table) -> list[dict[str, Any]]:
 def _format(column: Column, value: Any) -> str:
     if value is None:
         return "–"
-    return shown(str(value)) if column.form is None else column.form(value)
+    return shown(str(value), column.length) if column.form is None else column.form(value)
 
 
 def _csv_cell(text: str) -> str:

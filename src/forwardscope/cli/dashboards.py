@@ -16,7 +16,7 @@ from forwardscope.cli.exporting import BACKUP_SUFFIX, write_tree
 from forwardscope.cli.terminal import Terminal
 from forwardscope.dashboards.files import shipped, working_folder
 from forwardscope.errors import UserError
-from forwardscope.text import printable
+from forwardscope.text import MAX_SENTENCE, shown
 
 if TYPE_CHECKING:
     from forwardscope.dashboards.check import Finding, Report
@@ -111,7 +111,7 @@ def check(
     terminal.print(_summary(report, files))
     if report.foreign:
         foreign = ", ".join(sorted(report.foreign))
-        terminal.print(printable(f"not checked, since other programs export them: {foreign}"))
+        terminal.print(f"not checked, since other programs export them: {foreign}")
     raise typer.Exit(1 if report.findings else 0)
 
 
@@ -138,7 +138,7 @@ def _finding_lines(finding: Finding) -> str:
     if len(query) > _MAX_QUERY_CHARS:
         query = f"{query[:_MAX_QUERY_CHARS]}…"
     lines = (str(finding.query.place), f"  {finding.message}", f"  in: {query}")
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(shown(line, MAX_SENTENCE) for line in lines)
 
 
 def _summary(report: Report, files: int) -> str:

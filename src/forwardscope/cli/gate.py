@@ -22,6 +22,7 @@ from forwardscope.analysis.tables import (
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
 from forwardscope.files import write_file
+from forwardscope.text import MAX_SENTENCE
 
 __all__ = ["gate"]
 
@@ -130,9 +131,8 @@ def _print(failed: list[Check], checks: int, table: Table, traces: list[str]) ->
 
 
 def _markdown(failed: list[Check], checks: int, table: Table, traces: list[str]) -> str:
+    finding = Column("finding", "finding", length=MAX_SENTENCE)
     rows = [(check.finding,) for check in failed]
-    worse = (
-        as_markdown(Table("Worse", (Column("finding", "finding"),), rows)) + "\n" if rows else ""
-    )
+    worse = as_markdown(Table("Worse", (finding,), rows)) + "\n" if rows else ""
     links = "".join(f"{line}\n\n" for line in traces)
     return f"## forwardscope gate: {_summary(failed, checks)}\n\n{links}{worse}{as_markdown(table)}"

@@ -26,7 +26,6 @@ from forwardscope.telemetry.http import (
     untraced,
     without_secrets,
 )
-from forwardscope.text import printable
 
 __all__ = [
     "OtlpExporter",
@@ -277,6 +276,4 @@ def _session(signal: Signal) -> requests.Session:
         session = found.load()()
         if isinstance(session, requests.Session):
             return session
-    raise OutputError(
-        f"{variable} is {printable(name)!r}, which is no installed provider of sessions"
-    )
+    raise OutputError(f"{variable} is {name!r}, which is no installed provider of sessions")

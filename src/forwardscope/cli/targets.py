@@ -11,7 +11,6 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from forwardscope.errors import MissingExtraError, OutputError
-from forwardscope.text import printable
 
 __all__ = [
     "OtlpTarget",
@@ -170,7 +169,7 @@ def _exports_otlp(signal: Signal, endpoint: str, environ: Mapping[str, str]) -> 
         return meant or "otlp" in exporters
     if meant and exporters != ["none"]:
         noun = _NOUNS[signal]
-        _warn(f"{variable} is {printable(text)!r}, without otlp: no {noun} are exported over OTLP")
+        _warn(f"{variable} is {text!r}, without otlp: no {noun} are exported over OTLP")
     return False
 
 
@@ -183,7 +182,7 @@ def _named(protocol: str | None, signal: Signal, environ: Mapping[str, str]) -> 
     named = environ[variable].strip().lower()
     if named in _PROTOCOLS:
         return named
-    _warn(f"{variable} is {printable(named)!r}, which is not known; use {' or '.join(_PROTOCOLS)}")
+    _warn(f"{variable} is {named!r}, which is not known; use {' or '.join(_PROTOCOLS)}")
     return None
 
 

@@ -39,7 +39,7 @@ from forwardscope.errors import UserError
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.trace_url import trace_url
 from forwardscope.telemetry.http import shown_url
-from forwardscope.text import printable
+from forwardscope.text import MAX_SENTENCE, shown
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -193,8 +193,8 @@ def why(
         Terminal().write(json.dumps(rows))
         return
     for found, url in zip(explanations, urls, strict=True):
-        _print_line(printable(miss_line(found)))
-        _print_line(f"  {printable(reason_line(found))}")
+        _print_line(miss_line(found))
+        _print_line(f"  {reason_line(found)}")
         if url is not None:
             _print_line(f"  trace: {url}")
 
@@ -271,9 +271,7 @@ def _result_of(path: Path, file: Path) -> SuiteResult:
     require_plain_file(file)
     result = read_result(path)
     if all(event.run_id != result.run_id for event in Traces([file])):
-        raise UserError(
-            f"{file} has no record of run {printable(result.run_id)}, which is that of {path}"
-        )
+        raise UserError(f"{file} has no record of run {result.run_id}, which is that of {path}")
     return result
 
 
@@ -302,7 +300,7 @@ def _print(*tables: Table) -> None:
 
 
 def _print_line(line: str) -> None:
-    Terminal().print(line)
+    Terminal().print(shown(line, MAX_SENTENCE))
 
 
 def _print_skipped(events: Traces) -> None:
