@@ -70,10 +70,11 @@ def test_text_has_no_effect_on_a_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_mistake_in_the_usage_is_printable(invoke: Callable[..., Result]) -> None:
     """The name of a command, an option or an argument can be that of a hostile file."""
-    for arguments in ([ESCAPE], ["plan", "a", ESCAPE], ["plan", f"--{ESCAPE}"], ["plan", ESCAPE]):
+    name = f"\u202e{ESCAPE}"
+    for arguments in ([name], ["plan", "a", name], ["plan", f"--{name}"], ["plan", name]):
         ran = invoke(*arguments)
         assert ran.exit_code == 2
-        assert "\x1b" not in ran.output
+        assert not {"\x1b", "\u202e"} & set(ran.output)
         assert "title" in ran.stderr
 
 

@@ -147,7 +147,7 @@ def test_weights_of_another_class(with_model: Source, copy_of: Copy) -> None:
         folder, lambda tensors: tensors.update({"score.weight": tensors.pop("lm_head.weight")})
     )
     message = _message(with_model(folder))
-    assert "(lm_head.weight), and has 1 others (score.weight)" in message
+    assert "(lm_head.weight), and has 1 other (score.weight)" in message
 
 
 @pytest.mark.parametrize(
