@@ -78,8 +78,9 @@ def _run(
             progress.print_line(telemetry.notice)
         if telemetry.has_counters:
             expect_series(spec, instrumentation)
-        backend = _load(spec, instrumentation)
+        backend: Backend | None = None
         try:
+            backend = _load(spec, instrumentation)
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
             observers = Observers(progress, counters_observer, telemetry.observer)
@@ -95,7 +96,8 @@ def _run(
                 progress.print_line(f"{options.trace}: has the lookups so far")
             raise
         finally:
-            backend.close()
+            if backend is not None:
+                backend.close()
     reconciliation = counters_observer.counters.reconciliation()
     return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
 

@@ -134,11 +134,15 @@ class Telemetry:
     def finish(self, *, linger: bool = True) -> list[Delivery]:
         """Deliver the remaining spans and metrics within a few seconds; return the outcomes.
 
+        A run that has not begun by now is delivered as one that could not start.
+
         Args:
             linger: Whether to wait for a last scrape, if the settings have it.
         """
         deadline = time.monotonic() + _CLOSE_S
         deliveries = []
+        if not self._metrics.started:
+            self._metrics.run_finished(None)
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         pushers = [one for one in (self._otlp_metrics, self._pusher) if one is not None]

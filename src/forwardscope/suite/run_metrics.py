@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from forwardscope.core.series import Counts
 from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.observer import Observer, RunStarted
-from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_sample, new_family
@@ -25,23 +26,30 @@ __all__ = ["RunMetrics"]
 class RunMetrics(Observer):
     """Observes a run and exports its gauges, as a collector of prometheus_client.
 
-    There are no samples before the run begins. Thread-safe.
+    There are no samples before the run begins or ends; one that ends before it begins
+    could not start. Each probe of the suite has samples from the start, so that a push
+    replaces those of the run before. Thread-safe.
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
         self._lock = threading.Lock()
         self._spec = spec
         self._run: RunStarted | None = None
-        self._probes: list[ProbeResult] = []
+        self._probes: dict[str, ProbeResult | None] = dict.fromkeys(p.name for p in spec.probes)
         self._result: SuiteResult | None = None
+        self._created_s = self._progress_s = time.time()
         self._ended_s: float | None = None
-        self._progress_s = 0.0
         self._lookups_seen = 0
 
     @property
     def labels(self) -> dict[str, str]:
         """The labels `suite` and `model`, which distinguish runs of different suites and models."""
         return {"suite": self._spec.name or "suite", "model": self._spec.model.label}
+
+    @property
+    def started(self) -> bool:
+        """Whether the run has begun."""
+        return self._run is not None
 
     # -- the observer -------------------------------------------------------------------
 
@@ -59,13 +67,14 @@ class RunMetrics(Observer):
     def probe_finished(self, result: ProbeResult) -> None:
         """Record the result of a probe."""
         with self._lock:
-            self._probes.append(result)
+            self._probes[result.name] = result
             self._progress_s = time.time()
 
     def run_finished(self, result: SuiteResult | None) -> None:
-        """Record the end of the run."""
+        """Record the end of the run, with a failed check for finite logits among its probes."""
         with self._lock:
             self._result = result
+            self._probes |= {probe.name: probe for probe in result.probes} if result else {}
             self._ended_s = self._progress_s = time.time()
 
     # -- the collector ------------------------------------------------------------------
@@ -77,47 +86,58 @@ class RunMetrics(Observer):
     def collect(self) -> Iterator[Family]:
         """Yield the metrics that have a value now."""
         with self._lock:
-            if self._run is None:
+            if self._run is None and self._ended_s is None:
                 return
             values = self._values(self._run)
-            probes = list(self._probes)
+            probes = dict(self._probes)
+            ids = (self._run.run_id, self._run.trace_id or "") if self._run else ("", "")
         families = {metric: new_family(metric) for metric in names.RUN_METRICS}
         labels = tuple(self.labels.values())
-        info = (*labels, self._spec.model.adapter_label, self._run.run_id, self._run.trace_id or "")
+        info = (*labels, self._spec.model.adapter_label, *ids)
         add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
         for metric, value in values.items():
             if value is not None:
                 add_sample(families[metric], metric, labels, value)
-        for probe in probes:
-            _add_probe(families, labels, probe)
+        for name, probe in probes.items():
+            _add_probe(families, (*labels, name), probe)
         yield from (family for family in families.values() if family.samples)
 
-    def _values(self, run: RunStarted) -> dict[Metric, float | None]:
-        tally = run.counters.total()
+    def _values(self, run: RunStarted | None) -> dict[Metric, float | None]:
+        counters = None if run is None else run.counters
+        tally = Tally.of(Counts()) if counters is None else counters.total()
         now = time.time()
         if self._ended_s is None and tally.lookups != self._lookups_seen:
             self._progress_s = now
         self._lookups_seen = tally.lookups
-        wall_s = (self._ended_s or now) - run.started_s
-        result = self._result
-        return {
-            names.RUN_START: run.started_s,
-            names.RUN_END: self._ended_s,
-            names.RUN_LAST_SUCCESS: self._ended_s if result is not None and result.passed else None,
+        started_s = self._created_s if run is None else run.started_s
+        return self._outcome(run is not None) | {
+            names.RUN_START: started_s,
             names.RUN_PROGRESS: self._progress_s,
-            names.RUN_ACTIVE: float(self._ended_s is None),
-            names.RUN_COMPLETE: float(result is not None and result.complete),
-            names.RUN_WALL: wall_s if result is None else result.wall_s,
-            names.RUN_PERIOD: _or_nan(run.spec.period_s),
+            names.RUN_WALL: (self._ended_s or now) - started_s
+            if self._result is None
+            else self._result.wall_s,
+            names.RUN_PERIOD: _or_nan(self._spec.period_s),
             names.RUN_LOOKUPS: tally.lookups,
             names.RUN_HITS: tally.cache_hits,
             names.RUN_FORWARD_PASSES: tally.forward_passes,
-            names.RUN_EXPECTED: _or_nan(run.expected_forward_passes),
+            names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
             names.RUN_FORWARD_SECONDS: tally.forward_s,
-            names.RUN_ERRORS: tally.forward_errors - run.counters.interrupted,
-            names.RUN_EVICTIONS: run.counters.evictions,
-            names.RUN_SPANS_DROPPED: run.counters.spans_dropped,
-            names.RUN_TRACE_WRITE_ERRORS: run.counters.trace_write_errors,
+            names.RUN_ERRORS: tally.forward_errors - (counters.interrupted if counters else 0),
+            names.RUN_EVICTIONS: counters.evictions if counters else 0,
+            names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
+            names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
+        }
+
+    def _outcome(self, started: bool) -> dict[Metric, float | None]:
+        passed = self._result is not None and self._result.passed
+        ended = self._ended_s is not None
+        return {
+            names.RUN_END: self._ended_s,
+            names.RUN_LAST_SUCCESS: self._ended_s if passed else None,
+            names.RUN_PASSED: float(passed) if ended else None,
+            names.RUN_STARTED: float(started) if ended else None,
+            names.RUN_ACTIVE: float(not ended),
+            names.RUN_COMPLETE: float(self._result is not None and self._result.complete),
         }
 
 
@@ -129,13 +149,19 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _add_probe(families: dict[Metric, Family], labels: tuple[str, ...], probe: ProbeResult) -> None:
-    values = (*labels, probe.name)
-    if probe.score is not None:
-        add_sample(families[names.PROBE_SCORE], names.PROBE_SCORE, values, probe.score)
-    add_sample(families[names.PROBE_DURATION], names.PROBE_DURATION, values, probe.duration_s)
+def _add_probe(
+    families: dict[Metric, Family], labels: tuple[str, ...], probe: ProbeResult | None
+) -> None:
+    values = {
+        names.PROBE_SCORE: probe and probe.score,
+        names.PROBE_RAW: probe and probe.raw,
+        names.PROBE_Z: probe and probe.z_score,
+        names.PROBE_DURATION: probe and probe.duration_s,
+    }
+    for metric, value in values.items():
+        add_sample(families[metric], metric, labels, _or_nan(value))
     for verdict in Verdict:
-        value = float(verdict is probe.verdict)
+        value = float(probe is not None and verdict is probe.verdict)
         add_sample(
-            families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*values, verdict.value), value
+            families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*labels, verdict.value), value
         )

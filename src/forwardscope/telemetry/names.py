@@ -286,6 +286,20 @@ RUN_LAST_SUCCESS: Final = _run_gauge(
     "When a run last ended without a failed probe, in seconds since the epoch.",
     "time() - forwardscope_run_last_success_timestamp_seconds",
 )
+RUN_PASSED: Final = _run_gauge(
+    "passed",
+    "",
+    "1 after a run without a failed probe, 0 after any other; absent before the end, except at a "
+    "Pushgateway, which holds the value of the previous run.",
+    "forwardscope_run_passed == 0",
+)
+RUN_STARTED: Final = _run_gauge(
+    "started",
+    "",
+    "1 after a run whose model was loaded, 0 after one that could not start; absent before the "
+    "end, except at a Pushgateway.",
+    "forwardscope_run_started == 0",
+)
 RUN_PROGRESS: Final = _run_gauge(
     "progress_timestamp_seconds",
     "seconds",
@@ -349,15 +363,33 @@ PROBE_SCORE: Final = Metric(
     "forwardscope_probe_score",
     "gauge",
     "",
-    "Score of a probe, 0 to 1; absent for a probe without one.",
+    "Score of a probe, 0 to 1; NaN before the probe has ended, and for a probe without one.",
     (*_RUN, "probe"),
     "forwardscope_probe_score < 0.5",
+)
+PROBE_RAW: Final = Metric(
+    "forwardscope_probe_raw",
+    "gauge",
+    "",
+    "What a probe measured, in its own unit, such as nats; NaN as for the score. It differs where "
+    "the score is all but 1.",
+    (*_RUN, "probe"),
+    "forwardscope_probe_raw",
+)
+PROBE_Z: Final = Metric(
+    "forwardscope_probe_z_score",
+    "gauge",
+    "",
+    "Distance of what a probe measured from random adapters, in their standard deviations; NaN as "
+    "for the score.",
+    (*_RUN, "probe"),
+    "forwardscope_probe_z_score < 3",
 )
 PROBE_DURATION: Final = Metric(
     "forwardscope_probe_duration_seconds",
     "gauge",
     "seconds",
-    "Wall time of a probe.",
+    "Wall time of a probe; NaN before it has ended.",
     (*_RUN, "probe"),
     "topk(3, forwardscope_probe_duration_seconds)",
 )
@@ -365,7 +397,8 @@ PROBE_VERDICT: Final = Metric(
     "forwardscope_probe_verdict",
     "gauge",
     "",
-    "1 for the verdict of a probe, 0 for the others: pass, fail, error, skip.",
+    "1 for the verdict of a probe, 0 for the others: pass, fail, error, skip; all 0 before it has "
+    "ended. A check for finite logits that failed is a probe, finite_check.",
     (*_RUN, "probe", "verdict"),
     'forwardscope_probe_verdict{verdict=~"fail|error"} == 1',
 )
@@ -398,6 +431,8 @@ RUN_METRICS: Final = (
     RUN_START,
     RUN_END,
     RUN_LAST_SUCCESS,
+    RUN_PASSED,
+    RUN_STARTED,
     RUN_PROGRESS,
     RUN_ACTIVE,
     RUN_COMPLETE,
@@ -413,6 +448,8 @@ RUN_METRICS: Final = (
     RUN_SPANS_DROPPED,
     RUN_TRACE_WRITE_ERRORS,
     PROBE_SCORE,
+    PROBE_RAW,
+    PROBE_Z,
     PROBE_DURATION,
     PROBE_VERDICT,
 )
