@@ -422,3 +422,18 @@ def test_series_exist_while_the_model_loads(
     probes = {None, "first", "second"} if options else set()
     assert {key.probe for key in series} == probes
     assert all(counts == Counts() for counts in series.values())
+
+
+def test_a_run_that_cannot_load_its_model_is_reported(
+    invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its gauges are those of a run that ended, did not start and did not pass."""
+    path = tmp_path / "run.prom"
+    suite_file.write_text(suite_file.read_text().replace("some-model", str(tmp_path / "gone")))
+    ran = invoke("run", suite_file, "--metrics-file", path)
+    assert ran.exit_code == 2
+    found = samples(path)
+    assert found["forwardscope_run_started"] == found["forwardscope_run_passed"] == 0
+    assert found["forwardscope_run_active"] == found["forwardscope_run_lookups"] == 0
+    assert found["forwardscope_run_end_timestamp_seconds"] > 0
+    assert "forwardscope_run_last_success_timestamp_seconds" not in found

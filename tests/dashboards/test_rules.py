@@ -35,7 +35,7 @@ on_each_alert = pytest.mark.parametrize(
 
 
 def test_alerts() -> None:
-    """There are ten alerts on suites and five on services, in separate files, each once."""
+    """There are twelve alerts on suites and five on services, in separate files, each once."""
     suites = [rule for name, rule in _ALERTS if name == "prometheus/alerts-runs.yml"]
     services = [rule for name, rule in _ALERTS if name == "prometheus/alerts-services.yml"]
     assert {rule["alert"] for rule in suites} == {
@@ -43,12 +43,14 @@ def test_alerts() -> None:
         "ForwardLatencyRegression",
         "CacheHitRateDrop",
         "ForwardErrors",
+        "RunStartFailed",
         "RunFailed",
         "RunStalled",
         "RunMissing",
         "SpansDropped",
         "TraceWriteErrors",
         "PushFailed",
+        "RulesFailed",
     }
     assert all(rule["alert"].startswith("Service") for rule in services)
     assert len(services) == 5
@@ -64,7 +66,7 @@ def test_alerts_are_described(rule: dict[str, Any]) -> None:
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook_url"}
     assert not annotations["summary"].endswith(".")
-    assert annotations["description"].endswith(".")
+    assert annotations["description"].endswith((".", ".{{ end }}"))
     valued = "$value" in annotations["description"]
     assert valued or rule["expr"].startswith("absent("), "absent() is always 1"
 

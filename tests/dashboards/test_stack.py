@@ -268,10 +268,23 @@ def test_inhibited_alerts_exist() -> None:
         for group in _read(f"dashboards/prometheus/{name}")["groups"]
         for rule in group["rules"]
     ]
-    (inhibition,) = _read("dashboards/alertmanager/alertmanager.yml")["inhibit_rules"]
-    assert inhibition["source_matchers"] == ['alertname="PushFailed"', 'reason="gateway"']
+    gateway, failed = _read("dashboards/alertmanager/alertmanager.yml")["inhibit_rules"]
+    assert gateway["source_matchers"] == ['alertname="PushFailed"', 'reason="gateway"']
     assert [rule for rule in rules if rule["labels"].get("reason") == "gateway"]
-    (targets,) = inhibition["target_matchers"]
-    names = re.fullmatch(r'alertname=~"(.*)"', targets)
-    assert names is not None
-    assert set(names[1].split("|")) < {rule["alert"] for rule in rules}
+    assert failed["equal"] == ["suite", "model"]
+    assert failed["target_matchers"] == ['severity="warning"']
+    for matcher in (*gateway["target_matchers"], *failed["source_matchers"]):
+        names = re.fullmatch(r'alertname=~"(.*)"', matcher)
+        assert names is not None
+        assert set(names[1].split("|")) < {rule["alert"] for rule in rules}
+
+
+def test_titles_of_notifications() -> None:
+    """Alerts of one notification share all labels of their summary, so the title is not empty."""
+    grouped = set(_read("dashboards/alertmanager/alertmanager.yml")["route"]["group_by"])
+    for name in ("alerts-runs.yml", "alerts-services.yml"):
+        for group in _read(f"dashboards/prometheus/{name}")["groups"]:
+            for rule in group["rules"]:
+                summary = rule["annotations"]["summary"]
+                assert set(re.findall(r"\$labels\.(\w+)", summary)) <= grouped
+    assert {"alertname", "reason"} <= grouped

@@ -13,11 +13,11 @@ import pytest
 from forwardscope.telemetry.http import (
     MAX_ANSWER_BYTES,
     one_line,
-    post,
     read_bounded,
     refusal,
     root_cause,
     secrets_of,
+    send,
     shown_url,
     without_secrets,
 )
@@ -129,7 +129,7 @@ def test_a_redirect_is_not_followed(code: int) -> None:
         http_server(status(code, Location=f"{other}/login")) as (url, asked),
     ):
         with pytest.raises(OSError, match=f"HTTP {code}: redirects to {other}, which is not"):
-            post(url, {"Authorization": "Basic s3cr3t"}, b"data", 5.0)
+            send("POST", url, {"Authorization": "Basic s3cr3t"}, b"data", 5.0)
         assert landed == []
     assert [request.headers["Authorization"] for request in asked] == ["Basic s3cr3t"]
 
@@ -147,7 +147,7 @@ def test_an_endless_answer_is_cut() -> None:
             cut.set()
 
     with http_server(answer) as (url, _):
-        post(url, {}, b"data", 5.0)
+        send("POST", url, {}, b"data", 5.0)
         assert cut.wait(30)
 
 
@@ -163,7 +163,7 @@ def test_a_slow_answer_is_cut() -> None:
     with http_server(answer) as (url, _):
         began = time.monotonic()
         with pytest.raises(OSError, match="HTTP 400: Bad Request: ss"):
-            post(url, {}, b"data", 0.2)
+            send("POST", url, {}, b"data", 0.2)
         assert time.monotonic() - began < 15
         ended.set()
 
@@ -181,7 +181,7 @@ def test_a_proxy_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("http_proxy", "http://me:s3cr3t@127.0.0.1:9")
     with pytest.raises(OSError, match=r"^proxy 127\.0\.0\.1:9: Connection refused$"):
-        post("http://192.0.2.1", {}, b"data", 5.0)
+        send("POST", "http://192.0.2.1", {}, b"data", 5.0)
 
 
 def test_root_cause() -> None:

@@ -18,6 +18,7 @@ from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
+from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
@@ -147,3 +148,4 @@ def doctor() -> None:
 
 app.add_typer(traces, name="trace")
 app.add_typer(dashboards, name="dashboards")
+app.add_typer(pushgateway, name="pushgateway")

@@ -6,14 +6,16 @@ import errno
 import math
 import socket
 import time
+import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
 
+from forwardscope.cli import gateway
 from forwardscope.cli.targets import OtlpTarget, check_url, needs_sdk, otlp_target
 from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -22,7 +24,7 @@ from forwardscope.suite.result import Delivery, ProbeResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import context_from_environment, register
-from forwardscope.telemetry.delivery import Pusher, write_metrics_file
+from forwardscope.telemetry.delivery import JOB, Pusher, write_metrics_file
 from forwardscope.telemetry.endpoint import MetricsEndpoint
 from forwardscope.telemetry.http import shown_url
 from forwardscope.text import plural, printable
@@ -74,6 +76,7 @@ class Telemetry:
         self._endpoint: MetricsEndpoint | None = None
         self._pusher: Pusher | None = None
         self._otlp_metrics: MetricDelivery | None = None
+        self._group: dict[str, str] = {}
         self._file_failure: str | None = None
         self._linger_ended = False
         self._otlp_url = self._otlp_metrics_url = ""
@@ -93,7 +96,7 @@ class Telemetry:
             self._open_endpoint()
             if self._endpoint is not None:
                 opening.callback(self._endpoint.close)
-            self._open_pusher()
+            self._check_gateway()
             self._open_otlp_metrics()
             token = otel_context.attach(context_from_environment())
             opening.callback(otel_context.detach, token)
@@ -116,13 +119,13 @@ class Telemetry:
     @property
     def enabled(self) -> bool:
         """Whether any spans or metrics are exported."""
-        exporters = (self._spans, self._pusher, self._settings.metrics_file)
-        return self.has_counters or any(exporter is not None for exporter in exporters)
+        settings = (self._settings.pushgateway, self._settings.metrics_file)
+        return self.has_counters or any(one is not None for one in (self._spans, *settings))
 
     @property
     def notice(self) -> str | None:
         """What a user should know of the chosen exporters; None if nothing."""
-        lasting = self._pusher is not None or self._settings.metrics_file is not None
+        lasting = (self._settings.pushgateway, self._settings.metrics_file) != (None, None)
         return None if self._otlp_metrics is None or lasting else _NO_ALERTS
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
@@ -143,6 +146,7 @@ class Telemetry:
         deliveries = []
         if not self._metrics.started:
             self._metrics.run_finished(None)
+            self._start_pushing()
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         pushers = [one for one in (self._otlp_metrics, self._pusher) if one is not None]
@@ -157,6 +161,8 @@ class Telemetry:
             deliveries.append(self._metrics_delivery(self._otlp_metrics, failure))
         if self._pusher is not None:
             failure = self._pusher.close(_remaining(deadline))
+            if failure is None:
+                self._delete_superseded(self._pusher.url)
             deliveries.append(self._push_delivery(self._pusher, failure))
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
@@ -198,11 +204,32 @@ class Telemetry:
                 f"choose another {_option_to_change(error)}"
             ) from error
 
-    def _open_pusher(self) -> None:
+    def _check_gateway(self) -> None:
         url = self._settings.pushgateway
         if url is not None:
             check_url("pushgateway", url, ("http", "https"), "http://127.0.0.1:9091")
-            self._pusher = Pusher(url, self._run_registry, self._metrics.labels)
+
+    def _start_pushing(self) -> None:
+        """Push in a group of the run's own while another run of the suite is active."""
+        url, labels = self._settings.pushgateway, self._metrics.labels
+        if url is None or self._pusher is not None:
+            return
+        with suppress(OSError, ValueError):  # the push itself reports what is wrong
+            main = {"job": JOB, **labels}
+            if any(one.alive and one.labels == main for one in gateway.groups(url, labels)):
+                labels = {**labels, "instance": uuid.uuid4().hex[:12]}
+        self._pusher = Pusher(url, self._run_registry, labels)
+        self._group = {"job": JOB, **labels}
+
+    def _delete_superseded(self, url: str) -> None:
+        """After a run that passed, delete the suite's other runs that ended before it began."""
+        if self._metrics.passed_since_s is None:
+            return
+        with suppress(OSError, ValueError):  # the next run that passes tries again
+            for one in gateway.groups(url, self._metrics.labels):
+                before = one.ended_s is not None and one.ended_s < self._metrics.passed_since_s
+                if before and one.labels != self._group:
+                    gateway.delete(url, one)
 
     def _open_otlp_metrics(self) -> None:
         target = otlp_target(self._settings.otlp_metrics, None, signal="metrics")
@@ -222,6 +249,7 @@ class Telemetry:
     # -- during the run -----------------------------------------------------------------
 
     def _publish(self) -> None:
+        self._start_pushing()
         if self._pusher is not None:
             self._pusher.push()
         if self._settings.metrics_file is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "increase",
     "last_of_each_run",
     "named_probes",
+    "newest_info",
     "quantile",
     "rate",
     "ratio",
@@ -38,7 +39,9 @@ BY_RUN: Final = "{{suite}} on {{model}}"
 
 _SCRAPED = ("job", "instance")
 _RUN_KEY = "job, instance, suite, model"
-_RUN_LABELS = "suite, model, run_id, trace_id"
+_RUN_LABELS = "suite, model, adapter, run_id, trace_id"
+#: Step at which runs are looked for; a run that is scraped once is found.
+_SCRAPED_EVERY = "5s"
 #: Label matcher for hits and coalesced lookups.
 HITS: Final = 'result!="miss"'
 
@@ -112,8 +115,17 @@ def last_of_each_run(query: str) -> str:
 
     The gauges of a run lack these labels; `forwardscope_run_info` of the same target has them.
     """
-    with_ids = f"({query}) * on ({_RUN_KEY}) group_left (run_id, trace_id) {series(names.RUN_INFO)}"
-    return f"last_over_time(max by ({_RUN_LABELS}) ({with_ids})[{RANGE}:$__interval])"
+    info = newest_info(series(names.RUN_INFO))
+    with_ids = f"({query}) * on ({_RUN_KEY}) group_left (adapter, run_id, trace_id) {info}"
+    return f"last_over_time(max by ({_RUN_LABELS}) ({with_ids})[{RANGE}:{_SCRAPED_EVERY}])"
+
+
+def newest_info(selector: str = names.RUN_INFO.name) -> str:
+    """Return `forwardscope_run_info` with one run for each target: the one exported last.
+
+    Prometheus has two for five minutes after it was away while the next run began.
+    """
+    return f"(topk by ({_RUN_KEY}) (1, timestamp({selector})) > bool 0)"
 
 
 def finished(query: str) -> str:

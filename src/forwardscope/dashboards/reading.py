@@ -38,6 +38,8 @@ _LABEL_VALUES: Final = re.compile(r"\s*label_values\((.+),\s*(\w+)\s*\)\s*", re.
 _QUERY_RESULT: Final = re.compile(r"\s*query_result\((.+)\)\s*", re.DOTALL)
 _IN_LEGEND: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _IN_TEMPLATE: Final = re.compile(r"(?:\$labels|\.Labels)\.(\w+)")
+#: A part of a template about the results of a query of its own.
+_OF_QUERY: Final = re.compile(r"\{\{ with query .*?\}\}\.\{\{ end \}\}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,4 +181,4 @@ def _displayed(value: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[s
     for key in ("labels", "annotations"):
         if isinstance(templates := value.get(key), dict):
             for template in map(str, templates.values()):
-                yield from _IN_TEMPLATE.findall(template)
+                yield from _IN_TEMPLATE.findall(_OF_QUERY.sub("", template))

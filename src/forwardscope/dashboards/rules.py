@@ -46,6 +46,8 @@ class Alert:
         summary: One line, which may contain labels.
         description: A sentence with the value; it may add the next step.
         labels: Additional labels.
+        hold: How long it fires on after its query has no result, so that half a minute
+            without the gateway, a target or Prometheus ends no alert.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Alert:
     summary: str
     description: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    hold: str = "5m"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of a Prometheus rule file."""
@@ -62,6 +65,7 @@ class Alert:
             "alert": self.name,
             "expr": self.expr,
             "for": self.pending,
+            "keep_firing_for": self.hold,
             "labels": {"severity": self.severity, **self.labels},
             "annotations": {
                 "summary": self.summary,

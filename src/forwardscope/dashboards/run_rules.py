@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from forwardscope.dashboards.queries import newest_info
 from forwardscope.dashboards.rules import Alert, Recording
 from forwardscope.telemetry import names
 from forwardscope.telemetry.delivery import JOB
@@ -31,6 +32,8 @@ _MIN_RUNS, _MIN_PASSES = 3, 20
 _HIT_RATE_DROP, _MIN_LOOKUPS = 10, 50
 #: Time without a lookup after which an active run is stalled.
 _STALLED_S: Final = 600
+#: The same as a share of the wall time of the last complete run, if that is longer.
+_STALLED_SHARE: Final = 0.25
 #: Age of the newest run at which the next one is missing, in periods of the suite.
 _LATE: Final = 1.5
 
@@ -47,6 +50,7 @@ _OTHER_RUNS: Final = "the median of the suite's other complete runs of the past 
 _END = names.RUN_END.name
 _PASSES = names.RUN_FORWARD_PASSES.name
 _EXPECTED = names.RUN_EXPECTED.name
+_WALL = names.RUN_WALL.name
 _SECONDS_PER_PASS = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
 _HIT_RATE = f"{names.RUN_HITS.name}_per_lookup"
 
@@ -55,6 +59,7 @@ _RECORDED: Final = {
     _PASSES: _PASSES,
     _EXPECTED: f"({_EXPECTED} >= 0)",  # the gauge is NaN without a plan
     _SECONDS_PER_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
+    _WALL: _WALL,
     _HIT_RATE: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }
 
@@ -67,15 +72,17 @@ def recordings() -> list[Recording]:
     ]
     last = [Recording(_latest(name), _of_last_run(name)) for name in _RECORDED]
     week = [
-        Recording(_median(name), f"quantile by ({_SUITE}) (0.5,\n{_of_other_runs(name)}\n)")
+        Recording(_median(name), f"quantile by ({_labels(name)}) (0.5,\n{_of_other_runs(name)}\n)")
         for name in _RECORDED
-        if name != _EXPECTED
+        if name not in (_EXPECTED, _WALL)
     ]
-    runs = Recording(
-        _other_runs_count(_SECONDS_PER_PASS),
-        f"count by ({_SUITE}) (\n{_of_other_runs(_SECONDS_PER_PASS)}\n)",
-    )
-    return [ended, *each, Recording(_latest(_END, level="run"), _last_run()), *last, *week, runs]
+    runs = [
+        Recording(
+            _other_runs_count(name), f"count by ({_labels(name)}) (\n{_of_other_runs(name)}\n)"
+        )
+        for name in (_SECONDS_PER_PASS, _HIT_RATE)
+    ]
+    return [ended, *each, Recording(_latest(_END, level="run"), _last_run()), *last, *week, *runs]
 
 
 def alerts() -> list[Alert]:
@@ -84,6 +91,7 @@ def alerts() -> list[Alert]:
         _forward_pass_regression(),
         _forward_latency_regression(),
         _cache_hit_rate_drop(),
+        _run_start_failed(),
         _run_failed(),
         _run_stalled(),
         _run_missing(),
@@ -91,6 +99,7 @@ def alerts() -> list[Alert]:
         _forward_errors(),
         _spans_dropped(),
         _trace_write_errors(),
+        _rules_failed(),
     ]
 
 
@@ -106,6 +115,11 @@ def _complete_runs(name: str) -> str:
 
 def _latest(name: str, level: str = "suite") -> str:
     return f"{level}:{name}:latest"
+
+
+def _labels(name: str) -> str:
+    """Return the labels within which runs are compared: durations only on the same device."""
+    return f"{_SUITE}, device" if name == _SECONDS_PER_PASS else _SUITE
 
 
 def _median(name: str) -> str:
@@ -130,8 +144,8 @@ def _under_run_id(query: str) -> str:
     A run that an endpoint and a Pushgateway both export counts once.
     """
     return (
-        f"max by ({_RUN}) (\n"
-        f"  {query} * on ({_TARGET}) group_left (run_id) {names.RUN_INFO.name}\n"
+        f"max by ({_RUN}, device) (\n"
+        f"  {query} * on ({_TARGET}) group_left (run_id, device) {newest_info()}\n"
         f"  and on ({_TARGET}) {names.RUN_COMPLETE.name} == 1\n"
         ")"
     )
@@ -148,7 +162,7 @@ def _last_run() -> str:
 
 def _of_last_run(name: str) -> str:
     return (
-        f"max by ({_SUITE}) (\n"
+        f"max by ({_labels(name)}) (\n"
         f"  {_in_week(name)}\n"
         f"  and on ({_RUN}) {_latest(_END, level='run')}\n"
         ")"
@@ -184,14 +198,15 @@ def _forward_latency_regression() -> Alert:
         "warning",
         f"{_NAME} has slow forward passes",
         'A forward pass of the last complete run took on average {{ printf "%.2f" $value }} times '
-        f"as long as {_OTHER_RUNS}.",
+        f"as long as {_OTHER_RUNS} on the same device.",
     )
 
 
 def _cache_hit_rate_drop() -> Alert:
     return Alert(
         "CacheHitRateDrop",
-        f"100 * ({_median(_HIT_RATE)} - {_latest(_HIT_RATE)}) > {_HIT_RATE_DROP}",
+        f"100 * ({_median(_HIT_RATE)} - {_latest(_HIT_RATE)}) > {_HIT_RATE_DROP}\n"
+        f"and {_other_runs_count(_HIT_RATE)} >= {_MIN_RUNS}",
         "1m",
         "warning",
         f"{_NAME} has a lower hit rate",
@@ -208,23 +223,66 @@ def _max_by_suite(metric: Metric) -> str:
     return f"max by ({_SUITE}) ({metric.name})"
 
 
+def _min_by_suite(metric: Metric) -> str:
+    """Return the smallest value of a gauge: 0 if one of several runs at once has 0."""
+    return f"min by ({_SUITE}) ({metric.name})"
+
+
+def _asked(metric: Metric, more: str, before: str, each: str) -> str:
+    """Return a template with the series of the alert's suite and model that are 1, if any."""
+    query = f"{metric.name}{{suite=%q, model=%q{more}}} == 1"
+    asked = f"query (printf `{query}` $labels.suite $labels.model)"
+    return f"{{{{ with {asked} }}}} {before}:{{{{ range . }}}} {each}{{{{ end }}}}.{{{{ end }}}}"
+
+
+_NEWEST: Final = _asked(
+    names.PROBE_VERDICT,
+    ', verdict=~"fail|error"',
+    "Probes of the newest run",
+    "{{ .Labels.probe }} ({{ .Labels.verdict }})",
+) + _asked(
+    names.RUN_INFO,
+    "",
+    "Newest run",
+    "{{ .Labels.run_id }}{{ with .Labels.trace_id }}, trace {{ . }}{{ end }}",
+)
+
+
+def _run_start_failed() -> Alert:
+    return Alert(
+        "RunStartFailed",
+        f"{_max_by_suite(names.RUN_END)} and {_min_by_suite(names.RUN_STARTED)} == 0",
+        "1m",
+        "critical",
+        f"{_NAME} could not start",
+        "The run that ended at {{ $value | humanizeTimestamp }} has no verdict: its model or "
+        "adapter could not be loaded, or it was stopped before that. Its output has the reason.",
+    )
+
+
 def _run_failed() -> Alert:
     end, success = _max_by_suite(names.RUN_END), _max_by_suite(names.RUN_LAST_SUCCESS)
+    passed = _min_by_suite(names.RUN_PASSED)
     return Alert(
         "RunFailed",
-        f"{end} > {success}\nor {end} unless {success}",
+        f"({end} and {passed} == 0\n"
+        f"or ({end} > {success}\nor {end} unless {success}) unless {passed})\n"  # older runs
+        f"unless {_min_by_suite(names.RUN_STARTED)} == 0",
         "1m",
         "critical",
         f"{_NAME} did not pass",
         "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, or one of its "
-        "probes failed or had an error. Its report and the dashboard Runs have the verdicts.",
+        "probes failed or had an error. Its report and the dashboard Runs have the verdicts."
+        + _NEWEST,
     )
 
 
 def _run_stalled() -> Alert:
+    idle = f"time() - {_max_by_suite(names.RUN_PROGRESS)}"
     return Alert(
         "RunStalled",
-        f"time() - {_max_by_suite(names.RUN_PROGRESS)} > {_STALLED_S}\n"
+        f"{idle} > {_STALLED_S}\n"
+        f"unless {idle} <= {_STALLED_SHARE} * {_latest(_WALL)}\n"
         f"and {_max_by_suite(names.RUN_ACTIVE)} == 1",
         "1m",
         "critical",
@@ -266,7 +324,8 @@ def _push_failed() -> list[Alert]:
         ),
         alert(
             "lost",
-            f"max by ({_SUITE}) (max_over_time(timestamp({pushed})[1d:1m]) unless {pushed})\n"
+            f"max by ({_SUITE}) (max_over_time(timestamp({pushed})[1d:1m])\n"
+            f"  unless on ({_SUITE}) {pushed})\n"
             f"< on () group_left () max(process_start_time_seconds and on (job, instance) {build})",
             f"The Pushgateway has lost {_NAME}",
             "The Pushgateway restarted without the metrics that it had at {{ $value | "
@@ -274,9 +333,10 @@ def _push_failed() -> list[Alert]:
         ),
         alert(
             "gateway",
-            f"absent({build})",
+            f"count(last_over_time({build}[{_WEEK}])) unless count({build})",
             "No Pushgateway is scraped",
-            "Prometheus scrapes no Pushgateway, so no alert on a suite can fire.",
+            "Prometheus has scraped {{ $value }} Pushgateways in the past 7 days and scrapes none "
+            "now, so no alert on a suite that pushes can fire.",
         ),
     ]
 
@@ -316,4 +376,17 @@ def _trace_write_errors() -> Alert:
         f"{_NAME} has lost lines of its JSONL trace",
         "{{ $value }} lookups of the newest run are missing in its JSONL trace. Its results are "
         "complete.",
+    )
+
+
+def _rules_failed() -> Alert:
+    failures = 'prometheus_rule_evaluation_failures_total{rule_group=~".*forwardscope-.*"}'
+    return Alert(
+        "RulesFailed",
+        f"sum by (rule_group) (increase({failures}[15m])) > 0",
+        "1m",
+        "critical",
+        "Prometheus cannot evaluate {{ $labels.rule_group }}",
+        'In the last 15 minutes {{ printf "%.0f" $value }} evaluations of the group failed. Its '
+        "alerts cannot fire. The page Rules of Prometheus has the error.",
     )

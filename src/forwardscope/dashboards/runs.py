@@ -29,6 +29,7 @@ from forwardscope.telemetry.names import Metric
 
 __all__ = ["runs"]
 
+_BY_PROBE: Final = f"{BY_RUN}: {{{{probe}}}}"
 _FAILED = 'verdict=~"fail|error"'
 #: Expected forward passes of the runs that have a plan; the gauge of other runs is NaN.
 _EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
@@ -57,7 +58,13 @@ def runs() -> models.Dashboard:
         {
             "How did each run do?": (table_of_runs(),),
             "What did each run cost?": (passes(), hit_rates(), wall_times()),
-            "What did its probes find?": (scores(), durations(), verdicts()),
+            "What did its probes find?": (
+                scores(),
+                measured(),
+                z_scores(),
+                durations(),
+                verdicts(),
+            ),
             "Is the telemetry complete?": (
                 spans_dropped(),
                 records_not_written(),
@@ -107,6 +114,7 @@ def table_of_runs() -> Panel:
             ),
             TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
             TableColumn("Model", label="model"),
+            TableColumn("Adapter", label="adapter"),
             TableColumn(
                 "Complete",
                 last_of_each_run(series(names.RUN_COMPLETE)),
@@ -185,12 +193,40 @@ def wall_times() -> Panel:
 # -- what did its probes find? ---------------------------------------------------------------
 
 
+def _by_probe(metric: Metric) -> str:
+    return f"max by (suite, model, probe) ({series(metric)})"
+
+
+def measured() -> Panel:
+    """What probes measured over time."""
+    return line_panel(
+        "Probe values",
+        "What each probe measured, in its own unit, such as nats. It differs where scores are all "
+        "but 1.",
+        {_BY_PROBE: _by_probe(names.PROBE_RAW)},
+        "none",
+        stepped=True,
+    )
+
+
+def z_scores() -> Panel:
+    """Z-scores of probes over time."""
+    return line_panel(
+        "Probe z-scores",
+        "Distance of what each probe measured from random adapters, in their standard deviations. "
+        "A suite without a null_adapter probe has none.",
+        {_BY_PROBE: _by_probe(names.PROBE_Z)},
+        "none",
+        stepped=True,
+    )
+
+
 def scores() -> Panel:
     """Scores of probes over time."""
     return line_panel(
         "Probe scores",
         "Score of each probe, from 0 to 1. A probe without a score has no line.",
-        {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_SCORE)})"},
+        {_BY_PROBE: _by_probe(names.PROBE_SCORE)},
         "none",
         stepped=True,
     )
@@ -201,7 +237,7 @@ def durations() -> Panel:
     return line_panel(
         "Probe durations",
         "Wall time of each probe.",
-        {"{{suite}}: {{probe}}": f"max by (suite, model, probe) ({series(names.PROBE_DURATION)})"},
+        {_BY_PROBE: _by_probe(names.PROBE_DURATION)},
         "s",
         stepped=True,
     )
@@ -214,11 +250,12 @@ def verdicts() -> Panel:
         "Verdict of each probe in its last run.",
         (
             TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
+            TableColumn("Model", label="model"),
             TableColumn("Probe", label="probe"),
             TableColumn("Verdict", label="verdict"),
             TableColumn(
                 "Now",
-                f"max by (suite, probe, verdict) ({series(names.PROBE_VERDICT)}) == 1",
+                f"max by (suite, model, probe, verdict) ({series(names.PROBE_VERDICT)}) == 1",
             ),
         ),
         height=8,

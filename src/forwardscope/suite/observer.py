@@ -24,6 +24,7 @@ class RunStarted:
         counters: Counts of the run so far; thread-safe.
         expected_forward_passes: Planned forward passes if nothing is evicted or
             rejected; None if the run could not be planned.
+        device: Device of the weights.
     """
 
     spec: SuiteSpec
@@ -32,6 +33,7 @@ class RunStarted:
     started_s: float
     counters: RunCounters
     expected_forward_passes: int | None = None
+    device: str = ""
 
 
 class Observer:

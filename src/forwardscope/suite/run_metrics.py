@@ -51,6 +51,12 @@ class RunMetrics(Observer):
         """Whether the run has begun."""
         return self._run is not None
 
+    @property
+    def passed_since_s(self) -> float | None:
+        """Start of the run, in seconds since the epoch, if it has passed."""
+        passed = self._run is not None and self._result is not None and self._result.passed
+        return self._run.started_s if passed and self._run else None
+
     # -- the observer -------------------------------------------------------------------
 
     def run_started(self, run: RunStarted) -> None:
@@ -90,10 +96,11 @@ class RunMetrics(Observer):
                 return
             values = self._values(self._run)
             probes = dict(self._probes)
+            device = self._run.device if self._run else ""
             ids = (self._run.run_id, self._run.trace_id or "") if self._run else ("", "")
         families = {metric: new_family(metric) for metric in names.RUN_METRICS}
         labels = tuple(self.labels.values())
-        info = (*labels, self._spec.model.adapter_label, *ids)
+        info = (*labels, self._spec.model.adapter_label, *ids, device)
         add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
         for metric, value in values.items():
             if value is not None:
@@ -153,10 +160,10 @@ def _add_probe(
     families: dict[Metric, Family], labels: tuple[str, ...], probe: ProbeResult | None
 ) -> None:
     values = {
-        names.PROBE_SCORE: probe and probe.score,
-        names.PROBE_RAW: probe and probe.raw,
-        names.PROBE_Z: probe and probe.z_score,
-        names.PROBE_DURATION: probe and probe.duration_s,
+        names.PROBE_SCORE: probe.score if probe else None,
+        names.PROBE_RAW: probe.raw if probe else None,
+        names.PROBE_Z: probe.z_score if probe else None,
+        names.PROBE_DURATION: probe.duration_s if probe else None,
     }
     for metric, value in values.items():
         add_sample(families[metric], metric, labels, _or_nan(value))

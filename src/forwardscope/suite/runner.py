@@ -59,13 +59,15 @@ def run_suite(
     run_id = uuid.uuid4().hex
     counters = RunCounters(instrumentation)
     observer = observer or Observers()
+    device = str(getattr(backend, "device", spec.model.device))
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
     instrumentation.spans.name_model(spec.model.label, spec.model.adapter_label)
     try:
         attributes = at_run_start(spec, run_id)
         with instrumentation.spans.around(names.SUITE, spec.name, attributes) as span:
-            run = RunStarted(spec, run_id, trace_id_of(span), started_s, counters, expected)
+            trace_id = trace_id_of(span)
+            run = RunStarted(spec, run_id, trace_id, started_s, counters, expected, device)
             observer.run_started(run)
             try:
                 if getattr(backend, "base_first", False):

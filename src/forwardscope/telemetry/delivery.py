@@ -7,18 +7,20 @@ raises nothing: `Pusher.close` returns the reason.
 from __future__ import annotations
 
 import threading
-from base64 import b64encode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from forwardscope.files import replace_content
 from forwardscope.telemetry.http import (
-    post,
+    address_of,
+    authorization,
     root_cause,
     secrets_of,
+    send,
     untraced,
     without_secrets,
 )
@@ -119,7 +121,6 @@ class Pusher(PeriodicPusher):
 
     def __init__(self, url: str, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
         self.url: Final = url
-        self._gateway = urlsplit(url)
         self._registry = registry
         self._labels = dict(_grouping(*label) for label in labels.items())
         super().__init__(self._push, _PUSH_EVERY_S)
@@ -127,12 +128,11 @@ class Pusher(PeriodicPusher):
     def _push(self) -> str | None:
         from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - registers collectors
 
-        gateway = self._gateway
-        address = gateway._replace(netloc=gateway.netloc.rpartition("@")[2], query="", fragment="")
+        address = address_of(self.url)
         try:
             with untraced():
                 pushadd_to_gateway(
-                    address.geturl(), JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._send
+                    address, JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._send
                 )
         except Exception as error:  # noqa: BLE001 - no failure ends the run
             return without_secrets(root_cause(error), secrets_of(self.url))
@@ -141,15 +141,15 @@ class Pusher(PeriodicPusher):
     def _send(
         self,
         url: str,
-        method: str,  # noqa: ARG002 - always POST
+        method: str,
         timeout: float | None,
         headers: Sequence[tuple[str, str]],
         data: bytes,
-    ) -> Callable[[], None]:
+    ) -> Callable[[], object]:
         """Return a function that sends a request, as prometheus_client wants it."""
-        full = urlsplit(url)._replace(query=self._gateway.query).geturl()
-        sent = {**dict(headers), **_authorization(self._gateway.username, self._gateway.password)}
-        return partial(post, full, sent, data, timeout or _PUSH_TIMEOUT_S)
+        full = urlsplit(url)._replace(query=urlsplit(self.url).query).geturl()
+        sent = {**dict(headers), **authorization(self.url)}
+        return partial(send, method, full, sent, data, timeout or _PUSH_TIMEOUT_S)
 
 
 def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
@@ -161,14 +161,6 @@ def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:
     from prometheus_client import generate_latest  # noqa: PLC0415 - import registers collectors
 
     replace_content(path, generate_latest(registry))
-
-
-def _authorization(user: str | None, password: str | None) -> dict[str, str]:
-    """Return the header of basic authentication; empty without a user."""
-    if user is None:
-        return {}
-    pair = f"{unquote(user)}:{unquote(password or '')}".encode()
-    return {"Authorization": f"Basic {b64encode(pair).decode('ascii')}"}
 
 
 def _grouping(name: str, value: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -17,12 +18,14 @@ from forwardscope.text import printable
 
 __all__ = [
     "MAX_ANSWER_BYTES",
+    "address_of",
+    "authorization",
     "one_line",
-    "post",
     "read_bounded",
     "refusal",
     "root_cause",
     "secrets_of",
+    "send",
     "shown_url",
     "untraced",
     "without_secrets",
@@ -112,17 +115,20 @@ def refusal(url: str, status: int, phrase: str, location: str | None, message: s
     return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}")
 
 
-def read_bounded(read: Callable[[int], bytes], size: int, deadline: float) -> bytes:
-    """Read an answer until it ends, has `MAX_ANSWER_BYTES` bytes, or the deadline is over.
+def read_bounded(
+    read: Callable[[int], bytes], size: int, deadline: float, most: int = MAX_ANSWER_BYTES
+) -> bytes:
+    """Read an answer until it ends, has `most` bytes, or the deadline is over.
 
     Args:
         read: Returns at most as many bytes as its argument; none at the end.
         size: Bytes of one call of `read`.
         deadline: When to stop, as `time.monotonic` counts. A call of `read` that
             waits is not interrupted.
+        most: Bytes that are read.
     """
     body = bytearray()
-    while len(body) < MAX_ANSWER_BYTES and time.monotonic() < deadline:
+    while len(body) < most and time.monotonic() < deadline:
         chunk = read(size)
         if not chunk:
             break
@@ -130,26 +136,54 @@ def read_bounded(read: Callable[[int], bytes], size: int, deadline: float) -> by
     return bytes(body)
 
 
-def post(url: str, headers: Mapping[str, str], data: bytes, timeout_s: float) -> None:
-    """Send a POST request to a server or its proxy; redirects are not followed.
+def authorization(url: str) -> dict[str, str]:
+    """Return the header of basic authentication for a URL; empty without a user in it."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return {"Authorization": f"Basic {b64encode(pair).decode('ascii')}"}
+
+
+def address_of(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def send(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    data: bytes | None,
+    timeout_s: float,
+    most: int = MAX_ANSWER_BYTES,
+) -> tuple[bytes, Mapping[str, str]]:
+    """Send a request to a server or its proxy; redirects are not followed.
 
     Args:
+        method: The method, such as POST.
         url: A URL of scheme http or https, without user and password.
         headers: Headers of the request.
         data: Its body.
         timeout_s: Time for each step of the connection, and for the body of the answer.
+        most: Bytes of the answer that are read.
+
+    Returns:
+        The answer and its headers.
 
     Raises:
         OSError: The server was not reached, or did not accept the request.
     """
-    request = Request(url, data, dict(headers), method="POST")  # noqa: S310 - callers check it
+    request = Request(url, data, dict(headers), method=method)  # noqa: S310 - callers check it
     host = request.host
     opener = OpenerDirector()  # has no handler of redirects
     for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
         opener.add_handler(handler)
     try:
         with opener.open(request, timeout=timeout_s) as got:
-            body = read_bounded(got.read1, 8192, time.monotonic() + timeout_s)
+            body = read_bounded(got.read1, 8192, time.monotonic() + timeout_s, most)
             location = got.headers.get("Location")
             reason = refusal(url, got.status, got.reason, location, body.decode(errors="replace"))
     except (OSError, HTTPException) as error:
@@ -157,6 +191,7 @@ def post(url: str, headers: Mapping[str, str], data: bytes, timeout_s: float) ->
         reason = one_line(proxy + root_cause(error))
     if reason is not None:
         raise OSError(reason)
+    return body, got.headers
 
 
 @contextmanager

@@ -267,7 +267,7 @@ RUN_INFO: Final = Metric(
     "gauge",
     "",
     "Always 1; the labels identify the run that the other run gauges describe.",
-    (*_RUN, "adapter", "run_id", "trace_id"),
+    (*_RUN, "adapter", "run_id", "trace_id", "device"),
     "forwardscope_run_forward_passes * on (job, instance, suite, model) group_left (trace_id) "
     "forwardscope_run_info",
 )

@@ -88,7 +88,8 @@ _METRICS_OF_RUNS = """\
 
 A suite is a batch job, often shorter than a scrape interval, so its outcome is also exported as
 gauges: at the endpoint, over OTLP, in the metrics file, and at a Pushgateway in the group
-`job="forwardscope"`, `suite`, `model`. A failed run does not push
+`job="forwardscope"`, `suite`, `model`, and `instance` while another run of the suite is active.
+A run that could not load its model pushes its end too, with `run_id=""`. A failed run does not push
 `forwardscope_run_last_success_timestamp_seconds`, so the gateway keeps the earlier value.
 """
 

@@ -197,9 +197,9 @@ def test_run_gauges_are_those_of_the_result(scraped: Scraped) -> None:
 
 
 def test_run_info_names_the_run(scraped: Scraped) -> None:
-    """One sample tells adapter, run id and trace id."""
+    """One sample tells adapter, run id, trace id and device."""
     result = scraped.run.result
-    ids = {name: result[name] for name in ("adapter", "run_id", "trace_id")}
+    ids = {name: result[name] for name in ("adapter", "run_id", "trace_id", "device")}
     assert scraped.all_of("run_info") == [({**RUN, **ids}, 1)]
 
 

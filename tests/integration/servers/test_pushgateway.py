@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from forwardscope.cli.app import app
 
 from .processes import Pushgateway, Samples, key, parse, until
 from .runs import MODEL, NAME, Cli, Run, suite
@@ -60,6 +64,7 @@ def _identity(run: Run) -> dict[str, str]:
         "adapter": result["adapter"],
         "run_id": result["run_id"],
         "trace_id": result["trace_id"] or "",
+        "device": result["device"],
     }
 
 
@@ -69,8 +74,9 @@ def test_probes_are_pushed(cli: Cli, pushgateway: Pushgateway) -> None:
     samples = pushgateway.samples()
     for probe in run.result["probes"]:
         group = GROUP | {"probe": probe["name"]}
-        score = samples.get(key("forwardscope_probe_score", **group))
-        assert score == probe["score"]
+        for gauge, name in (("score", "score"), ("raw", "raw"), ("z_score", "z_score")):
+            value = samples[key(f"forwardscope_probe_{gauge}", **group)]
+            assert value == probe[name] or (math.isnan(value) and probe[name] is None)
         assert samples[key("forwardscope_probe_duration_seconds", **group)] == probe["duration_s"]
         for verdict in ("pass", "fail", "error", "skip"):
             value = samples[key("forwardscope_probe_verdict", **group, verdict=verdict)]
@@ -130,10 +136,55 @@ def test_a_run_is_pushed_as_it_goes(cli: Cli, pushgateway: Pushgateway) -> None:
     assert of_run(samples, "active") == 1
     names = {name for name, _ in samples}
     assert "forwardscope_run_end_timestamp_seconds" not in names
-    assert not any(dict(labels).get("probe") == "held" for _, labels in samples)
+    held = {"name": "forwardscope_probe_verdict", **GROUP, "probe": "held"}
+    of_held = [samples[key(**held, verdict=one)] for one in ("pass", "fail", "error", "skip")]
+    assert of_held == [0, 0, 0, 0]
     live.release()
     assert live.finish().status == 0
     assert of_run(pushgateway.samples(), "active") == 0
+
+
+def test_a_run_does_not_show_verdicts_of_the_run_before(cli: Cli, pushgateway: Pushgateway) -> None:
+    """From its first push on, all verdicts under its id are its own."""
+    cli.run(suite(), "--pushgateway", pushgateway.url)
+    live = cli.start(suite(), "--pushgateway", pushgateway.url, hold=True).until_held()
+    held = key("forwardscope_probe_verdict", **GROUP, probe="held", verdict="pass")
+    assert of_run(pushgateway.samples(), "active") == 1
+    assert pushgateway.samples()[held] == 0
+    live.release()
+    live.finish()
+    assert pushgateway.samples()[held] == 1
+
+
+def test_two_runs_at_once(cli: Cli, pushgateway: Pushgateway) -> None:
+    """Both outcomes stay until a later run has passed, which deletes the additional group."""
+    live = cli.start(suite(), "--pushgateway", pushgateway.url, hold=True).until_held()
+    failed = cli.run(failing(), "--pushgateway", pushgateway.url)
+    live.release()
+    passed = live.finish()
+    infos = [labels for name, labels in pushgateway.samples() if name == "forwardscope_run_info"]
+    ids = {dict(labels)["run_id"] for labels in infos}
+    assert ids == {failed.result["run_id"], passed.result["run_id"]}
+    cli.run(failing(), "--pushgateway", pushgateway.url)
+    assert len(pushgateway.groups()) == 2
+    cli.run(suite(), "--pushgateway", pushgateway.url)
+    (group,) = pushgateway.groups()
+    assert group["labels"] | {"instance": ""} == GROUP
+
+
+@pytest.mark.parametrize("name", ["nightly", "a/b c", "é?"])
+def test_delete_a_retired_suite(cli: Cli, pushgateway: Pushgateway, name: str) -> None:
+    """All groups of the suite are deleted, and no other; a second time there is none."""
+    cli.run(suite(name="other"), "--pushgateway", pushgateway.url)
+    cli.run(suite(name=name), "--pushgateway", pushgateway.url)
+    invoke = CliRunner().invoke
+    command = ["pushgateway", "delete", name, "--url", pushgateway.url]
+    deleted = invoke(app, command)
+    assert deleted.exit_code == 0, deleted.output
+    assert name in deleted.output
+    (group,) = pushgateway.groups()
+    assert group["labels"]["suite"] == "other"
+    assert invoke(app, command).exit_code == 2
 
 
 def test_a_run_that_is_told_to_end_says_so(cli: Cli, pushgateway: Pushgateway) -> None:
@@ -149,7 +200,7 @@ def test_a_run_that_is_told_to_end_says_so(cli: Cli, pushgateway: Pushgateway) -
     assert "forwardscope_run_last_success_timestamp_seconds" not in names
 
 
-_OWN_LABELS = {"suite", "model", "adapter", "run_id", "trace_id", "probe", "verdict"}
+_OWN_LABELS = {"suite", "model", "adapter", "run_id", "trace_id", "device", "probe", "verdict"}
 
 
 def _with(samples: Samples, wanted: tuple[str, frozenset[tuple[str, str]]]) -> Samples:
@@ -166,7 +217,7 @@ def test_the_file_has_what_the_gateway_has(
         key(name, **{k: v for k, v in labels if k in _OWN_LABELS}): value
         for (name, labels), value in pushgateway.samples().items()
     }
-    assert parse(file.read_text()) == pushed
+    assert parse(file.read_text()) == pytest.approx(pushed, nan_ok=True)
     assert len(pushed) > 30
 
 
