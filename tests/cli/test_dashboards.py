@@ -189,7 +189,7 @@ def test_check_reports_a_mistake(invoke: Invoke, exported: Path) -> None:
         f"  forwardscope_run_hit is not exported by forwardscope {_VERSION}; "
         "did you mean forwardscope_run_hits?"
     )
-    assert query.startswith("  in: max by (suite, model, run_id)")
+    assert query.startswith("  in: max by (suite, model, run_id, device)")
     assert last.endswith("1 mistake; for labels that your servers add, see --label")
 
 
