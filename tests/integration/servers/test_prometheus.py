@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -80,7 +81,11 @@ def test_a_held_run_is_seen_at_work(scraped: Scraped) -> None:
     names = {name for name, _ in live}
     assert "forwardscope_run_end_timestamp_seconds" not in names
     assert "forwardscope_run_last_success_timestamp_seconds" not in names
-    finished = {dict(labels)["probe"] for name, labels in live if name.endswith("_probe_verdict")}
+    finished = {
+        dict(labels)["probe"]
+        for (name, labels), value in live.items()
+        if name.endswith("_probe_verdict") and value == 1
+    }
     assert finished == {"noise", "change"}
     before = [one for one in scraped.run.result["series"] if one["probe"] in (None, *finished)]
     assert live[key("forwardscope_run_lookups", **RUN)] == sum(one["lookups"] for one in before)
@@ -206,8 +211,14 @@ def test_run_info_names_the_run(scraped: Scraped) -> None:
 def test_probe_gauges_are_those_of_the_result(scraped: Scraped) -> None:
     """Scores, durations and verdicts of all probes are the result's."""
     probes = scraped.run.result["probes"]
-    for metric, field in (("score", "score"), ("duration_seconds", "duration_s")):
-        samples = scraped.all_of(f"probe_{metric}")
+    fields = {
+        "score": "score",
+        "raw": "raw",
+        "z_score": "z_score",
+        "duration_seconds": "duration_s",
+    }
+    for metric, field in fields.items():
+        samples = [(of, n) for of, n in scraped.all_of(f"probe_{metric}") if not math.isnan(n)]
         expected = {one["name"]: one[field] for one in probes if one[field] is not None}
         assert {labels["probe"]: n for labels, n in samples} == expected
     verdicts = scraped.all_of("probe_verdict")
