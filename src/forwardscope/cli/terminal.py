@@ -20,7 +20,7 @@ from forwardscope.text import MAX_SENTENCE, printable, shown
 
 __all__ = ["Terminal", "plain_warnings", "replace_unencodable"]
 
-_REPLACE: Final = "forwardscope.replace"
+_REPLACE: Final = "replace-unencodable"
 #: Stand-ins for characters of tables that an encoding may lack.
 _SUBSTITUTES: Final = {"\u202f": " ", "–": "-", "…": "...", "█": "#", "░": "-"}
 
