@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +23,9 @@ from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
 Loaded = list[ScriptedBackend]
+
+#: Smallest size of a pipe; a result is longer.
+_PIPE_BYTES = 4096
 
 
 def replace(suite: Path, old: str, new: str) -> None:
@@ -195,12 +200,17 @@ def test_a_signal_while_the_result_is_written(
     os.mkfifo(pipe)
 
     def read() -> str:
-        with pipe.open() as opened:  # returns when the run opens it
-            os.kill(os.getpid(), signal.SIGTERM)
+        writable = os.open(pipe, os.O_RDWR)  # does not wait for the run to open it
+        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        select.select([writable], [], [], 60)  # the run waits until the pipe has room again
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pipe.open() as opened:
+            os.close(writable)
             return opened.read()
 
     reader = in_thread(read)
     ran = invoke("run", suite_file, "--json", pipe)
+    assert len(reader.result(60)) > _PIPE_BYTES
     assert SuiteResult.model_validate_json(reader.result(60)).passed
     assert ran.exit_code == 0
     assert "no result" not in ran.stderr

@@ -208,7 +208,11 @@ def test_other_sizes_without_added_tokens(zoo: Any, tuned: Make) -> None:
         assert sizes == [zoo.vocab_size, rows]
         assert any(f"has {rows} tokens" in warning for warning in backend.warnings)
     last = zoo.tokenizer().decode([zoo.vocab_size - 1])
-    [warning] = [one for one in backend.warnings if "without embeddings" in one]
+    [warning] = [
+        one
+        for one in backend.warnings
+        if "without embedding" in one or "without an embedding" in one
+    ]
     assert last.strip() in warning
     with backend.as_finetuned() as view, pytest.raises(PromptError, match="no embedding"):
         view.next_token_dist(last)
@@ -271,7 +275,7 @@ def test_a_suite_file(zoo: Any, tuned: Make, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(suite), "--json", str(tmp_path / "result.json")])
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "result.json").read_text())
-    assert written["adapter"] == str(tmp_path / "tuned-llama")
+    assert written["adapter"] == "tuned-llama"
 
 
 def test_identity_is_that_of_both_models(zoo: Any, tuned: Make, tmp_path: Path) -> None:
