@@ -113,6 +113,40 @@ def test_pattern_that_ends(source: ModelSource, adapter: Path, zoo: Any) -> None
     assert (values[0] == values[1]).all()
 
 
+def test_settings_of_null(source: ModelSource, adapter: Path, zoo: Any) -> None:
+    """A setting that a training program left empty has its default, as PEFT reads it."""
+    nulls = dict.fromkeys(
+        ("fan_in_fan_out", "bias", "use_rslora", "use_dora", "lora_bias", "rank_pattern"), None
+    )
+    _set(adapter / "adapter_config.json", **nulls)
+    values = []
+    for one in (source, zoo.source("llama_lora")):
+        with load_backend(one).as_finetuned() as view:
+            values.append(view.next_token_dist("the cat").logprobs)
+    assert (values[0] == values[1]).all()
+
+
+def test_rank_of_another_tensor_s_size(source: ModelSource, adapter: Path) -> None:
+    """A rank that only a saved embedding has as a dimension is refused."""
+    file = adapter / "adapter_model.safetensors"
+    save_file({**load_file(file), "base_model.model.x.weight": torch.zeros(1000, 1)}, file)
+    _set(adapter / "adapter_config.json", r=1000)
+    assert "has rank 1000 in adapter_config.json" in _refusal(source)
+
+
+def test_adapter_in_the_folder_of_a_model(source: ModelSource, model: Path, zoo: Any) -> None:
+    """It is refused before transformers reads it, with whatever its config says."""
+    shutil.copy(zoo.path("llama_lora") / "adapter_config.json", model)
+    _set(model / "adapter_config.json", target_modules=_SLOW)
+    assert "has an adapter in its folder" in _refusal(replace(source, path=str(model)))
+
+
+def test_files_beside_the_weights(source: ModelSource, model: Path, zoo: Any) -> None:
+    """Weights in another format, which transformers does not read, are not read either."""
+    (model / "consolidated.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    load_backend(replace(source, path=str(model))).close()
+
+
 @pytest.mark.parametrize(
     "change", [{"r": 10**7}, {"rank_pattern": {"q_proj": 10**9}}, {"r": 0}, {"r": 10**400}]
 )
@@ -181,7 +215,9 @@ def test_sharded_model_loads(source: ModelSource, model: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("attn_implementation", "someone/kernel", "names code on the hub"),
+        ("attn_implementation", "someone/kernel", "may be code on the hub"),
+        ("attn_implementation", {"": "kernels-community/x"}, "may be code on the hub"),
+        ("attn_implementation", "flash_attention_2", "may be code on the hub"),
         ("transformers_weights", "adapter_model.bin", "names the weights file"),
         ("transformers_weights", "../other/model.safetensors", "names the weights file"),
     ],
@@ -212,8 +248,8 @@ def test_config_of_a_much_larger_model(
 
 def test_config_of_defaults_alone(source: ModelSource, model: Path) -> None:
     """A config with a type alone describes the type's usual size, of gigabytes."""
-    (model / "config.json").write_text('{"model_type": "llama"}')
-    assert "describes 6738415616 weights" in _refusal(replace(source, path=str(model)))
+    (model / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 8}')
+    assert "describes 18812151" in _refusal(replace(source, path=str(model)))
 
 
 def test_base_with_nan_and_an_adapter(source: ModelSource, model: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from forwardscope.telemetry import names
 from forwardscope.telemetry.delivery import JOB
@@ -31,7 +32,7 @@ _DEAD_S: Final = 35.0
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What the gateway knows of one run.
+    """The group of one run.
 
     Attributes:
         labels: Labels of the group, `job` among them.
@@ -60,7 +61,7 @@ def groups(url: str, labels: Mapping[str, str]) -> list[Group]:
     try:
         found = json.loads(answer)["data"]
         return [_group(one, now_s) for one in found if wanted <= one["labels"].items()]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError("no Pushgateway") from error
 
 
@@ -93,7 +94,8 @@ def _path_base64(value: str) -> str:
 
 def _ask(method: str, url: str, path: str) -> tuple[bytes, float]:
     """Return the gateway's answer and its time, in seconds since the epoch."""
-    address = address_of(url).rstrip("/") + path
+    parts = urlsplit(address_of(url).rstrip("/") + path)
+    address = parts._replace(query=urlsplit(url).query).geturl()
     try:
         with untraced():
             answer, headers = send(

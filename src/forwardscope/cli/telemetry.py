@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from opentelemetry import context as otel_context
 from prometheus_client import CollectorRegistry
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["PublishObserver", "Telemetry"]
 
 #: Time that all exporters together may take after a run.
+_T = TypeVar("_T")
+
+#: Time to find the groups of a suite at the gateway.
+_GATEWAY_S = 1.5
 _CLOSE_S: Final = 4.5
 _PUSH_CLOSE_S: Final = 1.5
 _HIT_SPANS_CLOSE_S: Final = 1.5
@@ -98,6 +103,8 @@ class Telemetry:
                 opening.callback(self._endpoint.close)
             self._check_gateway()
             self._open_otlp_metrics()
+            if self._otlp_metrics is not None:
+                opening.callback(self._otlp_metrics.close, 0.0)
             token = otel_context.attach(context_from_environment())
             opening.callback(otel_context.detach, token)
             self._exit_stack = opening.pop_all()
@@ -161,8 +168,9 @@ class Telemetry:
             deliveries.append(self._metrics_delivery(self._otlp_metrics, failure))
         if self._pusher is not None:
             failure = self._pusher.close(_remaining(deadline))
-            if failure is None:
-                self._delete_superseded(self._pusher.url)
+            if failure is None:  # if this fails, the next run that passes tries again
+                url = self._pusher.url
+                _within(_remaining(deadline), lambda: self._delete_superseded(url))
             deliveries.append(self._push_delivery(self._pusher, failure))
         if self._settings.metrics_file is not None:
             self._write_file(self._settings.metrics_file)
@@ -214,22 +222,21 @@ class Telemetry:
         url, labels = self._settings.pushgateway, self._metrics.labels
         if url is None or self._pusher is not None:
             return
-        with suppress(OSError, ValueError):  # the push itself reports what is wrong
-            main = {"job": JOB, **labels}
-            if any(one.alive and one.labels == main for one in gateway.groups(url, labels)):
-                labels = {**labels, "instance": uuid.uuid4().hex[:12]}
+        main = {"job": JOB, **labels}
+        found = _within(_GATEWAY_S, lambda: gateway.groups(url, labels)) or []
+        if any(one.alive and one.labels == main for one in found):
+            labels = {**labels, "instance": uuid.uuid4().hex[:12]}
         self._pusher = Pusher(url, self._run_registry, labels)
         self._group = {"job": JOB, **labels}
 
     def _delete_superseded(self, url: str) -> None:
         """After a run that passed, delete the suite's other runs that ended before it began."""
-        if self._metrics.passed_since_s is None:
+        since_s = self._metrics.passed_since_s
+        if since_s is None:
             return
-        with suppress(OSError, ValueError):  # the next run that passes tries again
-            for one in gateway.groups(url, self._metrics.labels):
-                before = one.ended_s is not None and one.ended_s < self._metrics.passed_since_s
-                if before and one.labels != self._group:
-                    gateway.delete(url, one)
+        for one in gateway.groups(url, self._metrics.labels):
+            if one.ended_s is not None and one.ended_s < since_s and one.labels != self._group:
+                gateway.delete(url, one)
 
     def _open_otlp_metrics(self) -> None:
         target = otlp_target(self._settings.otlp_metrics, None, signal="metrics")
@@ -344,6 +351,23 @@ def _sdk_for(target: OtlpTarget, setting: str) -> AbstractContextManager[None]:
     """Return a context in which to import the SDK for a receiver."""
     named = setting if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
     return needs_sdk(f"{named} needs the OpenTelemetry SDK, which")
+
+
+def _within(timeout_s: float, ask: Callable[[], _T]) -> _T | None:
+    """Return what a request gives, or None if it fails or does not end in time.
+
+    A push to the same server reports what is wrong with it.
+    """
+    found: list[_T] = []
+
+    def work() -> None:
+        with suppress(Exception):
+            found.append(ask())
+
+    thread = threading.Thread(target=work, name="forwardscope-gateway", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return found[0] if found else None
 
 
 def _option_to_change(error: Exception) -> str:

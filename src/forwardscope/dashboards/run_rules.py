@@ -251,7 +251,7 @@ _NEWEST: Final = _asked(
 def _run_start_failed() -> Alert:
     return Alert(
         "RunStartFailed",
-        f"{_max_by_suite(names.RUN_END)} and {_min_by_suite(names.RUN_STARTED)} == 0",
+        f"max by ({_SUITE}) ({names.RUN_END.name} and {names.RUN_STARTED.name} == 0)",
         "1m",
         "critical",
         f"{_NAME} could not start",
@@ -265,9 +265,10 @@ def _run_failed() -> Alert:
     passed = _min_by_suite(names.RUN_PASSED)
     return Alert(
         "RunFailed",
-        f"({end} and {passed} == 0\n"
-        f"or ({end} > {success}\nor {end} unless {success}) unless {passed})\n"  # older runs
-        f"unless {_min_by_suite(names.RUN_STARTED)} == 0",
+        # each run by itself: another one, at the same time, may have passed or not started
+        f"max by ({_SUITE}) ({names.RUN_END.name} and {names.RUN_PASSED.name} == 0 "
+        f"unless {names.RUN_STARTED.name} == 0)\n"
+        f"or ({end} > {success}\nor {end} unless {success}) unless {passed}",  # older runs
         "1m",
         "critical",
         f"{_NAME} did not pass",
@@ -278,12 +279,11 @@ def _run_failed() -> Alert:
 
 
 def _run_stalled() -> Alert:
-    idle = f"time() - {_max_by_suite(names.RUN_PROGRESS)}"
+    progress, active = names.RUN_PROGRESS.name, names.RUN_ACTIVE.name
+    idle = f"max by ({_SUITE}) (time() - ({progress} and {active} == 1))"
     return Alert(
         "RunStalled",
-        f"{idle} > {_STALLED_S}\n"
-        f"unless {idle} <= {_STALLED_SHARE} * {_latest(_WALL)}\n"
-        f"and {_max_by_suite(names.RUN_ACTIVE)} == 1",
+        f"{idle} > {_STALLED_S}\nunless {idle} <= {_STALLED_SHARE} * {_latest(_WALL)}",
         "1m",
         "critical",
         f"{_NAME} makes no progress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ MAX_ANSWER_BYTES: Final = 65_536
 MAX_REASON_CHARS: Final = 500
 #: Paths that are shown; any other may hold a token.
 _KNOWN_PATHS: Final = ("/v1/traces", "/v1/metrics")
+_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d+")
 #: A shorter text is not replaced in messages, since it may be a part of any word.
 _MIN_SECRET_CHARS: Final = 4
 
@@ -44,11 +46,15 @@ _MIN_SECRET_CHARS: Final = 4
 def shown_url(url: str) -> str:
     """Return a URL without all that may be a secret: scheme, host and port.
 
+    An address of gRPC, such as `collector:4317`, is shown as one.
+
     The path is kept only if it is one of OTLP's. User, password, query, fragment
     and every other path are left out.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(
+            url if "://" in url or not _HOST_AND_PORT.fullmatch(url) else f"grpc://{url}"
+        )
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
@@ -65,7 +71,8 @@ def secrets_of(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
     values = [value for _, value in parse_qsl(parts.query)]
     path = "" if parts.path.rstrip("/") in _KNOWN_PATHS else parts.path.strip("/")
-    found = [parts.netloc.rpartition("@")[0], parts.password, parts.query, *values, path]
+    sent = authorization(url).get("Authorization", "").removeprefix("Basic ")
+    found = [parts.netloc.rpartition("@")[0], parts.password, sent, parts.query, *values, path]
     return tuple(text for one in found if one for text in (one, unquote(one)))
 
 

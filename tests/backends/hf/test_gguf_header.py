@@ -41,6 +41,15 @@ def test_shapes_of_a_sound_file(sound: bytes, tmp_path: Path) -> None:
     assert read_shapes(path) == [(8, 4), (32,)]
 
 
+def test_tensors_that_overlap(sound: bytes, tmp_path: Path) -> None:
+    """Tensors that share their bytes are together larger than the file."""
+    tensor = struct.pack("<Q1sIQIQ", 1, b"t", 1, 40, 0, 0)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 9, 0) + 9 * tensor + bytes(100))
+    with pytest.raises(ValueError, match="overlap"):
+        read_shapes(path)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -48,6 +48,13 @@ WITHOUT_EFFECT: Final = frozenset(
 )
 #: Those of them with which the adapter cannot be computed as it was trained.
 _REFUSED: Final = ("arrow_config", "megatron_config")
+#: Dimension of each kind of factor that is its rank.
+_RANK_DIMENSIONS: Final = {
+    "lora_A": 0,
+    "lora_B": 1,
+    "lora_embedding_A": 0,
+    "lora_embedding_B": 1,
+}
 _MAX_COUNT: Final = 1 << 16
 _MAX_BYTES: Final = 8 << 20
 PATTERN_TIME_S: Final = 10.0
@@ -107,7 +114,9 @@ def read_config(folder: Path) -> tuple[LoraConfig, list[str]]:
     raw = _read(folder / "adapter_config.json", name)
     _check_type(raw, name)
     try:
-        settings = _Settings.model_validate(raw)
+        settings = _Settings.model_validate(
+            {key: value for key, value in raw.items() if value is not None}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][:1]))
@@ -117,9 +126,7 @@ def read_config(folder: Path) -> tuple[LoraConfig, list[str]]:
     for key in _REFUSED:
         if raw.get(key):
             raise AdapterError(f"{name} has {key} in its adapter_config.json; it is not supported")
-    given = settings.model_dump(
-        include=set(_Settings.model_fields), exclude_unset=True, exclude_none=True
-    )
+    given = settings.model_dump(include=set(_Settings.model_fields), exclude_unset=True)
     unknown = [
         key
         for key, value in (settings.model_extra or {}).items()
@@ -191,18 +198,24 @@ def check_config(config: Any, name: str = "the adapter") -> None:
 
 
 def check_ranks(config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Check that no rank is larger than every dimension of the adapter's tensors.
+    """Check that no rank is larger than those of the adapter's factors.
 
     PEFT allocates the factors before it compares them with the file's.
 
     Raises:
         AdapterError: A rank is.
     """
-    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    ranks = [
+        tensor.shape[dimension]
+        for key, tensor in tensors.items()
+        for name, dimension in _RANK_DIMENSIONS.items()
+        if name in key and tensor.dim() > dimension
+    ]
+    largest = max(ranks, default=0)
     rank = max(config.r, *(config.rank_pattern or {}).values(), 0)
     if rank > largest:
         raise AdapterError(
-            f"{name} has rank {rank} in adapter_config.json, and no tensor of that size; was the "
+            f"{name} has rank {rank} in adapter_config.json, and no factor of that size; was the "
             "config saved with these weights?"
         )
 

@@ -100,8 +100,8 @@ def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attac
     with errors_as(AdapterError, f"adapter {folder} does not fit the model"):
         tensors = load_peft_weights(str(folder), device="cpu")
         check_ranks(config, tensors, f"adapter {folder}")
-        check_patterns(config, base, f"adapter {folder}")
         tensors = fit_names(base, tensors, config)
+        check_patterns(config, base, f"adapter {folder}")
         vocabulary, found = fit_vocabulary(base, tensors, config, tokenizer)
         config.inference_mode = True
         kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel

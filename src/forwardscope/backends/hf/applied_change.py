@@ -25,14 +25,18 @@ class AppliedChange:
 
     Args:
         model: The model, with no change applied.
+
+    Attributes:
+        owner: Whose change is applied; None without one, and where an interrupt came.
     """
 
     def __init__(self, model: Any) -> None:
         self._loaded = state_of(model)
         self._undo = ExitStack()
+        self.owner: object | None = None
 
-    def apply(self, model: Any, change: Change) -> None:
-        """Undo the change that is applied, if there is one, and apply another.
+    def apply(self, owner: object, model: Any, change: Change) -> None:
+        """Undo the change that is applied, if there is one, and apply that of an owner.
 
         Raises:
             ViewError: An interrupt left the weights changed.
@@ -40,9 +44,11 @@ class AppliedChange:
         self.undo()
         self.check(model)
         self._undo.enter_context(change(model))
+        self.owner = owner
 
     def undo(self) -> None:
         """Undo the change that is applied, if there is one."""
+        self.owner = None
         self._undo.close()
 
     def check(self, model: Any) -> None:

@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.adapter_config import check_config
+from forwardscope.backends.hf.carried import own_values
 from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
@@ -161,7 +162,12 @@ class HFBackend(CommonBackend):
         self._check_open()
         with self._forward.lock:
             opened = self._slot.current
-            if opened is not None and view_family(opened) in ("scaled", "null"):
+            replaces = (
+                ("scaled", "null")
+                if not any(own_values(self._forward.model))
+                else ("scaled", "null", BASE)
+            )
+            if opened is not None and view_family(opened) in replaces:
                 raise ViewError(f"view {opened!r} is open; close it before computing the identity")
             if opened is None:
                 self._forward.applied.check(self._forward.model)

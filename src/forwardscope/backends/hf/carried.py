@@ -49,7 +49,7 @@ def carry(model: PeftModel, name: str, value: torch.Tensor) -> None:
     parameter.data = value
 
 
-def own_values(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+def own_values(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
     """Yield each parameter that `carry` changed, with the base's own value."""
     for name, value in model.named_buffers(recurse=False):
         if name.startswith(_PREFIX):

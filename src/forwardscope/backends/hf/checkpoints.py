@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 
+from forwardscope.backends.hf.carried import own_values
 from forwardscope.backends.hf.load_errors import some
 from forwardscope.errors import ModelError
 from forwardscope.text import plural
@@ -42,11 +43,6 @@ def check_checkpoint(path: str, model: Any, loaded: Mapping[str, Collection[str]
             model's layers that the model lacks, so it is of another architecture.
     """
     missing, unexpected = loaded["missing_keys"], loaded["unexpected_keys"]
-    if getattr(model, "peft_config", None):
-        raise ModelError(
-            f"model {path} has an adapter in its folder, which transformers loads into it; move "
-            "adapter_config.json out of the folder"
-        )
     if missing:
         also = (
             f", and has {plural(len(unexpected), 'other')} ({some(unexpected)})"
@@ -83,10 +79,12 @@ def check_finite(what: str, model: Any) -> None:
     Raises:
         ModelError: A weight is NaN or infinite.
     """
+    carried = {id(own): original for own, original in own_values(model)}
     bad = [
         name
         for name, weight in model.named_parameters()
-        if not is_finite(weight) and not any(part in name for part in _OF_ADAPTERS)
+        if not any(part in name for part in _OF_ADAPTERS)
+        and not is_finite(carried.get(id(weight), weight))
     ]
     if bad:
         raise ModelError(

@@ -40,6 +40,7 @@ class _Header:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 0
+        self._stored = 0  # bytes of all tensors
 
     def shapes(self) -> list[tuple[int, ...]]:
         if self._take(4) != b"GGUF" or self._number("<I") not in _VERSIONS:
@@ -48,7 +49,10 @@ class _Header:
         for _ in range(self._fitting(pairs, 13)):
             self._string()
             self._skip_value(self._number("<I"), nested=False)
-        return [self._shape() for _ in range(self._fitting(tensors, 25))]
+        shapes = [self._shape() for _ in range(self._fitting(tensors, 25))]
+        if self._stored > len(self._data):
+            raise ValueError("its tensors overlap")
+        return shapes
 
     def _shape(self) -> tuple[int, ...]:
         self._string()
@@ -57,8 +61,10 @@ class _Header:
             raise ValueError(f"a tensor has {dimensions} dimensions")
         shape = tuple(self._number("<Q") for _ in range(dimensions))
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(self._number("<I"))]
-        if self._number("<Q") + math.prod(shape) // block * size > len(self._data):
+        stored = math.prod(shape) // block * size
+        if self._number("<Q") + stored > len(self._data):
             raise ValueError(f"a tensor of shape {shape} is larger than the file")
+        self._stored += stored
         return shape
 
     def _skip_value(self, kind: int, *, nested: bool) -> None:

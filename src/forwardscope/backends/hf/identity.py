@@ -58,30 +58,37 @@ def backend_identity(model: PeftModel, tokenizer: Any, exactness: str, origin: O
     rows = compat.output_rows(model)
     vocabulary = origin.vocabulary or Vocabulary(rows, rows)
     parts = {
-        **_of_model(model, origin.files),
+        **_of_model(model, origin.files, model.device),
         **_of_both(tokenizer, exactness, vocabulary),
         "adapter": _of_adapter(model.peft_config[model.active_adapter].to_dict()),
     }
     return _digest([_canonical(parts)])
 
 
-def pair_identity(base: Any, tuned: Any, tokenizer: Any, exactness: str, origin: Origin) -> str:
-    """Return `backend_identity` of two models, without an adapter."""
+def pair_identity(
+    models: tuple[Any, Any],
+    tokenizer: Any,
+    exactness: str,
+    origin: Origin,
+    device: torch.device,
+) -> str:
+    """Return `backend_identity` of a base and its tuned model, which compute on a device."""
+    base, tuned = models
     rows = compat.output_rows(base), compat.output_rows(tuned)
     vocabulary = origin.vocabulary or Vocabulary(*rows)
     parts = {
         **_of_both(tokenizer, exactness, vocabulary),
-        "base": _of_model(base, origin.files),
-        "tuned": _of_model(tuned, origin.tuned_files),
+        "base": _of_model(base, origin.files, device),
+        "tuned": _of_model(tuned, origin.tuned_files, device),
     }
     return _digest([_canonical(parts)])
 
 
-def _of_model(model: Any, signature: str | None) -> dict[str, object]:
+def _of_model(model: Any, signature: str | None, device: torch.device) -> dict[str, object]:
     return {
         "weights": _weights_digest(model, signature),
         "config": _without_provenance(model.config.to_dict()),
-        "computation": _computation(model),
+        "computation": _computation(model, device),
         "versions": _versions(model),
     }
 
@@ -116,12 +123,12 @@ def _weights_digest(model: Any, signature: str | None) -> str:
     return digest
 
 
-def _computation(model: Any) -> dict[str, object]:
+def _computation(model: Any, device: torch.device) -> dict[str, object]:
     """Return the device and the settings that select torch's kernels."""
-    on_cuda = model.device.type == "cuda"
+    on_cuda = device.type == "cuda"
     return {
-        "device": model.device.type,
-        "device_name": torch.cuda.get_device_name(model.device) if on_cuda else platform.machine(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if on_cuda else platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "matmul": torch.get_float32_matmul_precision(),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from huggingface_hub import snapshot_download
 
+from forwardscope.backends.hf.gguf_header import read_shapes
 from forwardscope.backends.hf.load_errors import errors_as, local_path
 from forwardscope.errors import ModelError
 
@@ -33,6 +34,8 @@ TOKENIZER_FILES: Final = (
 #: Those of them without which there is no vocabulary.
 _VOCABULARIES: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _CONFIGS: Final = ("config.json", "generation_config.json")
+#: Implementations that are part of torch; for others transformers may take a kernel of the hub.
+_ATTENTION: Final = (None, "eager", "sdpa", "flex_attention")
 _WEIGHTS: Final = ".safetensors"
 _INDEX: Final = ".safetensors.index.json"
 
@@ -61,6 +64,12 @@ class ModelFiles:
         """The files that the weights are read from, sorted by path."""
         if self.gguf is not None:
             return (self.folder / self.gguf,)
+        index, whole = self.folder / f"model{_INDEX}", self.folder / f"model{_WEIGHTS}"
+        if whole.is_file():
+            return (whole,)
+        if index.is_file():
+            shards = set(_read(index)["weight_map"].values())
+            return (index, *sorted(self.folder / shard for shard in shards))
         return tuple(sorted(path for end in (_WEIGHTS, _INDEX) for path in self._ending(end)))
 
     @property
@@ -92,6 +101,8 @@ def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
     if path.endswith(".gguf"):
         if not local.is_file():
             raise ModelError(f"model file {path} does not exist")
+        with errors_as(ModelError, f"model {path} cannot be loaded"):
+            read_shapes(local)  # a check of all lengths, before a library trusts them
         return ModelFiles(path, local.parent, local.name)
     if not local.is_dir():
         if local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
@@ -99,10 +110,15 @@ def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
                 f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
             )
         local = _downloaded(path)
+    is_adapter = (local / "adapter_config.json").is_file()
     if not (local / "config.json").is_file():
-        is_adapter = (local / "adapter_config.json").is_file()
         reason = f"it is an adapter; {if_adapter}" if is_adapter else "is it a transformers model?"
         raise ModelError(f"model {path} has no config.json; {reason}")
+    if is_adapter:
+        raise ModelError(
+            f"model {path} has an adapter in its folder, which transformers loads into it; move "
+            "adapter_config.json out of the folder"
+        )
     files = ModelFiles(path, local)
     _check_weights(files)
     _check_config(files)
@@ -135,10 +151,10 @@ def _check_config(files: ModelFiles) -> None:
     with errors_as(ModelError, f"config.json of model {files.name} cannot be read"):
         settings = list(_settings(_read(files.folder / "config.json")))
     for key, value in settings:
-        if key.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+        if key.endswith("attn_implementation") and value not in _ATTENTION:
             raise ModelError(
-                f"config.json of model {files.name} names code on the hub ({key}: {value!r}), "
-                "which is not run; remove the key"
+                f"config.json of model {files.name} names an attention implementation that may be "
+                f"code on the hub ({key}: {value!r}), which is not run; remove the key"
             )
         if key == "transformers_weights" and value is not None:
             _check_name(files, "config.json", str(value).removesuffix(".index.json"))

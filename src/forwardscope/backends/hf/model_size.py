@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import torch
@@ -21,10 +22,17 @@ from forwardscope.errors import ModelError
 
 __all__ = ["check_size"]
 
-#: Endings of the names of settings that are numbers of modules.
-_COUNTS: Final = ("layer", "layers", "experts")
-#: Weights in a model for each number in its files: 4-bit weights are packed by eight.
-_PACKED: Final = 8
+#: Settings that are numbers of modules. A layer has a tensor at least, experts may share one.
+_LAYERS: Final = frozenset(
+    ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
+)
+_EXPERTS: Final = frozenset(
+    ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+)
+#: Weights in a model for each number in its files: buffers are in none, and a quantised model
+#: has up to sixteen in one, and its scales beside them.
+_PLAIN: Final = 2
+_PACKED: Final = 32
 #: Weights that a model may have without any in its files, such as tied ones.
 _FREE: Final = 1 << 24
 
@@ -42,16 +50,18 @@ def check_size(files: ModelFiles) -> None:
     config = transformers.AutoConfig.from_pretrained(
         str(files.folder), trust_remote_code=False, **files.options
     )
-    most = max(len(shapes), max((size for shape in shapes for size in shape), default=0))
+    largest = max((size for shape in shapes for size in shape), default=0)
     for key, value in _settings(config.to_dict()):
-        if key.endswith(_COUNTS) and isinstance(value, int) and value > most:
+        most = len(shapes) if key in _LAYERS else max(len(shapes), largest)
+        if key in _LAYERS | _EXPERTS and isinstance(value, int) and value > most:
             raise ModelError(
                 f"the config of model {files.name} has {key} {value}, and its files have "
                 f"{len(shapes)} tensors; is the config of another model?"
             )
     stored = sum(map(math.prod, shapes))
     described = _weights(config)
-    if described > _PACKED * stored + _FREE:
+    factor = _PACKED if getattr(config, "quantization_config", None) else _PLAIN
+    if described > factor * stored + _FREE:
         raise ModelError(
             f"the config of model {files.name} describes {described} weights, and its files have "
             f"{stored}; is the config of another model?"
@@ -72,7 +82,7 @@ def _weights(config: Any) -> int:
     """Return the number of weights of a model, without allocating them; 0 if that fails."""
     with suppress(Exception), torch.device("meta"):  # loading it reports the failure
         model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return sum(weight.numel() for weight in model.parameters())
+        return sum(one.numel() for one in chain(model.parameters(), model.buffers()))
     return 0
 
 

@@ -120,13 +120,14 @@ class HFPairBackend(CommonBackend):
 
     def _compute_identity(self) -> str:
         self._check_open()
-        return pair_identity(
-            self._base.model,
-            self._tuned.model,
-            self._base.tokenizer,
-            self._base.exactness,
-            self._origin,
-        )
+        with self._base.lock:
+            return pair_identity(
+                (self._base.model, self._tuned.model),
+                self._base.tokenizer,
+                self._base.exactness,
+                self._origin,
+                torch.device(self.device),
+            )
 
 
 def _restriction(state: str) -> int:

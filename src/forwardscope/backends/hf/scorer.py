@@ -53,7 +53,6 @@ class HFScorer:
         self._inst = instrumentation
         self._vocab_size = forward.vocab_size if vocab_size is None else vocab_size
         self._prefixes = PrefixCache()
-        self._changed = False
         self._finite = True
         self._closed = False
 
@@ -88,10 +87,11 @@ class HFScorer:
 
     def close(self) -> None:
         """Wait for a forward call in flight, undo the view's changes and reject later calls."""
+        self._closed = True  # also where an interrupt ends the wait for the lock
         with self._forward.lock:
-            self._closed = True
             self._prefixes.clear()
-            self._forward.applied.undo()
+            if self._forward.applied.owner is self:
+                self._forward.applied.undo()
 
     def _score(
         self, rows: Sequence[Row], keys: Sequence[str], reduce: Callable[[int, torch.Tensor], T]
@@ -132,10 +132,9 @@ class HFScorer:
     def _change_weights(self) -> None:
         if self._closed or self._forward.model is None:
             raise ViewError(f"view {self._view_id!r} is closed; open it again to score prompts")
-        if not self._changed:
-            self._forward.applied.apply(self._forward.model, self._change)
+        if self._forward.applied.owner is not self:
             self._finite = False  # until the check has ended
-            self._changed = True
+            self._forward.applied.apply(self, self._forward.model, self._change)
             self._finite = weight_changes.change_is_finite(self._forward.model)
 
 
