@@ -107,7 +107,8 @@ class OtlpExporter(Generic[_Batch]):
             with untraced():
                 result = self._exporter.export(batch)
         except requests.RequestException as error:  # of the last attempt, in older SDKs
-            return Sent(0, self.last_error() or root_cause(error))
+            reason = self.last_error() or without_secrets(root_cause(error), self._secrets)
+            return Sent(0, reason)
         except Exception as error:  # noqa: BLE001 - the run continues, and its report has the reason
             return Sent(0, without_secrets(root_cause(error), self._secrets))
         if result.name != "SUCCESS":

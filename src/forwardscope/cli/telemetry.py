@@ -289,7 +289,7 @@ class Telemetry:
         to = f"OTLP metrics {self._otlp_metrics_url}"
         if failure is not None:
             return Delivery(to=to, what=f"the run's end was not sent: {failure}", ok=False)
-        return Delivery(to=to, what=f"sent {metrics.pushes} times", ok=True)
+        return Delivery(to=to, what=f"sent {plural(metrics.pushes, 'time')}", ok=True)
 
     def _push_delivery(self, pusher: Pusher, failure: str | None) -> Delivery:
         to = f"Pushgateway {shown_url(pusher.url)}"

@@ -5,8 +5,8 @@ run of a suite from its other runs, also while the next run is active.
 
 The alerts on cost compare the last complete run with its plan or with the other runs.
 A run that was interrupted, or that has a probe with an error, makes fewer lookups and is
-not compared. The alerts on cost and RunFailed last until a better run has ended. The others
-follow the newest run, also while it is active.
+not compared. The alerts on cost, RunFailed and RunStartFailed last until a better run has
+ended. The others follow the newest run, also while it is active.
 """
 
 from __future__ import annotations

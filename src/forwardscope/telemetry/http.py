@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from opentelemetry import context as otel_context
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 from forwardscope.text import printable
 
@@ -36,6 +35,10 @@ __all__ = [
 MAX_ANSWER_BYTES: Final = 65_536
 #: Characters of a reason of another program, such as a server's message.
 MAX_REASON_CHARS: Final = 500
+#: Key of a context in which HTTP clients are not traced; the API has it under a private name.
+_UNTRACED: Final = getattr(
+    otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"
+)
 #: Paths that are shown; any other may hold a token.
 _KNOWN_PATHS: Final = ("/v1/traces", "/v1/metrics")
 _HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d+")
@@ -87,7 +90,10 @@ def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
 def one_line(text: str) -> str:
     """Return text of another program as one printable line of bounded length."""
     line = printable(" ".join(text.split()))
-    return line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 1]}…"
+    if len(line) <= MAX_REASON_CHARS:
+        return line
+    start = line[: MAX_REASON_CHARS - 1]
+    return f"{start.rpartition(' ')[0] or start}…"  # no part of a word, which may be a token
 
 
 def root_cause(error: BaseException) -> str:
@@ -204,7 +210,7 @@ def send(
 @contextmanager
 def untraced() -> Iterator[None]:
     """Suppress the spans of HTTP clients that an instrumentation of OpenTelemetry makes."""
-    token = otel_context.attach(otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+    token = otel_context.attach(otel_context.set_value(_UNTRACED, True))
     try:
         yield
     finally:
