@@ -70,6 +70,18 @@ def _interrupted(look_up: Callable[[], object], moment: int) -> KeyboardInterrup
     return None
 
 
+def test_buffer_that_the_model_replaces_itself(zoo: Any) -> None:
+    """Frequencies of a rotary embedding that follow the length of a prompt are no change."""
+    model = zoo.tuned("llama_lora")
+    backend = HFBackend(model, zoo.tokenizer(), exactness="strict")
+    expected = _value(backend, "scaled")
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            module.register_buffer("inv_freq", module.inv_freq.clone(), persistent=False)
+    backend.instrumentation.cache.clear()
+    assert np.array_equal(_value(backend, "scaled"), expected)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("view", ["scaled", "null", "base"])
 @pytest.mark.parametrize("adapter", ["llama_lora", "llama_dora", "llama_head"])

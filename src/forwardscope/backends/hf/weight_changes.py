@@ -55,14 +55,16 @@ def change_is_finite(model: PeftModel) -> bool:
         for name, parameter in layer.named_parameters()
         if "lora_" in name
     ]
-    return all(map(is_finite, [*own, *(tensor for tensor, _ in _replaced_tensors(model))]))
+    return all(map(is_finite, [*own, *_replacements(model)]))
 
 
 def state_of(model: torch.nn.Module) -> tuple[object, ...]:
     """Return everything that a view changes, to compare; equal states compute equal values.
 
-    Weights are represented by their memory, because no view writes to it. A model
-    without an adapter has no views of its own, so its state is empty.
+    Weights are represented by their memory, because no view writes to it. Buffers are in
+    it only where an adapter replaces them: a model may have others that it replaces
+    itself, such as the frequencies of a rotary embedding. A model without an adapter has
+    no views of its own, so its state is empty.
     """
     if not isinstance(model, PeftModel):
         return ()
@@ -73,7 +75,7 @@ def state_of(model: torch.nn.Module) -> tuple[object, ...]:
     lora = _lora_layers(model)
     hooked = [module for layer in lora for module in (layer, layer.base_layer)]
     return (
-        [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())],
+        [tensor.data_ptr() for tensor in (*model.parameters(), *_replacements(model))],
         [part.disable_adapters for part in (*layers, *wrappers)],
         [(dict(layer.scaling), list(layer.lora_variant)) for layer in lora],
         [len(module._forward_hooks) for module in hooked],
@@ -252,6 +254,16 @@ def _saved_modules(model: PeftModel) -> Iterator[torch.nn.Module]:
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             yield module.modules_to_save[model.active_adapter]
+
+
+def _replacements(model: PeftModel) -> Iterator[torch.Tensor]:
+    """Yield each tensor that the adapter has in place of one of the base's."""
+    yield from (own for own, _ in own_values(model))
+    for module in _saved_modules(model):
+        yield from (*module.parameters(), *module.buffers())
+    for module in model.modules():
+        if isinstance(module, TrainableTokensLayer):
+            yield module.trainable_tokens_delta[model.active_adapter]
 
 
 def _replaced_tensors(model: PeftModel) -> list[tuple[torch.Tensor, torch.Tensor]]:
