@@ -23,6 +23,7 @@ from forwardscope.suite.observer import RunStarted
 from forwardscope.suite.result import ProbeResult
 from forwardscope.suite.spec import TelemetrySpec
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+from forwardscope.text import plural
 
 from .metrics_receiver import receive_http
 
@@ -202,7 +203,7 @@ def test_metrics_over_otlp(
     assert receiver.resource()["service.instance.id"] == "suite on some-model"
     (delivery,) = json.loads(path.read_text())["delivery"]
     assert delivery["to"] == f"OTLP metrics {receiver.url}"
-    assert delivery["what"] == f"sent {len(receiver.requests)} times"
+    assert delivery["what"] == f"sent {plural(len(receiver.requests), 'time')}"
     assert f"{delivery['to']}: {delivery['what']}" in ran.stdout
 
 
