@@ -49,7 +49,12 @@ class Stack:
 
 @contextmanager
 def run_stack(
-    root: Path, folder: Path, *, webhook: str = "http://127.0.0.1:9/", rules_every: str = ""
+    root: Path,
+    folder: Path,
+    *,
+    webhook: str = "http://127.0.0.1:9/",
+    rules_every: str = "",
+    alerts_held: str = "5m",
 ) -> Iterator[Stack]:
     """Run Prometheus, Pushgateway and Alertmanager with the files of a folder.
 
@@ -59,6 +64,7 @@ def run_stack(
         webhook: Who is told of alerts.
         rules_every: How often rules that have a pace of their own are evaluated;
             as they say, where it is empty.
+        alerts_held: How long alerts fire on after their condition has ended.
     """
     shutil.copytree(root / "dashboards" / "prometheus", folder / "prometheus")
     receiver = _alertmanager(root, folder, webhook)
@@ -69,6 +75,9 @@ def run_stack(
         config = _prometheus(folder / "prometheus", gateway, alertmanager)
         if rules_every:
             _pace(folder / "prometheus" / "recording.yml", rules_every)
+        alerts = folder / "prometheus" / "alerts-runs.yml"
+        held = alerts.read_text().replace("keep_firing_for: 5m", f"keep_firing_for: {alerts_held}")
+        alerts.write_text(held)
         with serve_prometheus(folder, config) as prometheus:
             yield Stack(prometheus, gateway, alertmanager, config.parent / "targets")
 

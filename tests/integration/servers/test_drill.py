@@ -25,7 +25,7 @@ def test_a_cache_that_is_too_small_is_told_of_until_it_is_mended(cli: Cli, tmp_p
     """A good run is silent, one with too small a cache reaches a person, a good one ends it."""
     with (
         listen() as person,
-        run_stack(_CHECKOUT, tmp_path, webhook=person.url) as stack,
+        run_stack(_CHECKOUT, tmp_path, webhook=person.url, alerts_held="10s") as stack,
     ):
 
         def run(cache: dict[str, int]) -> Run:
