@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from forwardscope.errors import OutputError
 from forwardscope.files import check_no_input, check_writable, replace_content, write_file
 
+_NOBODY = 65534
 _IMPOSSIBLE = ["a\0b", "x" * 300, "file/below"]
 
 
@@ -131,14 +133,24 @@ def test_checking_changes_nothing(tmp_path: Path) -> None:
         check_writable("result", tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_file_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """It is written in place."""
-    path = tmp_path / "file"
-    path.write_text("old")
-    tmp_path.chmod(0o500)
-    try:
-        write_file("result", path, "new")
-    finally:
-        tmp_path.chmod(0o700)
-    assert path.read_text() == "new"
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """A folder that this process cannot write to, also if it began as root."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, user = Path(name), os.geteuid()
+        (folder / "file").write_text("old")
+        (folder / "file").chmod(0o666)
+        folder.chmod(0o555)
+        if user == 0:
+            os.seteuid(_NOBODY)
+        yield folder
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
+def test_a_file_in_a_folder_that_cannot_be_written(locked_folder: Path) -> None:
+    """It is written in place, and no other file is created beside it."""
+    write_file("result", locked_folder / "file", "new")
+    assert (locked_folder / "file").read_text() == "new"
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_file("result", locked_folder / "other", "new")

@@ -275,7 +275,7 @@ def test_inhibited_alerts_exist() -> None:
     assert failed["target_matchers"] == ['severity="warning"']
     for matcher in (*gateway["target_matchers"], *failed["source_matchers"]):
         names = re.fullmatch(r'alertname=~"(.*)"', matcher)
-        assert names is not None
+        assert names, matcher
         assert set(names[1].split("|")) < {rule["alert"] for rule in rules}
 
 

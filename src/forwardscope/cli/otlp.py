@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from functools import partial
 from importlib.metadata import entry_points
@@ -20,6 +18,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from forwardscope.cli.otlp_answers import CheckedAdapter
 from forwardscope.cli.targets import OtlpTarget, Signal, signal_variables
 from forwardscope.errors import OutputError
+from forwardscope.telemetry.delivery import run_with_timeout
 from forwardscope.telemetry.http import (
     root_cause,
     secrets_of,
@@ -32,7 +31,6 @@ __all__ = [
     "Sent",
     "connection_error",
     "make_exporter",
-    "run_with_timeout",
 ]
 
 _Batch = TypeVar("_Batch")
@@ -143,22 +141,6 @@ class OtlpExporter(Generic[_Batch]):
 
         run_with_timeout(_ABORT_S, stop)
         return reasons[0] if reasons else None
-
-
-def run_with_timeout(timeout_s: float, call: Callable[[], None]) -> bool:
-    """Call a function in a daemon thread; return whether it ended in time."""
-
-    def work() -> None:
-        with suppress(Exception):  # an error of the exporter must not fail the run
-            call()
-
-    thread = threading.Thread(target=work, name="forwardscope-close", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # no more threads can be started
-        return False
-    thread.join(timeout_s)
-    return not thread.is_alive()
 
 
 def connection_error(url: str) -> str | None:

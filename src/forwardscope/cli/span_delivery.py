@@ -14,10 +14,11 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from forwardscope.cli.otlp import OtlpExporter, run_with_timeout
+from forwardscope.cli.otlp import OtlpExporter
 from forwardscope.cli.targets import positive_setting
 from forwardscope.core.forks import reset_in_children
 from forwardscope.telemetry import names
+from forwardscope.telemetry.delivery import run_with_timeout
 from forwardscope.telemetry.span_factory import SpanOutcome
 
 __all__ = ["SpanDelivery"]

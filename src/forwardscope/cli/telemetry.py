@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import math
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -25,7 +24,12 @@ from forwardscope.suite.result import Delivery, ProbeResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import context_from_environment, register
-from forwardscope.telemetry.delivery import JOB, Pusher, write_metrics_file
+from forwardscope.telemetry.delivery import (
+    JOB,
+    Pusher,
+    run_with_timeout,
+    write_metrics_file,
+)
 from forwardscope.telemetry.endpoint import MetricsEndpoint
 from forwardscope.telemetry.http import shown_url
 from forwardscope.text import plural, printable
@@ -359,14 +363,7 @@ def _within(timeout_s: float, ask: Callable[[], _T]) -> _T | None:
     A push to the same server reports what is wrong with it.
     """
     found: list[_T] = []
-
-    def work() -> None:
-        with suppress(Exception):
-            found.append(ask())
-
-    thread = threading.Thread(target=work, name="forwardscope-gateway", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
+    run_with_timeout(timeout_s, lambda: found.append(ask()))
     return found[0] if found else None
 
 

@@ -150,7 +150,7 @@ class Ledger:
     def __init__(self) -> None:
         self._series: dict[tuple[str | None, str, str], Counts] = {}
         self._durations: dict[str, Histogram] = {}
-        self._error_classes = {KeyboardInterrupt.__name__}  # interrupts are always told apart
+        self._error_classes = {KeyboardInterrupt.__name__}  # interrupts are always counted apart
         self._batch_prompts = Histogram(BATCH_BOUNDS)
         self._max_batch_size = 0
         self._tokens_computed = 0

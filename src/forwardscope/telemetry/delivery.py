@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from forwardscope.text import printable
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JOB", "NO_ANSWER", "PeriodicPusher", "Pusher", "write_metrics_file"]
+__all__ = ["JOB", "NO_ANSWER", "PeriodicPusher", "Pusher", "run_with_timeout", "write_metrics_file"]
 
 #: Value of the label `job` of all pushed metrics.
 JOB: Final = "forwardscope"
@@ -150,6 +151,25 @@ class Pusher(PeriodicPusher):
         full = urlsplit(url)._replace(query=urlsplit(self.url).query).geturl()
         sent = {**dict(headers), **authorization(self.url)}
         return partial(send, method, full, sent, data, timeout or _PUSH_TIMEOUT_S)
+
+
+def run_with_timeout(timeout_s: float, call: Callable[[], object]) -> bool:
+    """Call a function in a daemon thread; return whether it ended in time.
+
+    An exception of it is dropped, because no exporter may fail a run.
+    """
+
+    def work() -> None:
+        with suppress(Exception):
+            call()
+
+    thread = threading.Thread(target=work, name="forwardscope-bounded", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads can be started
+        return False
+    thread.join(timeout_s)
+    return not thread.is_alive()
 
 
 def write_metrics_file(path: Path, registry: CollectorRegistry) -> None:

@@ -162,12 +162,10 @@ class HFBackend(CommonBackend):
         self._check_open()
         with self._forward.lock:
             opened = self._slot.current
-            replaces = (
-                ("scaled", "null")
-                if not any(own_values(self._forward.model))
-                else ("scaled", "null", BASE)
-            )
-            if opened is not None and view_family(opened) in replaces:
+            changing = {"scaled", "null"}
+            if any(own_values(self._forward.model)):
+                changing.add(BASE)
+            if opened is not None and view_family(opened) in changing:
                 raise ViewError(f"view {opened!r} is open; close it before computing the identity")
             if opened is None:
                 self._forward.applied.check(self._forward.model)

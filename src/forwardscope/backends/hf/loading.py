@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -19,6 +19,7 @@ from forwardscope.backends.hf.model_files import find_model
 from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.pair import HFPairBackend
+from forwardscope.backends.hf.placement import move
 from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.backends.hf.vocabulary import compare_ids, fit_vocabularies
 from forwardscope.errors import AdapterError, ModelError
@@ -108,7 +109,7 @@ def _load_with_adapter(
     base = load_model(files, dtype, warn=found.append)
     found += compare_base(config, files)
     attached = attach(base, tokenizer, folder, config)
-    _move(attached.model, device)
+    move(attached.model, device)
     origin = Origin(
         files=signed.if_unchanged(),
         vocabulary=attached.vocabulary,
@@ -156,7 +157,7 @@ def _load_pair(
 
 
 class _Signature:
-    """Signature of files, valid as long as nobody writes to them."""
+    """Signature of files that may change while they are read."""
 
     def __init__(self, files: tuple[Path, ...]) -> None:
         self._files = files
@@ -170,11 +171,6 @@ class _Signature:
 def _device_and_dtype(source: ModelSource) -> tuple[torch.device, torch.dtype]:
     device = _device(source.device)
     return device, _dtype(source.dtype, device)
-
-
-def _move(model: Any, device: torch.device) -> None:
-    with errors_as(ModelError, f"the model cannot be moved to device {device}"):
-        model.to(device)
 
 
 def _device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from forwardscope.backends.hf.gguf_header import read_shapes
 from forwardscope.backends.hf.load_errors import errors_as, local_path
 from forwardscope.errors import ModelError
 
-__all__ = ["TOKENIZER_FILES", "ModelFiles", "find_model", "has_vocabulary"]
+__all__ = ["TOKENIZER_FILES", "ModelFiles", "all_settings", "find_model", "has_vocabulary"]
 
 #: Patterns of a tokenizer's files.
 TOKENIZER_FILES: Final = (
@@ -56,7 +56,7 @@ class ModelFiles:
 
     @property
     def options(self) -> dict[str, str]:
-        """What transformers is told of the files beside their folder."""
+        """Arguments of `from_pretrained` that name the files beside their folder."""
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
     @property
@@ -149,7 +149,7 @@ def _check_weights(files: ModelFiles) -> None:
 def _check_config(files: ModelFiles) -> None:
     """Check that the config names neither code nor weights of another place."""
     with errors_as(ModelError, f"config.json of model {files.name} cannot be read"):
-        settings = list(_settings(_read(files.folder / "config.json")))
+        settings = list(all_settings(_read(files.folder / "config.json")))
     for key, value in settings:
         if key.endswith("attn_implementation") and value not in _ATTENTION:
             raise ModelError(
@@ -169,12 +169,12 @@ def _check_name(files: ModelFiles, where: str, name: object) -> None:
         )
 
 
-def _settings(value: object) -> Iterator[tuple[str, object]]:
+def all_settings(value: object) -> Iterator[tuple[str, object]]:
     """Yield every key with its value, at any depth."""
     parts = value.items() if isinstance(value, dict) else ()
     for key, part in parts:
         yield str(key), part
-        yield from _settings(part)
+        yield from all_settings(part)
 
 
 def _read(path: Path) -> Any:

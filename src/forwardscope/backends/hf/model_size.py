@@ -7,7 +7,7 @@ can take all memory, or for ever.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Final
@@ -17,7 +17,7 @@ import transformers
 from safetensors import safe_open
 
 from forwardscope.backends.hf.gguf_header import read_shapes
-from forwardscope.backends.hf.model_files import ModelFiles
+from forwardscope.backends.hf.model_files import ModelFiles, all_settings
 from forwardscope.errors import ModelError
 
 __all__ = ["check_size"]
@@ -51,7 +51,7 @@ def check_size(files: ModelFiles) -> None:
         str(files.folder), trust_remote_code=False, **files.options
     )
     largest = max((size for shape in shapes for size in shape), default=0)
-    for key, value in _settings(config.to_dict()):
+    for key, value in all_settings(config.to_dict()):
         most = len(shapes) if key in _LAYERS else max(len(shapes), largest)
         if key in _LAYERS | _EXPERTS and isinstance(value, int) and value > most:
             raise ModelError(
@@ -84,9 +84,3 @@ def _weights(config: Any) -> int:
         model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         return sum(one.numel() for one in chain(model.parameters(), model.buffers()))
     return 0
-
-
-def _settings(value: object) -> Iterator[tuple[str, object]]:
-    for key, part in value.items() if isinstance(value, Mapping) else ():
-        yield str(key), part
-        yield from _settings(part)

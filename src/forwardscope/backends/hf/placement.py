@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from forwardscope.backends.hf.load_errors import errors_as
 from forwardscope.errors import ModelError
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "move"]
 
 
 class Placement:
@@ -40,16 +41,16 @@ class Placement:
         self.one_at_a_time = one_at_a_time
         self.moves = 0
         first, second = models
-        _move(first, device)
+        move(first, device)
         self._present = first
         if not one_at_a_time:
             try:
-                second.to(device)
-            except torch.OutOfMemoryError:
+                move(second, device)
+            except ModelError as error:
+                if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                    raise
                 self.one_at_a_time = True
-                _move(second, torch.device("cpu"))
-            except Exception as error:
-                raise _failed(device, error) from error
+                move(second, torch.device("cpu"))
 
     @contextmanager
     def of(self, model: Any) -> Iterator[None]:
@@ -57,20 +58,18 @@ class Placement:
         if self.one_at_a_time and self._present is not model:
             other = next(one for one in self._models if one is not model)
             self._present = None  # an interrupt leaves neither model in use
-            _move(other, torch.device("cpu"))
-            _move(model, self._device)
+            move(other, torch.device("cpu"))
+            move(model, self._device)
             self._present = model
             self.moves += 1
         yield
 
 
-def _move(model: Any, device: torch.device) -> None:
-    try:
+def move(model: Any, device: torch.device) -> None:
+    """Move a model to a device.
+
+    Raises:
+        ModelError: It cannot be moved there.
+    """
+    with errors_as(ModelError, f"the model cannot be moved to device {device}"):
         model.to(device)
-    except Exception as error:
-        raise _failed(device, error) from error
-
-
-def _failed(device: torch.device, error: Exception) -> ModelError:
-    lines = str(error).splitlines()
-    return ModelError(f"the model cannot be moved to device {device}: {lines[0] if lines else ''}")
