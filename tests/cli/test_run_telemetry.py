@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from socket import create_server
 from typing import cast
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -423,6 +424,32 @@ def test_series_exist_while_the_model_loads(
     probes = {None, "first", "second"} if options else set()
     assert {key.probe for key in series} == probes
     assert all(counts == Counts() for counts in series.values())
+
+
+def test_the_process_is_scraped_and_not_in_the_file(
+    invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The endpoint has `process_*`; the file has CPU time and memory as gauges of the run.
+
+    node_exporter has metrics named `process_*` too, and rejects a file with them.
+    """
+    scraped, path = [], tmp_path / "run.prom"
+    with create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            scraped.append(answer.read().decode())
+        return ScriptedBackend(instrumentation=instrumentation)
+
+    monkeypatch.setattr("forwardscope.cli.running._load", load)
+    invoke("run", suite_file, "--metrics-port", port, "--metrics-file", path)
+    assert "\nprocess_cpu_seconds_total " in scraped[0]
+    assert "\nprocess_resident_memory_bytes " in scraped[0]
+    assert {"forwardscope_run_cpu_seconds", "forwardscope_run_memory_peak_bytes"} <= set(
+        samples(path)
+    )
+    assert "\nprocess_" not in path.read_text()
 
 
 def test_a_run_that_cannot_load_its_model_is_reported(

@@ -385,6 +385,7 @@ def test_the_gauge_of_planned_passes(full_suite: SuiteSpec) -> None:
     result = run_suite(full_suite, backend_with(cache_maxsize=4), observer=Watcher())
     assert seen == [(25, 25.0)]
     assert value(names.RUN_FORWARD_PASSES) == paid(result) > value(names.RUN_EXPECTED) == 25
+    assert value(names.RUN_LOOKUPS) == value(names.RUN_EXPECTED_LOOKUPS)
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -406,6 +407,7 @@ def test_a_plan_that_fails_does_not_fail_the_run(make_spec: MakeSpec, strict: bo
     values = {family.name: family.samples[0].value for family in metrics.collect()}
     assert values[names.RUN_FORWARD_PASSES.name] == paid(result)
     assert math.isnan(values[names.RUN_EXPECTED.name])
+    assert math.isnan(values[names.RUN_EXPECTED_LOOKUPS.name])
     assert math.isnan(values[names.RUN_PERIOD.name])
 
 

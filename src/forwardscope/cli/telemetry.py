@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from opentelemetry import context as otel_context
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from forwardscope.cli import gateway
 from forwardscope.cli.targets import OtlpTarget, check_url, needs_sdk, otlp_target
@@ -208,13 +208,24 @@ class Telemetry:
         if port is None:
             return
         try:
-            self._endpoint = MetricsEndpoint(self._scrape_registry, address, port)
+            self._endpoint = MetricsEndpoint(self._with_process(), address, port)
         except (OSError, TypeError, ValueError) as error:  # TypeError: NUL in the address
             reason = getattr(error, "strerror", None) or error
             raise OutputError(
                 f"metrics cannot be served on {address} port {port}: {reason}; "
                 f"choose another {_option_to_change(error)}"
             ) from error
+
+    def _with_process(self) -> CollectorRegistry:
+        """Return the registry to scrape, which also has the `process_*` metrics.
+
+        They are not pushed or written to the file: the Pushgateway and node_exporter have
+        metrics of these names.
+        """
+        registry = CollectorRegistry()
+        registry.register(self._scrape_registry)
+        ProcessCollector(registry=registry)
+        return registry
 
     def _check_gateway(self) -> None:
         url = self._settings.pushgateway

@@ -24,6 +24,7 @@ class RunStarted:
         counters: Counts of the run so far; thread-safe.
         expected_forward_passes: Planned forward passes if nothing is evicted or
             rejected; None if the run could not be planned.
+        expected_lookups: Planned lookups; None likewise.
         device: Device of the weights.
     """
 
@@ -33,6 +34,7 @@ class RunStarted:
     started_s: float
     counters: RunCounters
     expected_forward_passes: int | None = None
+    expected_lookups: int | None = None
     device: str = ""
 
 

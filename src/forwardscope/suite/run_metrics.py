@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from forwardscope.core.series import Counts
 from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.observer import Observer, RunStarted
+from forwardscope.suite.process_use import cpu_seconds, peak_memory_bytes
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
@@ -39,6 +40,8 @@ class RunMetrics(Observer):
         self._result: SuiteResult | None = None
         self._created_s = self._progress_s = time.time()
         self._ended_s: float | None = None
+        self._cpu_start_s = cpu_seconds()
+        self._at_end: dict[Metric, float | None] = {}
         self._lookups_seen = 0
 
     @property
@@ -64,6 +67,7 @@ class RunMetrics(Observer):
         with self._lock:
             self._run = run
             self._progress_s = run.started_s
+            self._cpu_start_s = cpu_seconds()
 
     def probe_started(self, index: int, probe: Probe) -> None:  # noqa: ARG002 - only time matters
         """Record that the run made progress now."""
@@ -82,6 +86,7 @@ class RunMetrics(Observer):
             self._result = result
             self._probes |= {probe.name: probe for probe in result.probes} if result else {}
             self._ended_s = self._progress_s = time.time()
+            self._at_end = self._process()
 
     # -- the collector ------------------------------------------------------------------
 
@@ -117,22 +122,33 @@ class RunMetrics(Observer):
             self._progress_s = now
         self._lookups_seen = tally.lookups
         started_s = self._created_s if run is None else run.started_s
-        return self._outcome(run is not None) | {
-            names.RUN_START: started_s,
-            names.RUN_PROGRESS: self._progress_s,
-            names.RUN_WALL: (self._ended_s or now) - started_s
-            if self._result is None
-            else self._result.wall_s,
-            names.RUN_PERIOD: _or_nan(self._spec.period_s),
-            names.RUN_LOOKUPS: tally.lookups,
-            names.RUN_HITS: tally.cache_hits,
-            names.RUN_FORWARD_PASSES: tally.forward_passes,
-            names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
-            names.RUN_FORWARD_SECONDS: tally.forward_s,
-            names.RUN_ERRORS: tally.forward_errors - (counters.interrupted if counters else 0),
-            names.RUN_EVICTIONS: counters.evictions if counters else 0,
-            names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
-            names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
+        return (
+            self._outcome(run is not None)
+            | (self._at_end or self._process())
+            | {
+                names.RUN_START: started_s,
+                names.RUN_PROGRESS: self._progress_s,
+                names.RUN_WALL: (self._ended_s or now) - started_s
+                if self._result is None
+                else self._result.wall_s,
+                names.RUN_PERIOD: _or_nan(self._spec.period_s),
+                names.RUN_LOOKUPS: tally.lookups,
+                names.RUN_HITS: tally.cache_hits,
+                names.RUN_FORWARD_PASSES: tally.forward_passes,
+                names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
+                names.RUN_EXPECTED_LOOKUPS: _or_nan(run.expected_lookups if run else None),
+                names.RUN_FORWARD_SECONDS: tally.forward_s,
+                names.RUN_ERRORS: tally.forward_errors - (counters.interrupted if counters else 0),
+                names.RUN_EVICTIONS: counters.evictions if counters else 0,
+                names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
+                names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
+            }
+        )
+
+    def _process(self) -> dict[Metric, float | None]:
+        return {
+            names.RUN_CPU_SECONDS: cpu_seconds() - self._cpu_start_s,
+            names.RUN_MEMORY: _or_nan(peak_memory_bytes()),
         }
 
     def _outcome(self, started: bool) -> dict[Metric, float | None]:

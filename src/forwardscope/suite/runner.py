@@ -53,7 +53,7 @@ def run_suite(
             made so far.
     """
     identity, plan = backend.identity(), plan_run(spec, backend)
-    expected = None if plan is None else plan.forward_passes
+    planned = None if plan is None else plan.total
     instrumentation = backend.instrumentation
     started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
@@ -67,7 +67,12 @@ def run_suite(
         attributes = at_run_start(spec, run_id)
         with instrumentation.spans.around(names.SUITE, spec.name, attributes) as span:
             trace_id = trace_id_of(span)
-            run = RunStarted(spec, run_id, trace_id, started_s, counters, expected, device)
+            run = RunStarted(
+                *(spec, run_id, trace_id, started_s, counters),
+                expected_forward_passes=planned.forward_passes if planned else None,
+                expected_lookups=planned.lookups if planned else None,
+                device=device,
+            )
             observer.run_started(run)
             try:
                 if getattr(backend, "base_first", False):

@@ -343,11 +343,30 @@ RUN_EXPECTED: Final = _run_gauge(
     "planned.",
     "forwardscope_run_forward_passes > forwardscope_run_expected_forward_passes",
 )
+RUN_EXPECTED_LOOKUPS: Final = _run_gauge(
+    "expected_lookups",
+    "lookups",
+    "Cache lookups of the run's plan; NaN where the run could not be planned. The hit rate that a "
+    "run can attain is 1 - expected forward passes / expected lookups.",
+    "1 - forwardscope_run_expected_forward_passes / (forwardscope_run_expected_lookups > 0)",
+)
 RUN_FORWARD_SECONDS: Final = _run_gauge(
     "forward_seconds",
     "seconds",
     "Wall time of the run's forward passes, failed ones included.",
     "forwardscope_run_forward_seconds / (forwardscope_run_forward_passes > 0)",
+)
+RUN_CPU_SECONDS: Final = _run_gauge(
+    "cpu_seconds",
+    "seconds",
+    "CPU time of the process in the run, of all threads.",
+    "forwardscope_run_cpu_seconds / (forwardscope_run_wall_seconds > 0)",
+)
+RUN_MEMORY: Final = _run_gauge(
+    "memory_peak_bytes",
+    "bytes",
+    "Largest resident memory of the process so far, without that of another device; NaN where the "
+    "system does not report it.",
 )
 RUN_ERRORS: Final = _run_gauge(
     "errors", "errors", "Failed forward passes of the run; interrupted ones are not counted."
@@ -442,7 +461,10 @@ RUN_METRICS: Final = (
     RUN_HITS,
     RUN_FORWARD_PASSES,
     RUN_EXPECTED,
+    RUN_EXPECTED_LOOKUPS,
     RUN_FORWARD_SECONDS,
+    RUN_CPU_SECONDS,
+    RUN_MEMORY,
     RUN_ERRORS,
     RUN_EVICTIONS,
     RUN_SPANS_DROPPED,

@@ -16,11 +16,12 @@ _HISTOGRAMS = tuple(one.name for one in METRICS if one.kind == "histogram")
 
 
 def numbers(scraped: str) -> Samples:
-    """The counters and gauges of a scrape; Prometheus has no label without a value."""
+    """The counters and gauges of a run's scrape; Prometheus has no label without a value."""
     return {
         key(name, **{label: value for label, value in labels if value}): value
         for (name, labels), value in parse(scraped).items()
-        if not name.startswith(_HISTOGRAMS) or name == "forwardscope_batch_prompts_max"
+        if not name.startswith((*_HISTOGRAMS, "process_"))
+        or name == "forwardscope_batch_prompts_max"
     }
 
 

@@ -1,0 +1,66 @@
+"""What the gauges of a run say of the process."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from forwardscope.probes import DeltaKL
+from forwardscope.suite import RunMetrics, SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.telemetry import names
+from forwardscope.telemetry.names import Metric
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+from forwardscope.testing.scripted import FloatArray
+
+_PASS_S = 0.02
+
+
+def busy_logits(view: ScriptedView, prompt: str) -> FloatArray:
+    """Compute for a while, as a model does."""
+    until = time.process_time() + _PASS_S
+    while time.process_time() < until:
+        pass
+    return pseudo_random_logits(view, prompt)
+
+
+@pytest.fixture
+def spec() -> SuiteSpec:
+    """Return a suite of six forward passes."""
+    probe = DeltaKL(name="change", prompts=["a", "b", "c"], min_mean=1e-6)
+    model = ModelSpec(path="some-model", adapter="some-adapter")
+    return SuiteSpec(version=1, name="tested", model=model, probes=[probe])
+
+
+def value(metrics: RunMetrics, metric: Metric) -> float:
+    """Return the value of a gauge."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    found = registry.get_sample_value(metric.name, metrics.labels)
+    assert found is not None
+    return found
+
+
+def test_cpu_time_is_that_of_the_run(spec: SuiteSpec) -> None:
+    """It has the CPU time of the forward passes, and none of before or after the run."""
+    metrics = RunMetrics(spec)
+    for _ in range(20):
+        busy_logits(ScriptedView("base", 0), "before")
+    since = time.process_time()
+    run_suite(spec, ScriptedBackend(busy_logits), observer=metrics)
+    cpu = value(metrics, names.RUN_CPU_SECONDS)
+    assert 6 * _PASS_S <= cpu <= time.process_time() - since
+    busy_logits(ScriptedView("base", 0), "after")
+    assert value(metrics, names.RUN_CPU_SECONDS) == cpu
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
+def test_peak_memory_is_in_bytes(spec: SuiteSpec) -> None:
+    """It is at least what the process holds."""
+    held = b"x" * 50_000_000
+    metrics = RunMetrics(spec)
+    run_suite(spec, ScriptedBackend(), observer=metrics)
+    assert len(held) < value(metrics, names.RUN_MEMORY) < 1000 * len(held)
