@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forwardscope.dashboards.frame import dashboard
+from forwardscope.dashboards.machine import machine
 from forwardscope.dashboards.panels import (
     ALARM,
     Panel,
@@ -12,17 +13,23 @@ from forwardscope.dashboards.panels import (
     stat_panel,
 )
 from forwardscope.dashboards.queries import (
-    BY_RUN,
+    ESTIMATED,
     RANGE,
     RATE,
-    finished,
     increase,
     named_probes,
+    of_chosen_runs,
     quantile,
     rate,
     ratio,
-    seconds_per_pass,
     series,
+)
+from forwardscope.dashboards.run_queries import (
+    BY_RUN,
+    WHOLE_RUNS,
+    counted,
+    finished,
+    runs_and_services,
 )
 from forwardscope.dashboards.sdk import models
 from forwardscope.telemetry import names
@@ -52,12 +59,9 @@ def forward_passes() -> models.Dashboard:
                 seconds_by_probe(),
                 passes_by_view(),
             ),
-            "Batches": (batch_size(), largest_batch(), batches()),
-            "Errors, and the share of the wall time": (
-                errors(),
-                share_of_wall(),
-                duration_by_run(),
-            ),
+            "Is the model slow, or is the machine busy?": machine(),
+            "Batches and prefixes": (batch_size(), largest_batch(), batches(), prompt_tokens()),
+            "Errors, and the share of the wall time": (errors(), share_of_wall()),
         },
     )
 
@@ -69,9 +73,10 @@ def total_passes() -> Panel:
     """Number of forward passes."""
     return stat_panel(
         "Forward passes",
-        "Prompts that the model computed in the time range. A batch of 8 prompts counts as 8.",
-        increase(names.FORWARD_PASSES),
-        "short",
+        "Prompts that the model computed in the time range. A batch of 8 prompts counts as 8. "
+        + WHOLE_RUNS,
+        counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
+        "locale",
     )
 
 
@@ -79,8 +84,8 @@ def total_seconds() -> Panel:
     """Total duration of the forward passes."""
     return stat_panel(
         "Time in forward passes",
-        "Total duration of the forward passes in the time range; failed ones are not included.",
-        increase(names.FORWARD_DURATION, part="_sum"),
+        f"Total duration of the forward passes in the time range. {WHOLE_RUNS}",
+        _seconds(),
         "s",
     )
 
@@ -90,10 +95,15 @@ def mean_duration() -> Panel:
     return stat_panel(
         "Mean duration",
         "Mean duration of a forward pass in the time range. The prompts of a batch share its "
-        "duration evenly.",
-        seconds_per_pass(),
+        f"duration evenly. {WHOLE_RUNS}",
+        ratio(_seconds(), counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES)),
         "s",
     )
+
+
+def _seconds() -> str:
+    grown = increase(names.FORWARD_DURATION, by="job, instance", part="_sum")
+    return runs_and_services(series(names.RUN_FORWARD_SECONDS), grown)
 
 
 def median_duration() -> Panel:
@@ -101,7 +111,7 @@ def median_duration() -> Panel:
     return stat_panel(
         "Median duration",
         "Half of the forward passes in the time range were faster. The value is interpolated "
-        "within a bucket.",
+        f"within a bucket. {ESTIMATED}",
         quantile(0.5, names.FORWARD_DURATION, RANGE),
         "s",
     )
@@ -112,7 +122,7 @@ def p99_duration() -> Panel:
     return stat_panel(
         "99th percentile",
         "One in a hundred forward passes in the time range was slower. The value is interpolated "
-        "within a bucket.",
+        f"within a bucket. {ESTIMATED}",
         quantile(0.99, names.FORWARD_DURATION, RANGE),
         "s",
     )
@@ -122,9 +132,9 @@ def total_errors() -> Panel:
     """Number of failed forward passes."""
     return stat_panel(
         "Failed",
-        "Forward passes in the time range that raised an exception.",
-        f"{increase(names.FORWARD_ERRORS)} or {increase(names.LOOKUPS)} * 0",
-        "short",
+        f"Forward passes in the time range that raised an exception. {WHOLE_RUNS}",
+        counted(names.RUN_ERRORS, names.FORWARD_ERRORS),
+        "locale",
         thresholds=ALARM,
     )
 
@@ -150,12 +160,12 @@ def durations() -> Panel:
 
 def heatmap() -> Panel:
     """Durations of forward passes as a heatmap."""
-    buckets = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
+    grown = f"increase({series(names.FORWARD_DURATION, part='_bucket')}[{RATE}])"
     return heatmap_panel(
         "Durations",
         "Number of forward passes by duration. A point is one forward pass, with a link to its "
         "OpenTelemetry trace.",
-        f"sum by (le) ({buckets})",
+        f"sum by (le) ({of_chosen_runs(grown)})",
         "s",
     )
 
@@ -190,7 +200,7 @@ def seconds_by_probe() -> Panel:
     """Total scoring time of each probe."""
     return bar_panel(
         "Scoring time by probe",
-        "Wall time of the scoring calls in the time range.",
+        f"Wall time of the scoring calls in the time range. {ESTIMATED}",
         named_probes(increase(names.SCORING_SECONDS, by="probe")),
         "{{probe}}",
         "s",
@@ -202,10 +212,10 @@ def passes_by_view() -> Panel:
     """Total forward passes of each view family."""
     return bar_panel(
         "Forward passes by view",
-        "Prompts that the model computed in the time range, by view family.",
-        increase(names.FORWARD_PASSES, by="view"),
+        f"Prompts that the model computed in the time range, by view family. {ESTIMATED}",
+        f"round({increase(names.FORWARD_PASSES, by='view')})",
         "{{view}}",
-        "short",
+        "locale",
         width=12,
     )
 
@@ -224,8 +234,8 @@ def batch_size() -> Panel:
                 rate(names.BATCH_PROMPTS, by="backend", part="_count"),
             )
         },
-        "short",
-        width=8,
+        "none",
+        width=6,
     )
 
 
@@ -234,9 +244,9 @@ def largest_batch() -> Panel:
     return line_panel(
         "Largest batch",
         "Prompts in the largest batch since the backend was created.",
-        {"{{backend}}": f"max by (backend) ({series(names.BATCH_PROMPTS_MAX)})"},
-        "short",
-        width=8,
+        {"{{backend}}": f"max by (backend) ({of_chosen_runs(series(names.BATCH_PROMPTS_MAX))})"},
+        "none",
+        width=6,
         stepped=True,
     )
 
@@ -248,7 +258,20 @@ def batches() -> Panel:
         "Forward calls with several prompts.",
         {"{{backend}}": rate(names.BATCH_PROMPTS, by="backend", part="_count")},
         "suffix:/s",
-        width=8,
+        width=6,
+    )
+
+
+def prompt_tokens() -> Panel:
+    """Prompt tokens per second, computed and reused."""
+    return line_panel(
+        "Prompt tokens per second",
+        "Prompt tokens of the forward passes. computed: by the model. reused: of a prefix that an "
+        "earlier prompt of the view had computed. A backend that does not report them has none.",
+        {"{{result}}": rate(names.PREFIX_TOKENS, by="result")},
+        "suffix:/s",
+        width=6,
+        stacked=True,
     )
 
 
@@ -264,7 +287,7 @@ def errors() -> Panel:
         {"{{error_type}}": rate(names.FORWARD_ERRORS, by="error_type")},
         "suffix:/s",
         thresholds=((None, "green"), (0.001, "red")),
-        width=8,
+        width=12,
     )
 
 
@@ -277,22 +300,6 @@ def share_of_wall() -> Panel:
         "time.",
         {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
         "percentunit",
-        width=8,
-        stepped=True,
-    )
-
-
-def duration_by_run() -> Panel:
-    """Mean duration of a forward pass in each run."""
-    return line_panel(
-        "Time per forward pass, by run",
-        "Mean duration of the forward passes of a run, failed ones included, from its gauges.",
-        {
-            BY_RUN: finished(
-                ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_FORWARD_PASSES))
-            )
-        },
-        "s",
-        width=8,
+        width=12,
         stepped=True,
     )

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from forwardscope.dashboards.panels import SOURCE, Panel
-from forwardscope.dashboards.sdk import Dataquery, builders, models
+from forwardscope.dashboards.queries import series
+from forwardscope.dashboards.run_queries import BY_RUN
+from forwardscope.dashboards.sdk import Builder, Dataquery, builders, models
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
-__all__ = ["TAG", "Rows", "annotation", "dashboard"]
+__all__ = ["TAG", "Rows", "dashboard"]
 
 #: Tag of all dashboards, by which the links between them select them.
 TAG: Final = "forwardscope"
@@ -31,6 +33,7 @@ _SELECTORS: Final = {
     "job": f"{{{_INFO}}}",
     "instance": f'{{{_INFO}, job=~"$job"}}',
     "suite": f"{names.RUN_INFO.name}{{{_TARGET}}}",
+    "model": f'{names.RUN_INFO.name}{{{_TARGET}, suite=~"$suite"}}',
     "backend": f"{names.LOOKUPS.name}{{{_TARGET}}}",
     "probe": f"{{{_WITH_PROBE}, {_TARGET}}}",
 }
@@ -45,8 +48,7 @@ def dashboard(
     content: Rows,
     *,
     since: str = "now-6h",
-    annotations: Iterable[builders.AnnotationQuery] = (),
-    more_variables: Iterable[builders.DatasourceVariable] = (),
+    more_variables: Iterable[Builder[models.VariableModel]] = (),
 ) -> models.Dashboard:
     """Return a dashboard; the ids of its panels count from 1.
 
@@ -56,8 +58,7 @@ def dashboard(
         question: Description of the dashboard; its first row answers the question.
         content: Rows of the dashboard.
         since: Start of the time range.
-        annotations: Annotations in all panels.
-        more_variables: Variables in addition to those of all dashboards.
+        more_variables: Variables in addition to those of all dashboards, after the filters.
     """
     page = (
         builders.Dashboard(title)
@@ -71,9 +72,9 @@ def dashboard(
         .refresh("30s")
         .link(_links())
     )
-    for variable in (_source(), *more_variables, *map(_variable, _SELECTORS)):
+    for variable in (_source(), *map(_variable, _SELECTORS), *more_variables):
         page.with_variable(variable)
-    for query in annotations:
+    for query in (_started(), _ended()):
         page.annotation(query)
     for heading, panels in content.items():
         page.with_row(builders.Row(heading))
@@ -85,7 +86,15 @@ def dashboard(
     return built
 
 
-def annotation(name: str, expr: str, text: str, color: str) -> builders.AnnotationQuery:
+def _started() -> builders.AnnotationQuery:
+    return _annotation("Run start", f"{series(names.RUN_START)} * 1000", "blue")
+
+
+def _ended() -> builders.AnnotationQuery:
+    return _annotation("Run end", f"{series(names.RUN_END)} * 1000", "purple")
+
+
+def _annotation(name: str, expr: str, color: str) -> builders.AnnotationQuery:
     """Return an annotation at each value of a query, in milliseconds since the epoch."""
     return (
         builders.AnnotationQuery()
@@ -95,7 +104,7 @@ def annotation(name: str, expr: str, text: str, color: str) -> builders.Annotati
         .expr(expr)
         .use_value_for_time(True)
         .title_format(name)
-        .text_format(text)
+        .text_format(BY_RUN)
         .tag_keys("suite,model")
         .icon_color(color)
         .target(Dataquery().datasource(SOURCE).ref_id("Anno").expr(expr).range())

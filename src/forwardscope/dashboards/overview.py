@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from forwardscope.dashboards.alert_panels import alert_list, firing, number_firing
+from forwardscope.dashboards.cache_panels import cache_size
 from forwardscope.dashboards.frame import dashboard
-from forwardscope.dashboards.panels import ALARM, HIT_RATE, Panel, bar_panel, line_panel, stat_panel
+from forwardscope.dashboards.panels import REACHED, Panel, bar_panel, line_panel, stat_panel
 from forwardscope.dashboards.queries import (
-    BY_RUN,
+    ESTIMATED,
     HITS,
     RANGE,
-    finished,
     hit_rate,
     increase,
     named_probes,
     rate,
-    run_hit_rate,
+    ratio,
     seconds_per_pass,
     series,
     total,
+)
+from forwardscope.dashboards.run_queries import (
+    EXPECTED,
+    RUN,
+    WHOLE_RUNS,
+    complete,
+    counted,
+    newest_finished,
+    of_each_run,
+    reached_hit_rate,
+    run_hit_rate,
+    runs_and_services,
 )
 from forwardscope.dashboards.sdk import models
 from forwardscope.telemetry import names
 
 __all__ = ["overview"]
-
-_FULL = ((None, "green"), (0.9, "yellow"), (1.0, "orange"))
 
 
 def overview() -> models.Dashboard:
@@ -35,16 +46,19 @@ def overview() -> models.Dashboard:
         {
             "What does the cache save?": (
                 total_hit_rate(),
+                reached(),
                 total_lookups(),
                 total_passes(),
                 passes_saved(),
                 time_saved(),
                 total_evictions(),
+                number_firing(),
             ),
+            "Is anything wrong?": (firing(), alert_list()),
+            "Last run of each suite": (by_suite(), reached_by_suite(), evictions_by_suite()),
             "Over time": (hit_rate_over_time(), lookups(), passes(), time_saved_over_time()),
             "Hit rate by probe, view and op": (by_probe(), by_view(), by_op()),
-            "Cache size and evictions": (cache_fill(), stored_bytes(), evictions()),
-            "Last run of each suite": (by_suite(), evictions_by_suite()),
+            "Cache size and evictions": cache_size(),
         },
     )
 
@@ -57,53 +71,84 @@ def total_hit_rate() -> Panel:
     return stat_panel(
         "Hit rate",
         "Share of the lookups in the time range that needed no forward pass of their own: hits "
-        "and coalesced lookups.",
-        hit_rate(window=RANGE),
+        f"and coalesced lookups. {WHOLE_RUNS}",
+        ratio(_hits(), counted(names.RUN_LOOKUPS, names.LOOKUPS)),
         "percentunit",
-        thresholds=HIT_RATE,
+        width=3,
     )
+
+
+def reached() -> Panel:
+    """Hits as a share of the attainable ones."""
+    attainable = f"({series(names.RUN_EXPECTED_LOOKUPS)} - {EXPECTED})"
+    planned = f"({series(names.RUN_HITS)} and {attainable})"
+    return stat_panel(
+        "Of attainable hits",
+        "Hits of the complete runs in the time range as a share of those that their suites attain "
+        "if nothing is evicted. It is above 100 % if a cache was not empty at the start. Backend "
+        "and probe do not narrow it.",
+        ratio(total(of_each_run(complete(planned))), total(of_each_run(complete(attainable)))),
+        "percentunit",
+        thresholds=REACHED,
+        width=3,
+    )
+
+
+def _hits() -> str:
+    return counted(names.RUN_HITS, names.LOOKUPS, HITS)
 
 
 def total_lookups() -> Panel:
     """Number of lookups."""
     return stat_panel(
         "Lookups",
-        "Lookups in the time range. Prometheus estimates them from its scrapes, with an error of "
-        "a few percent and without the counts before the first scrape of a process. The report "
-        "of a run and the dashboard Runs have exact numbers.",
-        increase(names.LOOKUPS),
-        "short",
+        f"Lookups in the time range. {WHOLE_RUNS}",
+        counted(names.RUN_LOOKUPS, names.LOOKUPS),
+        "locale",
+        width=3,
     )
 
 
 def total_passes() -> Panel:
     """Number of forward passes."""
     return stat_panel(
-        "Forward passes paid",
-        "Prompts that the model computed in the time range.",
-        increase(names.FORWARD_PASSES),
-        "short",
+        "Passes paid",
+        f"Prompts that the model computed in the time range. {WHOLE_RUNS}",
+        counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
+        "locale",
+        width=3,
     )
 
 
 def passes_saved() -> Panel:
     """Number of hits."""
     return stat_panel(
-        "Forward passes saved",
-        "Lookups in the time range that needed no forward pass of their own.",
-        increase(names.LOOKUPS, HITS),
-        "short",
+        "Passes saved",
+        "Lookups in the time range that needed no forward pass of their own. " + WHOLE_RUNS,
+        _hits(),
+        "locale",
+        width=3,
     )
 
 
 def time_saved() -> Panel:
     """Time that hits saved."""
-    saved = f"{increase(names.LOOKUPS, HITS, by='backend, op')} * {seconds_per_pass('backend, op')}"
+    by = "job, instance, backend, op"
+    run = ratio(
+        f"{series(names.RUN_HITS)} * {series(names.RUN_FORWARD_SECONDS)}",
+        series(names.RUN_FORWARD_PASSES),
+    )
+    service = (
+        f"sum by (job, instance) ({increase(names.LOOKUPS, HITS, by=by)} * {seconds_per_pass(by)})"
+    )
     return stat_panel(
         "Time saved",
-        "Hits of each op in the time range, times the mean duration of a forward pass of that op.",
-        total(f"({saved})"),
+        "Hits of each run in the time range, times the mean duration of its forward passes; for "
+        "services by op, as Prometheus estimates it from its scrapes. Backend and probe do not "
+        "narrow the runs.",
+        runs_and_services(run, service),
         "s",
+        width=3,
     )
 
 
@@ -112,9 +157,54 @@ def total_evictions() -> Panel:
     return stat_panel(
         "Evictions",
         "Entries removed in the time range to make room. The next lookup of such an entry needs "
-        "another forward pass.",
-        increase(names.CACHE_EVICTIONS),
-        "short",
+        f"another forward pass. {WHOLE_RUNS}",
+        counted(names.RUN_EVICTIONS, names.CACHE_EVICTIONS),
+        "locale",
+        thresholds=((None, "green"), (1, "yellow")),
+        width=3,
+    )
+
+
+# -- last run of each suite ------------------------------------------------------------------
+
+_LAST = (
+    " of the last run of each suite that has ended in the time range; it stays until the next one "
+    "has ended."
+)
+
+
+def by_suite() -> Panel:
+    """Hit rate of each suite's last run."""
+    return bar_panel(
+        "Hit rate of the last run",
+        f"Hit rate{_LAST}",
+        newest_finished(run_hit_rate()),
+        RUN,
+        "percentunit",
+    )
+
+
+def reached_by_suite() -> Panel:
+    """Hit rate of each suite's last run as a share of the attainable one."""
+    return bar_panel(
+        "Of the attainable hit rate",
+        f"Hit rate, as a share of the one that the suite attains if nothing is evicted,{_LAST}",
+        newest_finished(reached_hit_rate()),
+        RUN,
+        "percentunit",
+        thresholds=REACHED,
+    )
+
+
+def evictions_by_suite() -> Panel:
+    """Evictions of each suite's last run."""
+    return bar_panel(
+        "Evictions in the last run",
+        f'Entries removed to make room,{_LAST} The column "Over expected" of the dashboard Runs '
+        "has the forward passes that this cost.",
+        newest_finished(series(names.RUN_EVICTIONS)),
+        RUN,
+        "locale",
         thresholds=((None, "green"), (1, "yellow")),
     )
 
@@ -176,11 +266,10 @@ def _hit_rate_by(label: str, description: str) -> Panel:
     expr = hit_rate(by=label, window=RANGE)
     return bar_panel(
         f"Hit rate by {label}",
-        description,
+        f"Hit rate in the time range. {description} {ESTIMATED}",
         named_probes(expr) if label == "probe" else expr,
         f"{{{{{label}}}}}",
         "percentunit",
-        thresholds=HIT_RATE,
     )
 
 
@@ -188,8 +277,7 @@ def by_probe() -> Panel:
     """Hit rate of each probe."""
     return _hit_rate_by(
         "probe",
-        "Hit rate in the time range. A probe has hits if an earlier probe looked up the same "
-        "prompts.",
+        "A probe has hits if an earlier probe looked up the same prompts.",
     )
 
 
@@ -197,7 +285,7 @@ def by_view() -> Panel:
     """Hit rate of each view family."""
     return _hit_rate_by(
         "view",
-        "Hit rate in the time range. All probes use base, so it has the most hits. Each null seed "
+        "All probes use base, so it has the most hits. Each null seed "
         "and each scale is used once, so they have few.",
     )
 
@@ -206,80 +294,5 @@ def by_op() -> Panel:
     """Hit rate of each op."""
     return _hit_rate_by(
         "op",
-        "Hit rate in the time range, by what is computed: next_token_dist, rolling_logprob or "
-        "logprob_of.",
-    )
-
-
-# -- cache size and evictions ----------------------------------------------------------------
-
-
-def cache_fill() -> Panel:
-    """Entries and bytes in the cache as a share of their bounds."""
-    entries = f"{series(names.CACHE_ENTRIES)} / {series(names.CACHE_MAX_ENTRIES)}"
-    stored = f"{series(names.CACHE_BYTES)} / {series(names.CACHE_MAX_BYTES)}"
-    return line_panel(
-        "Cache fill",
-        "Entries and bytes as a share of their bounds. At 100 % each new entry evicts the least "
-        "recently used one. Bytes have a line only if the cache has a bound in bytes.",
-        {"{{backend}}: entries": entries, "{{backend}}: bytes": stored},
-        "percentunit",
-        thresholds=_FULL,
-        width=8,
-    )
-
-
-def stored_bytes() -> Panel:
-    """Bytes in the cache."""
-    return line_panel(
-        "Cache size",
-        "Bytes of values and keys in the cache.",
-        {"{{backend}}": series(names.CACHE_BYTES)},
-        "bytes",
-        width=8,
-    )
-
-
-def evictions() -> Panel:
-    """Evictions and rejections per second."""
-    return line_panel(
-        "Evictions and rejections per second",
-        "evicted: removed to make room. rejected: larger than the whole cache and not stored.",
-        {
-            "{{backend}}: evicted": rate(names.CACHE_EVICTIONS, by="backend"),
-            "{{backend}}: rejected": rate(names.CACHE_REJECTIONS, by="backend"),
-        },
-        "suffix:/s",
-        width=8,
-    )
-
-
-# -- last run of each suite ------------------------------------------------------------------
-
-
-def by_suite() -> Panel:
-    """Hit rate of each suite's last run."""
-    return bar_panel(
-        "Hit rate of the last run",
-        "Hit rate from the gauges that a run pushes, which are exact even if the run ended before "
-        "a scrape.",
-        finished(run_hit_rate()),
-        BY_RUN,
-        "percentunit",
-        thresholds=HIT_RATE,
-        width=12,
-    )
-
-
-def evictions_by_suite() -> Panel:
-    """Evictions of each suite's last run."""
-    return bar_panel(
-        "Evictions in the last run",
-        'Entries that the run removed to make room. The column "Over expected" of the dashboard '
-        "Runs has the forward passes that this cost.",
-        finished(series(names.RUN_EVICTIONS)),
-        BY_RUN,
-        "short",
-        thresholds=ALARM,
-        width=12,
+        "By what is computed: next_token_dist, rolling_logprob or logprob_of.",
     )

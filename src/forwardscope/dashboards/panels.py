@@ -5,11 +5,12 @@ The grid of a dashboard is 24 units wide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from string import ascii_uppercase
 from typing import Final, Protocol, Self, TypeVar
 
+from forwardscope.dashboards.links import Link, links_of_labels
 from forwardscope.dashboards.sdk import (
     Builder,
     Dataquery,
@@ -22,23 +23,25 @@ from forwardscope.dashboards.sdk import (
     models,
     options,
     stat,
-    table,
     timeseries,
 )
 
 __all__ = [
     "ALARM",
-    "HIT_RATE",
     "NEUTRAL",
+    "REACHED",
     "SOURCE",
     "Panel",
-    "TableColumn",
     "Thresholds",
     "bar_panel",
+    "by_threshold",
+    "data_links",
     "heatmap_panel",
+    "instant_query",
     "line_panel",
     "stat_panel",
-    "table_panel",
+    "threshold_config",
+    "with_settings",
 ]
 
 Panel = Builder[models.Panel]
@@ -47,11 +50,13 @@ Thresholds = tuple[tuple[float | None, str], ...]
 
 NEUTRAL: Final[Thresholds] = ((None, "blue"),)
 ALARM: Final[Thresholds] = ((None, "green"), (1, "red"))
-HIT_RATE: Final[Thresholds] = ((None, "red"), (0.1, "yellow"), (0.25, "green"))
+#: Of a hit rate as a share of the attainable one.
+REACHED: Final[Thresholds] = ((None, "red"), (0.8, "yellow"), (0.95, "green"))
 #: The data source that is selected in the dashboard.
 SOURCE: Final = options.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 _LAST: Final = "lastNotNull"
+_IN_LEGEND: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
 class _PanelBuilder(Protocol):
@@ -79,20 +84,26 @@ def stat_panel(
     thresholds: Thresholds = NEUTRAL,
     width: int = 4,
 ) -> Panel:
-    """Return a panel with one large number: the query's value at the end of the time range."""
+    """Return a panel with one large number: the query's value at the end of the time range.
+
+    A number of the unit `locale` has no decimals.
+    """
     panel = (
         stat.Panel()
         .reduce_options(common.ReduceDataOptions().calcs([_LAST]))
         .color_mode(options.BigValueColorMode.VALUE)
         .graph_mode(options.BigValueGraphMode.NONE)
-        .color_scheme(_by_threshold())
+        .color_scheme(by_threshold())
         .no_value("–")
+        .data_links(data_links(links_of_labels(())))
     )
+    if unit == "locale":
+        panel.decimals(0)
     return (
-        _with_settings(panel, title, description, unit, thresholds)
+        with_settings(panel, title, description, unit, thresholds)
         .span(width)
         .height(4)
-        .with_target(_instant(expr))
+        .with_target(instant_query(expr))
     )
 
 
@@ -116,18 +127,23 @@ def bar_panel(
         .orientation(options.VizOrientation.HORIZONTAL)
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
-        .color_scheme(_by_threshold())
+        .color_scheme(by_threshold())
         .sizing(options.BarGaugeSizing.MANUAL)
         .min_viz_height(16)
         .max_viz_height(48)
         .min(0)
         .no_value("–")
+        # without a name of its own, a single bar has none
+        .display_name(_IN_LEGEND.sub(r"${__field.labels.\1}", legend))
+        .data_links(data_links(links_of_labels(_IN_LEGEND.findall(legend))))
     )
     if unit == "percentunit":
         panel.max(1)
-    target = _instant(f"sort_desc({expr})").legend_format(legend)
+    if unit == "locale":
+        panel.decimals(0)
+    target = instant_query(f"sort_desc({expr})").legend_format(legend)
     return (
-        _with_settings(panel, title, description, unit, thresholds)
+        with_settings(panel, title, description, unit, thresholds)
         .span(width)
         .height(8)
         .with_target(target)
@@ -176,6 +192,7 @@ def line_panel(
             .show_legend(True)
         )
         .min(0)
+        .data_links(data_links(links_of_labels(_IN_LEGEND.findall(" ".join(queries)))))
     )
     if unit == "percentunit":
         panel.max(1)
@@ -186,7 +203,7 @@ def line_panel(
     if len(thresholds) > 1:
         style = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
         panel.thresholds_style(style)
-    _with_settings(panel, title, description, unit, thresholds).span(width).height(8)
+    with_settings(panel, title, description, unit, thresholds).span(width).height(8)
     for letter, (legend, expr) in zip(ascii_uppercase, queries.items(), strict=False):
         panel.with_target(_query(expr, letter).range().legend_format(legend).exemplar(exemplars))
     return panel
@@ -199,104 +216,47 @@ def heatmap_panel(title: str, description: str, expr: str, unit: str) -> Panel:
         .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues"))
         .y_axis(heatmap.YAxisConfig().unit(unit))
         .cell_gap(1)
+        .show_legend()
+        .data_links(data_links(links_of_labels(())))
     )
     target = _query(expr).range().legend_format("{{le}}").exemplar(True)
     target.format(PromQueryFormat.HEATMAP)
     return (
-        _with_settings(panel, title, description, unit, NEUTRAL)
+        with_settings(panel, title, description, unit, NEUTRAL)
         .span(12)
         .height(8)
         .with_target(target)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TableColumn:
-    """One column of a table.
-
-    Attributes:
-        title: Heading of the column.
-        expr: Query of the values; empty if the column contains a label.
-        label: Label whose values the column contains, if any.
-        unit: Unit of the values.
-        thresholds: Colours of the text; with a single one the text has no colour.
-        width: Width in pixels; 0 is a share of the remaining width.
-        link: Title and URL of a link on each cell.
-    """
-
-    title: str
-    expr: str = ""
-    label: str = ""
-    unit: str = "short"
-    thresholds: Thresholds = NEUTRAL
-    width: int = 0
-    link: tuple[str, str] | None = None
-
-    def overrides(self) -> list[models.DynamicConfigValue]:
-        """Return the settings of this column's cells."""
-        settings = [models.DynamicConfigValue("unit", self.unit)]
-        if len(self.thresholds) > 1:
-            settings.append(
-                models.DynamicConfigValue("thresholds", _threshold_config(self.thresholds).build())
-            )
-            settings.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
-        if self.width:
-            settings.append(models.DynamicConfigValue("custom.width", self.width))
-        if self.link is not None:
-            title, url = self.link
-            settings.append(models.DynamicConfigValue("links", [{"title": title, "url": url}]))
-        return settings
-
-
-def table_panel(
-    title: str, description: str, columns: Sequence[TableColumn], *, height: int = 10
-) -> Panel:
-    """Return a table that joins the queries of its columns by their labels.
-
-    Each set of labels is a row. The row with the largest value in the first column comes first.
-    """
-    panel = table.Panel().no_value("–").color_scheme(_by_threshold()).min_width(80)
-    single = sum(bool(column.expr) for column in columns) == 1
-    letters = iter(ascii_uppercase)
-    renamed: dict[str, str] = {}  # titles by Grafana's names of columns, in order
-    for column in columns:
-        if column.expr:
-            letter = next(letters)
-            panel.with_target(_instant(column.expr, letter).format(PromQueryFormat.TABLE))
-        name = column.label or ("Value" if single else f"Value #{letter}")
-        renamed[name] = column.title
-        panel.override_by_name(column.title, column.overrides())
-    order = {name: index for index, name in enumerate(renamed)}
-    for transformation, settings in (
-        ("merge", {}),
-        (
-            "organize",
-            {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed},
-        ),
-        ("sortBy", {"sort": [{"field": columns[0].title, "desc": True}]}),
-    ):
-        panel.with_transformation(models.DataTransformerConfig(transformation, options=settings))
-    return _with_settings(panel, title, description, "short", NEUTRAL).span(24).height(height)
-
-
-def _with_settings(
+def with_settings(
     panel: PanelT, title: str, description: str, unit: str, thresholds: Thresholds
 ) -> PanelT:
+    """Add the settings of all panels that have a query."""
     return (
         panel.title(title)
         .description(description)
         .datasource(SOURCE)
         .unit(unit)
-        .thresholds(_threshold_config(thresholds))
+        .thresholds(threshold_config(thresholds))
     )
 
 
-def _threshold_config(thresholds: Thresholds) -> builders.ThresholdsConfig:
+def data_links(
+    links: Iterable[Link], *, new_tab: bool = False
+) -> list[Builder[models.DashboardLink]]:
+    """Return links of values in the form of the SDK."""
+    return [builders.DashboardLink(title).url(url).target_blank(new_tab) for title, url in links]
+
+
+def threshold_config(thresholds: Thresholds) -> builders.ThresholdsConfig:
+    """Return thresholds in the form of the SDK."""
     steps = [models.Threshold(value=value, color=color) for value, color in thresholds]
     return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
-def _by_threshold() -> builders.FieldColor:
+def by_threshold() -> builders.FieldColor:
+    """Return the setting that colours values by the thresholds."""
     return builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
 
 
@@ -304,6 +264,6 @@ def _query(expr: str, letter: str = "A") -> Dataquery:
     return Dataquery().datasource(SOURCE).ref_id(letter).expr(expr)
 
 
-def _instant(expr: str, letter: str = "A") -> Dataquery:
+def instant_query(expr: str, letter: str = "A") -> Dataquery:
     """Return a query that is evaluated once, at the end of the time range."""
     return _query(expr, letter).instant()

@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from forwardscope.dashboards.frame import annotation, dashboard
-from forwardscope.dashboards.panels import (
-    ALARM,
-    HIT_RATE,
-    Panel,
-    TableColumn,
-    line_panel,
-    stat_panel,
-    table_panel,
-)
-from forwardscope.dashboards.queries import (
+from forwardscope.dashboards.alert_panels import alert_list, firing
+from forwardscope.dashboards.comparison import comparison, run_variables
+from forwardscope.dashboards.delivery_panels import delivery
+from forwardscope.dashboards.frame import dashboard
+from forwardscope.dashboards.links import JAEGER_URL, traces_of_run, traces_of_suite
+from forwardscope.dashboards.panels import ALARM, NEUTRAL, REACHED, Panel, line_panel
+from forwardscope.dashboards.probe_panels import probes
+from forwardscope.dashboards.queries import series
+from forwardscope.dashboards.run_queries import (
     BY_RUN,
+    EXPECTED,
+    attainable_hit_rate,
     finished,
-    last_of_each_run,
-    rate,
+    of_each_run,
+    reached_hit_rate,
     run_hit_rate,
-    series,
-    total,
 )
-from forwardscope.dashboards.sdk import builders, models
+from forwardscope.dashboards.sdk import Builder, builders, models
+from forwardscope.dashboards.tables import TableColumn, table_panel
 from forwardscope.telemetry import names
-from forwardscope.telemetry.names import Metric
 
 __all__ = ["runs"]
-
-_BY_PROBE: Final = f"{BY_RUN}: {{{{probe}}}}"
-_FAILED = 'verdict=~"fail|error"'
-#: Expected forward passes of the runs that have a plan; the gauge of other runs is NaN.
-_EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
-#: Page of one trace in Grafana; the value of `panes` is URL-escaped JSON.
-_TRACE_URL: Final = (
-    "/explore?schemaVersion=1&orgId=1&panes=%7B%22trace%22:%7B%22datasource%22:%22${jaeger}%22,"
-    "%22queries%22:%5B%7B%22refId%22:%22A%22,%22query%22:%22${__value.raw}%22%7D%5D,"
-    "%22range%22:%7B%22from%22:%22${__from}%22,%22to%22:%22${__to}%22%7D%7D%7D"
-)
-#: Search for the traces of one suite.
-_SUITE_URL: Final = (
-    "/explore?schemaVersion=1&orgId=1&panes=%7B%22traces%22:%7B%22datasource%22:%22${jaeger}%22,"
-    "%22queries%22:%5B%7B%22refId%22:%22A%22,%22queryType%22:%22search%22,"
-    f"%22service%22:%22{names.TRACER}%22,"
-    f"%22tags%22:%22{names.SUITE_NAME.name}=%5C%22${{__value.raw}}%5C%22%22%7D%5D,"
-    "%22range%22:%7B%22from%22:%22${__from}%22,%22to%22:%22${__to}%22%7D%7D%7D"
-)
 
 
 def runs() -> models.Dashboard:
@@ -57,40 +34,30 @@ def runs() -> models.Dashboard:
         "How did each run do?",
         {
             "How did each run do?": (table_of_runs(),),
+            "Is anything wrong?": (firing(), alert_list()),
             "What did each run cost?": (passes(), hit_rates(), wall_times()),
-            "What did its probes find?": (
-                scores(),
-                measured(),
-                z_scores(),
-                durations(),
-                verdicts(),
-            ),
-            "Is the telemetry complete?": (
-                spans_dropped(),
-                records_not_written(),
-                last_push(),
-                spans(),
-                records(),
-            ),
+            "What did its probes find?": probes(),
+            "How does a run compare with a baseline?": comparison(),
+            "Is the telemetry complete?": delivery(),
         },
         since="now-24h",
-        annotations=(started(), ended()),
-        more_variables=(_jaeger(),),
+        more_variables=(*_trace_variables(), *run_variables()),
     )
 
 
-def _jaeger() -> builders.DatasourceVariable:
-    return builders.DatasourceVariable("jaeger").label("Traces").type("jaeger")
+def _trace_variables() -> list[Builder[models.VariableModel]]:
+    """Return the data sources of traces, of which one is enough, and Jaeger's own page.
 
-
-def started() -> builders.AnnotationQuery:
-    """Return the annotation at the start of each run."""
-    return annotation("Run start", f"{series(names.RUN_START)} * 1000", BY_RUN, "blue")
-
-
-def ended() -> builders.AnnotationQuery:
-    """Return the annotation at the end of each run."""
-    return annotation("Run end", f"{series(names.RUN_END)} * 1000", BY_RUN, "purple")
+    A variable for data sources has one type.
+    """
+    return [
+        builders.DatasourceVariable("jaeger").label("Traces in Jaeger").type("jaeger"),
+        builders.DatasourceVariable("tempo").label("Traces in Tempo").type("tempo"),
+        builders.TextBoxVariable("jaeger_url")
+        .label("Jaeger's page")
+        .default_value(JAEGER_URL)
+        .current(models.VariableOption(text=JAEGER_URL, value=JAEGER_URL)),
+    ]
 
 
 # -- how did each run do? --------------------------------------------------------------------
@@ -98,51 +65,43 @@ def ended() -> builders.AnnotationQuery:
 
 def table_of_runs() -> Panel:
     """One row for each run."""
-    over = f"{series(names.RUN_FORWARD_PASSES)} - {_EXPECTED}"
-    failed = f"sum without (probe, verdict) ({series(names.PROBE_VERDICT, _FAILED)})"
+    failed = series(names.PROBE_VERDICT, 'verdict=~"fail|error"')
+    values = {
+        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 165),
+        "Complete": (series(names.RUN_COMPLETE), "bool_yes_no", 80),
+        "Wall time": (series(names.RUN_WALL), "s", 90),
+        "Lookups": (series(names.RUN_LOOKUPS), "locale", 80),
+        "Hit rate": (run_hit_rate(), "percentunit", 80),
+        "Attainable": (attainable_hit_rate(), "percentunit", 85),
+        "Reached": (reached_hit_rate(), "percentunit", 80),
+        "Forward passes": (series(names.RUN_FORWARD_PASSES), "locale", 115),
+        "Over expected": (f"{series(names.RUN_FORWARD_PASSES)} - {EXPECTED}", "locale", 110),
+        "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 100),
+        "Failed passes": (series(names.RUN_ERRORS), "locale", 100),
+    }
+    coloured = ("Over expected", "Failed probes", "Failed passes")
+    colours = dict.fromkeys(values, NEUTRAL) | dict.fromkeys(coloured, ALARM)
+    colours["Reached"] = REACHED
+    started, *others = (
+        TableColumn(title, of_each_run(query), unit=unit, width=width, thresholds=colours[title])
+        for title, (query, unit, width) in values.items()
+    )
     return table_panel(
         "Runs",
         "The runs in the time range, with their last numbers. Complete: the run has ended, was "
-        "not interrupted, and no probe had an error. Expected: the forward passes of the suite "
-        "if nothing is evicted.",
+        "not interrupted, and no probe had an error. Attainable: the hit rate of the suite if "
+        "nothing is evicted; Reached: the hit rate as a share of it, above 100 % if the cache "
+        "was not empty. Over expected: forward passes beyond those of the suite if nothing is "
+        "evicted.",
         (
-            TableColumn(
-                "Started",
-                last_of_each_run(f"{series(names.RUN_START)} * 1000"),
-                unit="dateTimeAsIso",
-                width=165,
-            ),
-            TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
+            started,
+            TableColumn("Suite", label="suite", links=traces_of_suite()),
             TableColumn("Model", label="model"),
             TableColumn("Adapter", label="adapter"),
-            TableColumn(
-                "Complete",
-                last_of_each_run(series(names.RUN_COMPLETE)),
-                unit="bool_yes_no",
-                width=80,
-            ),
-            TableColumn("Wall time", last_of_each_run(series(names.RUN_WALL)), unit="s", width=90),
-            TableColumn("Lookups", last_of_each_run(series(names.RUN_LOOKUPS)), width=80),
-            TableColumn(
-                "Hit rate",
-                last_of_each_run(run_hit_rate()),
-                unit="percentunit",
-                thresholds=HIT_RATE,
-                width=80,
-            ),
-            TableColumn(
-                "Forward passes", last_of_each_run(series(names.RUN_FORWARD_PASSES)), width=115
-            ),
-            TableColumn("Over expected", last_of_each_run(over), thresholds=ALARM, width=115),
-            TableColumn("Failed probes", last_of_each_run(failed), thresholds=ALARM, width=100),
-            TableColumn(
-                "Failed passes",
-                last_of_each_run(series(names.RUN_ERRORS)),
-                thresholds=ALARM,
-                width=100,
-            ),
+            TableColumn("Device", label="device", width=70),
+            *others,
             TableColumn("Run id", label="run_id", width=80),
-            TableColumn("Trace", label="trace_id", link=("Open the trace", _TRACE_URL)),
+            TableColumn("Trace", label="trace_id", links=traces_of_run()),
         ),
     )
 
@@ -158,9 +117,9 @@ def passes() -> Panel:
         "evicted. A run above the expected number has computed prompts again.",
         {
             BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
-            f"{BY_RUN}, expected": finished(_EXPECTED),
+            f"{BY_RUN}, expected": finished(EXPECTED),
         },
-        "short",
+        "locale",
         width=8,
         stepped=True,
     )
@@ -170,8 +129,12 @@ def hit_rates() -> Panel:
     """Hit rate of each run."""
     return line_panel(
         "Hit rate per run",
-        "Share of a run's lookups that needed no forward pass.",
-        {BY_RUN: finished(run_hit_rate())},
+        "Share of a run's lookups that needed no forward pass, and the attainable one: that of "
+        "its suite if nothing is evicted.",
+        {
+            BY_RUN: finished(run_hit_rate()),
+            f"{BY_RUN}, attainable": finished(attainable_hit_rate()),
+        },
         "percentunit",
         width=8,
         stepped=True,
@@ -187,148 +150,4 @@ def wall_times() -> Panel:
         "s",
         width=8,
         stepped=True,
-    )
-
-
-# -- what did its probes find? ---------------------------------------------------------------
-
-
-def _by_probe(metric: Metric) -> str:
-    return f"max by (suite, model, probe) ({series(metric)})"
-
-
-def measured() -> Panel:
-    """What probes measured over time."""
-    return line_panel(
-        "Probe values",
-        "What each probe measured, in its own unit, such as nats. It differs where scores are all "
-        "but 1.",
-        {_BY_PROBE: _by_probe(names.PROBE_RAW)},
-        "none",
-        stepped=True,
-    )
-
-
-def z_scores() -> Panel:
-    """Z-scores of probes over time."""
-    return line_panel(
-        "Probe z-scores",
-        "Distance of what each probe measured from random adapters, in their standard deviations. "
-        "A suite without a null_adapter probe has none.",
-        {_BY_PROBE: _by_probe(names.PROBE_Z)},
-        "none",
-        stepped=True,
-    )
-
-
-def scores() -> Panel:
-    """Scores of probes over time."""
-    return line_panel(
-        "Probe scores",
-        "Score of each probe, from 0 to 1. A probe without a score has no line.",
-        {_BY_PROBE: _by_probe(names.PROBE_SCORE)},
-        "none",
-        stepped=True,
-    )
-
-
-def durations() -> Panel:
-    """Durations of probes over time."""
-    return line_panel(
-        "Probe durations",
-        "Wall time of each probe.",
-        {_BY_PROBE: _by_probe(names.PROBE_DURATION)},
-        "s",
-        stepped=True,
-    )
-
-
-def verdicts() -> Panel:
-    """Verdict of each probe in its last run."""
-    return table_panel(
-        "Verdicts of the last run",
-        "Verdict of each probe in its last run.",
-        (
-            TableColumn("Suite", label="suite", link=("Its traces", _SUITE_URL)),
-            TableColumn("Model", label="model"),
-            TableColumn("Probe", label="probe"),
-            TableColumn("Verdict", label="verdict"),
-            TableColumn(
-                "Now",
-                f"max by (suite, model, probe, verdict) ({series(names.PROBE_VERDICT)}) == 1",
-            ),
-        ),
-        height=8,
-    )
-
-
-# -- is the telemetry complete? --------------------------------------------------------------
-
-
-def _of_newest_runs(metric: Metric) -> str:
-    """Return a sum over the newest run of each suite.
-
-    A run that an endpoint and a Pushgateway both export counts once.
-    """
-    return total(f"max by (suite, model) ({series(metric)})")
-
-
-def spans_dropped() -> Panel:
-    """Spans lost by the newest runs."""
-    return stat_panel(
-        "Spans not delivered",
-        "Spans lost by the newest run of each suite, because the queue was full or the receiver "
-        "did not accept them.",
-        _of_newest_runs(names.RUN_SPANS_DROPPED),
-        "short",
-        thresholds=ALARM,
-        width=8,
-    )
-
-
-def records_not_written() -> Panel:
-    """Trace records lost by the newest runs."""
-    return stat_panel(
-        "Trace records not written",
-        "Lookups of the newest run of each suite that are missing in its JSONL trace, for "
-        "example because the disk was full.",
-        _of_newest_runs(names.RUN_TRACE_WRITE_ERRORS),
-        "short",
-        thresholds=ALARM,
-        width=8,
-    )
-
-
-def last_push() -> Panel:
-    """Time since the last push."""
-    return stat_panel(
-        "Time since the last push",
-        "Time since the Pushgateway last accepted the gauges of a run.",
-        'time() - max(push_time_seconds{job=~"$job"})',
-        "s",
-        width=8,
-    )
-
-
-def spans() -> Panel:
-    """Spans per second, by outcome."""
-    return line_panel(
-        "Spans per second, by outcome",
-        "exported: accepted by the receiver. ended: passed to the program's own OpenTelemetry SDK. "
-        "elided: beyond the span budget, or not sampled. dropped: lost.",
-        {"{{outcome}}": rate(names.SPANS_TOTAL, by="outcome")},
-        "suffix:/s",
-    )
-
-
-def records() -> Panel:
-    """Trace records written and not written, per second."""
-    return line_panel(
-        "Trace records per second",
-        "Lines of the JSONL trace that were written completely, and lines that were not.",
-        {
-            "written": rate(names.TRACE_RECORDS),
-            "not written": rate(names.TRACE_WRITE_ERRORS),
-        },
-        "suffix:/s",
     )
