@@ -55,6 +55,7 @@ def run_stack(
     webhook: str = "http://127.0.0.1:9/",
     rules_every: str = "",
     alerts_held: str = "5m",
+    alerts_after: str = "",
 ) -> Iterator[Stack]:
     """Run Prometheus, Pushgateway and Alertmanager with the files of a folder.
 
@@ -65,6 +66,8 @@ def run_stack(
         rules_every: How often rules that have a pace of their own are evaluated;
             as they say, where it is empty.
         alerts_held: How long alerts fire on after their condition has ended.
+        alerts_after: How long a condition holds before its alert on a run fires; as they say,
+            where it is empty.
     """
     shutil.copytree(root / "dashboards" / "prometheus", folder / "prometheus")
     receiver = _alertmanager(root, folder, webhook)
@@ -77,6 +80,8 @@ def run_stack(
             _pace(folder / "prometheus" / "recording.yml", rules_every)
         alerts = folder / "prometheus" / "alerts-runs.yml"
         held = alerts.read_text().replace("keep_firing_for: 5m", f"keep_firing_for: {alerts_held}")
+        if alerts_after:
+            held = held.replace("for: 1m", f"for: {alerts_after}")
         alerts.write_text(held)
         with serve_prometheus(folder, config) as prometheus:
             yield Stack(prometheus, gateway, alertmanager, config.parent / "targets")

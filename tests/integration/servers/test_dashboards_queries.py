@@ -23,7 +23,7 @@ from .demos import Demo
 from .observing import Stack, run_stack
 from .processes import free_port, until
 from .receivers import Receiver
-from .runs import Cli, suite, suite_with_trouble
+from .runs import Cli, Run, suite, suite_with_trouble
 
 _CHECKOUT = Path(__file__).parents[3]
 _PAGES = {
@@ -55,8 +55,10 @@ _VARIABLES = [
     for one in content["templating"]["list"]
     if one["type"] == "query"
 ]
+#: A little more than the interval at which the dashboards look for runs.
+_LOOKED_FOR_S = 6.0
 _FILLED = {"__rate_interval": "10s", "__interval": "1s"}
-_CHOICES = ("job", "instance", "suite", "backend", "probe")
+_CHOICES = ("job", "instance", "suite", "model", "backend", "probe")
 
 
 @dataclass(frozen=True)
@@ -66,32 +68,50 @@ class Observed:
     Attributes:
         stack: That saw it.
         since: When it began, in seconds since the epoch.
+        runs: The runs of the scripted model, in order.
     """
 
     stack: Stack
     since: float
+    runs: tuple[Run, ...] = ()
 
-    def fill(self, text: str) -> str:
-        """Put values in place of Grafana's variables, with everything chosen."""
+    def fill(self, text: str, **chosen: str) -> str:
+        """Put values in place of Grafana's variables, with everything chosen by default."""
         values = dict.fromkeys(_CHOICES, ".*") | _FILLED
         values["__range"] = f"{math.ceil(time.time() - self.since)}s"
-        filled = re.sub(r"\$(\w+)", lambda found: values[found[1]], text)
-        assert "$" not in filled
+        if self.runs:
+            values |= {"baseline": self.runs[0].run_id, "run": self.runs[-1].run_id}
+        values |= chosen
+        filled = re.sub(r"\$([a-z_]\w*)", lambda found: values[found[1]], text)
+        assert not re.search(r"\$\D", filled)
         return filled
 
-    def now(self, query: str) -> list[dict[str, Any]]:
+    def now(self, query: str, **chosen: str) -> list[dict[str, Any]]:
         """Answer a query at the end of the time range."""
-        result = self.stack.prometheus.ask("query", query=self.fill(query))["result"]
+        result = self.stack.prometheus.ask("query", query=self.fill(query, **chosen))["result"]
         return [one | {"values": [one["value"]]} for one in result]
 
-    def over_time(self, query: str) -> list[dict[str, Any]]:
+    def over_time(self, query: str, **chosen: str) -> list[dict[str, Any]]:
         """Answer a query over the time range."""
         end = time.time()
-        return list(
-            self.stack.prometheus.ask(
-                "query_range", query=self.fill(query), start=self.since, end=end, step=1
-            )["result"]
-        )
+        filled = self.fill(query, **chosen)
+        asked = {"query": filled, "start": self.since, "end": end, "step": 1}
+        return list(self.stack.prometheus.ask("query_range", **asked)["result"])
+
+    def answer(self, target: dict[str, Any], **chosen: str) -> list[dict[str, Any]]:
+        """Answer a query of a panel as Grafana does."""
+        ask = self.now if target.get("instant") else self.over_time
+        return ask(target["expr"], **chosen)
+
+    def number(self, page: str, title: str, **chosen: str) -> float:
+        """Return the number of a panel that has one."""
+        (panel,) = (one for one in _PAGES[page]["panels"] if _is(one, "stat", title))
+        (series,) = self.now(panel["targets"][0]["expr"], **chosen)
+        return float(series["value"][1])
+
+
+def _is(panel: dict[str, Any], kind: str, title: str) -> bool:
+    return (panel["type"], panel["title"]) == (kind, title)
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +124,26 @@ def observed(
     """A run of the demo's real model, three runs of a scripted one, and a service."""
     since = time.time()
     endpoints = [free_port() for _ in range(3)]
-    with run_stack(_CHECKOUT, tmp_path_factory.mktemp("stack"), rules_every="1s") as stack:
+    folder = tmp_path_factory.mktemp("stack")
+    with run_stack(_CHECKOUT, folder, rules_every="1s", alerts_after="1s") as stack:
         stack.scrape(*(f"127.0.0.1:{port}" for port in endpoints))
         common = ("--otlp", otlp_http.url, "--pushgateway", stack.gateway.url)
         lingering = (*common, "--metrics-linger", 30, "--metrics-port")
         serve(stack, endpoints[0])
         demo(*lingering, endpoints[1])
+        runs = []
         for spec in (larger(suite()), larger(suite()), larger(suite_with_trouble())):
             ran = cli.run(spec, *lingering, endpoints[2], SCRIPT_SLEEP_S="0.02")
+            runs.append(ran)
             run_id = f'run_id="{ran.run_id}"'
             over = f"forwardscope_run_info{{{run_id}}} and on (suite) forwardscope_run_active == 0"
             whole = f"run:forwardscope_run_forward_passes:finished{{{run_id}}}"
             known = whole if ran.status == 0 else over
             until(lambda query=known: stack.prometheus.query(query), "the run is recorded")
-        yield Observed(stack, since)
+            time.sleep(_LOOKED_FOR_S)
+        fires = 'ALERTS{alertname="RunFailed", alertstate="firing"}'
+        until(lambda: stack.prometheus.query(fires), "the alert on the last run fires")
+        yield Observed(stack, since, tuple(runs))
 
 
 def larger(spec: dict[str, Any]) -> dict[str, Any]:
@@ -152,9 +178,13 @@ def serve(stack: Stack, port: int) -> None:
 
 
 def test_no_panel_escapes() -> None:
-    """Each panel that is no heading has a query, and each query is asked below."""
+    """Each panel but headings and lists of alerts has a query, and each query is asked below."""
+    without = ("row", "alertlist")
     panels = [
-        panel for page in _PAGES.values() for panel in page["panels"] if panel["type"] != "row"
+        panel
+        for page in _PAGES.values()
+        for panel in page["panels"]
+        if panel["type"] not in without
     ]
     assert len(_PAGES) == 3
     assert len(panels) > 40
@@ -170,8 +200,7 @@ def test_panels_have_data(
 
     Some are NaN: a probe has no value before its end, and may have none at all.
     """
-    ask = observed.now if target.get("instant") else observed.over_time
-    found = ask(target["expr"])
+    found = observed.answer(target)
     assert found, "no data"
     values = [float(value) for series in found for _, value in series["values"]]
     assert not all(map(math.isnan, values))
@@ -185,6 +214,10 @@ def _labels_shown(panel: dict[str, Any], target: dict[str, Any]) -> set[str]:
         if transformation["id"] == "organize":
             columns = transformation["options"]["renameByName"]
             shown |= {name for name in columns if not name.startswith("Value")}
+    if panel["title"] == "Firing alerts":
+        shown -= {"job", "backend"}  # of services
+    if panel["title"] == "Probes of run and baseline":
+        shown &= {"probe"}
     return shown
 
 
@@ -199,10 +232,115 @@ def test_annotations_have_moments(observed: Observed, annotation: dict[str, Any]
 @pytest.mark.parametrize("variable", _VARIABLES)
 def test_variables_have_values(observed: Observed, variable: dict[str, Any]) -> None:
     """Each can be narrowed to something that there is."""
-    selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()
-    selector = observed.fill(selector)
-    values = observed.stack.prometheus.ask(f"label/{label}/values", **{"match[]": selector})
+    kind, text = re.fullmatch(r"(\w+)\((.*)\)", variable["definition"]).groups()
+    if kind == "query_result":
+        found = [_as_text(one["metric"]) for one in observed.now(text)]
+        pattern = variable["regex"].strip("/").replace("(?<", "(?P<")
+        values = [re.search(pattern, one)["value"] for one in found]
+        ids = [run.run_id for run in observed.runs]
+        assert [one for one in values if one in ids] in (ids, ids[::-1])
+    else:
+        selector, _, label = text.rpartition(", ")
+        selector = {"match[]": observed.fill(selector)}
+        values = observed.stack.prometheus.ask(f"label/{label}/values", **selector)
     assert any(values)
+
+
+def _as_text(labels: dict[str, str]) -> str:
+    """Return a series as the text to which Grafana applies the pattern of a variable."""
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "} 1 2"
+
+
+@pytest.mark.parametrize("variable", ["suite", "model"])
+@pytest.mark.parametrize(("panel", "target"), _QUERIES)
+def test_panels_are_narrowed(
+    observed: Observed, panel: dict[str, Any], target: dict[str, Any], variable: str
+) -> None:
+    """With a suite or a model that never ran, no query has data; no alert fires."""
+    found = observed.answer(target, **{variable: "none-such"})
+    assert found == [] or _is(panel, "stat", "Firing alerts")
+    assert all(float(value) == 0 for one in found for _, value in one["values"])
+
+
+def test_counters_are_narrowed_by_their_target(observed: Observed) -> None:
+    """Of a chosen suite there are only the probes of its own runs, by target and by time."""
+    (panel,) = (one for one in _PAGES["overview"]["panels"] if one["title"] == "Hit rate by probe")
+    found = observed.answer(panel["targets"][0], suite="demo")
+    probes = {one["metric"]["probe"] for one in found}
+    assert "change" in probes
+    assert not probes & {"more", "wrong", "poor"}
+
+
+def test_numbers_of_runs_are_exact(observed: Observed) -> None:
+    """They are the sums of the results."""
+    results = [run.result for run in observed.runs]
+    stats = [result["backend_stats"] for result in results]
+    expected = {
+        "Lookups": sum(one["reconciliation"]["lookups"] for one in results),
+        "Passes paid": sum(one["forward_passes"] for one in stats),
+        "Passes saved": sum(one["cache_hits"] for one in stats),
+        "Evictions": sum(one["cache"]["evictions"] for one in results),
+    }
+    suite = results[0]["suite"]
+    assert {
+        title: observed.number("overview", title, suite=suite) for title in expected
+    } == expected
+    assert (
+        observed.number("forward-passes", "Forward passes", suite=suite) == expected["Passes paid"]
+    )
+    attainable = sum(
+        one["reconciliation"]["lookups"] - one["expected_forward_passes"] for one in results[:2]
+    )
+    hits = sum(one["cache_hits"] for one in stats[:2])
+    reached = observed.number("overview", "Of attainable hits", suite=suite)
+    assert reached == pytest.approx(hits / attainable)
+
+
+def test_a_run_beside_its_baseline(observed: Observed) -> None:
+    """The tables have what the results of both say."""
+    titled = {panel["title"]: panel for panel in _PAGES["runs"]["panels"]}
+    roles = {}
+    for target in titled["Run and baseline"]["targets"]:
+        for one in observed.answer(target):
+            roles.setdefault(one["metric"]["role"], []).append(float(one["value"][1]))
+    for role, run in (("baseline", observed.runs[0]), ("run", observed.runs[-1])):
+        stats = run.result["backend_stats"]
+        assert run.lookups in roles[role]
+        assert stats["forward_passes"] in roles[role]
+        assert stats["cache_hits"] / run.lookups in roles[role]
+    raw = titled["Probes of run and baseline"]["targets"][2:4]
+    for target, run in zip(raw, (observed.runs[-1], observed.runs[0]), strict=True):
+        found = {one["metric"]["probe"]: float(one["value"][1]) for one in observed.answer(target)}
+        results = {one["name"]: one["raw"] for one in run.result["probes"]}
+        assert found == {name: value for name, value in results.items() if value is not None}
+
+
+def test_the_last_run_stays_while_the_next_one_is_active(observed: Observed, cli: Cli) -> None:
+    """Bars and verdicts keep the values of the run before, with its id, until its own are there."""
+    last = observed.runs[-1]
+    titled = {panel["title"]: panel for page in _PAGES.values() for panel in page["panels"]}
+    (hit_rate,) = titled["Hit rate of the last run"]["targets"]
+    (verdicts,) = titled["Last verdicts"]["targets"]
+    gateway = ("--pushgateway", observed.stack.gateway.url)
+    live = cli.start(larger(suite()), *gateway, hold=True).until_held()
+    active = 'forwardscope_run_active{suite="nightly"} == 1'
+    until(lambda: observed.stack.prometheus.query(active), "the run is scraped")
+    early = 'forwardscope_probe_verdict{suite="nightly", probe="change", verdict="pass"} == 1'
+    until(lambda: observed.stack.prometheus.query(early), "its first probes are scraped")
+    time.sleep(_LOOKED_FOR_S)
+    (bar,) = observed.answer(hit_rate, suite="nightly")
+    assert bar["metric"]["run"] == last.run_id[:8]
+    runs = {
+        one["metric"]["probe"]: one["metric"]["run_id"]
+        for one in observed.answer(verdicts, suite="nightly")
+    }
+    assert runs["poor"] == last.run_id
+    assert runs["held"] == last.run_id
+    assert runs["change"] != last.run_id
+    live.release()
+    ran = live.finish()
+    shown = lambda: observed.answer(hit_rate, suite="nightly")[0]["metric"]["run"]  # noqa: E731
+    until(lambda: shown() == ran.run_id[:8], "the new run has replaced it")
 
 
 def test_durations_lead_to_traces(observed: Observed) -> None:
