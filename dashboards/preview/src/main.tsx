@@ -36,12 +36,11 @@ async function draw(settings: Settings): Promise<void> {
   await Promise.all([400, 500].map((weight) => document.fonts.load(`${weight} 12px Inter`)));
 
   const page = await load(settings);
-  const known = page.panels.filter((panel) => isRow(panel) || panel.type in PANEL_COMPONENTS);
-  const cells = await Promise.all(known.map((panel) => cell(panel, page, settings, theme)));
+  const cells = await Promise.all(page.panels.map((panel) => cell(panel, page, settings, theme)));
   flushSync(() => show(<Dashboard page={page} cells={cells} width={settings.width} />));
   window.drawn = {
     skipped: page.panels
-      .filter((panel) => !known.includes(panel))
+      .filter((panel) => !isRow(panel) && !(panel.type in PANEL_COMPONENTS))
       .map(({ type, title }) => `${type} "${title}"`),
     failed: cells.flatMap(({ title, content }) =>
       content?.error ? [`"${title}": ${content.error}`] : [],

@@ -99,6 +99,8 @@ function Framed({ title, place, content }: Required<Cell>) {
   const PanelComponent = PANEL_COMPONENTS[panel.type];
   // The other panel types have a text for missing data.
   const empty = ['timeseries', 'table'].includes(panel.type) && !data.some((frame) => frame.length);
+  const missing = !(panel.type in PANEL_COMPONENTS) && 'not drawn here';
+  const text = missing || (empty && (config.defaults.noValue || 'No data'));
   return (
     <PanelChrome
       width={place.width}
@@ -110,9 +112,9 @@ function Framed({ title, place, content }: Required<Cell>) {
       statusMessage={error}
     >
       {(width: number, height: number) =>
-        empty ? (
+        text ? (
           <div style={{ height, display: 'grid', placeContent: 'center' }}>
-            <Text color="secondary">{config.defaults.noValue || 'No data'}</Text>
+            <Text color="secondary">{text}</Text>
           </div>
         ) : (
           <PanelComponent {...content} width={width} height={height} />

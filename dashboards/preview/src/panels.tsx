@@ -56,7 +56,12 @@ function Bars(props: PanelProps) {
     <BarGauge
       {...options}
       {...place}
-      value={place.count === 1 ? { ...value.display, title: undefined } : value.display}
+      value={
+        // a single bar has a name only if the panel sets it
+        place.count === 1 && !props.config.defaults.displayName
+          ? { ...value.display, title: undefined }
+          : value.display
+      }
       field={value.field}
       display={value.view?.getFieldDisplayProcessor(value.colIndex ?? 0)}
       valueDisplayMode={options.valueMode}

@@ -73,11 +73,26 @@ type Annotation = Omit<Json<AnnotationQuery>, 'target'> & {
   useValueForTime: boolean;
 };
 
+/** The options of the list of alerts, which the published types leave out. */
+interface AlertList {
+  alertInstanceLabelFilter: string;
+  alertName: string;
+  dashboardAlerts: boolean;
+  groupBy: string[];
+  groupMode: 'custom' | 'default';
+  maxItems: number;
+  /** By name up and down, by importance, by time up and down. */
+  sortOrder: 1 | 2 | 3 | 4 | 5;
+  stateFilter: Record<'error' | 'firing' | 'noData' | 'normal' | 'pending', boolean>;
+  viewMode: 'list' | 'stat';
+}
+
 export type Page = Omit<Json<Dashboard>, 'annotations' | 'panels' | 'templating'> & {
   annotations: { list?: Annotation[] };
   templating: { list: Variable[] };
 };
 export interface Panels {
+  alertlist: Omit<Json<Panel>, 'options' | 'type'> & { type: 'alertlist'; options: AlertList };
   bargauge: Of<'bargauge', BarGauge>;
   heatmap: Of<'heatmap', Heatmap, HeatmapField>;
   row: Json<RowPanel>;
