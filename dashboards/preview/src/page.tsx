@@ -72,7 +72,7 @@ function Header({ title, range, variables }: Page) {
       <span style={{ flexGrow: 1 }} />
       {variables.map(({ name, label, displayed }) => (
         <Text key={name} variant="bodySmall" color="secondary">
-          {label}: {displayed || 'none'}
+          {label}: {shortened(displayed) || 'none'}
         </Text>
       ))}
       <Text variant="bodySmall">
@@ -81,6 +81,11 @@ function Header({ title, range, variables }: Page) {
       </Text>
     </header>
   );
+}
+
+/** Cut an id, so that the header is one line. */
+function shortened(text: string): string {
+  return /^[0-9a-f]{32}$/.test(text) ? text.slice(0, 8) : text;
 }
 
 function Heading({ title }: { title: string }) {

@@ -35,7 +35,13 @@ export function Repeat({ options, draw, sparkline, layout, ...props }: RepeatPro
         calcs: options.reduceOptions?.calcs ?? ['lastNotNull'],
       },
       sparkline,
-      replaceVariables: (text) => props.replaceVariables(text),
+      replaceVariables: (text, scoped) =>
+        props.replaceVariables(
+          text?.replace(
+            /\$\{__field\.labels\.(\w+)\}/g,
+            (_, label) => scoped?.__dataContext?.value.field.labels?.[label] ?? '',
+          ),
+        ),
       theme,
     });
   return (

@@ -66,25 +66,26 @@ def cost_of_both() -> Panel:
     """Cost of the run and of the baseline."""
     passes = series(names.RUN_FORWARD_PASSES)
     values = {
-        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso"),
-        "Wall time": (series(names.RUN_WALL), "s"),
-        "Lookups": (series(names.RUN_LOOKUPS), "locale"),
-        "Hit rate": (run_hit_rate(), "percentunit"),
-        "Reached": (reached_hit_rate(), "percentunit"),
-        "Forward passes": (passes, "locale"),
-        "Time per pass": (ratio(series(names.RUN_FORWARD_SECONDS), passes), "s"),
-        "CPU time per pass": (ratio(series(names.RUN_CPU_SECONDS), passes), "s"),
-        "Peak memory": (series(names.RUN_MEMORY), "bytes"),
+        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 150),
+        "Wall time": (series(names.RUN_WALL), "s", 80),
+        "Lookups": (series(names.RUN_LOOKUPS), "locale", 75),
+        "Hit rate": (run_hit_rate(), "percentunit", 75),
+        "Reached": (reached_hit_rate(), "percentunit", 80),
+        "Passes": (passes, "locale", 70),
+        "Time per pass": (ratio(series(names.RUN_FORWARD_SECONDS), passes), "s", 105),
+        "CPU per pass": (ratio(series(names.RUN_CPU_SECONDS), passes), "s", 105),
+        "Peak memory": (series(names.RUN_MEMORY), "bytes", 105),
     }
     columns = [
-        TableColumn(title, _of_both(query), unit=unit) for title, (query, unit) in values.items()
+        TableColumn(title, _of_both(query), unit=unit, width=width)
+        for title, (query, unit, width) in values.items()
     ]
     started, *others = columns
     return table_panel(
         "Run and baseline",
         "The run that is chosen as `Run` and the one that is chosen as `Baseline`; by default the "
         "newest and the oldest in the time range. Reached: the hit rate as a share of the "
-        "attainable one.",
+        "attainable one. Passes: forward passes.",
         (
             started,
             TableColumn("Role", label="role", width=80),

@@ -25,6 +25,7 @@ from forwardscope.dashboards.run_queries import (
     WHOLE_RUNS,
     complete,
     counted,
+    in_range,
     newest_finished,
     of_each_run,
     reached_hit_rate,
@@ -83,11 +84,14 @@ def reached() -> Panel:
     attainable = f"({series(names.RUN_EXPECTED_LOOKUPS)} - {EXPECTED})"
     planned = f"({series(names.RUN_HITS)} and {attainable})"
     return stat_panel(
-        "Of attainable hits",
+        "Of attainable",
         "Hits of the complete runs in the time range as a share of those that their suites attain "
         "if nothing is evicted. It is above 100 % if a cache was not empty at the start. Backend "
         "and probe do not narrow it.",
-        ratio(total(of_each_run(complete(planned))), total(of_each_run(complete(attainable)))),
+        ratio(
+            total(of_each_run(in_range(complete(planned)))),
+            total(of_each_run(in_range(complete(attainable)))),
+        ),
         "percentunit",
         thresholds=REACHED,
         width=3,

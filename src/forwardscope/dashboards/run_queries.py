@@ -29,6 +29,7 @@ __all__ = [
     "complete",
     "counted",
     "finished",
+    "in_range",
     "known",
     "newest",
     "newest_finished",
@@ -84,6 +85,14 @@ def known(metric: Metric) -> str:
 def complete(query: str) -> str:
     """Return a gauge without values of a run that is incomplete or active."""
     return f"{query} and on ({RUN_KEY}) {series(names.RUN_COMPLETE)} == 1"
+
+
+def in_range(query: str) -> str:
+    """Return a gauge without values of a run that ended before the time range.
+
+    A Pushgateway exports the last run of a suite until the next one.
+    """
+    return f"({query}) and on ({RUN_KEY}) {series(names.RUN_PROGRESS)} * 1000 >= $__from"
 
 
 def _ended(query: str) -> str:
@@ -157,7 +166,7 @@ def runs_and_services(of_run: str, of_service: str) -> str:
             targets that run no suite.
     """
     services = f"{of_service} unless on (job, instance) last_over_time({_INFO}[{RANGE}])"
-    return total(f"{of_each_run(of_run)} or ({services})")
+    return total(f"{of_each_run(in_range(of_run))} or ({services})")
 
 
 def counted(gauge: Metric, counter: Metric, *matchers: str, part: str = "") -> str:

@@ -67,17 +67,17 @@ def table_of_runs() -> Panel:
     """One row for each run."""
     failed = series(names.PROBE_VERDICT, 'verdict=~"fail|error"')
     values = {
-        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 165),
+        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 150),
         "Complete": (series(names.RUN_COMPLETE), "bool_yes_no", 80),
-        "Wall time": (series(names.RUN_WALL), "s", 90),
-        "Lookups": (series(names.RUN_LOOKUPS), "locale", 80),
-        "Hit rate": (run_hit_rate(), "percentunit", 80),
+        "Wall time": (series(names.RUN_WALL), "s", 75),
+        "Lookups": (series(names.RUN_LOOKUPS), "locale", 70),
+        "Hit rate": (run_hit_rate(), "percentunit", 70),
         "Attainable": (attainable_hit_rate(), "percentunit", 85),
-        "Reached": (reached_hit_rate(), "percentunit", 80),
-        "Forward passes": (series(names.RUN_FORWARD_PASSES), "locale", 115),
-        "Over expected": (f"{series(names.RUN_FORWARD_PASSES)} - {EXPECTED}", "locale", 110),
-        "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 100),
-        "Failed passes": (series(names.RUN_ERRORS), "locale", 100),
+        "Reached": (reached_hit_rate(), "percentunit", 75),
+        "Passes": (series(names.RUN_FORWARD_PASSES), "locale", 65),
+        "Over expected": (f"{series(names.RUN_FORWARD_PASSES)} - {EXPECTED}", "locale", 115),
+        "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 110),
+        "Failed passes": (series(names.RUN_ERRORS), "locale", 110),
     }
     coloured = ("Over expected", "Failed probes", "Failed passes")
     colours = dict.fromkeys(values, NEUTRAL) | dict.fromkeys(coloured, ALARM)
@@ -90,18 +90,18 @@ def table_of_runs() -> Panel:
         "Runs",
         "The runs in the time range, with their last numbers. Complete: the run has ended, was "
         "not interrupted, and no probe had an error. Attainable: the hit rate of the suite if "
-        "nothing is evicted; Reached: the hit rate as a share of it, above 100 % if the cache "
-        "was not empty. Over expected: forward passes beyond those of the suite if nothing is "
-        "evicted.",
+        "nothing is evicted. Reached: the hit rate as a share of it, above 100 % if the cache was "
+        "not empty. Passes: forward passes. Over expected: those beyond the ones of the suite if "
+        "nothing is evicted.",
         (
             started,
             TableColumn("Suite", label="suite", links=traces_of_suite()),
             TableColumn("Model", label="model"),
             TableColumn("Adapter", label="adapter"),
-            TableColumn("Device", label="device", width=70),
+            TableColumn("Device", label="device", width=60),
             *others,
-            TableColumn("Run id", label="run_id", width=80),
-            TableColumn("Trace", label="trace_id", links=traces_of_run()),
+            TableColumn("Run id", label="run_id", width=75),
+            TableColumn("Trace", label="trace_id", width=75, links=traces_of_run()),
         ),
     )
 
