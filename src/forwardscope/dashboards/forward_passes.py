@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from forwardscope.dashboards.batch_panels import batches_and_prefixes
 from forwardscope.dashboards.frame import dashboard
 from forwardscope.dashboards.machine import machine
 from forwardscope.dashboards.panels import (
@@ -60,7 +61,7 @@ def forward_passes() -> models.Dashboard:
                 passes_by_view(),
             ),
             "Is the model slow, or is the machine busy?": machine(),
-            "Batches and prefixes": (batch_size(), largest_batch(), batches(), prompt_tokens()),
+            "Batches and prefixes": batches_and_prefixes(),
             "Errors, and the share of the wall time": (errors(), share_of_wall()),
         },
     )
@@ -217,61 +218,6 @@ def passes_by_view() -> Panel:
         "{{view}}",
         "locale",
         width=12,
-    )
-
-
-# -- batches ---------------------------------------------------------------------------------
-
-
-def batch_size() -> Panel:
-    """Mean batch size."""
-    return line_panel(
-        "Prompts per batch",
-        "Mean size of the batches that were sent to the model.",
-        {
-            "{{backend}}": ratio(
-                rate(names.BATCH_PROMPTS, by="backend", part="_sum"),
-                rate(names.BATCH_PROMPTS, by="backend", part="_count"),
-            )
-        },
-        "none",
-        width=6,
-    )
-
-
-def largest_batch() -> Panel:
-    """Largest batch size."""
-    return line_panel(
-        "Largest batch",
-        "Prompts in the largest batch since the backend was created.",
-        {"{{backend}}": f"max by (backend) ({of_chosen_runs(series(names.BATCH_PROMPTS_MAX))})"},
-        "none",
-        width=6,
-        stepped=True,
-    )
-
-
-def batches() -> Panel:
-    """Batches per second."""
-    return line_panel(
-        "Batches per second",
-        "Forward calls with several prompts.",
-        {"{{backend}}": rate(names.BATCH_PROMPTS, by="backend", part="_count")},
-        "suffix:/s",
-        width=6,
-    )
-
-
-def prompt_tokens() -> Panel:
-    """Prompt tokens per second, computed and reused."""
-    return line_panel(
-        "Prompt tokens per second",
-        "Prompt tokens of the forward passes. computed: by the model. reused: of a prefix that an "
-        "earlier prompt of the view had computed. A backend that does not report them has none.",
-        {"{{result}}": rate(names.PREFIX_TOKENS, by="result")},
-        "suffix:/s",
-        width=6,
-        stacked=True,
     )
 
 
