@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from forwardscope import BackendInstrumentation
 from forwardscope.cli.app import app
 from forwardscope.suite import SuiteSpec
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+from .viewer import Viewer, viewer
 
 SUITE = """version: 1
 model:
@@ -107,3 +109,14 @@ def loaded(
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)
     return backends
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Viewer]:
+    """Receive spans; no variable of the machine changes where they go."""
+    for name in ("COMPRESSION", "HEADERS", "ENDPOINT", "TRACES_ENDPOINT"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "TRACEPARENT"):
+        monkeypatch.delenv(name, raising=False)
+    with viewer() as receiving:
+        yield receiving

@@ -55,15 +55,15 @@ def links_of(spans: list[ReadableSpan]) -> list[list[SpanContext]]:
 
 def test_a_run_is_a_tree() -> None:
     """A run is the parent of its probes, a probe of its lookups, a miss of its forward pass."""
-    spans = replayed([event(), event(hit=True), event(probe=None)])
-    (run,), (probe, check) = of_kind(spans, names.SUITE), of_kind(spans, names.PROBE)
+    spans = replayed([event(9.0, probe=None), event(10.0), event(11.0, hit=True)])
+    (run,), (check, probe) = of_kind(spans, names.SUITE), of_kind(spans, names.PROBE)
     lookups = of_kind(spans, names.LOOKUP)
     forwards = of_kind(spans, names.FORWARD)
     assert run.parent is None
     assert probe.parent == check.parent == run.context
-    assert [one.parent for one in lookups] == [probe.context, probe.context, check.context]
-    assert [one.parent for one in forwards] == [lookups[0].context, lookups[2].context]
-    assert [one.attributes[names.CACHE_RESULT.name] for one in lookups] == ["miss", "hit", "miss"]
+    assert [one.parent for one in lookups] == [check.context, probe.context, probe.context]
+    assert [one.parent for one in forwards] == [lookups[0].context, lookups[1].context]
+    assert [one.attributes[names.CACHE_RESULT.name] for one in lookups] == ["miss", "miss", "hit"]
     assert {one.name for one in spans} == {
         *("suite", "probe p", "probe finite_check"),
         *("lookup miss", "lookup hit", "forward base"),
@@ -103,32 +103,126 @@ def test_times_are_those_of_the_trace() -> None:
             assert start <= span.start_time <= span.end_time <= end
 
 
-def test_a_batch_is_one_forward() -> None:
-    """It lasts the sum of its misses' shares; they have no length, and lead to it."""
-    batch = [
-        event(10.0 + place / 1e6, wall_ms=100.0, batch=3, tokens=5, prompt_hash=str(place))
-        for place in range(3)
+def batch(ts: float, prompts: str, *, probe: str | None = "p", **more: object) -> list[TraceEvent]:
+    """Return the records of a batch: prompts in capitals are misses, the others hits."""
+    size = sum(one.isupper() for one in prompts)
+    found: list[TraceEvent] = []
+    for one in prompts:
+        fixed: dict[str, object] = {"probe": probe, "prompt_hash": one.lower()} | more
+        if one.isupper():
+            found.append(event(ts, batch=size, tokens=5, **fixed))
+        else:
+            found.append(event(ts, hit=True, wall_ms=1.0, **fixed))
+    return found
+
+
+def test_a_batch() -> None:
+    """Its hits, its forward call and its coalesced lookups follow one another, without a gap."""
+    copy = event(11.0, hit=True, result="coalesced", wall_ms=2.0, prompt_hash="c")
+    spans = replayed([event(1.0, probe=None, prompt_hash="hello"), *batch(11.0, "aBbCD"), copy])
+    (whole,) = of_kind(spans, names.BATCH)
+    (probe,) = [one for one in of_kind(spans, names.PROBE) if one.name == "probe p"]
+    assert whole.parent == probe.context
+    assert whole.attributes == {
+        names.OP.name: "op",
+        names.VIEW.name: "base",
+        names.TOP_K.name: 8,
+        names.BATCH_HITS.name: 3,
+        names.BATCH_MISSES.name: 3,
+    }
+    below = [one for one in spans if one.parent == whole.context]
+    assert [one.name for one in below] == [
+        *("lookup hit", "lookup hit", "lookup miss", "lookup miss", "lookup miss"),
+        *("forward base", "lookup coalesced"),
     ]
-    spans = replayed([batch[0], event(10.0, hit=True), *batch[1:], event(10.1)])
-    first, second = of_kind(spans, names.FORWARD)
-    missed = [one for one in of_kind(spans, names.LOOKUP) if one.name == "lookup miss"]
-    (probe,) = of_kind(spans, names.PROBE)
-    assert first.parent == probe.context
-    assert [[link.context for link in one.links] for one in missed] == [[first.context]] * 3 + [[]]
-    assert {(one.start_time, one.end_time) for one in missed[:3]} == {(first.start_time,) * 2}
-    assert first.end_time - first.start_time == 300_000_000
-    assert first.attributes[names.BATCH_SIZE.name] == 3
-    assert first.attributes[names.INPUT_TOKENS.name] == 15
-    assert second.attributes[names.BATCH_SIZE.name] == 1
-    assert probe.start_time <= first.start_time
+    forward = below[5]
+    assert forward.attributes[names.BATCH_SIZE.name] == 3
+    assert forward.attributes[names.INPUT_TOKENS.name] == 15
+    assert [[link.context for link in one.links] for one in below] == [
+        *([], [], *([[forward.context]] * 3), [], [forward.context])
+    ]
+    begins = [one.start_time - whole.start_time for one in below]
+    lengths = [one.end_time - one.start_time for one in below]
+    assert [n / 1e6 for n in begins] == [0, 1, 2, 2, 2, 2, 302]
+    assert [n / 1e6 for n in lengths] == [1, 1, 0, 0, 0, 300, 2]
+    assert whole.end_time == below[-1].end_time == 11_000_000_000
 
 
-def test_an_incomplete_batch() -> None:
-    """An incomplete batch ends at the end of the file, or before the next batch."""
-    for sizes, calls in (((3, 3), [0, 0]), ((3, 2, 2), [0, 1, 1])):
-        spans = replayed([event(batch=size) for size in sizes])
-        forwards = [one.context for one in of_kind(spans, names.FORWARD)]
-        assert links_of(spans) == [[forwards[call]] for call in calls]
+@pytest.mark.parametrize(
+    "other",
+    [
+        batch(10.5, "BC"),
+        batch(10.0, "BC", probe="q"),
+        batch(10.0, "BC", view_id="ft"),
+        batch(10.0, "BC", op="other"),
+        batch(10.0, "BC", top_k=9),
+        batch(10.0, "BC", run_id="f" * 32),
+        batch(10.0, "BC", parent_id="1" * 16),
+    ],
+)
+def test_batches_are_told_apart(other: list[TraceEvent]) -> None:
+    """The records of one follow one another with one time, run, probe, parent, view, op, top_k."""
+    spans = replayed([*batch(10.0, "BC"), *other])
+    assert len(of_kind(spans, names.BATCH)) == len(of_kind(spans, names.FORWARD)) == 2
+    assert len(of_kind(replayed(batch(10.0, "BCBC")), names.BATCH)) == 1
+
+
+def test_single_lookups_are_no_batch() -> None:
+    """A hit or a miss alone is one; several hits of one time, or a miss in a batch of one, are."""
+    for events, batches in (
+        ([event()], 0),
+        ([event(), event()], 0),
+        ([event(hit=True)], 0),
+        ([event(9.0, hit=True), event(10.0, hit=True)], 0),
+        (batch(10.0, "ab"), 1),
+        (batch(10.0, "A"), 1),
+        ([event(), *batch(10.0, "Ab"), event()], 1),
+    ):
+        assert len(of_kind(replayed(events), names.BATCH)) == batches
+
+
+def test_a_batch_with_two_forward_calls() -> None:
+    """The one that failed, or that another thread failed, and the one after it are two spans."""
+    ids = {"trace_id": "1" * 32, "pass_trace_id": "1" * 32}
+    calls = [{**ids, "pass_span_id": digit * 16} for digit in "23"]
+    misses = [event(batch=2, prompt_hash=one, **calls[one in "bd"]) for one in "abcd"]
+    for events in (misses, [event(batch=2), event(batch=1, wall_ms=5.0, error="KeyError")]):
+        spans = replayed([event(1.0, probe=None), *events])
+        first, second = [
+            one for one in of_kind(spans, names.FORWARD) if one.parent.span_id == whole_of(spans)
+        ]
+        assert (first.end_time, second.end_time) == (second.start_time, 10_000_000_000)
+        led = links_of(spans)[1:]
+        assert led == [[first.context]] * (len(led) // 2) + [[second.context]] * (len(led) // 2)
+    (whole,) = of_kind(spans, names.BATCH)
+    assert (whole.status.is_ok, whole.attributes[names.ERROR_TYPE.name]) == (False, "KeyError")
+
+
+def whole_of(spans: list[ReadableSpan]) -> int:
+    """Return the id of the one batch."""
+    (whole,) = of_kind(spans, names.BATCH)
+    return whole.context.span_id
+
+
+def test_ids_that_two_forward_calls_recorded() -> None:
+    """Each has a span of its own, as in a file that was written twice."""
+    ids = {"pass_trace_id": "1" * 32, "pass_span_id": "2" * 16}
+    spans = replayed([event(float(ts), **ids) for ts in (10, 11)])
+    assert len({one.context.span_id for one in spans}) == len(spans) == 6
+
+
+def test_lookups_made_ahead_of_the_probes() -> None:
+    """They are below the run, count for their probe, and leave its times as they are."""
+    ahead = [*batch(0.5, "A", probe=None), *batch(1.0, "BC"), *batch(2.0, "DE", probe="q")]
+    later = [event(3.0, view_id="ft"), event(4.0, probe="q", view_id="ft")]
+    spans = replayed([*ahead, event(2.5, probe=None), *later])
+    (run,) = of_kind(spans, names.SUITE)
+    probes = {one.name: one for one in of_kind(spans, names.PROBE)}
+    assert [one.parent for one in of_kind(spans, names.BATCH)] == [run.context] * 3
+    assert run.start_time == 400_000_000
+    assert probes["probe p"].start_time == 2_900_000_000
+    assert probes["probe p"].attributes[names.TOTAL_LOOKUPS.name] == 3
+    assert len(replayed(ahead)) == 12  # no probe began
 
 
 def test_hit_without_ids_leads_to_the_latest_equal_miss() -> None:
@@ -144,10 +238,10 @@ def test_hit_without_ids_leads_to_the_latest_equal_miss() -> None:
             event(hit=True, top_k=9),
         ]
     )
-    batch = of_kind(spans, names.FORWARD)[1]
-    assert batch.attributes[names.VIEW.name] == "base"
-    of_hits = [batch.context], [batch.context], []
-    assert links_of(spans) == [[], [batch.context], [], [], *of_hits]
+    call = of_kind(spans, names.FORWARD)[1]
+    assert call.attributes[names.VIEW.name] == "base"
+    of_hits = [call.context], [call.context], []
+    assert links_of(spans) == [[], [call.context], [], [], *of_hits]
 
 
 def test_lookups_with_ids_lead_to_the_recorded_call() -> None:
@@ -158,21 +252,18 @@ def test_lookups_with_ids_lead_to_the_recorded_call() -> None:
     misses = [event(batch=2, prompt_hash=name, **ids) for name in "ab"]
     spans = replayed(
         [
-            event(hit=True, result="coalesced", prompt_hash="b", **ids),
-            misses[0],
-            event(batch=2),  # of another call at the same time
-            misses[1],
-            event(hit=True, **other),
-            event(hit=True, prompt_hash="c", **invalid),
+            event(9.0, hit=True, result="coalesced", prompt_hash="b", **ids),
+            *misses,
+            event(11.0, hit=True, **other),
+            event(12.0, hit=True, prompt_hash="c", **invalid),
         ]
     )
-    (call,) = [one for one in of_kind(spans, names.FORWARD) if one.links == ()][:1]
+    (call,) = of_kind(spans, names.FORWARD)
     links = links_of(spans)
-    assert links[0] == links[1] == links[3] == [call.context]
-    assert links[2] not in ([], [call.context])
-    ((earlier,),) = links[4:5]
+    assert links[:3] == [[call.context]] * 3
+    ((earlier,),) = links[3:4]
     assert (f"{earlier.trace_id:032x}", f"{earlier.span_id:016x}") == ("3" * 32, "4" * 16)
-    assert links[5] == []
+    assert links[4] == []
 
 
 def test_a_failed_lookup() -> None:
@@ -233,7 +324,7 @@ def test_an_export_is_like_the_run(tmp_path: Path) -> None:
     """With the result, it has the spans of the run, with their attributes; without, no verdicts."""
     path, telemetry = tmp_path / "t.jsonl", InMemoryTelemetry()
     result = _run(path, telemetry)
-    live = [_plain(one) for one in telemetry.spans() if names.kind_of(one.name) != "batch"]
+    live = [_plain(one) for one in telemetry.spans()]
     told = [_plain(one) for one in replayed(TraceReader(path), result)]
     assert sorted(told, key=str) == sorted(live, key=str)
     plain = replayed(TraceReader(path))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +25,13 @@ from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
-from .viewer import Span, Viewer, viewer
+from .viewer import NIGHTLY, Span, Viewer, check_calls, check_names, check_self_times
 
 pytestmark = pytest.mark.timeout(120)
 
 _PATIENCE_S = 60.0
 _PRIVATE = "a secret prompt"
 _JAEGER = "http://127.0.0.1:16686/trace/{trace_id}"
-_SUITE = """version: 1
-name: nightly
-model: {path: some-model, adapter: some-adapter}
-cache: {max_entries: 12}
-probes:
-  - {name: strict, kind: delta_kl, prompts: [a, e], min_mean: 99}
-  - {name: raising, kind: delta_kl, prompts: [a, raise]}
-  - {name: baseline, kind: null_adapter, runs: 2, sentinel_prompts: [s, t]}
-  - {name: change, kind: delta_kl, prompts: [c, b, a, c], min_mean: 0.000001}
-  - {name: again, kind: delta_kl, prompts: [a, b, d], min_mean: 0.000001}
-  - {name: response, kind: adapter_ablation, prompts: [a, b]}
-"""
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Viewer]:
-    """Receive spans; no variable of the machine changes where they go."""
-    for name in ("COMPRESSION", "HEADERS", "ENDPOINT", "TRACES_ENDPOINT"):
-        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "TRACEPARENT"):
-        monkeypatch.delenv(name, raising=False)
-    with viewer() as receiving:
-        yield receiving
 
 
 @pytest.fixture
@@ -64,50 +40,11 @@ def run(
 ) -> dict[str, Any]:
     """Run the suite in one thread with all spans; return its result."""
     suite, path = tmp_path / "suite.yaml", tmp_path / "result.json"
-    suite.write_text(_SUITE)
+    suite.write_text(NIGHTLY)
     ran = invoke("run", suite, "--otlp", seen.url, "--span-budget", "all", "--json", path)
     assert (ran.exit_code, len(loaded)) == (1, 1)
     result: dict[str, Any] = json.loads(path.read_text())
     return result
-
-
-def _question(span: Span) -> tuple[object, ...]:
-    parts = (names.OP, names.VIEW, names.PROMPT_HASH, names.TOP_K)
-    return tuple(span.attributes[one.name] for one in parts)
-
-
-def _check_calls(spans: list[Span]) -> Counter[str]:
-    """Check that each lookup leads to its own forward call; return the number of each result."""
-    calls = {(one.trace_id, one.id): one for one in spans if one.kind == "forward"}
-    lookups = [one for one in spans if one.kind == "lookup"]
-    found: list[tuple[Span, Span]] = []
-    for lookup in lookups:
-        below = [(one.trace_id, one.id) for one in lookup.children if one.kind == "forward"]
-        (place,) = [*below, *lookup.links]
-        found.append((lookup, calls[place]))
-    computed = {
-        (id(call), _question(lookup))
-        for lookup, call in found
-        if lookup.attributes[names.CACHE_RESULT.name] == "miss"
-    }
-    for lookup, call in found:
-        assert (id(call), _question(lookup)) in computed
-        assert call.attributes[names.VIEW.name] == lookup.attributes[names.VIEW.name]
-        assert lookup.failed == call.failed == (lookup.name == "lookup error")
-        if lookup.name == "lookup hit":
-            assert call.end_us <= lookup.end_us
-    assert all(not one.links for one in spans if one.kind != "lookup")
-    sizes = Counter(call for call, _ in computed)
-    assert all(one.attributes[names.BATCH_SIZE.name] == sizes[id(one)] for one in calls.values())
-    return Counter(one.name for one in lookups)
-
-
-def _check_names(spans: list[Span]) -> None:
-    """Check that names are few, and have neither λ nor seed nor hash."""
-    few = {one.name for one in spans if one.kind not in ("suite", "probe")}
-    assert len(few) <= 12
-    assert not any(re.search(r"\d", name) for name in few)
-    assert all(name.isprintable() and len(name) <= 64 for name in few)
 
 
 def _check_errors(spans: list[Span]) -> None:
@@ -121,12 +58,7 @@ def _check_errors(spans: list[Span]) -> None:
 @pytest.mark.usefixtures("run")
 def test_self_times_sum_to_the_run(seen: Viewer) -> None:
     """In one thread no two spans overlap but parents and children: in microseconds, exactly."""
-    spans = seen.spans()
-    (root,) = [one for one in spans if not one.parent_id]
-    assert sum(one.self_us for one in spans) == root.duration_us
-    for parent in spans:
-        for child in parent.children:
-            assert parent.start_us <= child.start_us <= child.end_us <= parent.end_us
+    check_self_times(seen.spans())
 
 
 @pytest.mark.usefixtures("run")
@@ -142,9 +74,9 @@ def test_critical_path_is_the_models(seen: Viewer) -> None:
 def test_lookups_of_a_run(seen: Viewer, run: dict[str, Any]) -> None:
     """Each leads to its forward call, names are few, and as many arrive as the result says."""
     spans = seen.spans()
-    results = _check_calls(spans)
+    results = check_calls(spans)
     assert results.keys() == {"lookup hit", "lookup miss", "lookup coalesced", "lookup error"}
-    _check_names(spans)
+    check_names(spans)
     assert {one.name for one in spans if one.kind == "forward"} == {
         *("forward base", "forward ft", "forward scaled", "forward null")
     }
@@ -281,9 +213,9 @@ def test_two_threads_and_a_second_run_on_one_backend(
     delivery.close(_PATIENCE_S)
 
     spans = seen.spans()
-    _check_names(spans)
+    check_names(spans)
     _check_errors(spans)
-    results = _check_calls(spans)
+    results = check_calls(spans)
     assert all(results[f"lookup {one}"] for one in ("hit", "miss", "coalesced", "error"))
     runs = [one.trace_id for one in spans if one.kind == "suite"]
     second = [one for one in spans if one.trace_id == runs[1] and one.kind == "lookup"]

@@ -1,8 +1,10 @@
-"""A receiver of spans on this machine, and what trace viewers compute from them."""
+"""A suite, a receiver of its spans on this machine, and what trace viewers compute from them."""
 
 from __future__ import annotations
 
+import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from forwardscope.telemetry import names
+
+#: A suite for `loaded`, with all results of lookups and failed probes.
+NIGHTLY = """version: 1
+name: nightly
+model: {path: some-model, adapter: some-adapter}
+cache: {max_entries: 12}
+probes:
+  - {name: strict, kind: delta_kl, prompts: [a, e], min_mean: 99}
+  - {name: raising, kind: delta_kl, prompts: [a, raise]}
+  - {name: baseline, kind: null_adapter, runs: 2, sentinel_prompts: [s, t]}
+  - {name: change, kind: delta_kl, prompts: [c, b, a, c], min_mean: 0.000001}
+  - {name: again, kind: delta_kl, prompts: [a, b, d], min_mean: 0.000001}
+  - {name: response, kind: adapter_ablation, prompts: [a, b]}
+"""
 
 
 @dataclass(eq=False)
@@ -158,3 +174,51 @@ def viewer() -> Iterator[Viewer]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def check_self_times(spans: list[Span]) -> None:
+    """Check that the self times of a run sum to it, and that children lie in their parents."""
+    (root,) = [one for one in spans if not one.parent_id]
+    assert sum(one.self_us for one in spans) == root.duration_us > 0
+    for parent in spans:
+        for child in parent.children:
+            assert parent.start_us <= child.start_us <= child.end_us <= parent.end_us
+
+
+def _question(span: Span) -> tuple[object, ...]:
+    parts = (names.OP, names.VIEW, names.PROMPT_HASH, names.TOP_K)
+    return tuple(span.attributes[one.name] for one in parts)
+
+
+def check_calls(spans: list[Span]) -> Counter[str]:
+    """Check that each lookup leads to its own forward call; return the number of each result."""
+    calls = {(one.trace_id, one.id): one for one in spans if one.kind == "forward"}
+    lookups = [one for one in spans if one.kind == "lookup"]
+    found: list[tuple[Span, Span]] = []
+    for lookup in lookups:
+        below = [(one.trace_id, one.id) for one in lookup.children if one.kind == "forward"]
+        (place,) = [*below, *lookup.links]
+        found.append((lookup, calls[place]))
+    computed = {
+        (id(call), _question(lookup))
+        for lookup, call in found
+        if lookup.attributes[names.CACHE_RESULT.name] == "miss"
+    }
+    for lookup, call in found:
+        assert (id(call), _question(lookup)) in computed
+        assert call.attributes[names.VIEW.name] == lookup.attributes[names.VIEW.name]
+        assert lookup.failed == call.failed == (lookup.name == "lookup error")
+        if lookup.name == "lookup hit":
+            assert call.end_us <= lookup.end_us
+    assert all(not one.links for one in spans if one.kind != "lookup")
+    sizes = Counter(call for call, _ in computed)
+    assert all(one.attributes[names.BATCH_SIZE.name] == sizes[id(one)] for one in calls.values())
+    return Counter(one.name for one in lookups)
+
+
+def check_names(spans: list[Span]) -> None:
+    """Check that names are few, and have neither λ nor seed nor hash."""
+    few = {one.name for one in spans if one.kind not in ("suite", "probe")}
+    assert len(few) <= 12
+    assert not any(re.search(r"\d", name) for name in few)
+    assert all(name.isprintable() and len(name) <= 64 for name in few)

@@ -28,6 +28,7 @@ __all__ = [
     "ParentContext",
     "SpanFactory",
     "SpanOutcome",
+    "batch_attributes",
     "forward_attributes",
     "lookup_attributes",
     "lookup_name",
@@ -282,6 +283,11 @@ def lookup_attributes(question: Question, result: str) -> dict[str, Any]:
         _TOP_K: question.top_k,
         _RESULT: result,
     }
+
+
+def batch_attributes(op: str, view_id: str, top_k: int) -> dict[str, Any]:
+    """Return the attributes of a batch's span at its start."""
+    return {_OP: printable(op), _VIEW: printable(view_id), _TOP_K: top_k}
 
 
 def forward_attributes(

@@ -19,9 +19,14 @@ from opentelemetry.context import Context
 from forwardscope.core.clock import Clock
 from forwardscope.core.single_flight import Flight
 from forwardscope.telemetry import names
-from forwardscope.telemetry.span_factory import CallIds, ParentContext, SpanFactory, SpanOutcome
+from forwardscope.telemetry.span_factory import (
+    CallIds,
+    ParentContext,
+    SpanFactory,
+    SpanOutcome,
+    batch_attributes,
+)
 from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
-from forwardscope.text import printable
 
 __all__ = ["DEFAULT_BUDGET", "CallSpans", "LookupSpans", "SpanDelivery"]
 
@@ -227,12 +232,7 @@ class CallSpans:
     def start_batch(self) -> None:
         """Start the span of the batch, unless it has started."""
         if self.batch is not None and self._whole is None:
-            op, view_id, top_k = self.batch
-            attributes = {
-                names.OP.name: printable(op),
-                names.VIEW.name: printable(view_id),
-                names.TOP_K.name: top_k,
-            }
+            attributes = batch_attributes(*self.batch)
             outer = self.parent.context
             self._whole = self._factory.start(names.BATCH.name, outer, self._start_ns, attributes)
             self.parent = ParentContext.of(trace.set_span_in_context(self._whole, outer))
