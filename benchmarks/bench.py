@@ -161,6 +161,22 @@ ROWS: Final = (
         turns=1,
         repeats=1,
     ),
+    Row(
+        "a probe of a suite of 500 with file, pushes, scrape endpoint and spans; without",
+        _ours("exported", 500),
+        _ours("unexported", 500),
+        1.20,
+        turns=1,
+        repeats=5,
+    ),
+    Row(
+        "a probe of a suite of 2,000 with all these, CPU time; of one of 200",
+        _ours("exported", 2_000, "process_ns"),
+        _ours("exported", 200, "process_ns"),
+        1.20,
+        turns=1,
+        repeats=3,
+    ),
     Row("files that a hit passes, all sinks on", _ours("files", 1, "hit"), None, 6, unit="files"),
     Row("files that a miss passes, likewise", _ours("files", 1, "miss"), None, 9, unit="files"),
     Row(

@@ -5,7 +5,7 @@
 Each line of standard input has a task and its size: {"task": "hit", "n": 20000}. Each line
 of standard output is an answer, such as nanoseconds per lookup (`ns`) and the values that
 the other side must return too (`same`). `lookups.py` and `suite.py` have the tasks of both
-sides, `observed.py` those that the peer lacks.
+sides, `observed.py` and `exported.py` those that the peer lacks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def main() -> None:
     """Run tasks until standard input ends."""
     tasks = dict(TASKS)
     if sys.argv[1] == "ours":
+        import exported  # noqa: PLC0415 - not in the peer's
         import observed  # noqa: PLC0415 - not in the peer's
 
-        tasks |= observed.TASKS
+        tasks |= observed.TASKS | exported.TASKS
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what libraries print must not mix with the answers
         for line in sys.stdin:

@@ -47,6 +47,8 @@ _T = TypeVar("_T")
 
 #: Time to find the groups of a suite at the gateway.
 _GATEWAY_S = 1.5
+#: Probes whose gauges are published each second; a probe has nine.
+_PROBES_PER_S: Final = 100
 _CLOSE_S: Final = 4.5
 _PUSH_CLOSE_S: Final = 1.5
 _HIT_SPANS_CLOSE_S: Final = 1.5
@@ -92,7 +94,7 @@ class Telemetry:
         self.tracer_provider: TracerProvider | None = None
         self.observer: Final[Observer] = Observers(
             self._metrics,
-            PublishObserver(self._publish),
+            PublishObserver(self._publish, max(1.0, len(spec.probes) / _PROBES_PER_S)),
             PublishObserver(self._send_metrics, math.inf),  # the start; it sends again by itself
         )
         self._exit_stack = ExitStack()
@@ -335,15 +337,15 @@ class Telemetry:
 class PublishObserver(Observer):
     """Publishes a run's gauges at its start and after probes, at most once in an interval.
 
-    All gauges are published each time, so once a probe would cost the square of the
-    number of probes.
+    The gauges of all probes are published each time, so an interval that does not grow
+    with their number would cost the square of it.
 
     Args:
         publish: Pushes and writes the gauges.
         every_s: The interval, in seconds.
     """
 
-    def __init__(self, publish: Callable[[], None], every_s: float = 1.0) -> None:
+    def __init__(self, publish: Callable[[], None], every_s: float) -> None:
         self._publish = publish
         self._every_s = every_s
         self._due_s = 0.0

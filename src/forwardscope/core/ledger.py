@@ -149,6 +149,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str | None, str, str], Counts] = {}
+        self._of_probe: dict[str | None, list[tuple[str | None, str, str]]] = {}
         self._durations: dict[str, Histogram] = {}
         self._error_classes = {KeyboardInterrupt.__name__}  # interrupts are always counted apart
         self._batch_prompts = Histogram(BATCH_BOUNDS)
@@ -218,9 +219,8 @@ class Ledger:
         """Return a copy of the series of one probe; None means outside any probe."""
         with self._lock:
             return {
-                SeriesKey(*key): replace(counts, errors=counts.errors.copy())
-                for key, counts in list(self._series.items())
-                if key[0] == probe
+                SeriesKey(*key): replace(self._series[key], errors=self._series[key].errors.copy())
+                for key in self._of_probe.get(probe, ())
             }
 
     def totals(self) -> BackendStats:
@@ -248,7 +248,10 @@ class Ledger:
         if key not in self._series and len(self._series) >= MAX_SERIES:
             key = (OTHER, OTHER, OTHER)
         self._durations_of(key[2])  # the histogram begins with the series
-        return self._series.setdefault(key, Counts())
+        if key not in self._series:
+            self._series[key] = Counts()
+            self._of_probe.setdefault(key[0], []).append(key)
+        return self._series[key]
 
     def _error_class(self, name: str) -> str:
         if name not in self._error_classes:

@@ -97,6 +97,12 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
     q, q_lacks, q_limit, q_tail = _known(other, union)
     p_at_lacking, q_at_lacking = p[q_lacks], q[p_lacks]  # the probabilities on the other side
 
+    if not (p_lacks.any() or q_lacks.any()):  # nothing to search for, as in each dry run
+        p_rest, q_rest = p_tail * p_has_others, q_tail * q_has_others
+        if p_has_others and p_rest == 0 and q_rest < _ROUNDING:
+            q_rest = 0.0
+        return _whole(p, p_rest), _whole(q, q_rest)
+
     def p_others(ratio: float) -> float:
         return p_tail - float(np.minimum(p_limit, q_at_lacking / ratio).sum())
 
@@ -115,13 +121,15 @@ def _closest(reference: TokenDist, other: TokenDist) -> tuple[FloatArray, FloatA
             q_rest = 0.0
     p[p_lacks] = np.minimum(p_limit, q_at_lacking / p_ratio)
     q[q_lacks] = np.minimum(q_limit, p_at_lacking * q_ratio)
-    p, q = (_without_denormals(np.append(*one)) for one in ((p, p_rest), (q, q_rest)))
-    return p / p.sum(), q / q.sum()
+    return _whole(p, p_rest), _whole(q, q_rest)
 
 
-def _without_denormals(probs: FloatArray) -> FloatArray:
-    """Set probabilities to 0 whose half would be 0."""
-    return np.where(probs < _LEAST, 0.0, probs)
+def _whole(known: FloatArray, rest: float) -> FloatArray:
+    """Append the rest, set probabilities to 0 whose half would be 0, and divide by the sum."""
+    probs: FloatArray = np.append(known, rest)
+    probs[probs < _LEAST] = 0.0
+    probs /= probs.sum()
+    return probs
 
 
 def _known(
