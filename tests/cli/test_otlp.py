@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socket import socket
+from urllib.parse import quote
 
 import pytest
 from google.protobuf.json_format import MessageToJson
@@ -237,6 +238,28 @@ def test_a_receiver_that_quotes_secrets(monkeypatch: pytest.MonkeyPatch) -> None
     with http_server(401, body=said) as (url, paths):
         assert send_to(f"{url}?key=qu3ry") == "HTTP 401: Unauthorized: *** *** ***"
     assert paths == ["/v1/traces?key=qu3ry"]
+
+
+@pytest.mark.parametrize("status", [401, 200])
+def test_secrets_are_replaced_before_the_answer_is_escaped(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Also a secret that is not printable, has two spaces, or is where the reason is cut."""
+    secrets = "l\xadine  feed", "t0ken" * 40
+    headers = f"x-one={quote(secrets[0])},x-two={secrets[1]}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    said = f"{secrets[0]}; {'word ' * 70}{secrets[1]}"
+    body, kind = said.encode(), "text/plain"
+    if status == 200:
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans = 1
+        answer.partial_success.error_message = said
+        body, kind = answer.SerializeToString(), "application/x-protobuf"
+    with http_server(status, body=body, Content_Type=kind) as (url, _):
+        reason = send_to(url)
+    assert reason is not None
+    assert "***; word" in reason
+    assert reason.endswith("word ***")
 
 
 def test_an_export_is_not_traced() -> None:

@@ -293,6 +293,15 @@ def test_curve_is_plotted(invoke: Invoke, tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_plot_of_a_trace_without_hits(invoke: Invoke, tmp_path: Path) -> None:
+    """It says so, and nothing is printed to stderr."""
+    trace, file = tmp_path / "t.jsonl", tmp_path / "curve.svg"
+    trace.write_bytes(_PEER.read_bytes().splitlines(keepends=True)[0])
+    ran = invoke("trace", "curve", trace, "--plot", file)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert b"no cache size gives a hit" in file.read_bytes()
+
+
 def test_a_plot_that_cannot_be_drawn(
     error_of: ErrorOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

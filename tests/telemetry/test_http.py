@@ -100,6 +100,7 @@ def test_one_line() -> None:
     """Text of others is one printable line of at most 500 characters."""
     assert one_line(" a\n b\x1b[31m ") == "a b\\x1b[31m"
     assert one_line("x" * 501) == "x" * 499 + "…"
+    assert one_line("a to\nken b", ("to\nken",)) == "a *** b"
 
 
 def test_refusal() -> None:

@@ -16,6 +16,7 @@ if importlib.util.find_spec("matplotlib") is None:
     raise MissingExtraError("matplotlib", "plot")
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 __all__ = ["write_plot"]
@@ -29,12 +30,32 @@ def write_plot(
 ) -> None:
     """Plot hit rate over cache size; the file's suffix selects the format, such as svg.
 
+    The plot of a trace without hits says so.
+
     Raises:
         OutputError: The file cannot be written or is one of `inputs`, or matplotlib does not
             support its suffix.
     """
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
+    if curve.largest:
+        _draw(axes, curve, optimum)
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    else:  # a logarithmic axis needs a size
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no cache size gives a hit", ha="center", color=_MARK)
+    drawn, suffix = io.BytesIO(), path.suffix.removeprefix(".") or "png"
+    try:
+        # a fixed salt makes equal data give equal files, and "none" keeps text selectable
+        with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(drawn, format=suffix, metadata=metadata)
+    except ValueError as error:
+        raise OutputError(f"the plot cannot be written to {path}: {error}") from error
+    write_file("plot", path, drawn.getvalue(), inputs)
+
+
+def _draw(axes: Axes, curve: Curve, optimum: Sequence[CurvePoint]) -> None:
     sizes = range(1, curve.largest + 1)
     rates = curve.hits[1:] / curve.total
     axes.step(sizes, rates, where="post", color=_LRU, label="least recently used")
@@ -64,13 +85,3 @@ def write_plot(
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(visible=True, alpha=0.25)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    drawn, suffix = io.BytesIO(), path.suffix.removeprefix(".") or "png"
-    try:
-        # a fixed salt makes equal data give equal files, and "none" keeps text selectable
-        with rc_context({"svg.hashsalt": "forwardscope", "svg.fonttype": "none"}):
-            metadata = {"Date": None} if suffix == "svg" else None
-            figure.savefig(drawn, format=suffix, metadata=metadata)
-    except ValueError as error:
-        raise OutputError(f"the plot cannot be written to {path}: {error}") from error
-    write_file("plot", path, drawn.getvalue(), inputs)

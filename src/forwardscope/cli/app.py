@@ -52,9 +52,19 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Of help that has no reader any more, as in `forwardscope --help | head -1`, the rest is
+    dropped: the exit status is 0, or 2 if a mistake in the usage was to be printed.
+    """
     replace_unencodable()
-    app(prog_name="forwardscope")
+    try:
+        app(prog_name="forwardscope")
+    except SystemExit as ended:
+        broken = ended.__context__  # typer's console then exits with 1
+        if isinstance(broken, BrokenPipeError):
+            raise SystemExit(0 if broken.__context__ is None else 2) from None
+        raise
 
 
 def _print_version(requested: bool) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import install_command
+from forwardscope.telemetry.http import can_be_untraced
 
 __all__ = ["print_installation"]
 
@@ -45,6 +46,7 @@ def print_installation(terminal: Terminal) -> None:
     for package, command in _INSTALL_COMMANDS.items():
         missing = Text.assemble(("missing", "yellow"), f"; add it with: {command}")
         table.add_row(package, _version_of(package) or missing)
+    table.add_row("requests of exporters", _requests())
     table.add_row("device", _device())
     table.add_row("optimisations", _optimisations())
     terminal.print(table)
@@ -55,6 +57,14 @@ def _version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _requests() -> str:
+    """Return whether exports stay out of the traces of an instrumented HTTP client."""
+    if can_be_untraced():
+        return "not traced"
+    api = f"opentelemetry-api {_version_of('opentelemetry-api')}"
+    return f"traced where HTTP clients are instrumented: {api} has another name for what stops it"
 
 
 def _optimisations() -> str:

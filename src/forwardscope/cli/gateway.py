@@ -19,7 +19,6 @@ from forwardscope.telemetry.http import (
     secrets_of,
     send,
     untraced,
-    without_secrets,
 )
 
 __all__ = ["Group", "delete", "groups"]
@@ -96,12 +95,11 @@ def _ask(method: str, url: str, path: str) -> tuple[bytes, float]:
     """Return the gateway's answer and its time, in seconds since the epoch."""
     parts = urlsplit(address_of(url).rstrip("/") + path)
     address = parts._replace(query=urlsplit(url).query).geturl()
-    try:
-        with untraced():
-            answer, headers = send(
-                method, address, authorization(url), None, _TIMEOUT_S, most=_MAX_BYTES
-            )
-    except OSError as error:
-        raise OSError(without_secrets(str(error), secrets_of(url))) from None
+    with untraced():
+        answer, headers = send(
+            *(method, address, authorization(url), None, _TIMEOUT_S),
+            most=_MAX_BYTES,
+            secrets=secrets_of(url),
+        )
     date = headers.get("Date")
     return answer, parsedate_to_datetime(date).timestamp() if date else time.time()

@@ -19,12 +19,7 @@ from forwardscope.cli.otlp_answers import CheckedAdapter
 from forwardscope.cli.targets import OtlpTarget, Signal, signal_variables
 from forwardscope.errors import OutputError
 from forwardscope.telemetry.delivery import run_with_timeout
-from forwardscope.telemetry.http import (
-    root_cause,
-    secrets_of,
-    untraced,
-    without_secrets,
-)
+from forwardscope.telemetry.http import root_cause, secrets_of, untraced
 
 __all__ = [
     "OtlpExporter",
@@ -76,7 +71,7 @@ class OtlpExporter(Generic[_Batch]):
             reason is not known.
         rejected: Returns how many spans or data points the receiver rejected in its last
             answer, although it accepted the request.
-        secrets: Texts that are replaced in reasons.
+        secrets: Texts that are replaced in the messages of exceptions.
         size: Returns the number of spans or data points of a batch.
     """
 
@@ -96,8 +91,7 @@ class OtlpExporter(Generic[_Batch]):
 
     def last_error(self) -> str | None:
         """Return why the last attempt failed; None if it succeeded or that is not known."""
-        reason = self._last_error()
-        return reason and without_secrets(reason, self._secrets)
+        return self._last_error()
 
     def send(self, batch: _Batch) -> Sent:
         """Export a batch."""
@@ -105,10 +99,9 @@ class OtlpExporter(Generic[_Batch]):
             with untraced():
                 result = self._exporter.export(batch)
         except requests.RequestException as error:  # of the last attempt, in older SDKs
-            reason = self.last_error() or without_secrets(root_cause(error), self._secrets)
-            return Sent(0, reason)
+            return Sent(0, self.last_error() or root_cause(error, self._secrets))
         except Exception as error:  # noqa: BLE001 - the run continues, and its report has the reason
-            return Sent(0, without_secrets(root_cause(error), self._secrets))
+            return Sent(0, root_cause(error, self._secrets))
         if result.name != "SUCCESS":
             return Sent(0, self.last_error() or "not delivered")
         size = self._size(batch)
@@ -173,7 +166,7 @@ def make_exporter(target: OtlpTarget) -> OtlpExporter[Any]:
     except (ImportError, OutputError):
         raise
     except Exception as error:
-        reason = without_secrets(root_cause(error), secrets)
+        reason = root_cause(error, secrets)
         raise OutputError(f"an OTEL_EXPORTER_OTLP_* variable is not valid: {reason}") from error
 
 
@@ -213,7 +206,7 @@ def _http_exporter(target: OtlpTarget, secrets: tuple[str, ...]) -> OtlpExporter
 
     session = _session(target.signal)
     session.headers["Accept-Encoding"] = "identity"  # answers are read without decompression
-    checked = CheckedAdapter(session.get_adapter(target.url), target.signal)
+    checked = CheckedAdapter(session.get_adapter(target.url), target.signal, secrets)
     session.adapters.clear()
     session.mount("http://", checked)
     session.mount("https://", checked)

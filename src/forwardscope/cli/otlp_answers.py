@@ -50,16 +50,20 @@ class CheckedAdapter(BaseAdapter):
     Args:
         adapter: Sends the requests.
         signal: What the requests have.
+        secrets: Texts that are replaced in reasons.
 
     Attributes:
         failure: Why the last request failed, or its content was rejected; None if neither.
         rejected: Number of spans or data points that the receiver rejected in its last answer.
     """
 
-    def __init__(self, adapter: BaseAdapter, signal: Signal = "traces") -> None:
+    def __init__(
+        self, adapter: BaseAdapter, signal: Signal = "traces", secrets: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self._adapter = adapter
         self._signal = signal
+        self._secrets = secrets
         self.failure: str | None = None
         self.rejected = 0
 
@@ -77,12 +81,14 @@ class CheckedAdapter(BaseAdapter):
             with closing(response.raw):
                 body = _body(response)
         except Exception as error:
-            self.failure = _connection_failure(error, request.url or "", kwargs.get("proxies"))
+            cause = root_cause(error, self._secrets)
+            self.failure = _of_proxy(request.url or "", kwargs.get("proxies")) + cause
             raise
         response.raw = io.BytesIO(body)
-        self.failure = _refusal(request.url or "", response, body)
+        self.failure = _refusal(request.url or "", response, body, self._secrets)
         if self.failure is None:
-            self.rejected, self.failure = _partial_success(self._signal, response, body)
+            self.rejected, said = _partial_success(self._signal, response, body)
+            self.failure = one_line(said, self._secrets) if self.rejected else None
         elif response.status_code < 400:
             raise requests.RequestException(self.failure)
         return response
@@ -102,19 +108,23 @@ def _body(response: requests.Response) -> bytes:
     return read_bounded(read, 1, time.monotonic() + _ANSWER_S)
 
 
-def _connection_failure(error: Exception, url: str, proxies: dict[str, str] | None) -> str:
+def _of_proxy(url: str, proxies: dict[str, str] | None) -> str:
+    """Return the proxy of a URL as the start of a reason; empty without one."""
     proxy = select_proxy(url, proxies)
-    return f"proxy {shown_url(proxy)}: {root_cause(error)}" if proxy else root_cause(error)
+    return f"proxy {shown_url(proxy)}: " if proxy else ""
 
 
-def _refusal(url: str, response: requests.Response, body: bytes) -> str | None:
+def _refusal(
+    url: str, response: requests.Response, body: bytes, secrets: tuple[str, ...]
+) -> str | None:
     """Return why an answer is not that of an OTLP receiver that accepted a request."""
     kind = response.headers.get("Content-Type", "")
     message = body.decode(errors="replace")
     if "protobuf" in kind:
         message = _parsed(body, Status(), kind).message
     location = response.headers.get("Location")
-    if reason := refusal(url, response.status_code, response.reason or "", location, message):
+    status, phrase = response.status_code, response.reason or ""
+    if reason := refusal(url, status, phrase, location, message, secrets):
         return reason
     if len(body) >= MAX_ANSWER_BYTES:
         return f"the answer is longer than {MAX_ANSWER_BYTES // 1024} KiB; is it an OTLP receiver?"
@@ -123,18 +133,14 @@ def _refusal(url: str, response: requests.Response, body: bytes) -> str | None:
     return None
 
 
-def _partial_success(
-    signal: Signal, response: requests.Response, body: bytes
-) -> tuple[int, str | None]:
+def _partial_success(signal: Signal, response: requests.Response, body: bytes) -> tuple[int, str]:
     """Return what is rejected, as a number and the reason; 0 if the answer is not readable."""
     answer, field = _ANSWERS[signal]
     kind = response.headers.get("Content-Type", "")
     partial = _parsed(body, answer(), kind).partial_success
-    rejected = getattr(partial, field)
-    if rejected <= 0:
-        return 0, None
     said = partial.error_message.strip()
-    return rejected, one_line(f"rejected by the receiver{': ' if said else ''}{said}")
+    rejected: int = max(0, getattr(partial, field))
+    return rejected, f"rejected by the receiver{': ' if said else ''}{said}"
 
 
 def _parsed(body: bytes, message: _Message, kind: str) -> _Message:

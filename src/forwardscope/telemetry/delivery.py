@@ -23,7 +23,6 @@ from forwardscope.telemetry.http import (
     secrets_of,
     send,
     untraced,
-    without_secrets,
 )
 from forwardscope.text import printable
 
@@ -136,7 +135,7 @@ class Pusher(PeriodicPusher):
                     address, JOB, self._registry, self._labels, _PUSH_TIMEOUT_S, self._send
                 )
         except Exception as error:  # noqa: BLE001 - no failure ends the run
-            return without_secrets(root_cause(error), secrets_of(self.url))
+            return root_cause(error, secrets_of(self.url))
         return None
 
     def _send(
@@ -150,7 +149,8 @@ class Pusher(PeriodicPusher):
         """Return a function that sends a request, as prometheus_client wants it."""
         full = urlsplit(url)._replace(query=urlsplit(self.url).query).geturl()
         sent = {**dict(headers), **authorization(self.url)}
-        return partial(send, method, full, sent, data, timeout or _PUSH_TIMEOUT_S)
+        secrets = secrets_of(self.url)
+        return partial(send, method, full, sent, data, timeout or _PUSH_TIMEOUT_S, secrets=secrets)
 
 
 def run_with_timeout(timeout_s: float, call: Callable[[], object]) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "address_of",
     "authorization",
+    "can_be_untraced",
     "one_line",
     "read_bounded",
     "refusal",
@@ -35,10 +36,8 @@ __all__ = [
 MAX_ANSWER_BYTES: Final = 65_536
 #: Characters of a reason of another program, such as a server's message.
 MAX_REASON_CHARS: Final = 500
-#: Key of a context in which HTTP clients are not traced; the API has it under a private name.
-_UNTRACED: Final = getattr(
-    otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"
-)
+#: Name of the key of a context in which HTTP clients are not traced; private, hence `doctor`.
+_UNTRACED: Final = "_SUPPRESS_INSTRUMENTATION_KEY"
 #: Paths that are shown; any other may hold a token.
 _KNOWN_PATHS: Final = ("/v1/traces", "/v1/metrics")
 _HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d+")
@@ -87,25 +86,35 @@ def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
     return text
 
 
-def one_line(text: str) -> str:
-    """Return text of another program as one printable line of bounded length."""
-    line = printable(" ".join(text.split()))
+def one_line(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """Return text of another program as one printable line of bounded length.
+
+    Secrets are replaced first: what is escaped or cut no longer contains them as written.
+    """
+    line = printable(" ".join(without_secrets(text, secrets).split()))
     if len(line) <= MAX_REASON_CHARS:
         return line
     start = line[: MAX_REASON_CHARS - 1]
     return f"{start.rpartition(' ')[0] or start}…"  # no part of a word, which may be a token
 
 
-def root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
     """Return the innermost cause of an error as one line, such as "Connection refused"."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     if isinstance(error, OSError):
-        return one_line(error.strerror or str(error) or type(error).__name__)
-    return one_line(f"{type(error).__name__}: {error}")
+        return one_line(error.strerror or str(error) or type(error).__name__, secrets)
+    return one_line(f"{type(error).__name__}: {error}", secrets)
 
 
-def refusal(url: str, status: int, phrase: str, location: str | None, message: str) -> str | None:
+def refusal(
+    url: str,
+    status: int,
+    phrase: str,
+    location: str | None,
+    message: str,
+    secrets: tuple[str, ...] = (),
+) -> str | None:
     """Return why a server did not accept a request; None if its status is 2xx.
 
     Args:
@@ -115,6 +124,7 @@ def refusal(url: str, status: int, phrase: str, location: str | None, message: s
         location: The answer's header Location.
         message: What the answer says. HTML, which is for browsers, is left out, and
             so is what was not decoded.
+        secrets: Texts that are replaced.
     """
     if status // 100 == 2:
         return None
@@ -125,7 +135,7 @@ def refusal(url: str, status: int, phrase: str, location: str | None, message: s
     said = message.strip()
     if said.startswith("<") or "\ufffd" in said:
         said = ""
-    return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}")
+    return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}", secrets)
 
 
 def read_bounded(
@@ -172,6 +182,7 @@ def send(
     data: bytes | None,
     timeout_s: float,
     most: int = MAX_ANSWER_BYTES,
+    secrets: tuple[str, ...] = (),
 ) -> tuple[bytes, Mapping[str, str]]:
     """Send a request to a server or its proxy; redirects are not followed.
 
@@ -182,6 +193,7 @@ def send(
         data: Its body.
         timeout_s: Time for each step of the connection, and for the body of the answer.
         most: Bytes of the answer that are read.
+        secrets: Texts that are replaced in the reason of a failure.
 
     Returns:
         The answer and its headers.
@@ -198,19 +210,26 @@ def send(
         with opener.open(request, timeout=timeout_s) as got:
             body = read_bounded(got.read1, 8192, time.monotonic() + timeout_s, most)
             location = got.headers.get("Location")
-            reason = refusal(url, got.status, got.reason, location, body.decode(errors="replace"))
+            said = body.decode(errors="replace")
+            reason = refusal(url, got.status, got.reason, location, said, secrets)
     except (OSError, HTTPException) as error:
         proxy = "" if request.host == host else f"proxy {request.host}: "
-        reason = one_line(proxy + root_cause(error))
+        reason = one_line(proxy + root_cause(error, secrets))
     if reason is not None:
         raise OSError(reason)
     return body, got.headers
 
 
+def can_be_untraced() -> bool:
+    """Whether the installed OpenTelemetry API has what `untraced` needs."""
+    return hasattr(otel_context, _UNTRACED)
+
+
 @contextmanager
 def untraced() -> Iterator[None]:
     """Suppress the spans of HTTP clients that an instrumentation of OpenTelemetry makes."""
-    token = otel_context.attach(otel_context.set_value(_UNTRACED, True))
+    key = getattr(otel_context, _UNTRACED, "suppress_instrumentation")
+    token = otel_context.attach(otel_context.set_value(key, True))
     try:
         yield
     finally:
