@@ -12,7 +12,7 @@ import yaml
 from forwardscope.suite import SuiteSpec
 
 _ROOT = Path(__file__).parents[1]
-_PAGES = [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_PAGES = [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 _NEEDS_MODEL = "load_backend"  # tests/integration runs it
 
 

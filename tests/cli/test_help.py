@@ -20,7 +20,7 @@ from forwardscope.cli.app import app
 Invoke = Callable[..., Result]
 
 _ROOT = Path(__file__).parents[2]
-_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(?:sh|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"(?:^|[\s(])forwardscope ((?:[a-z]+ )?[^|&;#`\n]*)")
 

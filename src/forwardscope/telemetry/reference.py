@@ -22,6 +22,9 @@ forwardscope emits spans of lookups and forward calls, metrics of each backend, 
 run. All of them agree with one ledger: after a run, JSONL records = lookups = spans of lookups
 exported + dropped + elided. The README [shows how to export them](../README.md#see-it).
 
+How to find, read and compare runs in a viewer: [Jaeger](viewers/jaeger.md),
+[Phoenix](viewers/phoenix.md), [MLflow](viewers/mlflow.md), [Grafana Tempo](viewers/tempo.md).
+
 No prompt leaves the process: spans and records have hashes of prompts, and metrics have neither.
 
 ## Spans
