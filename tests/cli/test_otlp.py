@@ -28,12 +28,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client.core import GaugeMetricFamily
 
-from forwardscope.cli.otlp import (
-    OtlpExporter,
-    Sent,
-    connection_error,
-    make_exporter,
-)
+from forwardscope.cli.otlp import connection_error, make_exporter
+from forwardscope.cli.otlp_exporter import OtlpExporter, Sent
 from forwardscope.cli.otlp_metrics import metrics_data
 from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.targets import OtlpTarget

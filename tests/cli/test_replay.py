@@ -15,7 +15,7 @@ from typer.testing import Result
 
 import forwardscope.cli
 from forwardscope import TraceEvent, TraceReader
-from forwardscope.cli.otlp import OtlpExporter
+from forwardscope.cli.otlp_exporter import OtlpExporter
 from forwardscope.cli.replay import Replay
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from forwardscope.cli.otlp import OtlpExporter
+from forwardscope.cli.otlp_exporter import OtlpExporter
 from forwardscope.cli.otlp_provider import make_provider
 from forwardscope.cli.span_delivery import SpanDelivery
 from forwardscope.errors import OutputError

@@ -10,7 +10,7 @@ from opentelemetry.sdk.environment_variables import OTEL_METRIC_EXPORT_INTERVAL
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from forwardscope.cli.otlp import OtlpExporter
+from forwardscope.cli.otlp_exporter import OtlpExporter
 from forwardscope.cli.otlp_metrics import metrics_data
 from forwardscope.cli.otlp_provider import make_metrics_resource
 from forwardscope.cli.targets import positive_setting

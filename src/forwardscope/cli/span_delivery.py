@@ -14,7 +14,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from forwardscope.cli.otlp import OtlpExporter
+from forwardscope.cli.otlp_exporter import OtlpExporter
 from forwardscope.cli.targets import positive_setting
 from forwardscope.core.forks import reset_in_children
 from forwardscope.telemetry import names
