@@ -72,9 +72,15 @@ class CheckedAdapter(BaseAdapter):
     ) -> requests.Response:
         """Send a request and check its answer.
 
+        The SDK's last retry may have no time left. It is not made, and the reason of the
+        attempt before stays.
+
         Raises:
             requests.RequestException: The server was not reached, or is no OTLP receiver.
         """
+        timeout = kwargs.get("timeout")
+        if isinstance(timeout, int | float) and timeout <= 0:
+            raise requests.Timeout("no time is left")
         self.failure, self.rejected = None, 0
         try:
             response = self._adapter.send(request, *args, **kwargs)
