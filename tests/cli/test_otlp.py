@@ -254,7 +254,7 @@ def test_secrets_are_replaced_before_the_answer_is_escaped(
     with http_server(status, body=body, Content_Type=kind) as (url, _):
         reason = send_to(url)
     assert reason is not None
-    assert "***; word" in reason
+    assert ": ***; word" in reason
     assert reason.endswith("word ***")
 
 
