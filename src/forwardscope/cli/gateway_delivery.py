@@ -47,11 +47,11 @@ class GatewayDelivery:
 
     def publish(self) -> None:
         """Request a push without waiting for it; only the first call may wait for the gateway."""
-        self._started().push()
+        self.start().push()
 
     def begin_close(self) -> None:
         """Request the last push without waiting for it."""
-        self._started().begin_close()
+        self.start().begin_close()
 
     def close(self, deadline: float) -> Delivery:
         """Wait for the last push until a time of `time.monotonic`; return the outcome.
@@ -59,7 +59,7 @@ class GatewayDelivery:
         After a run that passed, the suite's other runs that ended before it began are
         deleted at the gateway. If this fails, the next run that passes tries again.
         """
-        pusher = self._started()
+        pusher = self.start()
         failure = pusher.close(max(0.0, deadline - time.monotonic()))
         to = f"Pushgateway {shown_url(self._url)}"
         if failure is not None:
@@ -67,10 +67,11 @@ class GatewayDelivery:
         _within(deadline - time.monotonic(), self._delete_superseded)
         return Delivery(to=to, what=f"pushed {plural(pusher.pushes, 'time')}", ok=True)
 
-    def _started(self) -> Pusher:
-        """Return the pusher; its group is the run's own while another run of the suite is active.
+    def start(self) -> Pusher:
+        """Choose the group, at the first call, which may wait for the gateway; return the pusher.
 
-        What is wrong with the gateway is reported by a push.
+        The group is the run's own while another run of the suite is active. What is wrong
+        with the gateway is reported by a push.
         """
         if self._pusher is None:
             labels = self._metrics.labels

@@ -149,6 +149,8 @@ class Telemetry:
         deliveries = []
         if not self._metrics.started:
             self._metrics.run_finished(None)
+            if self._gateway is not None:
+                self._gateway.start()  # before the spans take their time
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         pushers = [one for one in (self._otlp_metrics, self._gateway) if one is not None]
