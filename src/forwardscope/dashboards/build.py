@@ -6,7 +6,13 @@ import json
 import sys
 from pathlib import Path
 
-from forwardscope.dashboards import run_rules, service_rules
+from forwardscope.dashboards import (
+    cost_alerts,
+    delivery_alerts,
+    run_alerts,
+    run_recordings,
+    service_rules,
+)
 from forwardscope.dashboards.forward_passes import forward_passes
 from forwardscope.dashboards.overview import overview
 from forwardscope.dashboards.rules import Group, as_yaml
@@ -31,12 +37,13 @@ def _dashboards() -> dict[str, str]:
 
 def _rules() -> dict[str, str]:
     """Return the rule files. The alerts on suites and those on services are separate."""
+    on_runs = [*cost_alerts.alerts(), *run_alerts.alerts(), *delivery_alerts.alerts()]
     files = {
         "recording": as_yaml(
-            Group("forwardscope-runs", run_rules.recordings(), interval="30s"),
+            Group("forwardscope-runs", run_recordings.recordings(), interval="30s"),
             Group("forwardscope-services", service_rules.recordings(), interval="1m"),
         ),
-        "alerts-runs": as_yaml(Group("forwardscope-run-alerts", run_rules.alerts())),
+        "alerts-runs": as_yaml(Group("forwardscope-run-alerts", on_runs)),
         "alerts-services": as_yaml(Group("forwardscope-service-alerts", service_rules.alerts())),
     }
     return {f"prometheus/{name}.yml": text for name, text in files.items()}

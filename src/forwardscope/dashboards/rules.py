@@ -40,12 +40,15 @@ class Alert:
     Attributes:
         name: Name of the alert and of its section in the runbook.
         expr: The query.
-        pending: How long the query must have a result before the alert fires.
+        pending: How long the query must have a result before the alert fires. A minute, or
+            at least ten: after a restart Prometheus continues the latter where they were, and
+            with the former the alert is back before Alertmanager takes it for resolved.
         severity: `critical`: a run failed, stalls, is missing or cannot report.
             `warning`: it cost too much, had errors or lost telemetry.
         summary: One line, which may contain labels.
         description: A sentence with the value; it may add the next step.
         labels: Additional labels.
+        links: Additional annotations, by name: where to look.
         hold: How long it fires on after its query has no result, so that half a minute
             without the gateway, a target or Prometheus ends no alert.
     """
@@ -57,6 +60,7 @@ class Alert:
     summary: str
     description: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     hold: str = "5m"
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,6 +75,7 @@ class Alert:
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": f"{RUNBOOK}#{self.name.lower()}",
+                **self.links,
             },
         }
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from forwardscope.dashboards.queries import HITS
 from forwardscope.dashboards.rules import Alert, Recording
+from forwardscope.dashboards.suite_alert import dashboard
 from forwardscope.telemetry import names
 
 __all__ = ["alerts", "recordings"]
@@ -29,6 +30,9 @@ _ERROR_SHARE: Final = 0.01
 _LABELS: Final = "job, backend"
 #: Name of a service in the text of an alert.
 _NAME: Final = "{{ $labels.backend }} of {{ $labels.job }}"
+_VARIABLES: Final = {"job": "job", "backend": "backend"}
+_OVERVIEW: Final = dashboard("overview", _VARIABLES)
+_PASSES_BOARD: Final = dashboard("forward-passes", _VARIABLES)
 _HIT_RATE: Final = f"job_backend:{names.LOOKUPS.name.removesuffix('_total')}:hit_ratio{_WINDOW}"
 _MEAN_DURATION: Final = f"job_backend:{names.FORWARD_DURATION.name}:mean{_WINDOW}"
 
@@ -62,11 +66,12 @@ def _increase(counter: str) -> str:
 def _increase_from_zero(counter: str) -> str:
     """Return the increase in the window of a counter that is absent before its first count.
 
-    The first value is part of the increase, but the function `increase` does not include it.
+    The first value is part of the increase, but the function `increase` does not include it,
+    and has no result for a process that is scraped once.
     """
-    first = f"min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW}"
+    first = f"(min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW})"
     grown = f"increase({counter}[{_WINDOW}])"
-    return _of_services(f"({grown} + ({first})\n  or {grown})")
+    return _of_services(f"({grown} + {first}\n  or {grown} or {first})")
 
 
 def _of_services(query: str) -> str:
@@ -96,6 +101,7 @@ def _forward_latency_regression() -> Alert:
         f"{_NAME} has slow forward passes",
         f'A forward pass of the last {_WINDOW} took on average {{{{ printf "%.2f" $value }}}} '
         "times as long as the median of the past 7 days.",
+        links=_PASSES_BOARD,
     )
 
 
@@ -109,6 +115,7 @@ def _cache_hit_rate_drop() -> Alert:
         f"{_NAME} has a lower hit rate",
         f'The hit rate of the last {_WINDOW} is {{{{ printf "%.1f" $value }}}} percentage points '
         "below the median of the past 7 days.",
+        links=_OVERVIEW,
     )
 
 
@@ -118,11 +125,12 @@ def _forward_errors() -> Alert:
     return Alert(
         "ServiceForwardErrors",
         f"{errors}\n/ ({misses} > 0)\n> {_ERROR_SHARE}",
-        "5m",
+        "10m",
         "warning",
         f"{_NAME} has failed forward passes",
         "{{ $value | humanizePercentage }} of the forward passes failed in the last "
         f"{_WINDOW}.",
+        links=_PASSES_BOARD,
     )
 
 
@@ -131,21 +139,23 @@ def _spans_dropped() -> Alert:
     return Alert(
         "ServiceSpansDropped",
         f"{dropped} > 0",
-        "5m",
+        "1m",
         "warning",
         f"{_NAME} has lost spans",
         f'{{{{ printf "%.0f" $value }}}} spans were not delivered in the last {_WINDOW}. '
         "The OpenTelemetry traces have gaps. The results are complete.",
+        links=_OVERVIEW,
     )
 
 
 def _trace_write_errors() -> Alert:
     return Alert(
         "ServiceTraceWriteErrors",
-        f"{_increase(names.TRACE_WRITE_ERRORS.name)} > 0",
-        "5m",
+        f"{_increase_from_zero(names.TRACE_WRITE_ERRORS.name)} > 0",
+        "1m",
         "warning",
         f"{_NAME} has lost lines of its JSONL trace",
         f'{{{{ printf "%.0f" $value }}}} lookups of the last {_WINDOW} are missing in the JSONL '
         "trace. The results are complete.",
+        links=_OVERVIEW,
     )
