@@ -268,13 +268,14 @@ def test_inhibited_alerts_exist() -> None:
         for group in _read(f"dashboards/prometheus/{name}")["groups"]
         for rule in group["rules"]
     ]
-    gateway, failed = _read("dashboards/alertmanager/alertmanager.yml")["inhibit_rules"]
+    gateway, file, failed = _read("dashboards/alertmanager/alertmanager.yml")["inhibit_rules"]
     assert gateway["source_matchers"] == ['alertname="PushFailed"', 'reason="gateway"']
     assert [rule for rule in rules if rule["labels"].get("reason") == "gateway"]
-    assert failed["equal"] == ["suite", "model"]
+    assert file["equal"] == failed["equal"] == ["suite", "model"]
     assert failed["target_matchers"] == ['severity="warning"']
-    for matcher in (*gateway["target_matchers"], *failed["source_matchers"]):
-        names = re.fullmatch(r'alertname=~"(.*)"', matcher)
+    named = (*file["source_matchers"], *file["target_matchers"])
+    for matcher in (*named, *gateway["target_matchers"], *failed["source_matchers"]):
+        names = re.fullmatch(r'alertname=~?"(.*)"', matcher)
         assert names, matcher
         assert set(names[1].split("|")) < {rule["alert"] for rule in rules}
 

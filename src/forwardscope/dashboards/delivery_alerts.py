@@ -16,6 +16,8 @@ __all__ = ["alerts"]
 _FILE_AGE_S: Final = 300
 #: Time without a scrape after which the Pushgateway is gone.
 _GATEWAY_GONE: Final = "5m"
+#: Error of the start time of a process, which the kernel counts from its own boot.
+_START_ERROR_S: Final = 5
 
 _PUSHED: Final = f'push_time_seconds{{job="{JOB}"}}'
 _PUSH_FAILED: Final = f'push_failure_time_seconds{{job="{JOB}"}}'
@@ -56,7 +58,7 @@ def _push_lost() -> Alert:
     return Alert(
         "PushFailed",
         f"({_last_seen()}\n  unless ({_deleted()} == {_last_seen()}))\n"
-        f"< on () group_left () max({_gateway_starts()})",
+        f"< on () group_left () {_START_ERROR_S} + max({_gateway_starts()})",
         "1m",
         "critical",
         f"The Pushgateway has lost {NAME}",

@@ -37,7 +37,8 @@ _NAMES: Final = ("alert", "record", "title", "name")
 _LABEL_VALUES: Final = re.compile(r"\s*label_values\((.+),\s*(\w+)\s*\)\s*", re.DOTALL)
 _QUERY_RESULT: Final = re.compile(r"\s*query_result\((.+)\)\s*", re.DOTALL)
 _IN_LEGEND: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_IN_TEMPLATE: Final = re.compile(r"(?:\$labels|\.Labels)\.(\w+)")
+#: Labels of the alert; `$one.Labels` are those of a result of another query.
+_IN_TEMPLATE: Final = re.compile(r"(?:\$labels|(?<!\w)\.Labels)\.(\w+)")
 #: A part of a template about the results of a query of its own.
 _OF_QUERY: Final = re.compile(r"\{\{ with query .*?\}\}\.\{\{ end \}\}")
 
