@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from functools import cache
@@ -465,3 +466,15 @@ def test_a_run_that_cannot_load_its_model_is_reported(
     assert found["forwardscope_run_active"] == found["forwardscope_run_lookups"] == 0
     assert found["forwardscope_run_end_timestamp_seconds"] > 0
     assert "forwardscope_run_last_success_timestamp_seconds" not in found
+
+
+def test_a_run_that_cannot_open_its_port_is_reported(
+    invoke: Invoke, suite_file: Path, tmp_path: Path
+) -> None:
+    """The metrics file has a run that could not start."""
+    path = tmp_path / "run.prom"
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        ran = invoke("run", suite_file, "--metrics-file", path, "--metrics-port", port)
+    assert ran.exit_code == 2
+    assert samples(path)["forwardscope_run_started"] == 0

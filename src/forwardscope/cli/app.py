@@ -14,6 +14,7 @@ from forwardscope.cli.demo import demo_suite, demo_suite_text
 from forwardscope.cli.doctor import print_installation
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
+from forwardscope.cli.gateway_delivery import push_no_start
 from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs
@@ -23,6 +24,7 @@ from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
+from forwardscope.errors import UserError
 from forwardscope.suite.loading import load_suite
 
 __all__ = ["main"]
@@ -141,7 +143,11 @@ def run(
     process at once.
     """
     spec = options.override(load_suite(suite))
-    check_outputs(options.output_files(spec), [suite])
+    try:
+        check_outputs(options.output_files(spec), [suite])
+    except UserError:
+        push_no_start(spec)
+        raise
     result = run_and_report(spec, options)
     raise typer.Exit(0 if result.passed else 1)
 

@@ -13,16 +13,19 @@ from forwardscope.cli import gateway
 from forwardscope.cli.targets import check_url
 from forwardscope.suite.result import Delivery
 from forwardscope.suite.run_metrics import RunMetrics
+from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry.delivery import JOB, Pusher, run_with_timeout
 from forwardscope.telemetry.http import shown_url
 from forwardscope.text import plural
 
-__all__ = ["GatewayDelivery"]
+__all__ = ["GatewayDelivery", "push_no_start"]
 
 _T = TypeVar("_T")
 
 #: Time to find the groups of a suite at the gateway.
 _FIND_S: Final = 1.5
+#: Time to push that a run could not start.
+_NO_START_S: Final = 4.5
 
 
 class GatewayDelivery:
@@ -90,6 +93,17 @@ class GatewayDelivery:
         for one in gateway.groups(self._url, self._metrics.labels):
             if one.ended_s is not None and one.ended_s < since_s and one.labels != self._group:
                 gateway.delete(self._url, one)
+
+
+def push_no_start(spec: SuiteSpec) -> None:
+    """Push to the suite's Pushgateway, if it has one, that a run could not start."""
+    url = spec.telemetry.pushgateway
+    if url is None:
+        return
+    metrics, registry = RunMetrics(spec), CollectorRegistry()
+    registry.register(metrics)
+    metrics.run_finished(None)
+    GatewayDelivery(url, registry, metrics).close(time.monotonic() + _NO_START_S)
 
 
 def _within(timeout_s: float, ask: Callable[[], _T]) -> _T | None:

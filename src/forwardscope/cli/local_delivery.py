@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from forwardscope.errors import OutputError
 from forwardscope.suite.result import Delivery
-from forwardscope.telemetry.delivery import write_metrics_file
+from forwardscope.telemetry.delivery import PUSH_EVERY_S, PeriodicPusher, write_metrics_file
 from forwardscope.telemetry.endpoint import MetricsEndpoint
 from forwardscope.text import plural
 
@@ -18,7 +19,7 @@ __all__ = ["EndpointDelivery", "FileDelivery"]
 
 
 class FileDelivery:
-    """Writes gauges to a file for node_exporter's textfile collector.
+    """Writes gauges to a file for node_exporter's textfile collector, also between requests.
 
     Args:
         path: The file.
@@ -28,23 +29,35 @@ class FileDelivery:
     def __init__(self, path: str, registry: CollectorRegistry) -> None:
         self._path = path
         self._registry = registry
-        self._failure: str | None = None
+        self._writer: PeriodicPusher | None = None
 
     def publish(self) -> None:
-        """Write the current values."""
+        """Request that the current values are written; the first call begins to write."""
+        self._start().push()
+
+    def begin_close(self) -> None:
+        """Request that the last values are written, without waiting for it."""
+        self._start().begin_close()
+
+    def close(self, deadline: float) -> Delivery:
+        """Wait for the last values until a time of `time.monotonic`; return the outcome."""
+        failure = self._start().close(max(0.0, deadline - time.monotonic()))
+        if failure is not None:
+            return Delivery(to=self._path, what=f"not written: {failure}", ok=False)
+        return Delivery(to=self._path, what="metrics written", ok=True)
+
+    def _start(self) -> PeriodicPusher:
+        if self._writer is None:
+            self._writer = PeriodicPusher(self._write, PUSH_EVERY_S)
+        return self._writer
+
+    def _write(self) -> str | None:
+        """Write the file; return why that failed, or None."""
         try:
             write_metrics_file(Path(self._path), self._registry)
         except OSError as error:
-            self._failure = error.strerror or str(error)
-        else:
-            self._failure = None
-
-    def close(self) -> Delivery:
-        """Write the last values; return the outcome."""
-        self.publish()
-        if self._failure is not None:
-            return Delivery(to=self._path, what=f"not written: {self._failure}", ok=False)
-        return Delivery(to=self._path, what="metrics written", ok=True)
+            return error.strerror or str(error)
+        return None
 
 
 class EndpointDelivery:

@@ -71,9 +71,9 @@ class Telemetry:
         self._instrumentation: BackendInstrumentation | None = None
         self._spans: SpanDelivery | None = None
         self._endpoint: EndpointDelivery | None = None
-        self._gateway: GatewayDelivery | None = None
         self._otlp_metrics: MetricDelivery | None = None
-        self._file: FileDelivery | None = None
+        self._lasting: list[GatewayDelivery | FileDelivery] = []  # what they have outlasts a run
+        self._finished = False
         self._otlp_url = self._otlp_metrics_url = ""
         self.tracer_provider: TracerProvider | None = None
         self.observer: Final[Observer] = Observers(
@@ -85,7 +85,9 @@ class Telemetry:
 
     def __enter__(self) -> Self:
         settings = self._settings
+        self._open_lasting()
         with ExitStack() as opening:
+            opening.push(self._finish_unless_opened)
             self._open_spans()
             if self._spans is not None:
                 opening.callback(self._spans.close, 0.0)
@@ -93,11 +95,6 @@ class Telemetry:
                 address, port = settings.metrics_address, settings.metrics_port
                 self._endpoint = EndpointDelivery(self._scrape_registry, address, port)
                 opening.callback(self._endpoint.close)
-            if settings.pushgateway is not None:
-                registry = self._run_registry
-                self._gateway = GatewayDelivery(settings.pushgateway, registry, self._metrics)
-            if settings.metrics_file is not None:
-                self._file = FileDelivery(settings.metrics_file, self._run_registry)
             self._open_otlp_metrics()
             if self._otlp_metrics is not None:
                 opening.callback(self._otlp_metrics.close, 0.0)
@@ -107,6 +104,8 @@ class Telemetry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._finished:
+            self.finish(linger=False)  # the run could not start
         self._exit_stack.close()
 
     @property
@@ -122,14 +121,12 @@ class Telemetry:
     @property
     def enabled(self) -> bool:
         """Whether any spans or metrics are exported."""
-        exporters = (self._spans, self._gateway, self._file)
-        return self.has_counters or any(one is not None for one in exporters)
+        return self.has_counters or self._spans is not None or bool(self._lasting)
 
     @property
     def notice(self) -> str | None:
         """What a user should know of the chosen exporters; None if nothing."""
-        lasting = (self._gateway, self._file) != (None, None)
-        return None if self._otlp_metrics is None or lasting else _NO_ALERTS
+        return None if self._otlp_metrics is None or self._lasting else _NO_ALERTS
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
         """Export a backend's metrics, and count the outcomes of its spans."""
@@ -145,15 +142,16 @@ class Telemetry:
         Args:
             linger: Whether to wait for a last scrape, if the settings have it.
         """
+        self._finished = True
         deadline = time.monotonic() + _CLOSE_S
         deliveries = []
         if not self._metrics.started:
             self._metrics.run_finished(None)
-            if self._gateway is not None:
-                self._gateway.start()  # before the spans take their time
+            for one in self._lasting:
+                one.publish()  # before the spans take their time
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
-        pushers = [one for one in (self._otlp_metrics, self._gateway) if one is not None]
+        pushers = [*filter(None, [self._otlp_metrics]), *self._lasting]
         if self._spans is not None:
             self._spans.close(_remaining(deadline) - (_PUSH_CLOSE_S if pushers else 0.0))
             deliveries.append(self._spans_delivery(self._spans))
@@ -162,10 +160,7 @@ class Telemetry:
         if self._otlp_metrics is not None:
             failure = self._otlp_metrics.close(_remaining(deadline))
             deliveries.append(self._metrics_delivery(self._otlp_metrics, failure))
-        if self._gateway is not None:
-            deliveries.append(self._gateway.close(deadline))
-        if self._file is not None:
-            deliveries.append(self._file.close())
+        deliveries += [one.close(deadline) for one in self._lasting]
         if self._endpoint is not None:
             seconds = self._settings.metrics_linger if linger else 0.0
             deliveries.append(self._endpoint.linger(seconds))
@@ -175,6 +170,20 @@ class Telemetry:
         """End the wait for a last scrape, now or when it begins. Thread-safe."""
         if self._endpoint is not None:
             self._endpoint.end_linger()
+
+    # -- opening ------------------------------------------------------------------------
+
+    def _open_lasting(self) -> None:
+        url, path = self._settings.pushgateway, self._settings.metrics_file
+        if url is not None:
+            self._lasting.append(GatewayDelivery(url, self._run_registry, self._metrics))
+        if path is not None:
+            self._lasting.append(FileDelivery(path, self._run_registry))
+
+    def _finish_unless_opened(self, error: type[BaseException] | None, *_: object) -> None:
+        """Report that the run could not start, if an exporter cannot be opened."""
+        if error is not None:
+            self.finish(linger=False)
 
     # -- OTLP ---------------------------------------------------------------------------
 
@@ -223,9 +232,8 @@ class Telemetry:
     # -- during the run -----------------------------------------------------------------
 
     def _publish(self) -> None:
-        for one in (self._gateway, self._file):
-            if one is not None:
-                one.publish()
+        for one in self._lasting:
+            one.publish()
 
     def _send_metrics(self) -> None:
         if self._otlp_metrics is not None:

@@ -29,14 +29,23 @@ from forwardscope.text import printable
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JOB", "NO_ANSWER", "PeriodicPusher", "Pusher", "run_with_timeout", "write_metrics_file"]
+__all__ = [
+    "JOB",
+    "NO_ANSWER",
+    "PUSH_EVERY_S",
+    "PeriodicPusher",
+    "Pusher",
+    "run_with_timeout",
+    "write_metrics_file",
+]
 
 #: Value of the label `job` of all pushed metrics.
 JOB: Final = "forwardscope"
 #: Reason of a last push that did not end in time.
 NO_ANSWER: Final = "no answer in time"
 
-_PUSH_EVERY_S = 10.0
+#: Interval of pushes, and of writing the metrics file, in seconds.
+PUSH_EVERY_S: Final = 10.0
 _PUSH_TIMEOUT_S = 4.0
 
 
@@ -123,7 +132,7 @@ class Pusher(PeriodicPusher):
         self.url: Final = url
         self._registry = registry
         self._labels = dict(_grouping(*label) for label in labels.items())
-        super().__init__(self._push, _PUSH_EVERY_S)
+        super().__init__(self._push, PUSH_EVERY_S)
 
     def _push(self) -> str | None:
         from prometheus_client import pushadd_to_gateway  # noqa: PLC0415 - registers collectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,35 @@ def test_a_run_does_not_show_verdicts_of_the_run_before(cli: Cli, pushgateway: P
     live.release()
     live.finish()
     assert pushgateway.samples()[held] == 1
+
+
+def test_a_run_whose_port_is_in_use_is_pushed(cli: Cli, pushgateway: Pushgateway) -> None:
+    """The gateway has a run that ended and could not start, though no exporter was opened."""
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        run = cli.run(suite(), "--pushgateway", pushgateway.url, "--metrics-port", port)
+    assert run.status == 2
+    assert_could_not_start(pushgateway)
+
+
+def test_a_run_whose_output_cannot_be_written_is_pushed(
+    cli: Cli, pushgateway: Pushgateway, tmp_path: Path
+) -> None:
+    """The gateway has a run that could not start; no file is written."""
+    file = tmp_path / "file"
+    file.touch()
+    metrics = file / "run.prom"
+    run = cli.run(suite(), "--pushgateway", pushgateway.url, "--metrics-file", metrics)
+    assert run.status == 2
+    assert_could_not_start(pushgateway)
+    assert [one.name for one in tmp_path.iterdir() if one.suffix != ".log"] == ["file"]
+
+
+def assert_could_not_start(gateway: Pushgateway) -> None:
+    """The only run at a gateway has ended, and did not start."""
+    pushed = gateway.samples()
+    assert of_run(pushed, "started") == of_run(pushed, "passed") == of_run(pushed, "active") == 0
+    assert of_run(pushed, "end_timestamp_seconds") > 0
 
 
 def test_two_runs_at_once(cli: Cli, pushgateway: Pushgateway) -> None:
