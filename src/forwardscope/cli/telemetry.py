@@ -147,8 +147,7 @@ class Telemetry:
         deliveries = []
         if not self._metrics.started:
             self._metrics.run_finished(None)
-            for one in self._lasting:
-                one.publish()  # before the spans take their time
+            self._publish()  # before the spans take their time
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         pushers = [*filter(None, [self._otlp_metrics]), *self._lasting]
