@@ -116,9 +116,9 @@ def probes_of_both() -> Panel:
     ]
     return table_panel(
         "Probes of run and baseline",
-        "What each probe of the run found, beside the probe of the same name in the baseline. "
-        "Value: what the probe measured, in its own unit.",
-        (TableColumn("Probe", label="probe"), *columns),
+        "What each probe of the run found, beside the probe of the same name in the baseline; runs "
+        "of two models have rows of their own. Value: what the probe measured, in its own unit.",
+        (TableColumn("Probe", label="probe"), TableColumn("Model", label="model"), *columns),
         height=8,
     )
 
@@ -131,4 +131,4 @@ def _of_both(query: str) -> str:
 
 
 def _by_probe(metric: Metric, only: str) -> str:
-    return f"max by (probe) ({of_each_run(known(metric), 'probe', only=only)})"
+    return f"max by (model, probe) ({of_each_run(known(metric), 'probe', only=only)})"
