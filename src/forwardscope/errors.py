@@ -20,6 +20,7 @@ __all__ = [
     "PromptError",
     "ScoringError",
     "SpecError",
+    "StoreError",
     "UnsupportedViewError",
     "UserError",
     "ViewError",
@@ -54,6 +55,10 @@ class AdapterError(UserError):
 
 class OutputError(UserError):
     """An output file that cannot be written."""
+
+
+class StoreError(UserError):
+    """A store that cannot be opened or read."""
 
 
 class MissingExtraError(UserError):

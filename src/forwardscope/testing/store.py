@@ -1,0 +1,114 @@
+"""A store in memory, for tests of what uses one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+
+from forwardscope.store.base import (
+    IdentityInfo,
+    Lease,
+    NewEntry,
+    StoredEntry,
+    StoredRow,
+    StoreStats,
+    Tier,
+)
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """A complete store that lasts as long as the object, and stores at once. Safe under threads.
+
+    Args:
+        name: What is shown to users.
+        tier: The tier of its hits.
+    """
+
+    def __init__(self, name: str = "memory", tier: Tier = "disk") -> None:
+        self.name = name
+        self.tier: Tier = tier
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[bytes, tuple[StoredEntry, StoredRow]] = OrderedDict()
+        self._identities: dict[str, IdentityInfo] = {}
+        self._dropped = 0
+        self._closed = False
+
+    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
+        """Return the entries that are there, by digest."""
+        found = {}
+        with self._lock:
+            for digest in digests if not self._closed else ():
+                if digest in self._entries:
+                    entry, row = self._entries.pop(digest)
+                    self._entries[digest] = entry, row._replace(last_used=time.time())
+                    found[digest] = entry
+        return found
+
+    def put_many(self, entries: Sequence[NewEntry]) -> None:
+        """Store entries."""
+        with self._lock:
+            if self._closed:
+                self._dropped += len(entries)
+                return
+            for new in entries:
+                ids = new.run_id, new.trace_id, new.span_id
+                row = StoredRow(new.digest, new.question, new.identity, *ids, 0, time.time())
+                self._entries[new.digest] = StoredEntry(new.value, *ids, 0), row
+
+    def delete(self, digests: Sequence[bytes]) -> None:
+        """Remove entries."""
+        with self._lock:
+            for digest in digests:
+                self._entries.pop(digest, None)
+
+    def scan(
+        self, *, question: bytes | None = None, identity: str | None = None
+    ) -> Iterator[StoredRow]:
+        """Yield what is known of the entries of a question, an identity, or all."""
+        with self._lock:
+            rows = [row for _, row in self._entries.values()]
+        for row in rows:
+            if question in (None, row.question) and identity in (None, row.identity):
+                yield row
+
+    def lease(self, digests: Sequence[bytes]) -> Lease:
+        """Return a lease of all."""
+        return Lease(digests)
+
+    def describe_identity(
+        self,
+        identity: str,
+        parts: Mapping[str, str],
+        *,
+        model: str,
+        adapter: str | None,
+        view_family: str,
+    ) -> None:
+        """Store what an identity is made of."""
+        self._identities[identity] = IdentityInfo(dict(parts), model, adapter, view_family)
+
+    def identities(self) -> dict[str, IdentityInfo]:
+        """Return all identities that were described."""
+        return dict(self._identities)
+
+    def stats(self) -> StoreStats:
+        """Return the counts of now."""
+        with self._lock:
+            return StoreStats(
+                entries=len(self._entries),
+                bytes=sum(entry.nbytes for entry, _ in self._entries.values()),
+                dropped=self._dropped,
+            )
+
+    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - nothing is queued
+        """Return True: nothing is queued."""
+        return True
+
+    def close(self, timeout_s: float = 5.0) -> None:  # noqa: ARG002 - nothing is queued
+        """Store nothing more and find nothing more."""
+        with self._lock:
+            self._closed = True

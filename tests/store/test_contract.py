@@ -1,0 +1,132 @@
+"""What holds for every store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forwardscope.store.base import IdentityInfo, NewEntry, Store, StoredEntry
+from forwardscope.store.keys import entry_digest, question_digest
+from forwardscope.testing import MemoryStore
+
+_OP = "next_token_dist"
+_WAIT_S = 20.0
+
+
+def _memory(_: Path) -> Store:
+    return MemoryStore()
+
+
+@pytest.fixture(params=[_memory])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened = request.param(tmp_path)
+    yield opened
+    opened.close()
+
+
+def new(prompt: str, value: object = 1.5, identity: str = "base-1") -> NewEntry:
+    digest = entry_digest(identity, _OP, prompt, 8)
+    ids = "run-1", "a" * 32, "b" * 16
+    return NewEntry(digest, question_digest(_OP, prompt, 8), identity, value, *ids)
+
+
+def put(store: Store, *entries: NewEntry) -> None:
+    store.put_many(entries)
+    assert store.flush(_WAIT_S)
+
+
+def test_a_value_is_found_again_with_its_call(store: Store) -> None:
+    """A value that was put is found, with its run and the ids of its forward call."""
+    one = new("one")
+    put(store, one)
+    (found,) = store.get_many([one.digest]).values()
+    assert found[:4] == (1.5, "run-1", "a" * 32, "b" * 16)
+
+
+def test_only_what_is_there_is_found(store: Store) -> None:
+    """A batch of lookups gets the entries that are there, and equal digests once."""
+    one, two, three = (new(prompt) for prompt in ("one", "two", "three"))
+    put(store, one, two)
+    found = store.get_many([one.digest, three.digest, two.digest, one.digest])
+    assert set(found) == {one.digest, two.digest}
+    assert store.get_many([]) == {}
+
+
+def test_a_second_value_replaces_the_first(store: Store) -> None:
+    """An entry that is put again has the later value."""
+    put(store, new("one", 1.0))
+    put(store, new("one", 2.0))
+    assert _value(store, "one") == 2.0
+    assert store.stats().entries == 1
+
+
+def test_a_deleted_entry_is_a_miss(store: Store) -> None:
+    """A deleted entry is not found, also if it was just put; others are."""
+    store.put_many([new("one"), new("two")])
+    store.delete([new("one").digest, new("three").digest])
+    assert store.flush(_WAIT_S)
+    assert _value(store, "one") is None
+    assert _value(store, "two") == 1.5
+
+
+def test_rows_can_be_selected(store: Store) -> None:
+    """Rows come without values, of all entries, of a question or of an identity."""
+    put(store, new("one"), new("one", identity="ft-1"), new("two"))
+    assert len(list(store.scan())) == 3
+    of_question = store.scan(question=question_digest(_OP, "one", 8))
+    assert {row.identity for row in of_question} == {"base-1", "ft-1"}
+    of_identity = store.scan(identity="ft-1")
+    assert [row.digest for row in of_identity] == [new("one", identity="ft-1").digest]
+    assert list(store.scan(identity="unknown")) == []
+
+
+def test_identities_have_their_parts(store: Store) -> None:
+    """The parts of an identity are returned as they were described last."""
+    one = IdentityInfo({"weights": "0f", "tokenizer": "1e"}, "model", None, "base")
+    two = IdentityInfo({"weights": "0f", "adapter": "2d"}, "model", "adapter", "ft")
+    for identity, info in (("base-1", two), ("base-1", one), ("ft-1", two)):
+        store.describe_identity(
+            identity,
+            info.parts,
+            model=info.model,
+            adapter=info.adapter,
+            view_family=info.view_family,
+        )
+    assert store.flush(_WAIT_S)
+    assert store.identities() == {"base-1": one, "ft-1": two}
+
+
+def test_a_closed_store_finds_and_stores_nothing(store: Store) -> None:
+    """After close, lookups are misses and what is put is counted as dropped."""
+    put(store, new("one"))
+    store.close()
+    store.close()
+    store.put_many([new("two")])
+    store.delete([new("one").digest])
+    assert store.get_many([new("one").digest]) == {}
+    assert store.stats().dropped == 1
+    assert store.lease([new("one").digest]).owned == {new("one").digest}
+
+
+def test_threads_share_a_store(
+    store: Store, together: Callable[[int, Callable[[int], object]], list[object]]
+) -> None:
+    """Threads that put and get at once find each value that they put."""
+
+    def work(me: int) -> None:
+        for number in range(50):
+            prompt = f"{me}-{number}"
+            put(store, new(prompt, float(number)))
+            assert _value(store, prompt) == float(number)
+
+    together(4, work)
+    assert store.stats().entries == 200
+    assert store.stats().dropped == 0
+
+
+def _value(store: Store, prompt: str) -> object:
+    digest = new(prompt).digest
+    found: StoredEntry | None = store.get_many([digest]).get(digest)
+    return None if found is None else found.value
