@@ -26,7 +26,13 @@ def test_digests_are_equal_where_all_parts_are(one: tuple, other: tuple) -> None
 
 def test_parts_do_not_run_together() -> None:
     """Text that moves from one part to the next gives another digest."""
-    moved = [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("abc", "", "d"), ("", "abc", "d")]
+    moved = [
+        ("ab", "c", "d"),
+        ("a", "bc", "d"),
+        ("a", "b", "cd"),
+        ("abc", "", "d"),
+        ("", "abc", "d"),
+    ]
     digests = {entry_digest(*parts, top_k=1) for parts in moved}
     assert len(digests) == len(moved)
 
@@ -46,7 +52,7 @@ def test_each_part_counts() -> None:
 
 def test_digests_stay_what_they_are() -> None:
     """A digest is the same in every release, or stored values would be lost."""
-    expected = ""
+    expected = "19a579f9a9994b77ad21e9d5c13f60d58c4c7f93a04b13e00db37f81254717f9"
     assert entry_digest("identity", "next_token_dist", "caf\u00e9 \ud800", 256).hex() == expected
 
 
