@@ -9,6 +9,7 @@ import pytest
 
 from forwardscope.store.base import IdentityInfo, NewEntry, Store, StoredEntry
 from forwardscope.store.keys import entry_digest, question_digest
+from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
 
 _OP = "next_token_dist"
@@ -19,7 +20,11 @@ def _memory(_: Path) -> Store:
     return MemoryStore()
 
 
-@pytest.fixture(params=[_memory])
+def _sqlite(folder: Path) -> Store:
+    return SqliteStore(folder / "store.db")
+
+
+@pytest.fixture(params=[_memory, _sqlite])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened = request.param(tmp_path)
     yield opened

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forwardscope.store.codec import Part, RawArray, UnknownValueError, finite, register
+
 __all__ = ["RollingLogprob", "TokenDist"]
 
 
@@ -108,3 +110,47 @@ def _own(value: object, name: str, dtype: type[np.generic]) -> None:
         array = array.copy()
         array.flags.writeable = False
     object.__setattr__(value, name, array)
+
+
+def _parts(value: TokenDist | RollingLogprob) -> list[Part]:
+    """Return the fields of a value for the store."""
+    if not np.isfinite(value.logprobs).all():
+        raise UnknownValueError("log-probabilities are not finite")
+    return [_raw(one) if isinstance(one, np.ndarray) else one for one in _values(value)]
+
+
+def _dist_parts(value: TokenDist) -> list[Part]:
+    if value.tail_logprob not in (None, -math.inf):
+        finite(value.tail_logprob)
+    return _parts(value)
+
+
+def _rolling_parts(value: RollingLogprob) -> list[Part]:
+    finite(value.total_logprob)
+    return _parts(value)
+
+
+def _raw(array: npt.NDArray[Any]) -> RawArray:
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return RawArray(little.dtype.str, little.shape, little.tobytes())
+
+
+def _array(raw: RawArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if raw.dtype != dtype.str:
+        raise ValueError(f"an array has dtype {raw.dtype}, not {dtype.str}")
+    return np.ndarray(raw.shape, dtype, raw.data)
+
+
+def _dist(ids: RawArray, logprobs: RawArray, *plain: Any) -> TokenDist:
+    return TokenDist(_array(ids, _IDS), _array(logprobs, _LOGPROBS), *plain)
+
+
+def _rolling(ids: RawArray, logprobs: RawArray, *plain: Any) -> RollingLogprob:
+    return RollingLogprob(_array(ids, _IDS), _array(logprobs, _LOGPROBS), *plain)
+
+
+_IDS, _LOGPROBS = np.dtype("<i8"), np.dtype("<f4")
+
+
+register("TokenDist", TokenDist, _dist_parts, _dist)
+register("RollingLogprob", RollingLogprob, _rolling_parts, _rolling)

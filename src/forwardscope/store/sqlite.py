@@ -1,0 +1,300 @@
+"""A store in one SQLite file, which many processes can share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from forwardscope.core.forks import reset_in_children
+from forwardscope.errors import StoreError
+from forwardscope.store.base import (
+    IdentityInfo,
+    Lease,
+    NewEntry,
+    StoredEntry,
+    StoredRow,
+    StoreStats,
+    Tier,
+)
+from forwardscope.store.codec import CorruptValueError, UnknownValueError, decode
+from forwardscope.store.counting import StoreCounts
+from forwardscope.store.sqlite_schema import Mode, connect, error_name, is_damage, prepare
+from forwardscope.store.sqlite_writer import (
+    Deletion,
+    Description,
+    SqliteWriter,
+    abandon,
+    used_bytes,
+)
+from forwardscope.text import shown
+
+__all__ = ["DEFAULT_MAX_BYTES", "MIN_BYTES", "SqliteStore"]
+
+DEFAULT_MAX_BYTES: Final = 10 * 2**30
+#: The tables alone take some of it.
+MIN_BYTES: Final = 2**20
+
+#: A lookup waits so long for another process, and all lookups of a run so long together.
+_BUSY_S: Final = 1.0
+_PATIENCE_S: Final = 3.0
+#: Digests of one query; SQLite allows 999 variables.
+_CHUNK: Final = 256
+_ENTRY: Final = (
+    "SELECT e.id, e.digest, e.run_id, e.trace_id, e.span_id, c.content "
+    "FROM entries AS e JOIN contents AS c ON c.id = e.id"
+)
+_ROW: Final = (
+    "SELECT digest, question, i.identity, run_id, trace_id, span_id, nbytes, last_used "
+    "FROM entries JOIN identities AS i ON i.id = entries.identity"
+)
+
+
+class SqliteStore:
+    """A store in one SQLite file. Safe under threads, in forked children and between processes.
+
+    Lookups read in the caller's thread; a write-ahead log keeps them from waiting for
+    writers. Entries are encoded and written by a thread of their own. A killed process
+    loses at most its latest entries, never the integrity of the file.
+
+    Args:
+        path: The file; it is made if it does not exist.
+        mode: `read` for a store that this process must not change. The time of use is
+            not noted then.
+        max_bytes: Bound of the file's pages in use; the least recently used entries are
+            evicted.
+        clock: Seconds since the epoch; a test may bring its own.
+
+    Raises:
+        StoreError: The file is no store or cannot be used.
+        ValueError: The bound is too small.
+    """
+
+    tier: Tier = "disk"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: Mode = "write",
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if max_bytes < MIN_BYTES:
+            raise ValueError(f"max_bytes must be at least {MIN_BYTES}; got {max_bytes}")
+        self.path: Final = path
+        self.name: Final = shown(str(path))
+        try:
+            prepare(path, mode)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"the store {self.name} cannot be opened: {reason}") from error
+        self._mode: Final[Mode] = mode
+        self._max_bytes = max_bytes
+        self._counts = StoreCounts(self.name)
+        self._writer = SqliteWriter(path, max_bytes, self._counts, clock)
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._waited_s = 0.0
+        self._size = 0, 0
+        self._lock = threading.RLock()
+        reset_in_children(self)
+
+    def pause(self) -> None:
+        """Keep threads out of SQLite while the process forks."""
+        self._paused = self._lock.acquire(timeout=_BUSY_S)
+
+    def resume(self) -> None:
+        """Let threads go on."""
+        if self._paused:
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        """Begin without a connection; the next lookup opens one."""
+        self._lock = threading.RLock()
+        connection, self._connection = self._connection, None
+        abandon(connection)
+
+    def get_many(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
+        """Return the entries that are there, by digest."""
+        if not digests or self._closed or self._counts.unavailable:
+            return {}
+        start = time.perf_counter()
+        try:
+            rows = self._select(digests)
+        except sqlite3.Error as error:
+            self._failed(error, time.perf_counter() - start)
+            return {}
+        found = {}
+        used: list[int] = []
+        for row in rows:
+            entry = self._entry(row)
+            if entry is not None:
+                found[row[1]] = entry
+                used.append(row[0])
+        if used and self._mode == "write":
+            self._writer.touch(used)
+        self._counts.observe("get", time.perf_counter() - start)
+        return found
+
+    def put_many(self, entries: Sequence[NewEntry]) -> None:
+        """Queue entries to be stored; in mode `read` nothing happens."""
+        if self._mode == "write":
+            self._writer.put(entries)
+
+    def delete(self, digests: Sequence[bytes]) -> None:
+        """Queue entries to be removed."""
+        if self._mode == "write":
+            self._writer.put([Deletion(digest) for digest in digests])
+
+    def scan(
+        self, *, question: bytes | None = None, identity: str | None = None
+    ) -> Iterator[StoredRow]:
+        """Yield what is known of the entries of a question, an identity, or all.
+
+        Each is of the moment at which it is yielded.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        name = None if identity is None else identity.encode("utf-8", "surrogatepass")
+        given = {"question = ?": question, "i.identity = ?": name}
+        chosen = {term: value for term, value in given.items() if value is not None}
+        where = " AND ".join(["entries.id > ?", *chosen])
+        query = f"{_ROW.replace('SELECT', 'SELECT entries.id,', 1)} WHERE {where} "
+        last = -1
+        while rows := self._read(f"{query} ORDER BY entries.id LIMIT 1000", last, *chosen.values()):
+            last = rows[-1][0]
+            for _, *row in rows:
+                yield _stored_row(row)
+
+    def lease(self, digests: Sequence[bytes]) -> Lease:
+        """Return a lease of all."""
+        return Lease(digests)
+
+    def describe_identity(
+        self,
+        identity: str,
+        parts: Mapping[str, str],
+        *,
+        model: str,
+        adapter: str | None,
+        view_family: str,
+    ) -> None:
+        """Queue what an identity is made of."""
+        if self._mode == "write":
+            info = IdentityInfo(dict(parts), model, adapter, view_family)
+            self._writer.put([Description(identity, info)])
+
+    def identities(self) -> dict[str, IdentityInfo]:
+        """Return all identities that were described.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        rows = self._read("SELECT identity, info FROM identities WHERE info NOT NULL")
+        described = {}
+        for identity, info in rows:
+            with suppress(ValueError, TypeError):  # of a damaged row
+                described[_text(identity)] = IdentityInfo(**json.loads(info))
+        return described
+
+    def stats(self) -> StoreStats:
+        """Return the counts of now."""
+        if not self._closed and not self._counts.unavailable:
+            with suppress(sqlite3.Error):
+                self._size = self._measured()
+        return self._counts.snapshot(*self._size, self._max_bytes)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all that was queued is stored; return whether it is."""
+        return self._writer.flush(timeout_s)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Store what is queued, drop the rest at the timeout; may be called twice."""
+        self._writer.close(timeout_s)
+        self.stats()  # the last numbers
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
+    def _select(self, digests: Sequence[bytes]) -> list[Any]:
+        rows: list[Any] = []
+        with self._opened() as connection:
+            for start in range(0, len(digests), _CHUNK):
+                chunk = digests[start : start + _CHUNK]
+                rows += connection.execute(_select_of(len(chunk)), chunk).fetchall()
+        return rows
+
+    def _read(self, query: str, *parameters: object) -> list[Any]:
+        try:
+            with self._opened() as connection:
+                return connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self.name} cannot be read: {error}") from error
+
+    def _measured(self) -> tuple[int, int]:
+        with self._opened() as connection:
+            entries = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+            return entries, used_bytes(connection)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock and the connection."""
+        with self._lock:
+            if self._connection is None:
+                if self._closed:
+                    raise sqlite3.ProgrammingError("the store is closed")
+                self._connection = connect(self.path, self._mode, _BUSY_S)
+            yield self._connection
+
+    def _entry(self, row: Any) -> StoredEntry | None:
+        """Return the entry of a row; None for one that cannot be decoded."""
+        row_id, digest, run_id, trace_id, span_id, content = row
+        try:
+            value = decode(content, digest)
+            run = None if run_id is None else _text(run_id)
+        except UnknownValueError:  # of a program that knows more types
+            return None
+        except (CorruptValueError, ValueError, TypeError):
+            self._counts.add("corrupt")
+            if self._mode == "write":
+                self._writer.put([Deletion(digest, row_id)])
+            return None
+        return StoredEntry(value, run, _hex(trace_id, 16), _hex(span_id, 8), len(content))
+
+    def _failed(self, error: sqlite3.Error, seconds: float) -> None:
+        """Count a failed lookup; give up on a damaged file, and where lookups waited too long."""
+        self._waited_s += seconds
+        if is_damage(error) or self._waited_s > _PATIENCE_S:
+            self._counts.unavailable = True
+        self._counts.failed("get", error_name(error), str(error))
+
+
+def _select_of(number: int) -> str:
+    marks = ", ".join("?" * number)
+    return f"{_ENTRY} WHERE e.digest IN ({marks})"
+
+
+def _stored_row(row: Sequence[Any]) -> StoredRow:
+    digest, question, identity, run_id, trace_id, span_id, nbytes, last_used = row
+    return StoredRow(
+        *(digest, question, _text(identity), None if run_id is None else _text(run_id)),
+        *(_hex(trace_id, 16), _hex(span_id, 8), nbytes, last_used / 1e6),
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def _hex(data: bytes | None, size: int) -> str | None:
+    return data.hex() if isinstance(data, bytes) and len(data) == size else None
