@@ -17,6 +17,8 @@ from forwardscope.store.codec import Part, RawArray, UnknownValueError, finite, 
 
 __all__ = ["RollingLogprob", "TokenDist"]
 
+_IDS, _LOGPROBS = np.dtype(np.int64), np.dtype(np.float32)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenDist:
@@ -39,8 +41,8 @@ class TokenDist:
     tail_logprob: float | None = None
 
     def __post_init__(self) -> None:
-        _own(self, "token_ids", np.int64)
-        _own(self, "logprobs", np.float32)
+        _own(self, "token_ids", _IDS)
+        _own(self, "logprobs", _LOGPROBS)
         if self.token_ids.ndim != 1 or self.token_ids.shape != self.logprobs.shape:
             raise ValueError(
                 "token_ids and logprobs must be one-dimensional and of equal length; "
@@ -72,8 +74,8 @@ class RollingLogprob:
     total_logprob: float
 
     def __post_init__(self) -> None:
-        _own(self, "token_ids", np.int64)
-        _own(self, "logprobs", np.float32)
+        _own(self, "token_ids", _IDS)
+        _own(self, "logprobs", _LOGPROBS)
         expected = (self.num_tokens,), (max(0, self.num_tokens - 1),)
         if (self.token_ids.shape, self.logprobs.shape) != expected:
             raise ValueError(
@@ -103,12 +105,12 @@ def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:
     return tuple(getattr(value, field.name) for field in fields(value))
 
 
-def _own(value: object, name: str, dtype: type[np.generic]) -> None:
+def _own(value: object, name: str, dtype: np.dtype[Any]) -> None:
     """Replace an array field with a read-only array that owns its memory; copy only if needed."""
     array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
     if array.base is not None or array.flags.writeable:
         array = array.copy()
-        array.flags.writeable = False
+        array.setflags(write=False)
     object.__setattr__(value, name, array)
 
 
@@ -135,21 +137,18 @@ def _raw(array: npt.NDArray[Any]) -> RawArray:
     return RawArray(little.dtype.str, little.shape, little.tobytes())
 
 
-def _array(raw: RawArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if raw.dtype != dtype.str:
-        raise ValueError(f"an array has dtype {raw.dtype}, not {dtype.str}")
+def _array(raw: RawArray, dtype: str) -> npt.NDArray[Any]:
+    if raw.dtype != dtype:
+        raise ValueError(f"an array has dtype {raw.dtype}, not {dtype}")
     return np.ndarray(raw.shape, dtype, raw.data)
 
 
 def _dist(ids: RawArray, logprobs: RawArray, *plain: Any) -> TokenDist:
-    return TokenDist(_array(ids, _IDS), _array(logprobs, _LOGPROBS), *plain)
+    return TokenDist(_array(ids, "<i8"), _array(logprobs, "<f4"), *plain)
 
 
 def _rolling(ids: RawArray, logprobs: RawArray, *plain: Any) -> RollingLogprob:
-    return RollingLogprob(_array(ids, _IDS), _array(logprobs, _LOGPROBS), *plain)
-
-
-_IDS, _LOGPROBS = np.dtype("<i8"), np.dtype("<f4")
+    return RollingLogprob(_array(ids, "<i8"), _array(logprobs, "<f4"), *plain)
 
 
 register("TokenDist", TokenDist, _dist_parts, _dist)

@@ -7,18 +7,19 @@ An encoded value is
 The header is ASCII and describes the content, such as `TokenDist;<i8:256;<f4:256;i;d`: the tag,
 and of each part its kind, with the length of a text or the shape of an array. The content has
 the parts without gaps, little-endian. Nothing is executed, and no length is trusted: a part is
-a slice of what is there. The checksum is BLAKE2b-128, salted with the entry's digest, so that
-the value of another entry is detected as well. It finds accidents; it is no signature.
+a slice of what is there. The checksum is the first half of SHA-256 over the entry's digest and
+all that precedes it, so that the value of another entry is detected as well. It finds
+accidents; it is no signature.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 __all__ = [
@@ -179,9 +180,9 @@ def _from_parts(header: bytes, content: memoryview) -> Any:
 
 
 def _checksum(body: bytes | memoryview, digest: bytes) -> bytes:
-    return hashlib.blake2b(
-        body, digest_size=_CHECKSUM, salt=digest[:16], person=digest[16:]
-    ).digest()
+    checksum = sha256(digest)
+    checksum.update(body)
+    return checksum.digest()[:_CHECKSUM]
 
 
 def _encoded(part: Part) -> tuple[str, bytes | memoryview]:

@@ -7,7 +7,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,12 +46,13 @@ _BUSY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 #: Digests of one query; SQLite allows 999 variables.
 _CHUNK: Final = 256
+_CALL_SIZE: Final = 24
 _ENTRY: Final = (
-    "SELECT e.id, e.digest, e.run_id, e.trace_id, e.span_id, c.content "
+    "SELECT e.id, e.digest, e.run_id, e.call, c.content "
     "FROM entries AS e JOIN contents AS c ON c.id = e.id"
 )
 _ROW: Final = (
-    "SELECT digest, question, i.identity, run_id, trace_id, span_id, nbytes, last_used "
+    "SELECT digest, question, i.identity, run_id, call, nbytes, last_used "
     "FROM entries JOIN identities AS i ON i.id = entries.identity"
 )
 
@@ -227,38 +229,32 @@ class SqliteStore:
                     connection.close()
 
     def _select(self, digests: Sequence[bytes]) -> list[Any]:
-        rows: list[Any] = []
-        with self._opened() as connection:
-            for start in range(0, len(digests), _CHUNK):
-                chunk = digests[start : start + _CHUNK]
-                rows += connection.execute(_select_of(len(chunk)), chunk).fetchall()
-        return rows
+        if len(digests) <= _CHUNK:
+            return self._query(_select_of(len(digests)), digests)
+        return self._select(digests[:_CHUNK]) + self._select(digests[_CHUNK:])
 
     def _read(self, query: str, *parameters: object) -> list[Any]:
         try:
-            with self._opened() as connection:
-                return connection.execute(query, parameters).fetchall()
+            return self._query(query, parameters)
         except sqlite3.Error as error:
             raise StoreError(f"the store {self.name} cannot be read: {error}") from error
 
-    def _measured(self) -> tuple[int, int]:
-        with self._opened() as connection:
-            entries = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-            return entries, used_bytes(connection)
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Hold the lock and the connection."""
+    def _query(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._lock:
             if self._connection is None:
                 if self._closed:
                     raise sqlite3.ProgrammingError("the store is closed")
                 self._connection = connect(self.path, self._mode, _BUSY_S)
-            yield self._connection
+            return self._connection.execute(query, parameters).fetchall()
+
+    def _measured(self) -> tuple[int, int]:
+        with self._lock:
+            ((entries,),) = self._query("SELECT count(*) FROM entries")
+            return entries, 0 if self._connection is None else used_bytes(self._connection)
 
     def _entry(self, row: Any) -> StoredEntry | None:
         """Return the entry of a row; None for one that cannot be decoded."""
-        row_id, digest, run_id, trace_id, span_id, content = row
+        row_id, digest, run_id, call, content = row
         try:
             value = decode(content, digest)
             run = None if run_id is None else _text(run_id)
@@ -269,7 +265,7 @@ class SqliteStore:
             if self._mode == "write":
                 self._writer.put([Deletion(digest, row_id)])
             return None
-        return StoredEntry(value, run, _hex(trace_id, 16), _hex(span_id, 8), len(content))
+        return StoredEntry(value, run, *_ids(call), len(content))
 
     def _failed(self, error: sqlite3.Error, seconds: float) -> None:
         """Count a failed lookup; give up on a damaged file, and where lookups waited too long."""
@@ -279,16 +275,17 @@ class SqliteStore:
         self._counts.failed("get", error_name(error), str(error))
 
 
+@cache
 def _select_of(number: int) -> str:
     marks = ", ".join("?" * number)
     return f"{_ENTRY} WHERE e.digest IN ({marks})"
 
 
 def _stored_row(row: Sequence[Any]) -> StoredRow:
-    digest, question, identity, run_id, trace_id, span_id, nbytes, last_used = row
+    digest, question, identity, run_id, call, nbytes, last_used = row
     return StoredRow(
         *(digest, question, _text(identity), None if run_id is None else _text(run_id)),
-        *(_hex(trace_id, 16), _hex(span_id, 8), nbytes, last_used / 1e6),
+        *(*_ids(call), nbytes, last_used / 1e6),
     )
 
 
@@ -296,5 +293,9 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _hex(data: bytes | None, size: int) -> str | None:
-    return data.hex() if isinstance(data, bytes) and len(data) == size else None
+def _ids(call: bytes | None) -> tuple[str | None, str | None]:
+    """Return the trace id and the span id of a forward call."""
+    if type(call) is not bytes or len(call) != _CALL_SIZE:
+        return None, None
+    digits = call.hex()
+    return digits[:32], digits[32:]

@@ -29,8 +29,8 @@ _BUSY_S: Final = 5.0
 _SCHEMA: Final = (
     "CREATE TABLE identities (id INTEGER PRIMARY KEY, identity BLOB NOT NULL UNIQUE, info TEXT)",
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, "
-    "question BLOB NOT NULL, identity INTEGER NOT NULL, run_id BLOB, trace_id BLOB, "
-    "span_id BLOB, nbytes INTEGER NOT NULL, last_used INTEGER NOT NULL)",
+    "question BLOB NOT NULL, identity INTEGER NOT NULL, run_id BLOB, call BLOB, "
+    "nbytes INTEGER NOT NULL, last_used INTEGER NOT NULL)",
     "CREATE TABLE contents (id INTEGER PRIMARY KEY, content BLOB NOT NULL)",
     "CREATE INDEX entries_by_use ON entries (last_used)",
     "CREATE INDEX entries_by_question ON entries (question)",

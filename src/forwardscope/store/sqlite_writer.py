@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -98,7 +99,7 @@ class SqliteWriter:
         self._lock = threading.RLock()
         self._writing = threading.RLock()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._touched: dict[int, int] = {}
+        self._touched: deque[int] = deque(maxlen=_MAX_TOUCHED)
         self._offered = self._done = 0
         self._in_round = False
         self._worker: threading.Thread | None = None
@@ -130,12 +131,9 @@ class SqliteWriter:
             self._counts.add("dropped", sum(isinstance(job, NewEntry) for job in lost))
         self._wake()
 
-    def touch(self, ids: Sequence[int]) -> None:
-        """Note that rows were used now; it is written with the next batch."""
-        now = int(self._clock() * 1e6)
-        with self._lock:
-            if len(self._touched) < _MAX_TOUCHED and not self._closed:
-                self._touched.update(dict.fromkeys(ids, now))
+    def touch(self, rows: Sequence[int]) -> None:
+        """Note that rows were used, in this order; it is written with the next batch."""
+        self._touched.extend(rows)
         self._wake()
 
     def flush(self, timeout_s: float) -> bool:
@@ -201,10 +199,10 @@ class SqliteWriter:
             job = self._jobs.get(timeout=wait_s) if wait_s else self._jobs.get_nowait()
             first = [] if job is None else [job]
         jobs = [*first, *self._drain(_BATCH - 1)]
-        with self._lock:
-            touched, self._touched = self._touched, {}
-            self._in_round = bool(touched)
+        self._in_round = True
+        touched = [self._touched.popleft() for _ in range(len(self._touched))]
         if not jobs and not touched:
+            self._in_round = False
             return False
         try:
             self._write(jobs, touched)
@@ -224,7 +222,7 @@ class SqliteWriter:
             self._done += len(jobs)
             self._in_round = False
 
-    def _write(self, jobs: Sequence[_Job], touched: dict[int, int]) -> None:
+    def _write(self, jobs: Sequence[_Job], touched: Sequence[int]) -> None:
         """Write a batch and keep the bound; the entries of a failed batch are dropped."""
         encoded = self._encode(jobs)
         with self._writing:
@@ -270,15 +268,15 @@ class SqliteWriter:
         connection: sqlite3.Connection,
         jobs: Sequence[_Job],
         encoded: dict[int, bytes],
-        touched: dict[int, int],
+        touched: Sequence[int],
     ) -> None:
         """Write a batch in one transaction."""
         now = int(self._clock() * 1e6)
-        uses = [(used, row) for row, used in touched.items()]
+        uses = [(now - number, row) for number, row in enumerate(reversed(touched))]
         with transaction(connection):
             # where the clock was set back, entries of the future would never be evicted
             connection.execute("UPDATE entries SET last_used = ? WHERE last_used > ?", (now, now))
-            connection.executemany("UPDATE entries SET last_used = ? WHERE id = ?", uses)
+            connection.executemany("UPDATE entries SET last_used = ? WHERE id = ?", reversed(uses))
             for position, job in enumerate(jobs):
                 if isinstance(job, Description):
                     _describe(connection, job)
@@ -336,11 +334,11 @@ def shrink(connection: sqlite3.Connection, max_bytes: int) -> None:
 def _insert(connection: sqlite3.Connection, new: NewEntry, content: bytes, now: int) -> None:
     _delete(connection, Deletion(new.digest))
     cursor = connection.execute(
-        "INSERT INTO entries (digest, question, identity, run_id, trace_id, span_id, nbytes, "
-        "last_used) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entries (digest, question, identity, run_id, call, nbytes, last_used) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             *(new.digest, new.question, _identity(connection, new.identity)),
-            *(_bytes(new.run_id), _unhex(new.trace_id), _unhex(new.span_id), len(content), now),
+            *(_bytes(new.run_id), _call(new.trace_id, new.span_id), len(content), now),
         ),
     )
     connection.execute("INSERT INTO contents VALUES (?, ?)", (cursor.lastrowid, content))
@@ -375,8 +373,11 @@ def _bytes(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
-def _unhex(digits: str | None) -> bytes | None:
-    return None if digits is None else bytes.fromhex(digits)
+def _call(trace_id: str | None, span_id: str | None) -> bytes | None:
+    """Return the ids of a forward call in one: 16 bytes of the trace and 8 of the span."""
+    if trace_id is None or span_id is None:
+        return None
+    return int(trace_id, 16).to_bytes(16, "big") + int(span_id, 16).to_bytes(8, "big")
 
 
 def _exit_hook(writer: weakref.ref[SqliteWriter]) -> Callable[[], None]:
