@@ -1,0 +1,167 @@
+"""Where stores are: the user's cache folder, a path, or a server."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Final
+
+from forwardscope.errors import StoreError
+from forwardscope.store.base import Store
+from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, SqliteStore
+from forwardscope.store.sqlite_schema import Mode
+from forwardscope.text import shown
+
+__all__ = ["DEFAULT", "file_system", "is_network", "open_store", "store_path"]
+
+#: Names the file in the user's cache folder.
+DEFAULT: Final = "default"
+
+_FILE_NAME: Final = "store.db"
+_SERVERS: Final = ("redis", "rediss", "valkey", "valkeys")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+#: Column of a mount point in it.
+_MOUNT_POINT: Final = 4
+#: File systems on which processes of several machines would share a file: SQLite's locks and
+#: its shared memory do not work across machines.
+_NETWORK: Final = frozenset(
+    {
+        *("9p", "acfs", "afs", "beegfs", "ceph", "cifs", "davfs", "gfs", "gfs2", "glusterfs"),
+        *("gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2"),
+        *("smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs"),
+    }
+)
+#: FUSE file systems that are on a disk of this machine.
+_LOCAL_FUSE: Final = frozenset(
+    {"bindfs", "encfs", "exfat", "fuse-overlayfs", "gocryptfs", "mergerfs", "ntfs", "ntfs-3g"}
+)
+
+
+def open_store(
+    location: str | os.PathLike[str],
+    *,
+    mode: Mode = "write",
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Store | None:
+    """Open a store, before a model is loaded.
+
+    Args:
+        location: `default`, a path, or the URL of a server.
+        mode: `read` changes nothing.
+        max_bytes: Bound of its size.
+
+    Returns:
+        The store; None, with a warning, where it cannot be used but the run can do without:
+        in a read-only folder, or in mode `read` where there is none.
+
+    Raises:
+        StoreError: It is none, or on a network file system, or not supported.
+    """
+    path = store_path(location)
+    kind = file_system(path)
+    if kind is not None and is_network(kind):
+        raise StoreError(
+            f"the store {shown(str(path))} is on a network file system ({kind}), where SQLite "
+            "cannot be used safely; choose a local path (sharing between machines needs Redis, "
+            "which a later release supports)"
+        )
+    reason = _why_not(path, mode)
+    if reason is not None:
+        warnings.warn(
+            f"the store {shown(str(path))} is not used: {reason}", RuntimeWarning, stacklevel=2
+        )
+        return None
+    return SqliteStore(path, mode=mode, max_bytes=max_bytes)
+
+
+def store_path(location: str | os.PathLike[str]) -> Path:
+    """Return the path of a store.
+
+    Raises:
+        StoreError: The location has no path.
+    """
+    text = os.fspath(location)
+    if not text or "\0" in text:
+        raise StoreError(f"{text!r} is no place for a store; give a path, or {DEFAULT}")
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    if scheme is not None:
+        raise StoreError(_unsupported(scheme[1].lower()))
+    if text == DEFAULT:
+        from platformdirs import user_cache_path  # noqa: PLC0415 - only where it is needed
+
+        return user_cache_path("forwardscope") / _FILE_NAME
+    return Path(text).expanduser()
+
+
+def file_system(path: Path, mounts: str | None = None) -> str | None:
+    """Return the type of the file system that a path is on, such as `ext4`.
+
+    Args:
+        path: It need not exist.
+        mounts: Content of Linux's /proc/self/mountinfo; read if None.
+
+    Returns:
+        The type; `unc` for a network path of Windows; None where it is not known.
+    """
+    if path.drive.startswith("\\\\"):
+        return "unc"
+    if mounts is None:
+        try:
+            mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
+        except OSError:  # not Linux
+            return None
+    target = os.path.realpath(path)
+    found, length = None, -1
+    for line in mounts.splitlines():
+        fields, _, about = line.partition(" - ")
+        columns = fields.split(" ")
+        if len(columns) > _MOUNT_POINT and about:
+            point = _unescaped(columns[_MOUNT_POINT])
+            inside = target == point or target.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= length:  # of two at one point, the later is seen
+                found, length = about.split(" ", 1)[0], len(point)
+    return found
+
+
+def is_network(kind: str) -> bool:
+    """Return whether a file system is shared between machines; FUSE's mostly are."""
+    if kind.startswith("fuse."):
+        return kind.removeprefix("fuse.") not in _LOCAL_FUSE
+    return kind in _NETWORK or kind == "unc"
+
+
+def _unsupported(scheme: str) -> str:
+    if scheme in _SERVERS:
+        return (
+            f"{scheme}:// stores are not supported yet and come with a later release; "
+            f"give a path, or {DEFAULT}"
+        )
+    return f"{shown(scheme)}:// is no kind of store; give a path, or {DEFAULT}"
+
+
+def _why_not(path: Path, mode: Mode) -> str | None:
+    """Return why a run has to do without the store; None if it need not."""
+    try:
+        exists = path.exists()
+        if mode == "read":
+            return None if exists else "there is none to read"
+        if exists and not path.is_file():
+            return None  # refused when it is opened
+        target = Path(os.path.realpath(path))
+        folder = next(parent for parent in target.parents if parent.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            hint = "; mode read can read it" if exists else ""
+            return f"the folder {shown(str(folder))} is read-only{hint}"
+        if exists and not os.access(target, os.W_OK):
+            return "the file is read-only; mode read can read it"
+    except OSError as error:  # a name that is too long
+        raise StoreError(
+            f"the store {shown(str(path))} cannot be opened: {error.strerror}"
+        ) from error
+    return None
+
+
+def _unescaped(point: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
