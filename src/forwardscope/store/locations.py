@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Final
@@ -143,6 +145,7 @@ def _unsupported(scheme: str) -> str:
 
 def _why_not(path: Path, mode: Mode) -> str | None:
     """Return why a run has to do without the store; None if it need not."""
+    exists = False
     try:
         exists = path.exists()
         if mode == "read":
@@ -151,15 +154,16 @@ def _why_not(path: Path, mode: Mode) -> str | None:
             return None  # refused when it is opened
         target = Path(os.path.realpath(path))
         folder = next(parent for parent in target.parents if parent.exists())
-        if not os.access(folder, os.W_OK | os.X_OK):
-            hint = "; mode read can read it" if exists else ""
-            return f"the folder {shown(str(folder))} is read-only{hint}"
-        if exists and not os.access(target, os.W_OK):
-            return "the file is read-only; mode read can read it"
-    except OSError as error:  # a name that is too long
-        raise StoreError(
-            f"the store {shown(str(path))} cannot be opened: {error.strerror}"
-        ) from error
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if exists:
+            with target.open("ab"):
+                pass
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return "its folder or file is read-only" + ("; mode read can read it" * exists)
+        reason = error.strerror or str(error)
+        raise StoreError(f"the store {shown(str(path))} cannot be opened: {reason}") from error
     return None
 
 

@@ -16,12 +16,16 @@ from forwardscope.store.base import (
     StoreStats,
     Tier,
 )
+from forwardscope.store.codec import UnknownValueError, decode, encode
+from forwardscope.store.counting import StoreCounts
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
     """A complete store that lasts as long as the object, and stores at once. Safe under threads.
+
+    Values are encoded and decoded as in other stores.
 
     Args:
         name: What is shown to users.
@@ -32,9 +36,9 @@ class MemoryStore:
         self.name = name
         self.tier: Tier = tier
         self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, tuple[StoredEntry, StoredRow]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[bytes, StoredRow]] = OrderedDict()
         self._identities: dict[str, IdentityInfo] = {}
-        self._dropped = 0
+        self._counts = StoreCounts(name)
         self._closed = False
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
@@ -43,21 +47,27 @@ class MemoryStore:
         with self._lock:
             for digest in digests if not self._closed else ():
                 if digest in self._entries:
-                    entry, row = self._entries.pop(digest)
-                    self._entries[digest] = entry, row._replace(last_used=time.time())
-                    found[digest] = entry
+                    content, row = self._entries.pop(digest)
+                    self._entries[digest] = content, row._replace(last_used=time.time())
+                    value = decode(content, digest)
+                    found[digest] = StoredEntry(value, *row[3:6], len(content))
         return found
 
     def put_many(self, entries: Sequence[NewEntry]) -> None:
         """Store entries."""
         with self._lock:
             if self._closed:
-                self._dropped += len(entries)
+                self._counts.add("dropped", len(entries))
                 return
             for new in entries:
-                ids = new.run_id, new.trace_id, new.span_id
-                row = StoredRow(new.digest, new.question, new.identity, *ids, 0, time.time())
-                self._entries[new.digest] = StoredEntry(new.value, *ids, 0), row
+                try:
+                    content = encode(new.value, new.digest)
+                except UnknownValueError:
+                    self._counts.add("unsupported")
+                    continue
+                ids = new.run_id, new.trace_id, new.span_id, len(content)
+                row = StoredRow(new.digest, new.question, new.identity, *ids, time.time())
+                self._entries[new.digest] = content, row
 
     def delete(self, digests: Sequence[bytes]) -> None:
         """Remove entries."""
@@ -98,11 +108,8 @@ class MemoryStore:
     def stats(self) -> StoreStats:
         """Return the counts of now."""
         with self._lock:
-            return StoreStats(
-                entries=len(self._entries),
-                bytes=sum(entry.nbytes for entry, _ in self._entries.values()),
-                dropped=self._dropped,
-            )
+            nbytes = sum(row.nbytes for _, row in self._entries.values())
+            return self._counts.snapshot(len(self._entries), nbytes, None)
 
     def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - nothing is queued
         """Return True: nothing is queued."""
