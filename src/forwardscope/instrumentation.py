@@ -7,28 +7,31 @@ A scoring method of a view is three lines around one of them:
             "next_token_dist", self.id, prompt, top_k, lambda: self._compute(prompt, top_k)
         )
 
-A lookup searches the cache, and a miss then claims its key, computes, stores and
-records, in this order. recorder.py turns its outcome into counts, trace lines and spans.
+A lookup searches the cache. Where it finds nothing it claims its key, forward_calls.py
+asks the store and computes what is not there, and recorder.py turns the outcome into
+counts, trace lines and spans.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from os import PathLike
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from msgspec.structs import replace
 
 from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
-from forwardscope.core.keys import LookupKey, question_of
+from forwardscope.core.keys import LookupKey
 from forwardscope.core.ledger import Ledger
 from forwardscope.core.single_flight import Flight, SingleFlight
 from forwardscope.core.stats import LiveStats
+from forwardscope.forward_calls import ForwardCalls
 from forwardscope.recorder import Outcome, Recorder, misses_of
+from forwardscope.store.base import Store
+from forwardscope.store.tier import StoreTier
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, CallSpans, LookupSpans
 from forwardscope.trace.writer import TraceWriter
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["BackendInstrumentation"]
 
 T = TypeVar("T")
+
+_FLUSH_S: Final = 5.0
 
 
 class BackendInstrumentation:
@@ -58,9 +63,14 @@ class BackendInstrumentation:
         cache_enabled: False keeps nothing between calls; lookups are counted
             and traced all the same.
         clock: Where times come from; a test may bring its own.
+        store: Where values outlive this process, or None. Its maker closes it.
+        view_identity: Returns the content hash of all that determines a view's values, or
+            None where they must not be stored. Without it the store is not used.
+        verify: Share of the store's hits that are computed again and compared, 0 to 1.
 
     Raises:
-        ValueError: A cache bound is not positive, or the budget is negative.
+        ValueError: A cache bound is not positive, the budget is negative, or the share is
+            not between 0 and 1.
         OSError: The trace file cannot be opened.
 
     Attributes:
@@ -68,7 +78,7 @@ class BackendInstrumentation:
         flights: The forward calls in flight.
         ledger: The counts behind everything, by series.
         stats: One live object with the totals of the moment at which it is read.
-        stopping: Whether a stop was requested.
+        store_tier: What is asked of the store; None without one.
         spans: The spans of lookups and what became of them. Their parent is the
             span that is current where the lookup is made; in a thread without
             one, the span that was current at `set_current_probe`.
@@ -85,6 +95,9 @@ class BackendInstrumentation:
         span_budget: int | None = DEFAULT_BUDGET,
         cache_enabled: bool = True,
         clock: Clock = time,
+        store: Store | None = None,
+        view_identity: Callable[[str], str | None] | None = None,
+        verify: float = 0.0,
     ) -> None:
         make_cache = ForwardCache if cache_enabled else DisabledCache
         self.name = name
@@ -94,8 +107,13 @@ class BackendInstrumentation:
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.flights = SingleFlight(self.cache)
         self._recorder = Recorder(self.ledger, self.spans, TraceWriter(trace_path), clock)
+        self.store_tier = StoreTier(store, verify) if store and cache_enabled else None
+        if self.store_tier is not None:
+            self.store_tier.view_identity = view_identity
         self._now = clock.perf_counter_ns
-        self.stopping = False
+        self._calls = ForwardCalls(
+            self.flights, self.store_tier, lambda: self._recorder.shows, self._now
+        )
 
     @property
     def trace(self) -> TraceWriter:
@@ -122,6 +140,8 @@ class BackendInstrumentation:
     def set_run_id(self, run_id: str | None) -> None:
         """Mark the trace records of all threads from now on with a run's id."""
         self._recorder.run_id = run_id
+        if self.store_tier is not None:
+            self.store_tier.begin_run(run_id)
 
     def report_tokens(self, tokens: Iterable[Any], reused: Iterable[Any] | None = None) -> None:
         """Report, from inside a compute, how many tokens each of its prompts has.
@@ -139,6 +159,11 @@ class BackendInstrumentation:
         if flight is not None:
             flight.tokens, flight.reused = tokens, reused
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self._calls.stopping
+
     def request_stop(self) -> None:
         """Stop before the next forward call, in whatever thread that would be.
 
@@ -146,19 +171,21 @@ class BackendInstrumentation:
         counted; hits are still answered. For programs that turn a signal into an
         orderly stop.
         """
-        self.stopping = True
+        self._calls.stopping = True
 
     def close(self) -> None:
-        """Finish the spans of all hits and close the trace; may be called twice.
+        """Finish the spans of all hits, wait for the store, close the trace; may be called twice.
 
         Call it before the tracer provider is shut down. Lookups still work
         after it, without records and spans.
         """
         self.spans.close()
+        if self.store_tier is not None:
+            self.store_tier.store.flush(_FLUSH_S)
         self.trace.close()
 
     def cached(self, op: str, view_id: str, prompt: str, top_k: int, compute: Callable[[], T]) -> T:
-        """Answer one lookup from the cache, or with one forward pass.
+        """Answer one lookup from the cache or the store, or with one forward pass.
 
         A thread that misses a key which another is computing waits for it. If
         that pass fails, its error goes to its own caller and one waiter computes
@@ -193,10 +220,12 @@ class BackendInstrumentation:
             with flight.lock:  # waiters block on it; it is free again however the block ends
                 found = self.flights.claim(key, flight)
                 if found is None:
+                    stored: dict[LookupKey, Outcome] = {}
                     try:
-                        self._lead(flight, (key,), spans, lambda: (compute(),))
+                        self._calls.lead(flight, (key,), spans, lambda _: (compute(),), stored)
                     finally:
-                        self._record(misses_of(flight), start, spans, flight.error)
+                        outcomes = [*stored.values(), *misses_of(flight)]
+                        self._record(outcomes, start, spans, flight.error)
                     return flight.entries[key].value  # type: ignore[no-any-return]
             entry = found if isinstance(found, Entry) else found.wait(key)
             if entry is not None:
@@ -213,8 +242,9 @@ class BackendInstrumentation:
     ) -> list[T]:
         """Answer several lookups of one view, with one forward batch for the misses.
 
-        Hits never enter the batch, and equal prompts are computed once. What
-        this call leads is computed before it waits for other threads.
+        Hits never enter the batch, and equal prompts are computed once. The store is
+        asked once for what this call leads, and the rest is computed before it waits
+        for other threads.
 
         Args:
             op: What is computed.
@@ -247,6 +277,11 @@ class BackendInstrumentation:
         flights: list[Flight] = []
         later: dict[LookupKey, Outcome] = {}  # of the prompts that were not found at first
         error: str | None = None
+
+        def compute(computed: Sequence[LookupKey]) -> Sequence[T]:
+            # a generator does its work in here, as part of the forward call
+            return list(compute_misses([first[key] for key in computed]))
+
         try:
             while missing := [key for key in first if key not in entries]:
                 flight = Flight(self.cache.generation, get_ident())
@@ -254,8 +289,7 @@ class BackendInstrumentation:
                     found = {key: self.flights.claim(key, flight) for key in missing}
                     if led := [key for key in missing if found[key] is None]:
                         flights.append(flight)
-                        compute = partial(_values, compute_misses, [first[key] for key in led])
-                        self._lead(flight, led, spans, compute)
+                        self._calls.lead(flight, led, spans, compute, later)
                         entries |= flight.entries
                 for key, claimed in found.items():
                     began = self._now()
@@ -271,11 +305,10 @@ class BackendInstrumentation:
             error = type(raised).__name__
             raise
         finally:
-            for flight in flights:
-                later |= {miss.key: miss for miss in misses_of(flight, batch=True)}
+            later |= _misses_of_batch(flights)
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
-            called = None if spans is None else spans.forward_ns
-            outcomes = list(_in_order(keys, entries, later, (start, called), share))
+            answered = _answered_ns(spans, later)
+            outcomes = list(_in_order(keys, entries, later, (start, answered), share))
             self._record(outcomes, start, spans, error, sizes)
 
     def _hit(
@@ -292,43 +325,6 @@ class BackendInstrumentation:
         """Return the outcome of a lookup that ends now."""
         end = self._now()
         return Outcome(key, entry.origin, result, start, end, end - start, entry.call)
-
-    def _lead(
-        self,
-        flight: Flight,
-        keys: Sequence[LookupKey],
-        spans: CallSpans | None,
-        compute: Callable[[], Sequence[Any]],
-    ) -> None:
-        """Make one forward call for the keys that this thread has claimed; store the values."""
-        flight.keys, started = keys, False
-        try:
-            if self.stopping:
-                raise KeyboardInterrupt
-            if spans is not None or self._recorder.shows:
-                flight.origins = [question_of(key) for key in keys]
-            else:
-                flight.origins = [None] * len(keys)
-            if spans is not None:
-                compute, started = spans.start_forward(flight, compute), True
-            flight.start_ns = self._now()
-            try:
-                values = flight.run(compute)
-            finally:
-                flight.end_ns = self._now()
-            if len(values) != len(keys):
-                raise RuntimeError(
-                    f"compute_misses returned {len(values)} values for {len(keys)} prompts"
-                )
-            for key, value, origin in zip(keys, values, flight.origins, strict=True):
-                self.flights.land(key, flight, value, origin)
-        except BaseException as raised:
-            flight.error = type(raised).__name__
-            self.flights.release(flight)
-            raise
-        finally:
-            if spans is not None and started:
-                spans.end_forward(flight)
 
     def _call_spans(
         self, start: int, batch: tuple[str, str, int] | None = None
@@ -355,9 +351,15 @@ class BackendInstrumentation:
             spans.end(outcomes, error, end)
 
 
-def _values(compute_misses: Callable[[list[int]], Iterable[T]], indices: list[int]) -> list[T]:
-    """Return the computed values; a generator does its work in here, as part of the call."""
-    return list(compute_misses(indices))
+def _misses_of_batch(flights: Sequence[Flight]) -> dict[LookupKey, Outcome]:
+    return {miss.key: miss for flight in flights for miss in misses_of(flight, batch=True)}
+
+
+def _answered_ns(spans: CallSpans | None, later: Mapping[LookupKey, Outcome]) -> int | None:
+    """Return when the first forward call of a batch began, or else when its store answered."""
+    if spans is not None and spans.forward_ns is not None:
+        return spans.forward_ns
+    return max((one.end_ns for one in later.values() if one.tier is not None), default=None)
 
 
 def _in_order(
@@ -369,20 +371,21 @@ def _in_order(
 ) -> Iterator[Outcome]:
     """Yield the outcome of each lookup of a batch, in order; also after a failure.
 
-    Those that did not wait follow one another, evenly from the start of the batch to the
-    start of its first forward call (both in `begun`); without one, each as long as `share`.
-    A repeated prompt is a hit where the first was one, and else coalesced: the first
-    paid for its forward pass. A lookup that was still waiting when the call failed has
-    none.
+    Those that did not wait follow one another, evenly from the start of the batch to
+    `_answered_ns` (both in `begun`); without that, each as long as `share`. A repeated
+    prompt is a hit where the cache had the first, and else coalesced. A lookup that was
+    still waiting when the call failed has none.
     """
-    start, called = begun
-    slot = share if called is None else (called - start) // len(keys)
+    start, answered = begun
+    slot = share if answered is None else (answered - start) // len(keys)
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
         began, first, entry = start + index * slot, later.get(key), entries.get(key)
-        if first is not None and (first.result == "hit" or key not in yielded):
+        from_store = first is not None and first.tier is not None
+        found = first is not None and first.result == "hit" and not from_store
+        if first is not None and (found or key not in yielded):
             yielded.add(key)
-            if first.result == "miss":
+            if first.result == "miss" or from_store:
                 first = replace(first, start_ns=began, end_ns=began + slot)
             yield first
         elif entry is not None:

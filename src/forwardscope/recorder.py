@@ -12,6 +12,7 @@ from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey, Question, question_of
 from forwardscope.core.ledger import Ledger
 from forwardscope.core.single_flight import Flight
+from forwardscope.store.base import Tier
 from forwardscope.telemetry.span_factory import NO_PARENT, CallIds, ParentContext
 from forwardscope.telemetry.span_queue import FinishedLookup
 from forwardscope.telemetry.spans import CallSpans, LookupSpans
@@ -35,6 +36,9 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         call: Ids of the forward call that computed the value or failed to; None if it
             has no sampled span.
         batch: Number of prompts in the forward batch of a miss; None for a single call.
+        tier: `disk` or `remote` for a hit that a store answered, else None.
+        verified: Whether the stored value agreed with the one that was computed again; None
+            where it was not.
         tokens: Number of tokens in a miss's prompt, if the compute reported it.
         reused: Number of these tokens that an earlier prompt's forward pass had computed.
         error: Class of the exception if the compute failed.
@@ -51,6 +55,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     tokens: int | None = None
     reused: int | None = None
     error: str | None = None
+    tier: Tier | None = None
+    verified: bool | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -173,7 +179,7 @@ class Recorder:
                 self._trace.write_batch([self._event(one, ts, probe, parent) for one in outcomes])
 
     def _offer_spans(self, outcomes: Sequence[Outcome], spans: CallSpans | None) -> ParentContext:
-        """Queue the spans of all lookups but a single miss, whose span is live.
+        """Queue the spans of all lookups but a single one whose span is live.
 
         Misses come first, so that hits do not displace them.
 
@@ -183,7 +189,7 @@ class Recorder:
         queue = self._spans.queue
         if spans is None:
             parent = self.parent()
-        elif spans.batch is None:
+        elif spans.has_lookup:
             return spans.parent
         else:
             if queue.has_budget:
@@ -195,6 +201,7 @@ class Recorder:
                 FinishedLookup(
                     one.question or question_of(one.key),
                     *(one.result, one.start_ns, one.end_ns, parent.context, one.call, one.error),
+                    *(one.tier, one.verified),
                 )
             )
         return parent
@@ -208,6 +215,8 @@ class Recorder:
             outcome.wall_ns / 1e6,
             outcome.result != "miss",
             "coalesced" if outcome.result == "coalesced" else None,
+            outcome.tier,
+            outcome.verified,
             *(outcome.batch, outcome.tokens, outcome.reused or None, outcome.error, self.run_id),
             parent.trace_id or outcome.trace_id,
             parent.parent_id,

@@ -55,7 +55,7 @@ def test_first_claim_leads_and_later_ones_wait(
         assert claim("another key") is None
         assert (flights.waiters("key"), flights.waiters("another key")) == (1, 0)
         waiter = in_thread(lambda: leader.wait("key"))
-        landed = flights.land("key", leader, "value", "origin")
+        landed = flights.land("key", leader, "value", "origin", None)
         assert (landed.value, landed.origin) == ("value", "origin")
         assert claim("key") is landed
         assert (flights.waiters("key"), waiter.done()) == (0, False)
@@ -84,11 +84,10 @@ def test_release_lets_the_next_claim_lead(
     def fail() -> Any:
         failed = Flight(0)
         with failed.lock:
-            failed.keys = ["a", "b", "other"]
             assert (flights.claim("a", failed), flights.claim("b", failed)) == (None, None)
             assert flights.claim("other", failed) is other
             waiter = in_thread(lambda: failed.wait("a"))
-            flights.release(failed)
+            flights.release(failed, ("a", "b", "other"))
             assert (claim("a"), claim("b"), claim("other")) == (None, None, other)
         return waiter.result(timeout=30)
 
@@ -102,14 +101,13 @@ def test_registration_with_a_free_lock_is_replaced(
 ) -> None:
     """A flight that an interrupt left registered blocks no key, and later frees no other flight."""
     early, late = Flight(0), Flight(0)
-    early.keys = ["key"]
     with early.lock:
         assert flights.claim("key", early) is None
     with late.lock:
         assert flights.claim("key", late) is None
-        flights.release(early)
+        flights.release(early, ("key",))
         assert claim("key") is late
-        flights.land("key", early, "value", None)
+        flights.land("key", early, "value", None, None)
         for other in ("a", "b"):
             cache.put(other, "evicts it")
         assert claim("key") is late
@@ -124,11 +122,11 @@ def test_flight_from_before_a_clear(cache: ForwardCache, flights: SingleFlight, 
         after = Flight(1)
         with after.lock:
             assert flights.claim("key", after) is None
-            flights.land("key", before, 111, None)
+            flights.land("key", before, 111, None, None)
             assert (cache.get("key"), len(cache), cache.nbytes) == (MISS, 0, 0)
             assert claim("key") is after
             cache.clear()
-            flights.land("key", after, 222, None)
+            flights.land("key", after, 222, None, None)
             assert claim("key") is None
 
 
@@ -143,7 +141,7 @@ def test_landing_and_claim_at_any_moment_of_each_other(
         leader = in_thread(lambda: Flight(0)).result(timeout=30) if outer_claims else Flight(0)
 
         def land(flights: SingleFlight = flights, leader: Flight = leader) -> None:
-            flights.land("key", leader, "value", None)
+            flights.land("key", leader, "value", None, None)
 
         def claim(flights: SingleFlight = flights) -> None:
             flight = Flight(0)
@@ -174,7 +172,7 @@ def test_evicted_values_are_released_without_the_lock(in_thread: Any) -> None:
             seen.append(in_thread(lambda: cache.get("key")).result(timeout=30))
 
     cache.put("finalised", Finalised())
-    SingleFlight(cache).land("key", Flight(0), "value", None)
+    SingleFlight(cache).land("key", Flight(0), "value", None, None)
     assert seen == ["value"]
 
 

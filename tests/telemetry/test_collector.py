@@ -62,7 +62,10 @@ def test_samples_are_the_counts_of_the_ledger(registry: CollectorRegistry, tmp_p
     outside = {"probe": "", "view": "base", "op": "op"}
     inside = {"probe": "probe", "view": "ft", "op": "other"}
     by_result = [
-        [read("cache_lookups_total", **series, result=one) for one in ("hit", "miss", "coalesced")]
+        [
+            read("cache_lookups_total", **series, result=result, tier=tier)
+            for result, tier in (("hit", "memory"), ("miss", ""), ("coalesced", "memory"))
+        ]
         for series in (outside, inside)
     ]
     assert by_result == [[1, 4, 0], [0, 3, 1]]

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Metric as Family
 
 import forwardscope
+from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, PromptCollapse
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.run_metrics import RunMetrics
@@ -24,6 +25,7 @@ from forwardscope.telemetry import names, register
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
     InMemoryTelemetry,
+    MemoryStore,
     ScriptedBackend,
     ScriptedView,
     pseudo_random_logits,
@@ -31,7 +33,7 @@ from forwardscope.testing import (
 
 _SOURCE = Path(forwardscope.__file__).parent
 _MODULES = sorted(_SOURCE.rglob("*.py"))
-_TYPES = {"string": str, "int": int, "float": float}
+_TYPES = {"string": str, "int": int, "float": float, "boolean": bool}
 
 each_metric = pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.name)
 
@@ -104,7 +106,13 @@ def _check(families: Iterable[Family], metrics: Sequence[Metric]) -> None:
 
 def test_backend_exports_all_of_its_metrics(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
     """With all features in use, each metric has samples of its name and labels."""
-    backend = telemetry.instrumentation(trace_path=tmp_path / "t.jsonl", cache_max_bytes=4096)
+    store = MemoryStore()
+    stored = {"store": store, "view_identity": lambda view_id: view_id, "verify": 1.0}
+    BackendInstrumentation(**stored).cached("op", "ft", "stored", 0, lambda: 1.0)
+    backend = telemetry.instrumentation(
+        trace_path=tmp_path / "t.jsonl", cache_max_bytes=4096, **stored
+    )
+    backend.cached("op", "ft", "stored", 0, lambda: 1.0)
     for _ in range(2):
         backend.cached("op", "base", "prompt", 0, lambda: None)
     with pytest.raises(ValueError, match="no"):
@@ -165,6 +173,9 @@ def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTele
     instrumentation.cached(
         "op", "base", "shares", 0, lambda: instrumentation.report_tokens([5], [3])
     )
+    stored = {"store": MemoryStore(), "view_identity": lambda view_id: view_id, "verify": 1.0}
+    for name in ("writer", "reader"):
+        telemetry.instrumentation(name=name, **stored).cached("op", "ft", "stored", 0, lambda: 1.0)
     types: dict[str, dict[str, set[type]]] = defaultdict(lambda: defaultdict(set))
     for span in telemetry.spans():
         for key, value in span.attributes.items():

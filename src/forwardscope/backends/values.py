@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forwardscope.store.agreement import difference
 from forwardscope.store.codec import Part, RawArray, UnknownValueError, finite, register
 
 __all__ = ["RollingLogprob", "TokenDist"]
@@ -99,6 +100,44 @@ class RollingLogprob:
             return math.exp(-self.mean_logprob)
         except OverflowError:
             return math.inf
+
+
+@difference.register
+def _of_distributions(stored: TokenDist, computed: TokenDist) -> float:
+    """Compare by token id: tokens of nearly equal probability may have changed places.
+
+    A token that only one of them has was at most as probable as the other's last one.
+    """
+    if stored.vocab_size != computed.vocab_size or stored.logprobs.size != computed.logprobs.size:
+        return math.inf
+    tails = [
+        0.0 if one.tail_logprob is None else math.exp(one.tail_logprob)
+        for one in (stored, computed)
+    ]
+    _, at, there = np.intersect1d(
+        stored.token_ids, computed.token_ids, assume_unique=True, return_indices=True
+    )
+    apart = [abs(tails[0] - tails[1]), _apart(stored.logprobs[at], computed.logprobs[there])]
+    for one, other, common in ((stored, computed, at), (computed, stored, there)):
+        lacking = np.delete(one.logprobs, common)
+        if lacking.size:
+            apart.append(float(lacking.max() - other.logprobs[-1]))
+    return max(apart)
+
+
+@difference.register
+def _of_rolled(stored: RollingLogprob, computed: RollingLogprob) -> float:
+    if not np.array_equal(stored.token_ids, computed.token_ids):
+        return math.inf
+    apart = difference(stored.total_logprob, computed.total_logprob)
+    return max(apart, _apart(stored.logprobs, computed.logprobs))
+
+
+def _apart(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference; equal infinities are equal, and NaN is never."""
+    unequal = one != other
+    apart = np.abs(one[unequal] - other[unequal])
+    return float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
 
 
 def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:

@@ -192,6 +192,8 @@ class Ledger:
             for outcome in outcomes:
                 if outcome.result == "hit":
                     counts.hits += 1
+                    if outcome.tier is not None:
+                        _add_store_hit(counts, outcome)
                 elif outcome.result == "coalesced":
                     counts.coalesced += 1
                 else:
@@ -267,3 +269,13 @@ class Ledger:
                 op = OTHER
             seen = self._durations.setdefault(op, Histogram(DURATION_BOUNDS_S))
         return seen
+
+
+def _add_store_hit(counts: Counts, outcome: Any) -> None:
+    if outcome.tier == "disk":
+        counts.disk_hits += 1
+    else:
+        counts.remote_hits += 1
+    if outcome.verified is not None:
+        counts.matches += outcome.verified
+        counts.mismatches += not outcome.verified

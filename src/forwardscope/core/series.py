@@ -23,12 +23,16 @@ class Counts:
     """The counts of one series, or the sum of several.
 
     Attributes:
-        hits: Lookups answered by a stored value.
+        hits: Lookups answered by a value of the cache or of the store.
         coalesced: Lookups answered by a forward pass that was in flight.
         forward_passes: Misses whose forward pass succeeded.
         errors: Misses whose forward pass failed, by exception class.
         scoring_ns: Wall time of the calls in nanoseconds, waiting included.
         forward_ns: The part of it spent in computes.
+        disk_hits: Those of `hits` that a store on this machine answered.
+        remote_hits: Those of `hits` that a store on a server answered.
+        matches: Hits of a store that were computed again and agreed.
+        mismatches: Hits of a store that were computed again and did not.
     """
 
     hits: int = 0
@@ -37,6 +41,20 @@ class Counts:
     errors: Counter[str] = field(default_factory=Counter)
     scoring_ns: int = 0
     forward_ns: int = 0
+    disk_hits: int = 0
+    remote_hits: int = 0
+    matches: int = 0
+    mismatches: int = 0
+
+    @property
+    def store_hits(self) -> int:
+        """Lookups that a store answered."""
+        return self.disk_hits + self.remote_hits
+
+    @property
+    def demand(self) -> int:
+        """Forward passes that an empty store would have needed."""
+        return self.forward_passes + self.store_hits
 
     @property
     def forward_errors(self) -> int:

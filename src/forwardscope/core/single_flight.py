@@ -171,13 +171,14 @@ class SingleFlight:
             flight = self._flights.get(key)
             return flight.waiters if flight is not None and flight.lock.locked() else 0
 
-    def land(self, key: Hashable, flight: Flight, value: Any, origin: Any) -> Entry:
-        """Store a computed value and take its key out of flight, in one step.
+    def land(self, key: Hashable, flight: Flight, value: Any, origin: Any, call: Any) -> Entry:
+        """Keep a value and take its key out of flight, in one step.
 
-        After a `clear` since the flight began, the value is not stored.
+        Origin and call are those of its `Entry`. After a `clear` since the flight began,
+        the value is not kept.
         """
         cache = self._cache
-        entry = flight.entries[key] = cache.new_entry(key, value, origin, flight.call)
+        entry = flight.entries[key] = cache.new_entry(key, value, origin, call)
         removed: object = None
         with cache.lock:
             if flight.generation == cache.generation:
@@ -187,9 +188,9 @@ class SingleFlight:
         del removed  # after the lock: a finaliser is foreign code
         return entry
 
-    def release(self, flight: Flight) -> None:
-        """Unregister the keys of a flight that failed."""
+    def release(self, flight: Flight, keys: Iterable[Hashable]) -> None:
+        """Unregister a flight that failed from those keys that are still in flight."""
         with self._cache.lock:
-            for key in flight.keys:
+            for key in keys:
                 if self._flights.get(key) is flight:
                     del self._flights[key]

@@ -143,6 +143,7 @@ class _Reading:
 
     def add_all(self) -> None:
         self._add_series()
+        self._add_verifications()
         self._add_batches()
         self._add_cache()
         self._add_records()
@@ -154,16 +155,29 @@ class _Reading:
         folded, beyond = _by_label(self._snapshot)
         self._add(names.PROBES_FOLDED, beyond)
         for series, counts in folded.items():
-            for result, n in (
-                ("hit", counts.hits),
-                ("miss", counts.misses),
-                ("coalesced", counts.coalesced),
+            for result, tier, n in (
+                ("hit", "memory", counts.hits - counts.store_hits),
+                ("hit", "disk", counts.disk_hits),
+                ("hit", "remote", counts.remote_hits),
+                ("miss", "", counts.misses),
+                ("coalesced", "memory", counts.coalesced),
             ):
-                self._add(names.LOOKUPS, n, *series, result)
+                if n or tier not in ("disk", "remote"):
+                    self._add(names.LOOKUPS, n, *series, result, tier)
             self._add(names.FORWARD_PASSES, counts.forward_passes, *series)
             self._add(names.SCORING_SECONDS, counts.scoring_ns / 1e9, *series)
             for error, n in counts.errors.items():
                 self._add(names.FORWARD_ERRORS, n, *series, error)
+
+    def _add_verifications(self) -> None:
+        by_view: dict[str, Counts] = {}
+        for key, counts in self._snapshot.series.items():
+            view = printable(view_family(key.view_id))
+            by_view[view] = by_view.get(view, Counts()) + counts
+        for view, counts in by_view.items():
+            if counts.store_hits:
+                self._add(names.VERIFICATIONS, counts.matches, view, "match")
+                self._add(names.VERIFICATIONS, counts.mismatches, view, "mismatch")
 
     def _add_batches(self) -> None:
         for op, seen in self._snapshot.durations.items():

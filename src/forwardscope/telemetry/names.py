@@ -64,7 +64,7 @@ class Attribute:
     """
 
     name: str
-    type: Literal["string", "int", "float"]
+    type: Literal["string", "int", "float", "boolean"]
     help: str
 
 
@@ -99,10 +99,19 @@ LOOKUPS: Final = Metric(
     "forwardscope_cache_lookups_total",
     "counter",
     "lookups",
-    "Cache lookups, by result: hit, miss or coalesced.",
-    (*_SERIES, "result"),
+    "Cache lookups, by result (hit, miss or coalesced) and by the tier that answered: memory, disk "
+    "or remote; empty for a miss.",
+    (*_SERIES, "result", "tier"),
     'sum(rate(forwardscope_cache_lookups_total{result!="miss"}[5m])) '
     "/ (sum(rate(forwardscope_cache_lookups_total[5m])) > 0)",
+)
+VERIFICATIONS: Final = Metric(
+    "forwardscope_cache_verifications_total",
+    "counter",
+    "values",
+    "Stored values that were computed again, by outcome: match or mismatch.",
+    ("backend", "view", "outcome"),
+    'increase(forwardscope_cache_verifications_total{outcome="mismatch"}[1h]) > 0',
 )
 FORWARD_PASSES: Final = Metric(
     "forwardscope_forward_passes_total",
@@ -425,6 +434,7 @@ PROBE_VERDICT: Final = Metric(
 #: Metrics that a collector reads from a backend's ledger.
 BACKEND_METRICS: Final = (
     LOOKUPS,
+    VERIFICATIONS,
     FORWARD_PASSES,
     FORWARD_ERRORS,
     SCORING_SECONDS,
@@ -528,6 +538,19 @@ TOP_K: Final = Attribute(
 CACHE_RESULT: Final = Attribute(
     "forwardscope.cache.result", "string", "hit, miss (also of a failed lookup) or coalesced."
 )
+TIER: Final = Attribute(
+    "forwardscope.cache.tier", "string", "disk or remote, where a store answered a hit."
+)
+VERIFIED: Final = Attribute(
+    "forwardscope.cache.verified",
+    "boolean",
+    "Whether a store's value agreed with one computed again, where it was.",
+)
+VERIFICATION: Final = Attribute(
+    "forwardscope.verification",
+    "boolean",
+    "True for a call that verifies stored values; it is in no total of forward passes.",
+)
 OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always text_completion.")
 PROVIDER: Final = Attribute(
     "gen_ai.provider.name", "string", "What runs the model, where the backend says it."
@@ -587,7 +610,7 @@ LOOKUP: Final = Span(
     "the current span: a probe's, lookup batch or the caller's own",
     "One cache lookup: `lookup hit`, `lookup miss`, `lookup coalesced` or `lookup error`. A link "
     "leads to the forward call that computed its value; a single miss has it as a child.",
-    (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, ERROR_TYPE),
+    (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, TIER, VERIFIED, ERROR_TYPE),
 )
 BATCH: Final = Span(
     "batch",
@@ -604,7 +627,7 @@ FORWARD: Final = Span(
     "view; families beyond the first 20 are named `forward other`.",
     (
         *(OPERATION, PROVIDER, MODEL, INPUT_TOKENS, REUSED_TOKENS),
-        *(OP, VIEW, BATCH_SIZE, ERROR_TYPE),
+        *(OP, VIEW, BATCH_SIZE, VERIFICATION, ERROR_TYPE),
     ),
 )
 SPANS: Final = (SUITE, PROBE, LOOKUP, BATCH, FORWARD)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from opentelemetry import trace
@@ -33,6 +34,7 @@ __all__ = [
     "lookup_attributes",
     "lookup_name",
     "mark_failed",
+    "store_attributes",
 ]
 
 #: View families that have a name of their own in forward spans.
@@ -71,6 +73,11 @@ class CallIds(NamedTuple):
         if not (found.is_valid and found.trace_flags.sampled):
             return None
         return cls(trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
+
+    @classmethod
+    def stored(cls, trace_id: str | None, span_id: str | None) -> CallIds | None:
+        """Return the ids that a store has; None where it has none."""
+        return None if trace_id is None or span_id is None else cls(trace_id, span_id)
 
     @lru_cache(maxsize=64)  # noqa: B019 - of values; the lookups of a batch share one
     def link(self) -> trace.Link:
@@ -208,17 +215,35 @@ class SpanFactory:
         start_ns: int,
         parent: Context,
         call: CallIds | None = None,
+        store: Mapping[str, Any] = MappingProxyType({}),
     ) -> trace.Span:
-        """Start the span of one lookup, with a link to its forward call."""
-        attributes = lookup_attributes(question, result)
+        """Start the span of one lookup, with a link to its forward call.
+
+        Args:
+            question: The lookup key, with the prompt's hash.
+            result: `hit`, `miss` or `coalesced`.
+            start_ns: Start of the lookup.
+            parent: Context with the parent span.
+            call: The forward call that computed the value.
+            store: Attributes of a store's hit; see `store_attributes`.
+        """
+        attributes = {**lookup_attributes(question, result), **store}
         links = () if call is None else (call.link(),)
         return self.start(lookup_name(result, None), parent, start_ns, attributes, links)
 
     def start_forward(
-        self, question: Question, size: int, start_ns: int, parent: Context
+        self,
+        question: Question,
+        size: int,
+        start_ns: int,
+        parent: Context,
+        *,
+        verification: bool = False,
     ) -> trace.Span:
-        """Start the span of a forward call of `size` prompts."""
+        """Start the span of a forward call of `size` prompts, which may verify stored values."""
         attributes = forward_attributes(question, size, self.model, self.adapter)
+        if verification:
+            attributes[names.VERIFICATION.name] = True
         if self.provider_name is not None:
             attributes[names.PROVIDER.name] = self.provider_name
         with self._lock:
@@ -288,6 +313,14 @@ def lookup_attributes(question: Question, result: str) -> dict[str, Any]:
 def batch_attributes(op: str, view_id: str, top_k: int) -> dict[str, Any]:
     """Return the attributes of a batch's span at its start."""
     return {_OP: printable(op), _VIEW: printable(view_id), _TOP_K: top_k}
+
+
+def store_attributes(tier: str | None, verified: bool | None) -> dict[str, Any]:
+    """Return the attributes of a hit that a store answered; none for another lookup."""
+    attributes: dict[str, Any] = {} if tier is None else {names.TIER.name: tier}
+    if verified is not None:
+        attributes[names.VERIFIED.name] = verified
+    return attributes
 
 
 def forward_attributes(

@@ -42,6 +42,8 @@ class FinishedLookup(NamedTuple):
         parent: Context with the parent span.
         call: The forward call that computed the value, or failed to; None if it is unknown.
         error: Class of the exception of a failed lookup.
+        tier: `disk` or `remote` for a hit that a store answered, else None.
+        verified: Whether the stored value agreed with one computed again; None where it was not.
     """
 
     question: Question
@@ -51,6 +53,8 @@ class FinishedLookup(NamedTuple):
     parent: Context
     call: CallIds | None = None
     error: str | None = None
+    tier: str | None = None
+    verified: bool | None = None
 
 
 class SpanQueue:

@@ -25,6 +25,8 @@ from forwardscope.telemetry.span_factory import (
     SpanFactory,
     SpanOutcome,
     batch_attributes,
+    lookup_name,
+    store_attributes,
 )
 from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
@@ -190,7 +192,8 @@ class LookupSpans:
 
     def _make_finished(self, lookup: FinishedLookup) -> None:
         span = self._factory.start_lookup(
-            lookup.question, lookup.result, lookup.start_ns, lookup.parent, lookup.call
+            *(lookup.question, lookup.result, lookup.start_ns, lookup.parent, lookup.call),
+            store_attributes(lookup.tier, lookup.verified),
         )
         self._factory.end(span, names.LOOKUP, lookup.end_ns, lookup.error)
 
@@ -229,6 +232,11 @@ class CallSpans:
         self._whole: trace.Span | None = None
         self._forward: trace.Span = trace.INVALID_SPAN
 
+    @property
+    def has_lookup(self) -> bool:
+        """Whether the span of a single lookup is live."""
+        return self.batch is None and self._whole is not None
+
     def start_batch(self) -> None:
         """Start the span of the batch, unless it has started."""
         if self.batch is not None and self._whole is None:
@@ -237,22 +245,27 @@ class CallSpans:
             self._whole = self._factory.start(names.BATCH.name, outer, self._start_ns, attributes)
             self.parent = ParentContext.of(trace.set_span_in_context(self._whole, outer))
 
-    def start_forward(self, flight: Flight, compute: Callable[[], T]) -> Callable[[], T]:
+    def start_forward(
+        self, flight: Flight, compute: Callable[[], T], *, verification: bool = False
+    ) -> Callable[[], T]:
         """Start the span of a forward call.
 
         Args:
             flight: The call. Its origins are the questions; the ids of its span are set.
             compute: Makes the call.
+            verification: Whether it computes values again that a store had.
 
         Returns:
             A compute that runs with the span as the current one. `Flight.run` calls it
             in a copy of the context, which ends with the call.
         """
         self.start_batch()
-        parent = self.parent.context if self.batch is not None else self._start_miss(flight)
+        parent = self.parent.context if self.batch is not None else self._start_lookup(flight)
         now, questions = self._factory.clock.perf_counter_ns(), flight.origins
         self.forward_ns = self.forward_ns or now
-        self._forward = self._factory.start_forward(questions[0], len(questions), now, parent)
+        self._forward = self._factory.start_forward(
+            questions[0], len(questions), now, parent, verification=verification
+        )
         flight.call = CallIds.of(self._forward)
         context = trace.set_span_in_context(self._forward, parent)
 
@@ -274,7 +287,7 @@ class CallSpans:
         self._factory.end(self._forward, names.FORWARD, end_ns, flight.error)
 
     def end(self, outcomes: Sequence[Any], error: str | None, end_ns: int) -> None:
-        """End the span of the miss or of the batch.
+        """End the span of the single lookup or of the batch.
 
         Args:
             outcomes: Outcomes of all lookups of the call; empty where the call was
@@ -286,7 +299,7 @@ class CallSpans:
             return
         if self.batch is None:
             if self._whole is not None:
-                self._factory.end(self._whole, names.LOOKUP, end_ns, outcomes[0].error)
+                self._end_lookup(self._whole, outcomes[0], end_ns)
         elif self._whole is None:
             self._factory.count(names.BATCH, "elided")
         else:
@@ -295,8 +308,16 @@ class CallSpans:
             self._whole.set_attribute(names.BATCH_MISSES.name, misses)
             self._factory.end(self._whole, names.BATCH, end_ns, error)
 
-    def _start_miss(self, flight: Flight) -> Context:
-        """Start the span of a single miss; return a context with it."""
+    def _start_lookup(self, flight: Flight) -> Context:
+        """Start the span of a single lookup; return a context with it."""
         outer = self.parent.context
         self._whole = self._factory.start_lookup(flight.origins[0], "miss", self._start_ns, outer)
         return trace.set_span_in_context(self._whole, outer)
+
+    def _end_lookup(self, span: trace.Span, outcome: Any, end_ns: int) -> None:
+        """End the span of a single lookup, which is a miss unless a store's value was verified."""
+        if outcome.result != "miss":
+            span.update_name(lookup_name(outcome.result, None))
+            span.set_attribute(names.CACHE_RESULT.name, outcome.result)
+            span.set_attributes(store_attributes(outcome.tier, outcome.verified))
+        self._factory.end(span, names.LOOKUP, end_ns, outcome.error)

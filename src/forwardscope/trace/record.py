@@ -17,7 +17,7 @@ MAX_COUNT: Final = (1 << 31) - 1
 
 #: Optional keys in order; a record has only those that apply.
 OPTIONAL = (
-    *("result", "batch", "tokens", "tokens_reused", "error"),
+    *("result", "tier", "verified", "batch", "tokens", "tokens_reused", "error"),
     *("run_id", "trace_id", "parent_id", "pass_trace_id", "pass_span_id"),
 )
 _COUNTS = ("batch", "tokens", "tokens_reused")
@@ -38,6 +38,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
             lookup time of a hit, in milliseconds.
         hit: Whether the lookup needed no forward pass of its own.
         result: `coalesced` where a forward pass in flight answered, else None.
+        tier: `disk` or `remote` where a store answered, else None.
+        verified: Whether a store's value agreed with the value computed again, where it was.
         batch: Number of prompts in the batch of a miss.
         tokens: Prompt tokens of the forward pass.
         tokens_reused: Those of `tokens` in a prefix that an earlier prompt had computed.
@@ -58,6 +60,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     wall_ms: Annotated[float, Meta(ge=0, le=MAX_WALL_MS)]
     hit: bool
     result: str | None = None
+    tier: str | None = None
+    verified: bool | None = None
     batch: _Count | None = None
     tokens: _Count | None = None
     tokens_reused: _Count | None = None
@@ -107,7 +111,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         known = {key: record[key] for key in _FIXED_TYPES} | {
             key: record[key]
             for key in OPTIONAL
-            if type(record.get(key)) is (int if key in _COUNTS else str)
+            if type(record.get(key)) is _OPTIONAL_TYPES.get(key, str)
         }
         for key, value in known.items():
             if key in _LARGEST and not 0 <= value <= _LARGEST[key]:  # NaN is never in bounds
@@ -118,6 +122,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 _NUMBER = (int, float)
+_OPTIONAL_TYPES: dict[str, type] = {**dict.fromkeys(_COUNTS, int), "verified": bool}
 _FIXED_TYPES: dict[str, tuple[type, ...]] = {
     "ts": _NUMBER,
     "probe": (str, type(None)),

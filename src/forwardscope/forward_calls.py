@@ -1,0 +1,163 @@
+"""Forward calls: what answers a lookup that the cache cannot.
+
+The store is asked first, and what it has not is computed. Some of what it has is
+computed again, to verify it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from forwardscope.core.keys import LookupKey, question_of
+from forwardscope.core.single_flight import Flight, SingleFlight
+from forwardscope.recorder import Outcome, misses_of
+from forwardscope.store.tier import Answer, StoreTier
+from forwardscope.telemetry.span_factory import CallIds
+from forwardscope.telemetry.spans import CallSpans
+
+__all__ = ["Compute", "ForwardCalls"]
+
+#: Computes the values of keys, in order.
+Compute = Callable[[Sequence[LookupKey]], Sequence[Any]]
+
+
+class ForwardCalls:
+    """Makes the forward calls of one backend. Safe under threads; no lock is held in a call.
+
+    Args:
+        flights: The forward calls in flight.
+        store_tier: What is asked before a forward call, or None.
+        shows: Returns whether lookups have trace lines or spans now.
+        now: Reads the clock, in nanoseconds.
+
+    Attributes:
+        stopping: Whether a stop was requested: then a call raises KeyboardInterrupt.
+    """
+
+    def __init__(
+        self,
+        flights: SingleFlight,
+        store_tier: StoreTier | None,
+        shows: Callable[[], bool],
+        now: Callable[[], int],
+    ) -> None:
+        self.stopping = False
+        self._flights = flights
+        self._tier = store_tier
+        self._shows = shows
+        self._now = now
+
+    def lead(
+        self,
+        flight: Flight,
+        keys: Sequence[LookupKey],
+        spans: CallSpans | None,
+        compute: Compute,
+        stored: dict[LookupKey, Outcome],
+    ) -> None:
+        """Answer the keys that this thread has claimed: from the store, the rest computed.
+
+        The flight keeps the keys that are computed; the outcomes of the others are
+        added to `stored`.
+        """
+        flight.keys, tier, answer = keys, self._tier, None
+        try:
+            if tier is not None:
+                answer = self._ask(tier, flight, stored)
+            if flight.keys:
+                values = self._call(flight, spans, compute)
+                for key, value, origin in zip(flight.keys, values, flight.origins, strict=True):
+                    self._flights.land(key, flight, value, origin, flight.call)
+                if tier is not None and answer is not None:
+                    tier.save(answer, dict(zip(flight.keys, values, strict=True)), flight.call)
+            if tier is not None and answer is not None and answer.to_verify:
+                self._verify(tier, answer, flight, spans, compute, stored)
+        except BaseException as raised:
+            flight.error = type(raised).__name__
+            self._flights.release(flight, keys)
+            raise
+
+    def _call(
+        self,
+        flight: Flight,
+        spans: CallSpans | None,
+        compute: Compute,
+        *,
+        verification: bool = False,
+    ) -> Sequence[Any]:
+        """Make one forward call for a flight's keys; return their values."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        keys, shows = flight.keys, spans is not None or self._shows()
+        flight.origins = [question_of(key) if shows else None for key in keys]
+        call: Callable[[], Sequence[Any]] = partial(compute, keys)
+        started = False
+        try:
+            if spans is not None:
+                call, started = spans.start_forward(flight, call, verification=verification), True
+            flight.start_ns = self._now()
+            try:
+                values = flight.run(call)
+            finally:
+                flight.end_ns = self._now()
+            if len(values) != len(keys):
+                raise RuntimeError(
+                    f"compute_misses returned {len(values)} values for {len(keys)} prompts"
+                )
+        except BaseException as raised:
+            flight.error = type(raised).__name__
+            raise
+        finally:
+            if spans is not None and started:
+                spans.end_forward(flight)
+        return values
+
+    def _ask(
+        self, tier: StoreTier, flight: Flight, stored: dict[LookupKey, Outcome]
+    ) -> Answer | None:
+        """Ask the store for a flight's keys; land what is there and is not to be verified."""
+        began, keys = self._now(), flight.keys
+        answer = tier.find(keys, verify=not self.stopping)
+        if answer is not None:
+            flight.keys = [key for key in keys if key not in answer.found]
+            share = (self._now() - began) // len(keys)
+            for key, entry in answer.found.items():
+                question = question_of(key) if self._shows() else None
+                times, call = (began, began + share, share), CallIds.stored(*entry[2:4])
+                stored[key] = Outcome(key, question, "hit", *times, call, tier=tier.store.tier)
+                if key not in answer.to_verify:
+                    self._flights.land(key, flight, entry.value, question, call)
+        return answer
+
+    def _verify(
+        self,
+        tier: StoreTier,
+        answer: Answer,
+        flight: Flight,
+        spans: CallSpans | None,
+        compute: Compute,
+        stored: dict[LookupKey, Outcome],
+    ) -> None:
+        """Compute again some of what the store had; land its value if they agree, else ours."""
+        check, wrong = Flight(flight.generation, flight.leader), {}
+        check.keys = answer.to_verify
+        try:
+            values = self._call(check, spans, compute, verification=True)
+        except BaseException:
+            for key in check.keys:
+                del stored[key]
+            stored |= {miss.key: miss for miss in misses_of(check)}
+            raise
+        for key, computed in zip(check.keys, values, strict=True):
+            value = answer.found[key].value
+            outcome = replace(stored[key], verified=tier.agrees(value, computed))
+            if not outcome.verified:
+                value = wrong[key] = computed
+                outcome = replace(outcome, call=check.call)
+            stored[key] = outcome
+            self._flights.land(key, flight, value, outcome.question, outcome.call)
+        tier.save(answer, wrong, check.call)

@@ -1,0 +1,147 @@
+"""A backend's use of a store: what it asks for, what it saves and what it verifies."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from forwardscope.core.forks import reset_in_children
+from forwardscope.core.keys import LookupKey
+from forwardscope.store.agreement import agree
+from forwardscope.store.base import NewEntry, Store, StoredEntry
+from forwardscope.store.keys import entry_digest, question_digest
+
+__all__ = ["DEFAULT_BOUND", "Answer", "StoreTier"]
+
+#: Largest difference of a log-probability, in nats, that `fast` allows in float32.
+DEFAULT_BOUND: Final = 1e-4
+#: View identities of a run that are remembered as verified; of later ones only the share is.
+_MAX_VERIFIED: Final = 4096
+
+
+class Answer(NamedTuple):
+    """What a store answered to the keys of one view.
+
+    Attributes:
+        identity: The view's identity.
+        digests: The store's key of each lookup key.
+        found: The entries that are there.
+        to_verify: Those of them that are to be computed again.
+    """
+
+    identity: str
+    digests: Mapping[LookupKey, bytes]
+    found: Mapping[LookupKey, StoredEntry]
+    to_verify: Sequence[LookupKey]
+
+
+class StoreTier:
+    """The tier below a backend's in-memory cache. Safe under threads.
+
+    Args:
+        store: The store.
+        verify: Share of the entries that are found which are to be verified, 0 to 1. Of each
+            view identity it is at least one a run, unless this is 0.
+
+    Raises:
+        ValueError: The share is not between 0 and 1.
+
+    Attributes:
+        store: The store.
+        view_identity: Returns the identity of a view by its id; None where its values
+            must not be stored. Without it nothing is asked for and nothing saved.
+        bound: Largest difference of a log-probability between a stored and a computed
+            value, in nats; 0.0 means the same bytes.
+    """
+
+    def __init__(self, store: Store, verify: float) -> None:
+        if not 0.0 <= verify <= 1.0:
+            raise ValueError(f"verify must be between 0 and 1; got {verify}")
+        self.store: Final = store
+        self.view_identity: Callable[[str], str | None] | None = None
+        self.bound = DEFAULT_BOUND
+        self._verify: Final = verify
+        self.begin_run(None)
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread holds."""
+        self._lock = threading.Lock()
+
+    def begin_run(self, run_id: str | None) -> None:
+        """Mark later entries with a run's id, and choose anew what to verify."""
+        self._run_id = run_id
+        self._verified: set[str] = set()
+
+    def find(self, keys: Sequence[LookupKey], *, verify: bool = True) -> Answer | None:
+        """Ask for the values of keys of one view; None where that view is not stored.
+
+        Which of them are verified depends on the entry and the run, so that each run
+        verifies others.
+
+        Args:
+            keys: At least one, of one view.
+            verify: False verifies none of them.
+        """
+        view_id = keys[0][1]
+        identity = None if self.view_identity is None else self.view_identity(view_id)
+        if identity is None:
+            return None
+        digests = {
+            key: entry_digest(identity, op, prompt, top_k)
+            for key in keys
+            for op, _, prompt, top_k in [key]
+        }
+        entries = self.store.get_many(list(digests.values()))
+        found = {key: entries[at] for key, at in digests.items() if at in entries}
+        chosen = [key for key in found if self._falls_to(digests[key])] if verify else []
+        if found and verify and self._is_first(identity) and not chosen:
+            chosen = list(found)[:1]
+        return Answer(identity, digests, found, chosen)
+
+    def save(
+        self, answer: Answer, values: Mapping[LookupKey, Any], call: tuple[str, str] | None
+    ) -> None:
+        """Queue computed values to be stored; returns at once.
+
+        Args:
+            answer: What the store answered before.
+            values: Values of some of the keys that it was asked for.
+            call: Trace and span of the forward call, where its span is sampled.
+        """
+        trace_id, span_id = call or (None, None)
+        self.store.put_many(
+            [
+                NewEntry(
+                    digest=answer.digests[key],
+                    question=question_digest(key[0], key[2], key[3]),
+                    identity=answer.identity,
+                    value=value,
+                    run_id=self._run_id,
+                    trace_id=trace_id,
+                    span_id=span_id,
+                )
+                for key, value in values.items()
+            ]
+        )
+
+    def agrees(self, stored: Any, computed: Any) -> bool:
+        """Return whether a stored value is the computed one, within the bound."""
+        return agree(stored, computed, self.bound)
+
+    def _is_first(self, identity: str) -> bool:
+        """Return whether a run has found nothing of an identity before."""
+        with self._lock:
+            first = identity not in self._verified and len(self._verified) < _MAX_VERIFIED
+            if first:
+                self._verified.add(identity)
+        return first and self._verify > 0.0
+
+    def _falls_to(self, digest: bytes) -> bool:
+        """Return whether the share of this run has an entry."""
+        seed = (self._run_id or "").encode()
+        drawn = hashlib.blake2b(digest + seed, digest_size=8).digest()
+        return int.from_bytes(drawn, "little") < self._verify * 2**64
