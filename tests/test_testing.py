@@ -295,3 +295,9 @@ def test_pseudo_random_logits_follow_the_adapter() -> None:
     assert at[nulls[0]].tolist() != at[nulls[1]].tolist()
     moved = [np.linalg.norm(at[view] - at[base]) for view in (tuned, nulls[0])]
     assert 0 < moved[1] < moved[0] / 2
+
+
+def test_view_identity_is_the_callers() -> None:
+    """A scripted backend has the identities that the test gives, and by default none."""
+    assert ScriptedBackend().view_identity("base") is None
+    assert ScriptedBackend(view_identity="of {}".format).view_identity("ft") == "of ft"

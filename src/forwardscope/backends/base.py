@@ -88,6 +88,10 @@ class Backend(Protocol):
     and its adapter, to the result; so it does with `optimisations`, a mapping
     from the name of each optimisation to `on`, `on (limit)` or `off (reason)`, and
     with the strings `exactness`, `dtype` and `device`, by default those of the suite.
+    `view_identity(view_id)` returns a hash of everything that determines the values of a
+    view, so that a store can answer for it in a later run, and None, the default, where
+    its values must not be stored. `view_identity_parts(view_id)` returns by name what
+    that is a hash of.
     """
 
     @property

@@ -114,6 +114,9 @@ class DryRunBackend:
         """Return a fixed name."""
         return "dry-run"
 
+    def view_identity(self, view_id: str) -> None:
+        """Return None, because made-up results are never stored."""
+
     def close(self) -> None:
         """Close the instrumentation."""
         self.instrumentation.close()

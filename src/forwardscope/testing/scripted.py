@@ -76,6 +76,8 @@ class ScriptedBackend:
         instrumentation: Caches and counts lookups; a new one by default.
         context: Maximum prompt length in characters, or None for no limit.
         vocab_size: Number of logits that the script returns.
+        view_identity: Returns the identity of a view by its id; by default None for each,
+            so that no value is stored.
 
     Attributes:
         forward_batches: All forward batches so far, as (view id, prompts).
@@ -91,7 +93,9 @@ class ScriptedBackend:
         instrumentation: BackendInstrumentation | None = None,
         context: int | None = None,
         vocab_size: int = 32,
+        view_identity: Callable[[str], str | None] | None = None,
     ) -> None:
+        self._view_identity = view_identity
         self.instrumentation = instrumentation or BackendInstrumentation()
         self.forward_batches: list[tuple[str, list[str]]] = []
         self.closed = False
@@ -137,6 +141,10 @@ class ScriptedBackend:
     def identity(self) -> str:
         """Return `scripted`, for every script."""
         return "scripted"
+
+    def view_identity(self, view_id: str) -> str | None:
+        """Return what the argument `view_identity` returns; None without it."""
+        return None if self._view_identity is None else self._view_identity(view_id)
 
     def close(self) -> None:
         """Close the backend and its trace."""

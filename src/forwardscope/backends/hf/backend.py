@@ -11,12 +11,11 @@ from peft import PeftModel
 
 from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.adapter_config import check_config
-from forwardscope.backends.hf.carried import own_values
 from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
-from forwardscope.backends.hf.identity import backend_identity
 from forwardscope.backends.hf.origin import Origin
+from forwardscope.backends.hf.view_identity import Reading, ViewParts, parts_of_adapter
 from forwardscope.backends.views import (
     BASE,
     DEFAULT_INIT_SCALE,
@@ -27,8 +26,7 @@ from forwardscope.backends.views import (
     null_view_id,
     scaled_view_id,
 )
-from forwardscope.core.keys import view_family
-from forwardscope.errors import AdapterError, ViewError
+from forwardscope.errors import AdapterError
 from forwardscope.instrumentation import BackendInstrumentation
 
 __all__ = ["HFBackend"]
@@ -71,8 +69,8 @@ class HFBackend(CommonBackend):
         check_finite("base model", model)
         model.eval()
         self._forward = Forward(model, tokenizer, exactness)
-        super().__init__([self._forward], instrumentation, origin)
         self._refusal = weight_changes.refusal(model)
+        super().__init__([self._forward], instrumentation, origin)
         self._noise = weight_changes.Noise()
         for change in (nullcontext, weight_changes.disabled):
             with change(model):
@@ -157,21 +155,13 @@ class HFBackend(CommonBackend):
         super().close()
         self._noise = weight_changes.Noise()
 
-    def _compute_identity(self) -> str:
-        """Compute `identity`, which scaled and null views would change."""
-        self._check_open()
-        with self._forward.lock:
-            opened = self._slot.current
-            changing = {"scaled", "null"}
-            if any(own_values(self._forward.model)):
-                changing.add(BASE)
-            if opened is not None and view_family(opened) in changing:
-                raise ViewError(f"view {opened!r} is open; close it before computing the identity")
-            if opened is None:
-                self._forward.applied.check(self._forward.model)
-            return backend_identity(
-                self._forward.model, self._forward.tokenizer, self._forward.exactness, self._origin
-            )
+    def _compute_parts(self, reading: Reading) -> ViewParts:
+        model, applied = self._forward.model, self._forward.applied
+        applied.undo()  # an open view changes the weights again at its next pass
+        applied.check(model)
+        return parts_of_adapter(
+            model, self._origin, reading, self.scaled_aliases, self.refused_views
+        )
 
 
 def _check_adapter(model: PeftModel) -> None:

@@ -7,12 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import torch
+
+from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.applied_change import Change
+from forwardscope.backends.hf.digests import digest_of
+from forwardscope.backends.hf.environment import environment
 from forwardscope.backends.hf.forward import Forward
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.scorer import HFScorer
 from forwardscope.backends.hf.tokens import filler_token
-from forwardscope.backends.views import CachedView, ViewSlot
+from forwardscope.backends.hf.view_identity import (
+    OTHER_CODE,
+    UNKNOWN_CODE,
+    Parts,
+    Reading,
+    ViewParts,
+    identity_of,
+)
+from forwardscope.backends.views import BASE, FINETUNED, CachedView, ViewSlot
 from forwardscope.errors import PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -38,7 +51,7 @@ class CommonBackend(ABC):
         self._instrumentation = instrumentation or BackendInstrumentation()
         self._origin = origin or Origin()
         self._slot = ViewSlot()
-        self._identity: str | None = None
+        self._parts: ViewParts | None = None
         self._closed = False
         #: `fast` or `strict`.
         self.exactness: Final[str] = forwards[0].exactness
@@ -46,6 +59,8 @@ class CommonBackend(ABC):
         self.dtype: Final = str(forwards[0].model.dtype).removeprefix("torch.")
         #: Device of the weights, such as `cpu` or `cuda:0`.
         self.device: Final = str(forwards[0].model.device)
+        if self._origin.files is None and any(compat.is_quantised(one.model) for one in forwards):
+            self._view_parts()  # before the first pass, which may change a quantised state
 
     @property
     def instrumentation(self) -> BackendInstrumentation:
@@ -76,8 +91,7 @@ class CommonBackend(ABC):
         """Return `tokens` pad tokens (else unk, else eos) and a blank line; empty for 0."""
         if tokens <= 0:
             return ""
-        known = min(forward.vocab_size for forward in self._forwards)
-        token = filler_token(self._forwards[0].tokenizer, known)
+        token = self._filler_token()
         if not token:
             raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"
@@ -94,20 +108,44 @@ class CommonBackend(ABC):
         return min((limit for limit in limits if limit is not None), default=None)
 
     def identity(self) -> str:
-        """Return a SHA-256 of everything that determines this backend's values.
+        """Return a hash of everything that determines this backend's values, 64 hex digits.
 
-        It covers weights, adapter, tokenizer, dtype, exactness, device type and
-        library versions. The first call computes it, in about two seconds per
-        gigabyte of weights. The digest of the weights is saved under the paths,
-        sizes and times of the model's files.
+        It is one of the identities of base and fine-tuned view, and of the filler.
 
         Raises:
-            ViewError: The backend is closed, or a view is open that replaces the
-                backend's own weights.
+            ViewError: As for `view_identity_parts`.
         """
-        if self._identity is None:
-            self._identity = self._compute_identity()
-        return self._identity
+        found = self._view_parts()
+        views = [self._with_environment(found.of(view)) for view in (BASE, FINETUNED)]
+        return digest_of([*map(identity_of, views), self._filler_token()])
+
+    def view_identity(self, view_id: str) -> str | None:
+        """Return a hash of everything that determines a view's values, 64 hex digits.
+
+        Views of an equal identity have equal values, whichever backend opens them. None
+        means that none is known: this backend cannot open the view, or the model has a
+        module whose class is of no installed package.
+
+        Raises:
+            ViewError: As for `view_identity_parts`.
+        """
+        parts = self.view_identity_parts(view_id)
+        return identity_of(parts) if parts else None
+
+    def view_identity_parts(self, view_id: str) -> Mapping[str, str]:
+        """Return all that a view's identity is a hash of, by name; empty where that is None.
+
+        A value is a digest or a short text. The first call digests the weights, in about a
+        second per gigabyte, unless the digest of their files is remembered. It may come at
+        any time, also while a view has changed the weights.
+
+        Raises:
+            ViewError: The backend was closed before the first call, or an interrupt left
+                the weights changed.
+        """
+        parts = self._view_parts().of(view_id)
+        known = parts and parts.get(OTHER_CODE) != UNKNOWN_CODE
+        return self._with_environment(parts) if known else {}
 
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
@@ -118,8 +156,20 @@ class CommonBackend(ABC):
                 forward.model = None
 
     @abstractmethod
-    def _compute_identity(self) -> str:
-        """Compute `identity`."""
+    def _compute_parts(self, reading: Reading) -> ViewParts:
+        """Return the parts of all identities, with the weights as they were loaded."""
+
+    def _view_parts(self) -> ViewParts:
+        if self._parts is None:
+            first = self._forwards[0]
+            reading = Reading(first.tokenizer, first.exactness, self._origin.rehash)
+            with first.lock:  # the models have one lock
+                self._check_open()
+                self._parts = self._parts or self._compute_parts(reading)
+        return self._parts
+
+    def _with_environment(self, parts: Parts) -> Parts:
+        return {**parts, **environment(torch.device(self.device))}
 
     @contextmanager
     def _view(
@@ -142,6 +192,10 @@ class CommonBackend(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ViewError("the backend is closed; load it again to open a view")
+
+    def _filler_token(self) -> str:
+        known = min(forward.vocab_size for forward in self._forwards)
+        return filler_token(self._forwards[0].tokenizer, known)
 
     def _longest_filler(self, forward: Forward, prompt: str) -> int | None:
         if forward.context is None:

@@ -27,9 +27,11 @@ __all__ = [
     "check_names",
     "computed_cache",
     "context_length",
+    "experts",
     "forward_arguments",
     "gguf_bar",
     "invocation_tokens",
+    "is_quantised",
     "layers_are_typed",
     "lora_setting",
     "output_rows",
@@ -86,6 +88,9 @@ _LORA_SETTINGS: Final = (
     "trainable_token_indices",
 )
 _ATTENTION: Final = "_attn_implementation"
+_EXPERTS: Final = "_experts_implementation"
+_QUANTISATION: Final = "quantization_config"
+_METHOD: Final = "quant_method"
 #: The bar that transformers draws while it dequantises a GGUF file.
 _GGUF_MODULE: Final = "transformers.modeling_gguf_pytorch_utils"
 _GGUF_BAR: Final = "tqdm"
@@ -257,6 +262,20 @@ def attention(model: Any) -> str:
         AttributeError: transformers has renamed it; without it no identity is right.
     """
     return str(getattr(model.config, _ATTENTION))
+
+
+def experts(model: Any) -> str:
+    """Return the name of a mixture's implementation of experts; empty where there is none."""
+    return str(getattr(model.config, _EXPERTS, None) or "")
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether a model computes with quantised weights; those of a GGUF file are dequantised."""
+    config = getattr(model.config, _QUANTISATION, None)
+    if not config:
+        return False
+    method = config.get(_METHOD) if isinstance(config, dict) else getattr(config, _METHOD, None)
+    return getattr(method, "value", method) != "gguf"
 
 
 def output_rows(model: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -13,13 +12,13 @@ from forwardscope.backends.hf.adapters import adapter_folder, attach
 from forwardscope.backends.hf.backend import HFBackend
 from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
-from forwardscope.backends.hf.identity import sign_files
 from forwardscope.backends.hf.load_errors import errors_as
 from forwardscope.backends.hf.model_files import find_model
 from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.pair import HFPairBackend
 from forwardscope.backends.hf.placement import move
+from forwardscope.backends.hf.remembered import sign
 from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.backends.hf.vocabulary import compare_ids, fit_vocabularies
 from forwardscope.errors import AdapterError, ModelError
@@ -68,11 +67,19 @@ def load_backend(
     *,
     exactness: Exactness = "fast",
     instrumentation: BackendInstrumentation | None = None,
+    rehash: bool = False,
 ) -> HFBackend | HFPairBackend:
     """Load a model and its adapter, or a model and its full fine-tune.
 
     No code from the model's repository is run, and weights are read only
     from safetensors or GGUF.
+
+    Args:
+        source: What to load.
+        exactness: As in `HFBackend`.
+        instrumentation: Caches, counts and traces lookups; a new one by default.
+        rehash: Whether identities are computed from the weights also where the digest of
+            files that did not change is remembered.
 
     Returns:
         An `HFBackend` for an adapter, an `HFPairBackend` for a full fine-tune.
@@ -88,33 +95,28 @@ def load_backend(
     instrumentation = instrumentation or BackendInstrumentation()
     adapted = printable(source.adapter or source.tuned or "")
     instrumentation.spans.name_model(printable(source.path), adapted, "huggingface")
+    load = _load_with_adapter if source.tuned is None else _load_pair
     with quiet_transformers():
-        if source.tuned is not None:
-            return _load_pair(source, source.tuned, exactness, instrumentation)
-        return _load_with_adapter(source, str(source.adapter), exactness, instrumentation)
+        return load(source, exactness, instrumentation, rehash)
 
 
 def _load_with_adapter(
-    source: ModelSource,
-    adapter: str,
-    exactness: Exactness,
-    instrumentation: BackendInstrumentation,
+    source: ModelSource, exactness: Exactness, instrumentation: BackendInstrumentation, rehash: bool
 ) -> HFBackend:
+    adapter = str(source.adapter)
     device, dtype = _device_and_dtype(source)
     folder = adapter_folder(adapter)
     config, found = read_config(folder)
     files = find_model(source.path, _MERGE)
-    signed = _Signature((*files.weights, *sorted(folder.glob("adapter_*"))))
+    signed = sign(files.weights), sign(sorted(folder.glob("adapter_*")))
     tokenizer = load_tokenizer(files)
     base = load_model(files, dtype, warn=found.append)
     found += compare_base(config, files)
     attached = attach(base, tokenizer, folder, config)
     move(attached.model, device)
-    origin = Origin(
-        files=signed.if_unchanged(),
-        vocabulary=attached.vocabulary,
-        warnings=(*found, *attached.warnings),
-    )
+    base_files, own_files = (one and one.if_unchanged() for one in signed)
+    warnings = (*found, *attached.warnings)
+    origin = Origin(base_files, own_files, attached.vocabulary, warnings, rehash)
     with errors_as(AdapterError, f"adapter {adapter} cannot be used with {source.path}"):
         return HFBackend(
             attached.model,
@@ -126,15 +128,13 @@ def _load_with_adapter(
 
 
 def _load_pair(
-    source: ModelSource,
-    tuned: str,
-    exactness: Exactness,
-    instrumentation: BackendInstrumentation,
+    source: ModelSource, exactness: Exactness, instrumentation: BackendInstrumentation, rehash: bool
 ) -> HFPairBackend:
+    tuned = str(source.tuned)
     device, dtype = _device_and_dtype(source)
     found: list[str] = []
     both = find_model(source.path, _MERGE), find_model(tuned, _GIVE_AS_ADAPTER)
-    signed = [_Signature(files.weights) for files in both]
+    signed = [sign(files.weights) for files in both]
     tokenizer = load_tokenizer(both[0])
     base, model = (load_model(files, dtype, warn=found.append) for files in both)
     if both[1].has_tokenizer:
@@ -142,7 +142,8 @@ def _load_pair(
         found += compare_ids(own, tokenizer, "tuned model", tuned, ModelError)
         tokenizer = own
     vocabulary, warnings = fit_vocabularies(base, model, tokenizer)
-    base_files, tuned_files = (one.if_unchanged() for one in signed)
+    base_files, own_files = (one and one.if_unchanged() for one in signed)
+    origin = Origin(base_files, own_files, vocabulary, (*found, *warnings), rehash)
     with errors_as(ModelError, f"tuned model {tuned} cannot be used with {source.path}"):
         return HFPairBackend(
             base,
@@ -150,22 +151,10 @@ def _load_pair(
             tokenizer,
             instrumentation=instrumentation,
             exactness=exactness,
-            origin=Origin(base_files, tuned_files, vocabulary, (*found, *warnings)),
+            origin=origin,
             device=device,
             one_at_a_time=source.one_at_a_time,
         )
-
-
-class _Signature:
-    """Signature of files that may change while they are read."""
-
-    def __init__(self, files: tuple[Path, ...]) -> None:
-        self._files = files
-        self._before = sign_files(files)
-
-    def if_unchanged(self) -> str | None:
-        """Return the signature, or None if a file has changed since."""
-        return self._before if self._before == sign_files(self._files) else None
 
 
 def _device_and_dtype(source: ModelSource) -> tuple[torch.device, torch.dtype]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forwardscope.backends.hf.remembered import SignedFiles
 from forwardscope.backends.hf.vocabulary import Vocabulary
 from forwardscope.core.keys import view_family
 
@@ -15,19 +16,21 @@ class Origin:
     """What a backend's weights were loaded from, and what was found while loading.
 
     Attributes:
-        files: Signature of the files that the weights were loaded from, as
-            `sign_files` returns it. With it the digest of the weights is saved for
-            later processes; without it each process computes the digest.
-        tuned_files: The same for the files of a tuned model without an adapter.
+        files: The files that the base's weights were loaded from. With them the digest
+            of the weights is saved for later processes; without them each process
+            computes the digest.
+        tuned_files: The same for the adapter or the tuned model.
         vocabulary: Number of tokens in the distributions of base and tuned, where
             they differ from the model's output.
         warnings: What a reader of the results should know.
+        rehash: Whether to ignore digests that were saved.
     """
 
-    files: str | None = None
-    tuned_files: str | None = None
+    files: SignedFiles | None = None
+    tuned_files: SignedFiles | None = None
     vocabulary: Vocabulary | None = None
     warnings: tuple[str, ...] = ()
+    rehash: bool = False
 
     def vocab_size(self, view_id: str) -> int | None:
         """Return the number of tokens in a view's distributions; None for all of the model's."""

@@ -13,9 +13,9 @@ from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Exactness, Forward
-from forwardscope.backends.hf.identity import pair_identity
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.placement import Placement
+from forwardscope.backends.hf.view_identity import Reading, ViewParts, parts_of_pair
 from forwardscope.backends.views import BASE, FINETUNED, CachedView
 from forwardscope.errors import ModelError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -118,16 +118,8 @@ class HFPairBackend(CommonBackend):
         """Open the fine-tuned model."""
         return self._view(FINETUNED, self._tuned, self._placement.of)
 
-    def _compute_identity(self) -> str:
-        self._check_open()
-        with self._base.lock:
-            return pair_identity(
-                (self._base.model, self._tuned.model),
-                self._base.tokenizer,
-                self._base.exactness,
-                self._origin,
-                torch.device(self.device),
-            )
+    def _compute_parts(self, reading: Reading) -> ViewParts:
+        return parts_of_pair(self._base.model, self._tuned.model, self._origin, reading)
 
 
 def _restriction(state: str) -> int:

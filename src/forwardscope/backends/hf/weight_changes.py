@@ -21,7 +21,18 @@ from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from forwardscope.backends.hf.carried import own_values
 from forwardscope.backends.hf.checkpoints import is_finite
 
-__all__ = ["Noise", "change_is_finite", "disabled", "randomized", "refusal", "scaled", "state_of"]
+__all__ = [
+    "Noise",
+    "change_is_finite",
+    "disabled",
+    "keeps_variant",
+    "null_shape",
+    "randomized",
+    "refusal",
+    "scaled",
+    "scalings",
+    "state_of",
+]
 
 
 def refusal(model: PeftModel) -> str | None:
@@ -186,7 +197,7 @@ def randomized(
     layers are computed as plain LoRA. No trained value remains.
     """
     std = init_scale * math.sqrt(rank_scale)
-    factors = [parameter for name, parameter in model.named_parameters() if _is_factor(name)]
+    factors = [parameter for _, parameter in _factors(model)]
     with ExitStack() as undo:
         drawn = noise.draw(seed, [parameter.shape for parameter in factors])
         for parameter, standard in zip(factors, drawn, strict=True):
@@ -205,6 +216,31 @@ def randomized(
             }
             _set(layer, "lora_variant", variants, undo)
         yield
+
+
+def null_shape(model: PeftModel) -> list[object]:
+    """Return what a null view takes from its adapter, for digests.
+
+    Models with an equal base and an equal shape have equal null views, unless
+    `keeps_variant`.
+    """
+    name = model.active_adapter
+    bare = [(key.replace(f".{name}", ""), one) for key, one in _factors(model)]
+    biases = [key.replace(f".{name}", "") for key, _ in model.named_parameters() if _is_bias(key)]
+    factors = [[key, list(one.shape), str(one.dtype)] for key, one in bare]
+    return [factors, biases, scalings(model)]
+
+
+def keeps_variant(model: PeftModel) -> bool:
+    """Whether null views compute a LoRA variant, with its settings and further weights."""
+    variants = {_variant(layer, model.active_adapter) for layer in _lora_layers(model)}
+    return not variants <= {None, *_DORA}
+
+
+def scalings(model: PeftModel) -> list[object]:
+    """Return the class of each LoRA layer and its scaling, in the order of the modules."""
+    name = model.active_adapter
+    return [[type(layer).__name__, layer.scaling.get(name)] for layer in _lora_layers(model)]
 
 
 _FACTORS = ("lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.")
@@ -230,6 +266,10 @@ def _set(target: object, name: str, value: object, undo: ExitStack) -> None:
     """Set an attribute; undoing sets the old value again."""
     undo.callback(setattr, target, name, getattr(target, name))
     setattr(target, name, value)
+
+
+def _factors(model: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, one) for name, one in model.named_parameters() if _is_factor(name)]
 
 
 def _is_factor(name: str) -> bool:
