@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -17,7 +18,7 @@ from forwardscope.suite.spec import CacheSpec, SuiteSpec, TelemetrySpec
 
 __all__ = ["RunOptions", "takes_run_options"]
 
-_SPANS, _METRICS = "Spans", "Metrics"
+_STORE, _SPANS, _METRICS = "Store", "Spans", "Metrics"
 
 
 def _span_budget(text: str) -> Any:
@@ -45,6 +46,31 @@ class RunOptions:
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Turn the cache off: store no computed value.")
     ] = False
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep computed values in this file for later runs, of any adapter: a path, or "
+            "default for a file in the user's cache folder. It holds no prompts. By default the "
+            "value of FORWARDSCOPE_STORE, where the suite names no store.",
+            metavar="PATH|default",
+            rich_help_panel=_STORE,
+        ),
+    ] = None
+    no_store: Annotated[
+        bool,
+        typer.Option("--no-store", help="Use no store.", rich_help_panel=_STORE),
+    ] = False
+    verify: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the store's values that are computed again and compared; at least one "
+            "of each view, unless it is 0. By default 1/64.",
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            rich_help_panel=_STORE,
+        ),
+    ] = None
     show_errors: Annotated[
         bool,
         typer.Option(
@@ -160,11 +186,21 @@ class RunOptions:
             raise UserError(_message(error)) from error
         if self.metrics_linger and telemetry.metrics_port is None:
             raise UserError("--metrics-linger needs a metrics endpoint; add --metrics-port N")
-        cache = spec.cache.model_dump() | ({"enabled": False} if self.no_cache else {})
-        settings = {"telemetry": telemetry, "cache": CacheSpec(**cache)}
+        settings = {"telemetry": telemetry, "cache": self._cache(spec.cache)}
         return spec.model_copy(
             update=settings | {"show_errors": self.show_errors or spec.show_errors}
         )
+
+    def _cache(self, cache: CacheSpec) -> CacheSpec:
+        if self.no_store and self.store is not None:
+            raise UserError("--store and --no-store contradict each other; give one of them")
+        store = self.store or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
+        update: dict[str, Any] = {"store": None if self.no_store or self.no_cache else store}
+        if self.no_cache:
+            update["enabled"] = False
+        if self.verify is not None:
+            update["verify"] = self.verify
+        return cache.model_copy(update=update)
 
     def output_files(self, spec: SuiteSpec) -> dict[str, Path | None]:
         """Return the files that a run writes, by content; None for a file not written."""

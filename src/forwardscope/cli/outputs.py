@@ -1,4 +1,4 @@
-"""Checks of a run's output files before the model loads, and the run's instrumentation."""
+"""Checks of a run's output files before the model loads; the run's store and instrumentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 from forwardscope.errors import OutputError
 from forwardscope.files import check_no_input, check_writable, unwritable
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.suite.spec import SuiteSpec
+from forwardscope.store.base import Store
+from forwardscope.store.locations import open_store
+from forwardscope.suite.spec import CacheSpec, SuiteSpec
 
 __all__ = ["check_outputs", "instrumentation_for"]
 
@@ -41,8 +43,12 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path] = (
 def instrumentation_for(
     spec: SuiteSpec, trace: Path | None, tracer_provider: TracerProvider | None
 ) -> Iterator[BackendInstrumentation]:
-    """Yield the instrumentation of a run; remove a new trace that is still empty at the end."""
+    """Yield the instrumentation of a run, with its store.
+
+    At the end what is queued is stored, and a new trace that is still empty is removed.
+    """
     budget = spec.telemetry.span_budget
+    store = _open_store(spec.cache)
     try:
         existed = trace is not None and trace.exists()
         instrumentation = BackendInstrumentation(
@@ -53,6 +59,8 @@ def instrumentation_for(
             name=spec.name or "default",
             tracer_provider=tracer_provider or NoOpTracerProvider(),
             span_budget=budget if isinstance(budget, int) else None,
+            store=store,
+            verify=spec.cache.verify,
         )
     except OSError as error:
         raise unwritable("trace", trace, error) from error
@@ -60,7 +68,15 @@ def instrumentation_for(
         yield instrumentation
     finally:
         instrumentation.close()
+        if store is not None:
+            store.close()
         if trace is not None and not (existed or instrumentation.stats.total_lookups):
             with suppress(OSError):  # another process may have removed it
                 if trace.stat().st_size == 0:
                     trace.unlink()
+
+
+def _open_store(cache: CacheSpec) -> Store | None:
+    if cache.store is None or not cache.enabled:
+        return None
+    return open_store(cache.store, max_bytes=cache.store_max_bytes)

@@ -17,8 +17,8 @@ __all__ = ["DEFAULT_BOUND", "Answer", "StoreTier"]
 
 #: Largest difference of a log-probability, in nats, that `fast` allows in float32.
 DEFAULT_BOUND: Final = 1e-4
-#: View identities of a run that are remembered as verified; of later ones only the share is.
-_MAX_VERIFIED: Final = 4096
+#: Views of a run whose identity, and that it was verified, are remembered.
+_MAX_REMEMBERED: Final = 4096
 
 
 class Answer(NamedTuple):
@@ -75,6 +75,7 @@ class StoreTier:
         """Mark later entries with a run's id, and choose anew what to verify."""
         self._run_id = run_id
         self._verified: set[str] = set()
+        self._identities: dict[str, str | None] = {}
 
     def find(self, keys: Sequence[LookupKey], *, verify: bool = True) -> Answer | None:
         """Ask for the values of keys of one view; None where that view is not stored.
@@ -86,8 +87,7 @@ class StoreTier:
             keys: At least one, of one view.
             verify: False verifies none of them.
         """
-        view_id = keys[0][1]
-        identity = None if self.view_identity is None else self.view_identity(view_id)
+        identity = self._identity_of(keys[0][1])
         if identity is None:
             return None
         digests = {
@@ -132,10 +132,21 @@ class StoreTier:
         """Return whether a stored value is the computed one, within the bound."""
         return agree(stored, computed, self.bound)
 
+    def _identity_of(self, view_id: str) -> str | None:
+        """Return a view's identity, which is computed once a run."""
+        if self.view_identity is None:
+            return None
+        known = self._identities  # another thread may begin a run
+        if view_id not in known:
+            if len(known) >= _MAX_REMEMBERED:
+                known.clear()
+            known[view_id] = self.view_identity(view_id)
+        return known[view_id]
+
     def _is_first(self, identity: str) -> bool:
         """Return whether a run has found nothing of an identity before."""
         with self._lock:
-            first = identity not in self._verified and len(self._verified) < _MAX_VERIFIED
+            first = identity not in self._verified and len(self._verified) < _MAX_REMEMBERED
             if first:
                 self._verified.add(identity)
         return first and self._verify > 0.0

@@ -18,6 +18,7 @@ from forwardscope.suite.result import (
     PromptTokens,
     Reconciliation,
     SeriesResult,
+    StoreUse,
     SuiteResult,
 )
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
@@ -47,6 +48,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(_view_table(result.series))
     console.print()
     console.print(Text(_cache_line(result)))
+    if result.store is not None:
+        console.print(_store_line(result.store), soft_wrap=True)
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
     if result.optimisations:
@@ -126,6 +129,22 @@ def _cache_line(result: SuiteResult) -> str:
     return line
 
 
+def _store_line(store: StoreUse) -> Text:
+    line = f"store: {plural(store.hits, 'lookup')} answered from {shown(store.name)}"
+    line += f", {store.verified} verified"
+    problems = {
+        f"{plural(store.mismatches, 'stored value')} did not agree with the computed one, which "
+        "was used and stored": store.mismatches,
+        f"{plural(store.corrupt, 'damaged entry')} computed again": store.corrupt,
+        f"{plural(store.dropped, 'value')} not stored": store.dropped,
+        f"{plural(store.errors, 'failed operation')}": store.errors,
+        "given up after a failure": store.unavailable,
+    }
+    found = [problem for problem, applies in problems.items() if applies]
+    style = "bold red" if store.mismatches else "bold yellow" if found else ""
+    return Text("; ".join([line, *found]), style=style)
+
+
 def _tokens_line(tokens: PromptTokens) -> str:
     share = _percent(tokens.reused / (tokens.computed + tokens.reused))
     return (
@@ -136,7 +155,8 @@ def _tokens_line(tokens: PromptTokens) -> str:
 
 def _over_plan_line(result: SuiteResult) -> str | None:
     """Describe forward passes beyond the plan and their cause; None if there are none."""
-    passes, expected = result.backend_stats["forward_passes"], result.expected_forward_passes
+    expected, stored = result.expected_forward_passes, sum(one.store_hits for one in result.series)
+    passes = result.backend_stats["forward_passes"] + stored
     if expected is None or passes <= expected:
         return None
     line = f"{plural(int(passes), 'forward pass')}, {expected} expected"
@@ -157,7 +177,7 @@ def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
     for counts in series:
         if counts.expected_forward_passes is not None:
             more[counts.probe, counts.view_id] += (
-                counts.forward_passes - counts.expected_forward_passes
+                counts.forward_passes + counts.store_hits - counts.expected_forward_passes
             )
     for (probe, view_id), passes in more.items():
         if passes > 0:

@@ -21,6 +21,7 @@ __all__ = [
     "PromptTokens",
     "Reconciliation",
     "SeriesResult",
+    "StoreUse",
     "SuiteResult",
     "Tally",
 ]
@@ -61,6 +62,7 @@ class Tally(_Record):
         hit_rate: cache_hits / lookups; 0.0 without lookups.
         scoring_wall_s: Wall time of the lookups in seconds, including waiting.
         forward_s: Part of `scoring_wall_s` spent in forward passes, in seconds.
+        store_hits: Part of `cache_hits` that a store answered.
     """
 
     lookups: _Count
@@ -72,6 +74,7 @@ class Tally(_Record):
     hit_rate: _Share
     scoring_wall_s: _Seconds
     forward_s: _Seconds
+    store_hits: _Count = 0
 
     @classmethod
     def of(cls, counts: Counts, **more: Any) -> Self:
@@ -86,6 +89,7 @@ class Tally(_Record):
             hit_rate=counts.hit_rate,
             scoring_wall_s=counts.scoring_ns / 1e9,
             forward_s=counts.forward_ns / 1e9,
+            store_hits=counts.store_hits,
             **more,
         )
 
@@ -146,6 +150,36 @@ class CacheUse(_Record):
     bytes: _Count
     evictions: _Count
     rejections: _Count
+
+
+class StoreUse(_Record):
+    """What a run had from its store, and the store at the end of the run.
+
+    Attributes:
+        name: The file.
+        hits: Lookups that it answered.
+        verified: Hits that were computed again and agreed.
+        mismatches: Hits that were computed again and did not; the computed value was used.
+        entries: Entries in it, of all runs.
+        bytes: Bytes that they take.
+        max_bytes: Bound of `bytes`.
+        corrupt: Damaged entries that the run found; each was a miss.
+        dropped: Values of the run that could not be stored in time.
+        errors: Operations that failed.
+        unavailable: Whether it was given up after a failure.
+    """
+
+    name: str
+    hits: _Count
+    verified: _Count
+    mismatches: _Count
+    entries: _Count
+    bytes: _Count
+    max_bytes: _Count | None
+    corrupt: _Count
+    dropped: _Count
+    errors: _Count
+    unavailable: bool
 
 
 class PromptTokens(_Record):
@@ -229,6 +263,7 @@ class SuiteResult(_Record):
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
+        store: What the run had from its store; null without one.
         prompt_tokens: Computed and reused tokens; null in results of older
             versions.
         reconciliation: Whether ledger, trace and spans agree.
@@ -258,14 +293,18 @@ class SuiteResult(_Record):
     backend_stats: _Totals
     series: list[SeriesResult]
     cache: CacheUse
+    store: StoreUse | None = None
     prompt_tokens: PromptTokens | None = None
     reconciliation: Reconciliation
     delivery: list[Delivery] = []
 
     @property
     def passed(self) -> bool:
-        """Whether no probe failed or had an error."""
-        return all(probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes)
+        """Whether no probe failed or had an error, and no stored value was found wrong."""
+        wrong = self.store is not None and self.store.mismatches > 0
+        return not wrong and all(
+            probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes
+        )
 
     @property
     def complete(self) -> bool:

@@ -10,7 +10,14 @@ from forwardscope.core.cache import DisabledCache
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.suite.result import CacheUse, PromptTokens, Reconciliation, SeriesResult, Tally
+from forwardscope.suite.result import (
+    CacheUse,
+    PromptTokens,
+    Reconciliation,
+    SeriesResult,
+    StoreUse,
+    Tally,
+)
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanOutcome
 
@@ -107,6 +114,25 @@ class RunCounters:
             bytes=cache.nbytes,
             evictions=cache.evictions,
             rejections=cache.rejections,
+        )
+
+    def store_use(self) -> StoreUse | None:
+        """Return what the run had from its store so far; None without one."""
+        if (tier := self._inst.store_tier) is None:
+            return None
+        stats, total = tier.store.stats(), sum(self.series().values(), Counts())
+        return StoreUse(
+            name=tier.store.name,
+            hits=total.store_hits,
+            verified=total.matches,
+            mismatches=total.mismatches,
+            entries=stats.entries,
+            bytes=stats.bytes,
+            max_bytes=stats.max_bytes,
+            corrupt=stats.corrupt,
+            dropped=stats.dropped,
+            errors=sum(stats.errors.values()),
+            unavailable=stats.unavailable,
         )
 
     def prompt_tokens(self) -> PromptTokens:

@@ -142,6 +142,7 @@ def _result(
         backend_stats=counters.backend_stats().to_dict(),
         series=counters.series_results(planned),
         cache=counters.cache_use(),
+        store=counters.store_use(),
         prompt_tokens=counters.prompt_tokens(),
         reconciliation=counters.reconciliation(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, PromptCollapse
@@ -109,12 +109,18 @@ class CacheSpec(Section):
     Attributes:
         enabled: Whether values are stored between calls.
         max_entries: Maximum number of entries.
-        max_bytes: Maximum bytes; None for no bound.
+        max_bytes: Maximum bytes, also as `512MiB`; None for no bound.
+        store: Where values outlive the run: `default`, a path, or None for nowhere.
+        store_max_bytes: Maximum bytes of the store, also as `10GiB`.
+        verify: Share of the store's hits that are computed again and compared.
     """
 
     enabled: bool = True
     max_entries: Annotated[int, Field(ge=1)] = 256
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    store: Annotated[str, Field(min_length=1)] | None = None
+    store_max_bytes: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(10 * 2**30)
+    verify: Annotated[float, Field(ge=0, le=1)] = 1 / 64
 
 
 def _span_budget(value: object) -> int | str:

@@ -15,14 +15,17 @@ import torch
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.calls import ModelCalls, Row
 from forwardscope.backends.hf.compat import States
-from forwardscope.backends.hf.optimisations import PADDED_BATCHES, PREFIX_SHARING, Optimisations
+from forwardscope.backends.hf.optimisations import (
+    PADDED_BATCHES,
+    PREFIX_SHARING,
+    TOLERANCE,
+    Optimisations,
+)
 from forwardscope.backends.hf.prefix_cache import cut
 from forwardscope.text import printable
 
 __all__ = ["MAX_WINDOW", "check_optimisations"]
 
-#: Maximum difference of a log-probability, in nats: the bound of `fast` in float32.
-TOLERANCE: Final = 1e-4
 #: Maximum difference where it is larger, in rounding errors of the largest logit. With a
 #: model of 30 layers they are 10 in float32; half precision adds up in float32.
 ROUNDINGS: Final = 64
@@ -123,7 +126,9 @@ class _Check:
             optimisations.turn_off(_failure(error), name)
             return
         difference = max(map(_difference, computed, self._expected))
-        if difference > _tolerance(self._expected, self._calls.model.dtype):
+        tolerance = _tolerance(self._expected, self._calls.model.dtype)
+        optimisations.tolerance = max(optimisations.tolerance, tolerance)
+        if difference > tolerance:
             reason = f"log-probabilities differ by {difference:.2g} from those of single prompts"
             optimisations.turn_off(reason, name)
 

@@ -83,6 +83,11 @@ class CommonBackend(ABC):
         """`on`, `on (limit)` or `off (reason)` for prefix sharing and padded batches."""
 
     @property
+    def tolerance(self) -> float:
+        """Largest difference of a log-probability that batching makes, in nats; 0.0 in `strict`."""
+        return max(forward.tolerance for forward in self._forwards)
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens in the largest whole distribution."""
         return max(forward.vocab_size for forward in self._forwards)

@@ -86,6 +86,11 @@ class Forward:
         """`on`, `on (limit)` or `off (reason)` by the name of each optimisation."""
         return self._optimisations.to_dict()
 
+    @property
+    def tolerance(self) -> float:
+        """Largest difference of a log-probability that batching makes, in nats; 0.0 in `strict`."""
+        return self._optimisations.tolerance if self.exactness == "fast" else 0.0
+
     def check(self) -> None:
         """Turn off optimisations that give wrong values with the present weights.
 

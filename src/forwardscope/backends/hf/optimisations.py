@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PADDED_BATCHES", "PREFIX_SHARING", "Optimisations"]
+__all__ = ["PADDED_BATCHES", "PREFIX_SHARING", "TOLERANCE", "Optimisations"]
 
+#: Largest difference of a log-probability, in nats: the bound of `fast` in float32.
+TOLERANCE: Final = 1e-4
 PADDED_BATCHES: Final = "padded batches"
 PREFIX_SHARING: Final = "prefix sharing"
 _NAMES: Final = (PREFIX_SHARING, PADDED_BATCHES)
 
 
 class Optimisations:
-    """State of each optimisation. An optimisation that is off stays off, for its first reason."""
+    """State of each optimisation. An optimisation that is off stays off, for its first reason.
+
+    Attributes:
+        tolerance: Largest difference of a log-probability that they may make, in nats.
+    """
 
     def __init__(self) -> None:
+        self.tolerance = TOLERANCE
         self._off: dict[str, str] = {}
         self._limits: dict[str, list[str]] = {name: [] for name in _NAMES}
 
