@@ -161,10 +161,10 @@ class TestVerification:
         assert stored_backend(store).cached("op", "ft", "prompt", 0, no_pass) == 2.0
 
     def test_strict_values_must_be_equal(self, store: MemoryStore) -> None:
-        """With a bound of 0 the smallest difference is a mismatch."""
+        """With a tolerance of 0 the smallest difference is a mismatch."""
         stored_backend(store).cached("op", "ft", "prompt", 0, lambda: 1.0)
         later = stored_backend(store, 1.0)
-        later.store_tier.bound = 0.0
+        later.identify_views(lambda _: None, tolerance=0.0)
         assert later.cached("op", "ft", "prompt", 0, lambda: 1.0 + 1e-15) == 1.0 + 1e-15
         assert total(later).mismatches == 1
 

@@ -31,7 +31,7 @@ from forwardscope.core.stats import LiveStats
 from forwardscope.forward_calls import ForwardCalls
 from forwardscope.recorder import Outcome, Recorder, misses_of
 from forwardscope.store.base import Store
-from forwardscope.store.tier import StoreTier
+from forwardscope.store.tier import DEFAULT_TOLERANCE, StoreTier
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, CallSpans, LookupSpans
 from forwardscope.trace.writer import TraceWriter
 
@@ -142,6 +142,22 @@ class BackendInstrumentation:
         self._recorder.run_id = run_id
         if self.store_tier is not None:
             self.store_tier.begin_run(run_id)
+
+    def identify_views(
+        self, view_identity: Callable[[str], str | None], tolerance: float = DEFAULT_TOLERANCE
+    ) -> None:
+        """Say what determines the values of views, so that a store can be used for them.
+
+        Backends call it once they are loaded; a `view_identity` that was given before stays.
+
+        Args:
+            view_identity: As the argument of the constructor.
+            tolerance: Largest difference of a log-probability between two computations
+                of one value, in nats; 0.0 if they are equal.
+        """
+        if self.store_tier is not None:
+            self.store_tier.view_identity = self.store_tier.view_identity or view_identity
+            self.store_tier.tolerance = tolerance
 
     def report_tokens(self, tokens: Iterable[Any], reused: Iterable[Any] | None = None) -> None:
         """Report, from inside a compute, how many tokens each of its prompts has.

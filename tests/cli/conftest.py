@@ -104,7 +104,11 @@ def loaded(
         return pseudo_random_logits(view, prompt)
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
-        backends.append(ScriptedBackend(script, instrumentation=instrumentation))
+        backends.append(
+            ScriptedBackend(
+                script, instrumentation=instrumentation, view_identity=lambda view_id: view_id
+            )
+        )
         return backends[-1]
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)

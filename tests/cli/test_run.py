@@ -19,7 +19,7 @@ from typer.testing import Result
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.cli.app import app
 from forwardscope.suite import SuiteResult, SuiteSpec
-from forwardscope.testing import ScriptedBackend
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
 Invoke = Callable[..., Result]
 Loaded = list[ScriptedBackend]
@@ -111,6 +111,94 @@ def test_messages_of_exceptions(
     assert "LookupError; run with --show-errors for its message" in hidden.stdout
     assert "secret" not in hidden.output
     assert "LookupError: no answer to 'my secret'" in shown.stdout
+
+
+@pytest.fixture
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORWARDSCOPE_STORE", raising=False)
+
+
+@pytest.mark.usefixtures("no_variable")
+def test_a_store_answers_the_next_run(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """A second run has the same scores, pays for verification alone, and reconciles."""
+    store, files = suite_file.with_name("s.db"), [suite_file.with_name(f"{n}.json") for n in "ab"]
+    for file in files:
+        trace = file.with_suffix(".jsonl")
+        ran = invoke(
+            "run", suite_file, "--store", store, "--verify", "0", "--json", file, "--trace", trace
+        )
+        assert (ran.exit_code, ran.stderr) == (0, "")
+    first, second = (SuiteResult.model_validate_json(file.read_text()) for file in files)
+    assert f"store: 8 lookups answered from {store}, 0 verified" in ran.stdout.splitlines()
+    assert second.store is not None
+    assert (second.store.hits, second.store.entries) == (8, 8)
+    assert (first.backend_stats["forward_passes"], second.backend_stats["forward_passes"]) == (8, 0)
+    assert [len(backend.forward_batches) > 0 for backend in loaded] == [True, False]
+    assert [probe.score for probe in first.probes] == [probe.score for probe in second.probes]
+    tiers = [event.tier for event in TraceReader(files[1].with_suffix(".jsonl"))]
+    assert (tiers.count("disk"), len(tiers)) == (8, 10)
+    assert second.reconciliation.holds
+
+
+@pytest.mark.usefixtures("no_variable")
+def test_a_stored_value_that_is_wrong_fails_the_run(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report says so, the run exits with 1, and the next run has the right values."""
+    store, script = suite_file.with_name("s.db"), pseudo_random_logits
+
+    def changed(view: ScriptedView, prompt: str) -> object:
+        return script(view, prompt + " was another")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.cli.conftest.pseudo_random_logits", changed, raising=False)
+        invoke("run", suite_file, "--store", store)
+    ran = invoke("run", suite_file, "--store", store, "--verify", "1")
+    assert loaded
+    assert (ran.exit_code, ran.stderr) == (1, "")
+    assert "did not agree with the computed one" in ran.stdout
+    assert invoke("run", suite_file, "--store", store, "--verify", "1").exit_code == 0
+
+
+@pytest.mark.usefixtures("no_variable")
+def test_where_a_store_is_named(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option wins over the suite, and the suite over the variable; --no-store over all."""
+    places = {name: suite_file.with_name(f"{name}.db") for name in ("variable", "suite", "option")}
+    monkeypatch.setenv("FORWARDSCOPE_STORE", str(places["variable"]))
+    made = []
+    for arguments in ((), ("--no-store",)):
+        invoke("run", suite_file, *arguments)
+        made.append({name for name, path in places.items() if path.exists()})
+    with suite_file.open("a") as file:
+        file.write(f"cache: {{store: {places['suite']}, store_max_bytes: 2MiB}}\n")
+    for arguments in ((), ("--store", places["option"]), ("--no-cache",)):
+        assert invoke("run", suite_file, *arguments).exit_code == 0
+        made.append({name for name, path in places.items() if path.exists()})
+    assert made == [
+        *({"variable"}, {"variable"}, {"variable", "suite"}),
+        *({"variable", "suite", "option"}, {"variable", "suite", "option"}),
+    ]
+    assert len(loaded) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--store", "redis://host/0"), "redis:// stores are not supported yet"),
+        (("--store", "x.db", "--no-store"), "--store and --no-store contradict each other"),
+        (("--verify", "2"), "--verify"),
+    ],
+)
+def test_stores_that_cannot_be_used(
+    invoke: Invoke, suite_file: Path, loaded: Loaded, arguments: tuple[str, ...], message: str
+) -> None:
+    """They end the run with 2 and a sentence, before a model is loaded."""
+    ran = invoke("run", suite_file, *arguments)
+    assert ran.exit_code == 2
+    assert message in ran.stderr
+    assert loaded == []
 
 
 def test_no_cache(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:

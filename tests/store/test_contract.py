@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from forwardscope.store.base import IdentityInfo, NewEntry, Store, StoredEntry
-from forwardscope.store.keys import entry_digest, question_digest
+from forwardscope.store.base import IdentityInfo, Store
+from forwardscope.store.keys import question_digest
 from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
 
+from .entries import WAIT_S, new, put, value_of
+
 _OP = "next_token_dist"
-_WAIT_S = 20.0
 
 
 def _memory(_: Path) -> Store:
@@ -29,17 +32,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened = request.param(tmp_path)
     yield opened
     opened.close()
-
-
-def new(prompt: str, value: object = 1.5, identity: str = "base-1") -> NewEntry:
-    digest = entry_digest(identity, _OP, prompt, 8)
-    ids = "run-1", "a" * 32, "b" * 16
-    return NewEntry(digest, question_digest(_OP, prompt, 8), identity, value, *ids)
-
-
-def put(store: Store, *entries: NewEntry) -> None:
-    store.put_many(entries)
-    assert store.flush(_WAIT_S)
 
 
 def test_a_value_is_found_again_with_its_call(store: Store) -> None:
@@ -63,7 +55,7 @@ def test_a_second_value_replaces_the_first(store: Store) -> None:
     """An entry that is put again has the later value."""
     put(store, new("one", 1.0))
     put(store, new("one", 2.0))
-    assert _value(store, "one") == 2.0
+    assert value_of(store, "one") == 2.0
     assert store.stats().entries == 1
 
 
@@ -71,9 +63,9 @@ def test_a_deleted_entry_is_a_miss(store: Store) -> None:
     """A deleted entry is not found, also if it was just put; others are."""
     store.put_many([new("one"), new("two")])
     store.delete([new("one").digest, new("three").digest])
-    assert store.flush(_WAIT_S)
-    assert _value(store, "one") is None
-    assert _value(store, "two") == 1.5
+    assert store.flush(WAIT_S)
+    assert value_of(store, "one") is None
+    assert value_of(store, "two") == 1.5
 
 
 def test_rows_can_be_selected(store: Store) -> None:
@@ -99,7 +91,7 @@ def test_identities_have_their_parts(store: Store) -> None:
             adapter=info.adapter,
             view_family=info.view_family,
         )
-    assert store.flush(_WAIT_S)
+    assert store.flush(WAIT_S)
     assert store.identities() == {"base-1": one, "ft-1": two}
 
 
@@ -124,14 +116,37 @@ def test_threads_share_a_store(
         for number in range(50):
             prompt = f"{me}-{number}"
             put(store, new(prompt, float(number)))
-            assert _value(store, prompt) == float(number)
+            assert value_of(store, prompt) == float(number)
 
     together(4, work)
     assert store.stats().entries == 200
     assert store.stats().dropped == 0
 
 
-def _value(store: Store, prompt: str) -> object:
-    digest = new(prompt).digest
-    found: StoredEntry | None = store.get_many([digest]).get(digest)
-    return None if found is None else found.value
+def test_an_unknown_type_is_not_stored(store: Store) -> None:
+    """A value that the codec does not know is counted, and is a miss."""
+    put(store, new("one", object()), new("two"))
+    assert value_of(store, "one") is None
+    assert value_of(store, "two") == 1.5
+    assert store.stats().unsupported == 1
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_it_is_like_a_dictionary(store: Store, data: st.DataObject) -> None:
+    """Any sequence of puts, deletes and lookups gives what a dictionary gives."""
+    prompts = st.sampled_from(["a", "b", "c", "d"])
+    store.delete([row.digest for row in store.scan()])
+    model: dict[str, float] = {}
+    for number in range(data.draw(st.integers(1, 12))):
+        prompt = data.draw(prompts)
+        if data.draw(st.booleans()):
+            put(store, new(prompt, float(number)))
+            model[prompt] = float(number)
+        else:
+            store.delete([new(prompt).digest])
+            model.pop(prompt, None)
+        assert store.flush(WAIT_S)
+        assert {one: value_of(store, one) for one in "abcd"} == {
+            one: model.get(one) for one in "abcd"
+        }

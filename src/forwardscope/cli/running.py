@@ -129,7 +129,4 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
         tuned=spec.model.tuned,
         one_at_a_time=spec.model.one_at_a_time,
     )
-    backend = load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
-    if (tier := instrumentation.store_tier) is not None:
-        tier.view_identity, tier.bound = backend.view_identity, backend.tolerance
-    return backend
+    return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)

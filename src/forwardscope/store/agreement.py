@@ -8,18 +8,18 @@ from functools import singledispatch
 __all__ = ["agree", "difference"]
 
 
-def agree(stored: object, computed: object, bound: float) -> bool:
+def agree(stored: object, computed: object, tolerance: float) -> bool:
     """Return whether two values of one key agree.
 
     Args:
         stored: The stored value.
         computed: The computed value.
-        bound: Largest difference of a log-probability, in nats. With 0.0 the values
+        tolerance: Largest difference of a log-probability, in nats. With 0.0 the values
             must be equal. A sum of log-probabilities may differ by as much, or by this
             share of it.
     """
     try:
-        return type(stored) is type(computed) and difference(stored, computed) <= bound
+        return type(stored) is type(computed) and difference(stored, computed) <= tolerance
     except Exception:  # noqa: BLE001 - foreign values may not be comparable
         return False
 

@@ -23,7 +23,7 @@ from forwardscope.store.base import (
     StoreStats,
     Tier,
 )
-from forwardscope.store.codec import CorruptValueError, UnknownValueError, decode
+from forwardscope.store.codec import UnknownValueError, decode
 from forwardscope.store.counting import StoreCounts
 from forwardscope.store.sqlite_schema import Mode, connect, error_name, is_damage, prepare
 from forwardscope.store.sqlite_writer import (
@@ -260,7 +260,7 @@ class SqliteStore:
             run = None if run_id is None else _text(run_id)
         except UnknownValueError:  # of a program that knows more types
             return None
-        except (CorruptValueError, ValueError, TypeError):
+        except Exception:  # noqa: BLE001 - whatever is in the columns
             self._counts.add("corrupt")
             if self._mode == "write":
                 self._writer.put([Deletion(digest, row_id)])

@@ -23,6 +23,9 @@ FORMAT: Final = 1
 #: "fwsc" in the database's header, so that the files of other programs are recognised.
 _APPLICATION_ID: Final = 0x66777363
 _MAGIC: Final = b"SQLite format 3\0"
+#: Number of pages in the header of a database without tables.
+_ONE: Final = (1).to_bytes(4, "big")
+_OF_ANOTHER: Final = "the store {} is a database of another program; give the name of another file"
 _BUSY_S: Final = 5.0
 
 #: Values are apart from what is known of them, so that a changed time of use rewrites no value.
@@ -60,6 +63,7 @@ def connect(path: Path, mode: Mode, busy_s: float = _BUSY_S) -> sqlite3.Connecti
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = bytes  # a damaged text does not raise
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -140,10 +144,9 @@ def _check_header(path: Path, name: str) -> None:
         return
     if not header.startswith(_MAGIC):
         raise StoreError(f"the store {name} is no SQLite file; give the name of another file")
-    if header[68:72] not in (_APPLICATION_ID.to_bytes(4, "big"), b""):
-        raise StoreError(
-            f"the store {name} is a database of another program; give the name of another file"
-        )
+    # one page has no table: another process may be making this store
+    if header[68:72] not in (_APPLICATION_ID.to_bytes(4, "big"), b"") and header[28:32] != _ONE:
+        raise StoreError(_OF_ANOTHER.format(name))
 
 
 def _check_tables(connection: sqlite3.Connection, name: str, mode: Mode) -> None:
@@ -161,6 +164,8 @@ def _check_tables(connection: sqlite3.Connection, name: str, mode: Mode) -> None
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         with transaction(connection):
             if not _is_current(connection):  # another process may have been faster
+                if not _is_ours(connection) and _objects(connection):
+                    raise StoreError(_OF_ANOTHER.format(name))
                 _make_tables(connection)
     if not _is_current(connection):
         raise StoreError(f"the store {name} cannot be rebuilt; remove the file")
@@ -175,20 +180,24 @@ def _is_current(connection: sqlite3.Connection) -> bool:
     if not _is_ours(connection) or _pragma(connection, "user_version") != FORMAT:
         return False
     found = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
-    return {sql for (sql,) in found} == set(_SCHEMA)
+    return {sql for (sql,) in found} == {statement.encode() for statement in _SCHEMA}
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
     """Make the tables in place of older ones."""
-    found = connection.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL").fetchall()
-    for kind, item in found:
-        if kind in ("table", "view"):
-            quoted = item.replace('"', '""')
-            connection.execute(f'DROP {kind} IF EXISTS "{quoted}"')
+    for kind, item in _objects(connection):
+        if kind in (b"table", b"view"):
+            quoted = item.decode().replace('"', '""')
+            connection.execute(f'DROP {kind.decode()} IF EXISTS "{quoted}"')
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _objects(connection: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
+    found = connection.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL")
+    return found.fetchall()
 
 
 def _switch_to_log(connection: sqlite3.Connection) -> None:

@@ -32,6 +32,7 @@ _ROUND_S: Final = 0.5
 _IDLE_ROUNDS: Final = 4
 _POLL_S: Final = 0.001
 _MAX_TOUCHED: Final = 65536
+_STEP_PAGES: Final = 1024
 #: Evictions make so much room at once.
 _KEPT: Final = 0.95
 #: What an entry takes beside its value: keys, indexes, times.
@@ -294,10 +295,11 @@ class SqliteWriter:
                 "SELECT id, nbytes FROM entries ORDER BY last_used, id LIMIT ?", (_BATCH,)
             )
             chosen = []
+            left = excess / 2  # half at a time, as a value may free more pages than it fills
             for row, nbytes in oldest.fetchall():
-                if excess > 0:
+                if left > 0:
                     chosen.append((row,))
-                    excess -= nbytes + _ENTRY_BYTES
+                    left -= nbytes + _ENTRY_BYTES
             if not chosen:
                 return
             with transaction(connection):
@@ -326,9 +328,9 @@ def shrink(connection: sqlite3.Connection, max_bytes: int) -> None:
     pages, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
     )
-    excess = pages - max_bytes // size
-    if excess > 0:
-        connection.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
+    for _ in range(max_bytes // size, pages, _STEP_PAGES):  # other processes write between
+        # a script, because `execute` frees a single page
+        connection.executescript(f"PRAGMA incremental_vacuum({_STEP_PAGES})")
 
 
 def _insert(connection: sqlite3.Connection, new: NewEntry, content: bytes, now: int) -> None:

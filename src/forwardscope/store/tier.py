@@ -13,10 +13,10 @@ from forwardscope.store.agreement import agree
 from forwardscope.store.base import NewEntry, Store, StoredEntry
 from forwardscope.store.keys import entry_digest, question_digest
 
-__all__ = ["DEFAULT_BOUND", "Answer", "StoreTier"]
+__all__ = ["DEFAULT_TOLERANCE", "Answer", "StoreTier"]
 
 #: Largest difference of a log-probability, in nats, that `fast` allows in float32.
-DEFAULT_BOUND: Final = 1e-4
+DEFAULT_TOLERANCE: Final = 1e-4
 #: Views of a run whose identity, and that it was verified, are remembered.
 _MAX_REMEMBERED: Final = 4096
 
@@ -52,7 +52,7 @@ class StoreTier:
         store: The store.
         view_identity: Returns the identity of a view by its id; None where its values
             must not be stored. Without it nothing is asked for and nothing saved.
-        bound: Largest difference of a log-probability between a stored and a computed
+        tolerance: Largest difference of a log-probability between a stored and a computed
             value, in nats; 0.0 means the same bytes.
     """
 
@@ -61,7 +61,7 @@ class StoreTier:
             raise ValueError(f"verify must be between 0 and 1; got {verify}")
         self.store: Final = store
         self.view_identity: Callable[[str], str | None] | None = None
-        self.bound = DEFAULT_BOUND
+        self.tolerance = DEFAULT_TOLERANCE
         self._verify: Final = verify
         self.begin_run(None)
         self.after_fork()
@@ -129,8 +129,8 @@ class StoreTier:
         )
 
     def agrees(self, stored: Any, computed: Any) -> bool:
-        """Return whether a stored value is the computed one, within the bound."""
-        return agree(stored, computed, self.bound)
+        """Return whether a stored value is the computed one, within the tolerance."""
+        return agree(stored, computed, self.tolerance)
 
     def _identity_of(self, view_id: str) -> str | None:
         """Return a view's identity, which is computed once a run."""

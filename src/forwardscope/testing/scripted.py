@@ -103,6 +103,8 @@ class ScriptedBackend:
         self._script = script
         self._context = context
         self._slot = ViewSlot()
+        if view_identity is not None:
+            self.instrumentation.identify_views(view_identity)
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the view without the adapter."""
