@@ -50,7 +50,7 @@ $(VENV)-%/.ui: Makefile
 # signals at random moments of runs (`make e2e` sends 20), and all architectures of transformers
 soak: $(VENV)/.dev
 	FORWARDSCOPE_SOAK=400 $(BIN)/pytest $(SERVERS)/test_signals.py
-	FORWARDSCOPE_SOAK=1 $(BIN)/pytest tests/integration/test_hf_architectures.py
+	FORWARDSCOPE_SOAK=1 $(BIN)/pytest tests/integration/test_hf_architectures.py tests/store
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

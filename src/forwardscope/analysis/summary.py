@@ -143,6 +143,7 @@ class _GroupCounts:
         pass_ms: Total duration of the successful forward passes by prompt, in milliseconds.
         failed: Failed forward passes by prompt.
         coalesced: Lookups answered by a forward pass in flight.
+        stored: Lookups answered by a store, by tier.
         errors: Failed forward passes, by class of the exception.
         error_ms: Total duration of the failed ones, in milliseconds.
     """
@@ -152,6 +153,7 @@ class _GroupCounts:
     pass_ms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     failed: Counter[str] = field(default_factory=Counter)
     coalesced: int = 0
+    stored: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     error_ms: float = 0.0
 
@@ -165,6 +167,8 @@ class _GroupCounts:
         return Counts(
             hits=sum(self.lookups.values()) - others,
             coalesced=self.coalesced,
+            disk_hits=self.stored["disk"],
+            remote_hits=self.stored["remote"],
             forward_passes=passes,
             errors=self.errors,
             forward_ns=round((sum(self.pass_ms.values()) + self.error_ms) * 1e6),
@@ -188,6 +192,8 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
         if event.hit:
             if event.result is not None:  # set only for coalesced hits
                 counts.coalesced += 1
+            if event.tier is not None:
+                counts.stored[event.tier] += 1
         elif event.error is None:
             counts.passes[event.prompt_hash] += 1
             counts.pass_ms[event.prompt_hash] += event.wall_ms
