@@ -140,9 +140,9 @@ def test_metrics_are_read_by_name_and_label_values() -> None:
     two.cached("op", "null_7", "prompt", 0, lambda: None)
     seen = telemetry.metrics()
     # backend, op, probe, result, view
-    assert seen["forwardscope_cache_lookups_total", "one", "op", "", "hit", "ft"] == 2
-    assert seen["forwardscope_cache_lookups_total", "one", "op", "", "miss", "ft"] == 1
-    assert seen["forwardscope_cache_lookups_total", "two", "op", "probe", "miss", "null"] == 1
+    assert seen["forwardscope_cache_lookups_total", "one", "op", "", "hit", "memory", "ft"] == 2
+    assert seen["forwardscope_cache_lookups_total", "one", "op", "", "miss", "", "ft"] == 1
+    assert seen["forwardscope_cache_lookups_total", "two", "op", "probe", "miss", "", "null"] == 1
     assert seen["forwardscope_cache_entries", "one"] == 1
     with pytest.raises(ValueError, match="'one' is registered already"):
         telemetry.instrumentation(name="one")

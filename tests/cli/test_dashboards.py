@@ -196,7 +196,7 @@ def test_check_reports_a_mistake(invoke: Invoke, exported: Path) -> None:
 def test_check_of_a_users_dashboard(invoke: Invoke, tmp_path: Path) -> None:
     """A dashboard may use metrics that the shipped rules record, and labels given by --label."""
     mine = tmp_path / "mine.json"
-    recorded = "suite:forwardscope_run_forward_passes:latest"
+    recorded = "suite:forwardscope_run_forward_passes_needed:latest"
     mine.write_text(page(f'{recorded} or forwardscope_run_hits{{cluster="a"}} or up'))
     refused = invoke("dashboards", "check", mine)
     assert refused.exit_code == 1

@@ -126,7 +126,7 @@ def test_a_backend_as_a_scrape_shows_it() -> None:
     for metric in encoded(registry.collect()):
         sent |= prometheus_series(metric)
     assert sent == scraped_series(one for family in registry.collect() for one in family.samples)
-    hits = {"backend": "default", "view": "base", "op": "op", "result": "hit"}
+    hits = {"backend": "default", "view": "base", "op": "op", "result": "hit", "tier": "memory"}
     assert sent[names.LOOKUPS.name, frozenset(hits.items())] == 1
 
 

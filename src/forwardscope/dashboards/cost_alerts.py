@@ -11,10 +11,10 @@ from typing import Final
 
 from forwardscope.dashboards.rules import Alert
 from forwardscope.dashboards.run_recordings import (
+    DEMAND,
     END,
     EXPECTED,
     HIT_RATE,
-    PASSES,
     SECONDS_PER_PASS,
     latest,
     median,
@@ -45,11 +45,11 @@ def alerts() -> list[Alert]:
 def _forward_pass_regression() -> Alert:
     return Alert(
         "ForwardPassRegression",
-        f"{latest(PASSES)}\n- ({latest(EXPECTED)} or {_MORE_PASSES} * {median(PASSES)})\n> 0",
+        f"{latest(DEMAND)}\n- ({latest(EXPECTED)} or {_MORE_PASSES} * {median(DEMAND)})\n> 0",
         "1m",
         "warning",
         f"{NAME} computes too many forward passes",
-        'The last complete run computed {{ printf "%.0f" $value }} forward passes more than its '
+        'The last complete run needed {{ printf "%.0f" $value }} forward passes more than its '
         f"plan or, without a plan, than {_MORE_PASSES} times {_OTHER_RUNS}. Its cache may be too "
         "small: its report and the dashboard Overview have the evictions.",
         links=links(_LAST_RUN),

@@ -13,10 +13,10 @@ from forwardscope.dashboards.rules import Recording
 from forwardscope.telemetry import names
 
 __all__ = [
+    "DEMAND",
     "END",
     "EXPECTED",
     "HIT_RATE",
-    "PASSES",
     "SECONDS_PER_PASS",
     "WALL",
     "latest",
@@ -36,7 +36,9 @@ _SUITE: Final = "suite, model"
 
 #: Names of the recorded values.
 END: Final = names.RUN_END.name
-PASSES: Final = names.RUN_FORWARD_PASSES.name
+_PASSES: Final = names.RUN_FORWARD_PASSES.name
+#: Forward passes that an empty store would have needed.
+DEMAND: Final = f"{names.RUN_FORWARD_PASSES.name}_needed"
 EXPECTED: Final = names.RUN_EXPECTED.name
 WALL: Final = names.RUN_WALL.name
 SECONDS_PER_PASS: Final = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
@@ -44,9 +46,10 @@ HIT_RATE: Final = f"{names.RUN_HITS.name}_per_lookup"
 
 #: Query of each recorded value, by metric name.
 _RECORDED: Final = {
-    PASSES: PASSES,
+    # versions before the store have no gauge of its hits
+    DEMAND: f"({_PASSES} + ({names.RUN_STORE_HITS.name} or {_PASSES} * 0))",
     EXPECTED: f"({EXPECTED} >= 0)",  # the gauge is NaN without a plan
-    SECONDS_PER_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({PASSES} >= {_MIN_PASSES})",
+    SECONDS_PER_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
     WALL: WALL,
     HIT_RATE: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }

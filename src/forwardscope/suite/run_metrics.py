@@ -134,6 +134,7 @@ class RunMetrics(Observer):
                 names.RUN_PERIOD: _or_nan(self._spec.period_s),
                 names.RUN_LOOKUPS: tally.lookups,
                 names.RUN_HITS: tally.cache_hits,
+                names.RUN_STORE_HITS: tally.store_hits,
                 names.RUN_FORWARD_PASSES: tally.forward_passes,
                 names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
                 names.RUN_EXPECTED_LOOKUPS: _or_nan(run.expected_lookups if run else None),

@@ -338,6 +338,12 @@ RUN_HITS: Final = _run_gauge(
     "Lookups of the run without a forward pass of their own, coalesced ones included.",
     "forwardscope_run_hits / (forwardscope_run_lookups > 0)",
 )
+RUN_STORE_HITS: Final = _run_gauge(
+    "store_hits",
+    "lookups",
+    "Lookups of the run that its store answered.",
+    "forwardscope_run_store_hits + forwardscope_run_forward_passes",
+)
 RUN_FORWARD_PASSES: Final = _run_gauge(
     "forward_passes",
     "passes",
@@ -469,6 +475,7 @@ RUN_METRICS: Final = (
     RUN_PERIOD,
     RUN_LOOKUPS,
     RUN_HITS,
+    RUN_STORE_HITS,
     RUN_FORWARD_PASSES,
     RUN_EXPECTED,
     RUN_EXPECTED_LOOKUPS,

@@ -138,7 +138,7 @@ def observed(
             runs.append(ran)
             run_id = f'run_id="{ran.run_id}"'
             over = f"forwardscope_run_info{{{run_id}}} and on (suite) forwardscope_run_active == 0"
-            whole = f"run:forwardscope_run_forward_passes:finished{{{run_id}}}"
+            whole = f"run:forwardscope_run_forward_passes_needed:finished{{{run_id}}}"
             known = whole if ran.status == 0 else over
             until(lambda query=known: stack.prometheus.query(query), "the run is recorded")
             time.sleep(_LOOKED_FOR_S)

@@ -31,7 +31,7 @@ def test_a_cache_that_is_too_small_is_told_of_until_it_is_mended(cli: Cli, tmp_p
         def run(cache: dict[str, int]) -> Run:
             ran = cli.run(suite(cache=cache), "--pushgateway", stack.gateway.url)
             assert ran.status == 0, ran.stderr
-            known = f'run:forwardscope_run_forward_passes:finished{{run_id="{ran.run_id}"}}'
+            known = f'run:forwardscope_run_forward_passes_needed:finished{{run_id="{ran.run_id}"}}'
             until(lambda: stack.prometheus.query(known), "the run is recorded", _PATIENCE_S)
             return ran
 
