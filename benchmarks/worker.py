@@ -5,7 +5,7 @@
 Each line of standard input has a task and its size: {"task": "hit", "n": 20000}. Each line
 of standard output is an answer, such as nanoseconds per lookup (`ns`) and the values that
 the other side must return too (`same`). `lookups.py` and `suite.py` have the tasks of both
-sides, `observed.py` and `exported.py` those that the peer lacks.
+sides, `observed.py`, `exported.py` and `stored.py` those that the peer lacks.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def main() -> None:
     if sys.argv[1] == "ours":
         import exported  # noqa: PLC0415 - not in the peer's
         import observed  # noqa: PLC0415 - not in the peer's
+        import stored  # noqa: PLC0415 - not in the peer's
 
-        tasks |= observed.TASKS | exported.TASKS
+        tasks |= observed.TASKS | exported.TASKS | stored.TASKS
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what libraries print must not mix with the answers
         for line in sys.stdin:
