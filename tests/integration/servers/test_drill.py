@@ -53,7 +53,7 @@ def test_a_cache_that_is_too_small_is_told_of_until_it_is_mended(cli: Cli, tmp_p
             "model": MODEL,
         }
         assert (
-            f"computed {bad.paid - bad.planned} forward passes more"
+            f"needed {bad.paid - bad.planned} forward passes more"
             in (alert["annotations"]["description"])
         )
         assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#forwardpassregression"

@@ -42,7 +42,9 @@ def hang_in_its_request(live: LiveRun) -> socket.socket:
 
 
 def never_read(live: LiveRun) -> socket.socket:
-    return connect(live, REQUEST)
+    one = connect(live, REQUEST)
+    assert one.recv(1, socket.MSG_PEEK)  # answered, which is no scrape after the run's end
+    return one
 
 
 def leave_at_once(live: LiveRun) -> socket.socket:
