@@ -15,13 +15,12 @@ counts, trace lines and spans.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from msgspec.structs import replace
-
+from forwardscope.batch_outcomes import misses_of_batch, outcomes_of_batch
 from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey
@@ -321,10 +320,10 @@ class BackendInstrumentation:
             error = type(raised).__name__
             raise
         finally:
-            later |= _misses_of_batch(flights)
+            later |= misses_of_batch(flights)
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
             answered = _answered_ns(spans, later)
-            outcomes = list(_in_order(keys, entries, later, (start, answered), share))
+            outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share))
             self._record(outcomes, start, spans, error, sizes)
 
     def _hit(
@@ -367,43 +366,8 @@ class BackendInstrumentation:
             spans.end(outcomes, error, end)
 
 
-def _misses_of_batch(flights: Sequence[Flight]) -> dict[LookupKey, Outcome]:
-    return {miss.key: miss for flight in flights for miss in misses_of(flight, batch=True)}
-
-
 def _answered_ns(spans: CallSpans | None, later: Mapping[LookupKey, Outcome]) -> int | None:
     """Return when the first forward call of a batch began, or else when its store answered."""
     if spans is not None and spans.forward_ns is not None:
         return spans.forward_ns
     return max((one.end_ns for one in later.values() if one.tier is not None), default=None)
-
-
-def _in_order(
-    keys: Sequence[LookupKey],
-    entries: Mapping[LookupKey, Entry],
-    later: dict[LookupKey, Outcome],
-    begun: tuple[int, int | None],
-    share: int,
-) -> Iterator[Outcome]:
-    """Yield the outcome of each lookup of a batch, in order; also after a failure.
-
-    Those that did not wait follow one another, evenly from the start of the batch to
-    `_answered_ns` (both in `begun`); without that, each as long as `share`. A repeated
-    prompt is a hit where the cache had the first, and else coalesced. A lookup that was
-    still waiting when the call failed has none.
-    """
-    start, answered = begun
-    slot = share if answered is None else (answered - start) // len(keys)
-    yielded: set[LookupKey] = set()
-    for index, key in enumerate(keys):
-        began, first, entry = start + index * slot, later.get(key), entries.get(key)
-        from_store = first is not None and first.tier is not None
-        found = first is not None and first.result == "hit" and not from_store
-        if first is not None and (found or key not in yielded):
-            yielded.add(key)
-            if first.result == "miss" or from_store:
-                first = replace(first, start_ns=began, end_ns=began + slot)
-            yield first
-        elif entry is not None:
-            result: Literal["hit", "coalesced"] = "hit" if first is None else "coalesced"
-            yield Outcome(key, entry.origin, result, began, began + slot, share, entry.call)

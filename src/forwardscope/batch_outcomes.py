@@ -1,0 +1,58 @@
+"""Outcomes of the lookups of a batch, in the order of its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from forwardscope.core.cache import Entry
+from forwardscope.core.keys import LookupKey
+from forwardscope.core.single_flight import Flight
+from forwardscope.recorder import Outcome, misses_of
+
+__all__ = ["misses_of_batch", "outcomes_of_batch"]
+
+
+def misses_of_batch(flights: Sequence[Flight]) -> dict[LookupKey, Outcome]:
+    """Return the outcomes of a batch's forward calls, by key."""
+    return {miss.key: miss for flight in flights for miss in misses_of(flight, batch=True)}
+
+
+def outcomes_of_batch(
+    keys: Sequence[LookupKey],
+    entries: Mapping[LookupKey, Entry],
+    later: dict[LookupKey, Outcome],
+    start_ns: int,
+    answered_ns: int | None,
+    share_ns: int,
+) -> Iterator[Outcome]:
+    """Yield the outcome of each lookup of a batch, in order; also after a failure.
+
+    A repeated prompt is a hit where the cache had the first, and else coalesced. A lookup
+    that was still waiting when the call failed has none.
+
+    Args:
+        keys: The keys of the batch.
+        entries: The entries of those that were answered.
+        later: The outcomes of those that the cache did not have at first.
+        start_ns: Start of the batch.
+        answered_ns: Until when the lookups that did not wait follow one another, evenly from
+            the start; None if each is as long as `share_ns`.
+        share_ns: Time of a lookup of what the cache had at first.
+    """
+    slot = share_ns if answered_ns is None else (answered_ns - start_ns) // len(keys)
+    yielded: set[LookupKey] = set()
+    for index, key in enumerate(keys):
+        began, first, entry = start_ns + index * slot, later.get(key), entries.get(key)
+        from_store = first is not None and first.tier is not None
+        found = first is not None and first.result == "hit" and not from_store
+        if first is not None and (found or key not in yielded):
+            yielded.add(key)
+            if first.result == "miss" or from_store:
+                first = replace(first, start_ns=began, end_ns=began + slot)
+            yield first
+        elif entry is not None:
+            result: Literal["hit", "coalesced"] = "hit" if first is None else "coalesced"
+            yield Outcome(key, entry.origin, result, began, began + slot, share_ns, entry.call)
