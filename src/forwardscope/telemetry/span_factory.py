@@ -283,9 +283,7 @@ class SpanFactory:
     def _warn(self, error: Exception) -> None:
         warn, self._warned = not self._warned, True
         if warn:
-            with suppress(
-                RuntimeWarning
-            ):  # where warnings are errors, no lookup fails for its span
+            with suppress(RuntimeWarning):  # where warnings are errors, no lookup fails
                 warnings.warn(
                     f"span not made: {type(error).__name__} in the tracer provider; "
                     "lookups go on, such spans are counted as dropped",

@@ -320,4 +320,6 @@ class CallSpans:
             span.update_name(lookup_name(outcome.result, None))
             span.set_attribute(names.CACHE_RESULT.name, outcome.result)
             span.set_attributes(store_attributes(outcome.tier, outcome.verified))
+            if outcome.call is not None:
+                span.add_link(outcome.call.link().context)
         self._factory.end(span, names.LOOKUP, end_ns, outcome.error)
