@@ -1,7 +1,7 @@
-"""Forward calls: what answers a lookup that the cache cannot.
+"""Forward calls, and the store that is searched before them.
 
-The store is asked first, and what it has not is computed. Some of what it has is
-computed again, to verify it.
+They answer the lookups that miss in the cache. A share of the values from the store is
+computed again to verify it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ForwardCalls:
 
     Args:
         flights: The forward calls in flight.
-        store_tier: What is asked before a forward call, or None.
+        store_tier: Is searched before a forward call; None without a store.
         shows: Returns whether lookups have trace lines or spans now.
         now: Reads the clock, in nanoseconds.
 
@@ -59,7 +59,7 @@ class ForwardCalls:
         compute: Compute,
         stored: dict[LookupKey, Outcome],
     ) -> None:
-        """Answer the keys that this thread has claimed: from the store, the rest computed.
+        """Answer the keys that this thread has claimed from the store, and compute the rest.
 
         The flight keeps the keys that are computed; the outcomes of the others are
         added to `stored`.
@@ -67,7 +67,7 @@ class ForwardCalls:
         flight.keys, tier, answer = keys, self._tier, None
         try:
             if tier is not None:
-                answer = self._ask(tier, flight, stored)
+                answer = self._find_stored(tier, flight, stored)
             if flight.keys:
                 values = self._call(flight, spans, compute)
                 for key, value, origin in zip(flight.keys, values, flight.origins, strict=True):
@@ -116,10 +116,10 @@ class ForwardCalls:
                 spans.end_forward(flight)
         return values
 
-    def _ask(
+    def _find_stored(
         self, tier: StoreTier, flight: Flight, stored: dict[LookupKey, Outcome]
     ) -> Answer | None:
-        """Ask the store for a flight's keys; land what is there and is not to be verified."""
+        """Search the store for a flight's keys; land the values that are not to be verified."""
         began, keys = self._now(), flight.keys
         answer = tier.find(keys, verify=not self.stopping)
         if answer is not None:
@@ -127,7 +127,8 @@ class ForwardCalls:
             share = (self._now() - began) // len(keys)
             for key, entry in answer.found.items():
                 question = question_of(key) if self._shows() else None
-                times, call = (began, began + share, share), CallIds.stored(*entry[2:4])
+                call = CallIds.stored(entry.trace_id, entry.span_id)
+                times = began, began + share, share
                 stored[key] = Outcome(key, question, "hit", *times, call, tier=tier.store.tier)
                 if key not in answer.to_verify:
                     self._flights.land(key, flight, entry.value, question, call)
@@ -142,7 +143,7 @@ class ForwardCalls:
         compute: Compute,
         stored: dict[LookupKey, Outcome],
     ) -> None:
-        """Compute again some of what the store had; land its value if they agree, else ours."""
+        """Compute some stored values again; land each if it agrees, else the computed one."""
         check, wrong = Flight(flight.generation, flight.leader), {}
         check.keys = answer.to_verify
         try:

@@ -8,7 +8,7 @@ A scoring method of a view is three lines around one of them:
         )
 
 A lookup searches the cache. Where it finds nothing it claims its key, forward_calls.py
-asks the store and computes what is not there, and recorder.py turns the outcome into
+searches the store and computes what is not there, and recorder.py turns the outcome into
 counts, trace lines and spans.
 """
 
@@ -77,7 +77,7 @@ class BackendInstrumentation:
         flights: The forward calls in flight.
         ledger: The counts behind everything, by series.
         stats: One live object with the totals of the moment at which it is read.
-        store_tier: What is asked of the store; None without one.
+        store_tier: The tier of the store; None without one.
         spans: The spans of lookups and what became of them. Their parent is the
             span that is current where the lookup is made; in a thread without
             one, the span that was current at `set_current_probe`.
@@ -106,9 +106,9 @@ class BackendInstrumentation:
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.flights = SingleFlight(self.cache)
         self._recorder = Recorder(self.ledger, self.spans, TraceWriter(trace_path), clock)
-        self.store_tier = StoreTier(store, verify) if store and cache_enabled else None
-        if self.store_tier is not None:
-            self.store_tier.view_identity = view_identity
+        self.store_tier: StoreTier | None = None
+        if store is not None and cache_enabled:
+            self.store_tier = StoreTier(store, verify, view_identity)
         self._now = clock.perf_counter_ns
         self._calls = ForwardCalls(
             self.flights, self.store_tier, lambda: self._recorder.shows, self._now
@@ -258,8 +258,8 @@ class BackendInstrumentation:
         """Answer several lookups of one view, with one forward batch for the misses.
 
         Hits never enter the batch, and equal prompts are computed once. The store is
-        asked once for what this call leads, and the rest is computed before it waits
-        for other threads.
+        searched once for what this call leads, and the rest is computed before the call
+        waits for other threads.
 
         Args:
             op: What is computed.

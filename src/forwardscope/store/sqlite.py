@@ -52,7 +52,7 @@ _ENTRY: Final = (
     "FROM entries AS e JOIN contents AS c ON c.id = e.id"
 )
 _ROW: Final = (
-    "SELECT digest, question, i.identity, run_id, call, nbytes, last_used "
+    "SELECT entries.id, digest, question, i.identity, run_id, call, nbytes, last_used "
     "FROM entries JOIN identities AS i ON i.id = entries.identity"
 )
 
@@ -168,9 +168,10 @@ class SqliteStore:
         given = {"question = ?": question, "i.identity = ?": name}
         chosen = {term: value for term, value in given.items() if value is not None}
         where = " AND ".join(["entries.id > ?", *chosen])
-        query = f"{_ROW.replace('SELECT', 'SELECT entries.id,', 1)} WHERE {where} "
         last = -1
-        while rows := self._read(f"{query} ORDER BY entries.id LIMIT 1000", last, *chosen.values()):
+        while rows := self._read(
+            f"{_ROW} WHERE {where} ORDER BY entries.id LIMIT 1000", last, *chosen.values()
+        ):
             last = rows[-1][0]
             for _, *row in rows:
                 yield _stored_row(row)

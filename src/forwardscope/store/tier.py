@@ -1,4 +1,4 @@
-"""A backend's use of a store: what it asks for, what it saves and what it verifies."""
+"""A backend's use of a store: finding, saving and verifying the values of its views."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MAX_REMEMBERED: Final = 4096
 
 
 class Answer(NamedTuple):
-    """What a store answered to the keys of one view.
+    """What a store has for keys of one view.
 
     Attributes:
         identity: The view's identity.
         digests: The store's key of each lookup key.
-        found: The entries that are there.
+        found: The entries that the store has.
         to_verify: Those of them that are to be computed again.
     """
 
@@ -42,8 +42,9 @@ class StoreTier:
 
     Args:
         store: The store.
-        verify: Share of the entries that are found which are to be verified, 0 to 1. Of each
-            view identity it is at least one a run, unless this is 0.
+        verify: Share of the found entries to verify, 0 to 1. Unless it is 0, at least one
+            entry of each view identity is verified in a run.
+        view_identity: Initial value of the attribute.
 
     Raises:
         ValueError: The share is not between 0 and 1.
@@ -51,16 +52,18 @@ class StoreTier:
     Attributes:
         store: The store.
         view_identity: Returns the identity of a view by its id; None where its values
-            must not be stored. Without it nothing is asked for and nothing saved.
+            must not be stored. Without it nothing is found and nothing saved.
         tolerance: Largest difference of a log-probability between a stored and a computed
             value, in nats; 0.0 means the same bytes.
     """
 
-    def __init__(self, store: Store, verify: float) -> None:
+    def __init__(
+        self, store: Store, verify: float, view_identity: Callable[[str], str | None] | None
+    ) -> None:
         if not 0.0 <= verify <= 1.0:
             raise ValueError(f"verify must be between 0 and 1; got {verify}")
         self.store: Final = store
-        self.view_identity: Callable[[str], str | None] | None = None
+        self.view_identity = view_identity
         self.tolerance = DEFAULT_TOLERANCE
         self._verify: Final = verify
         self.begin_run(None)
@@ -78,9 +81,9 @@ class StoreTier:
         self._identities: dict[str, str | None] = {}
 
     def find(self, keys: Sequence[LookupKey], *, verify: bool = True) -> Answer | None:
-        """Ask for the values of keys of one view; None where that view is not stored.
+        """Find the values of keys of one view; None if the view has no identity.
 
-        Which of them are verified depends on the entry and the run, so that each run
+        Which of them are to be verified depends on entry and run, so that each run
         verifies others.
 
         Args:
@@ -97,7 +100,7 @@ class StoreTier:
         }
         entries = self.store.get_many(list(digests.values()))
         found = {key: entries[at] for key, at in digests.items() if at in entries}
-        chosen = [key for key in found if self._falls_to(digests[key])] if verify else []
+        chosen = [key for key in found if self._is_in_share(digests[key])] if verify else []
         if found and verify and self._is_first(identity) and not chosen:
             chosen = list(found)[:1]
         return Answer(identity, digests, found, chosen)
@@ -108,8 +111,8 @@ class StoreTier:
         """Queue computed values to be stored; returns at once.
 
         Args:
-            answer: What the store answered before.
-            values: Values of some of the keys that it was asked for.
+            answer: The result of `find` for their keys.
+            values: Values of some of these keys.
             call: Trace and span of the forward call, where its span is sampled.
         """
         trace_id, span_id = call or (None, None)
@@ -151,8 +154,8 @@ class StoreTier:
                 self._verified.add(identity)
         return first and self._verify > 0.0
 
-    def _falls_to(self, digest: bytes) -> bool:
-        """Return whether the share of this run has an entry."""
+    def _is_in_share(self, digest: bytes) -> bool:
+        """Return whether an entry is in the share that this run verifies."""
         seed = (self._run_id or "").encode()
         drawn = hashlib.blake2b(digest + seed, digest_size=8).digest()
         return int.from_bytes(drawn, "little") < self._verify * 2**64
