@@ -146,6 +146,16 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
+def test_a_program_that_changes_its_folder(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is of the folder in which the store was opened."""
+    monkeypatch.chdir(filled.parent)
+    with closing(SqliteStore(Path(filled.name))) as store:
+        monkeypatch.chdir("/")
+        assert value_of(store, "7") == text_of("7")
+        put(store, new("another"))
+        assert store.stats().errors == {}
+
+
 def test_mode_read_changes_nothing(filled: Path) -> None:
     """It finds values, stores none, removes none, and leaves the file as it is."""
     before = filled.read_bytes()

@@ -286,6 +286,54 @@ def test_a_forked_child_has_a_connection_of_its_own(
 
 
 @_forks
+def test_a_parent_that_closes_leaves_its_child_the_log(
+    filled: Path,
+    in_child: Callable[[Callable[[], object]], None],
+    in_thread: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """What a child stores after its parent closed the store is found by others at once."""
+    is_used, used = os.pipe()
+    is_closed, closed = os.pipe()
+
+    def child() -> None:
+        put(store, new("before"))
+        os.write(used, b"!")
+        os.read(is_closed, 1)
+        put(store, new("child"))
+        with closing(SqliteStore(filled)) as other:
+            assert value_of(other, "child") == 1.5
+
+    def close() -> None:
+        os.read(is_used, 1)
+        store.close()
+        os.write(closed, b"!")
+
+    store = SqliteStore(filled)
+    put(store, new("parent"))
+    value_of(store, "7")
+    closer = in_thread(close)
+    in_child(child)
+    closer.result(60)
+    for end in (is_used, used, is_closed, closed):
+        os.close(end)
+    assert _is_sound(filled)
+
+
+@_forks
+def test_threads_that_fork_at_once(
+    filled: Path,
+    in_child: Callable[[Callable[[], object]], None],
+    in_thread: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """A fork that could not keep threads out of SQLite takes no lock from another's fork."""
+    with closing(SqliteStore(filled)) as store:
+        store.pause()  # as a fork that lasts does
+        in_thread(lambda: in_child(lambda: value_of(store, "7"))).result(60)
+        store.resume()
+        assert in_thread(lambda: value_of(store, "7")).result(60) == text_of("7")
+
+
+@_forks
 @pytest.mark.no_cover
 def test_forks_while_threads_work(
     filled: Path,

@@ -89,7 +89,7 @@ class SqliteStore:
     ) -> None:
         if max_bytes < MIN_BYTES:
             raise ValueError(f"max_bytes must be at least {MIN_BYTES}; got {max_bytes}")
-        self.path: Final = path
+        self.path: Final = path.absolute()  # the program may change its folder
         self.name: Final = shown(str(path))
         try:
             prepare(path, mode)
@@ -99,7 +99,7 @@ class SqliteStore:
         self._mode: Final[Mode] = mode
         self._max_bytes = max_bytes
         self._counts = StoreCounts(self.name)
-        self._writer = SqliteWriter(path, max_bytes, self._counts, clock)
+        self._writer = SqliteWriter(self.path, max_bytes, self._counts, clock)
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._waited_s = 0.0
@@ -108,12 +108,16 @@ class SqliteStore:
         reset_in_children(self)
 
     def pause(self) -> None:
-        """Keep threads out of SQLite while the process forks."""
-        self._paused = self._lock.acquire(timeout=_BUSY_S)
+        """Keep threads out of SQLite while the process forks, and leave the child no connection.
+
+        A child that inherits one does not lock the file: its parent would remove the log.
+        """
+        if self._lock.acquire(timeout=_BUSY_S):
+            self._disconnect()
 
     def resume(self) -> None:
         """Let threads go on."""
-        if self._paused:
+        with suppress(RuntimeError):  # it was not acquired
             self._lock.release()
 
     def after_fork(self) -> None:
@@ -129,7 +133,7 @@ class SqliteStore:
         start = time.perf_counter()
         try:
             rows = self._select(digests)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - MemoryError for a huge value, for example
             self._failed(error, time.perf_counter() - start)
             return {}
         found = {}
@@ -224,10 +228,13 @@ class SqliteStore:
         self.stats()  # the last numbers
         with self._lock:
             self._closed = True
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def _select(self, digests: Sequence[bytes]) -> list[Any]:
         if len(digests) <= _CHUNK:
@@ -268,7 +275,7 @@ class SqliteStore:
             return None
         return StoredEntry(value, run, *_ids(call), len(content))
 
-    def _failed(self, error: sqlite3.Error, seconds: float) -> None:
+    def _failed(self, error: Exception, seconds: float) -> None:
         """Count a failed lookup; give up on a damaged file, and where lookups waited too long."""
         self._waited_s += seconds
         if is_damage(error) or self._waited_s > _PATIENCE_S:

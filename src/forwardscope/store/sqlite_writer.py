@@ -106,12 +106,16 @@ class SqliteWriter:
         self._worker: threading.Thread | None = None
 
     def pause(self) -> None:
-        """Keep the thread out of SQLite while the process forks, if it is out within a second."""
-        self._paused = self._writing.acquire(timeout=1.0)
+        """Keep the thread out of SQLite while the process forks, if it is out within a second.
+
+        The child inherits no connection then; see `SqliteStore.pause`.
+        """
+        if self._writing.acquire(timeout=1.0):
+            self._disconnect()
 
     def resume(self) -> None:
         """Let the thread go on."""
-        if self._paused:
+        with suppress(RuntimeError):  # it was not acquired
             self._writing.release()
 
     def after_fork(self) -> None:
