@@ -104,6 +104,49 @@ def test_a_value_of_unknown_type_is_answered_and_not_stored(store: MemoryStore) 
     assert store.stats().entries == 0
 
 
+@pytest.mark.filterwarnings("ignore:the store did not:RuntimeWarning")
+@pytest.mark.parametrize("method", ["get_many", "put_many", "delete"])
+def test_a_store_that_raises_fails_no_lookup(
+    store: MemoryStore, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raises is warned of, and the values are those without a store."""
+    stored_backend(store).cached("op", "ft", "stored", 0, lambda: 1.0)
+
+    def fail(*_: object) -> Any:
+        raise OSError("down")
+
+    monkeypatch.setattr(store, method, fail)
+    later = stored_backend(store, 1.0)
+    assert later.cached("op", "ft", "stored", 0, lambda: 2.0) == 2.0
+    assert later.cached_batch("op", "ft", ["stored", "b"], 0, lambda at: [3.0]) == [2.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore:the store did not:RuntimeWarning")
+@pytest.mark.parametrize("answer", [None, 3, "entry"])
+def test_what_is_no_entry_is_a_miss(answer: object) -> None:
+    """A store that answers with other types costs a forward pass and no lookup."""
+
+    class Odd(MemoryStore):
+        def get_many(self, digests: Sequence[bytes]) -> Any:
+            return dict.fromkeys(digests, answer) if answer else None
+
+    backend = stored_backend(Odd())
+    assert backend.cached("op", "ft", "prompt", 0, lambda: 1.0) == 1.0
+    assert total(backend).misses == 1
+
+
+def test_an_empty_store_that_has_a_length_is_used() -> None:
+    """A store is used whatever its truth value."""
+
+    class Sized(MemoryStore):
+        def __len__(self) -> int:
+            return self.stats().entries
+
+    store = Sized()
+    stored_backend(store).cached("op", "ft", "prompt", 0, lambda: 1.0)
+    assert len(store) == 1
+
+
 def test_a_stopped_backend_still_answers_from_the_store(store: MemoryStore) -> None:
     """After a requested stop the store's hits are answered, unverified, and nothing is computed."""
     stored_backend(store).cached("op", "ft", "prompt", 0, lambda: 1.0)
@@ -159,6 +202,12 @@ class TestVerification:
         assert later.cached("op", "ft", "prompt", 0, no_pass) == 2.0
         assert (total(later).matches, total(later).mismatches) == (0, 1)
         assert stored_backend(store).cached("op", "ft", "prompt", 0, no_pass) == 2.0
+
+    def test_a_wrong_value_is_removed(self, store: MemoryStore) -> None:
+        """Also where the computed value cannot be stored in its place."""
+        stored_backend(store).cached("op", "ft", "prompt", 0, lambda: 1.0)
+        stored_backend(store, 1.0).cached("op", "ft", "prompt", 0, lambda: float("nan"))
+        assert store.stats().entries == 0
 
     def test_strict_values_must_be_equal(self, store: MemoryStore) -> None:
         """With a tolerance of 0 the smallest difference is a mismatch."""

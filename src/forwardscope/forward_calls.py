@@ -161,4 +161,5 @@ class ForwardCalls:
                 outcome = replace(outcome, call=check.call)
             stored[key] = outcome
             self._flights.land(key, flight, value, outcome.question, outcome.call)
-        tier.save(answer, wrong, check.call)
+        if wrong:
+            tier.replace(answer, wrong, check.call)

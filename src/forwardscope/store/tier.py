@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from forwardscope.core.forks import reset_in_children
@@ -98,7 +100,7 @@ class StoreTier:
             for key in keys
             for op, _, prompt, top_k in [key]
         }
-        entries = self.store.get_many(list(digests.values()))
+        entries = self._entries(list(digests.values()))
         found = {key: entries[at] for key, at in digests.items() if at in entries}
         chosen = [key for key in found if self._is_in_share(digests[key])] if verify else []
         if found and verify and self._is_first(identity) and not chosen:
@@ -116,20 +118,38 @@ class StoreTier:
             call: Trace and span of the forward call, where its span is sampled.
         """
         trace_id, span_id = call or (None, None)
-        self.store.put_many(
-            [
-                NewEntry(
-                    digest=answer.digests[key],
-                    question=question_digest(key[0], key[2], key[3]),
-                    identity=answer.identity,
-                    value=value,
-                    run_id=self._run_id,
-                    trace_id=trace_id,
-                    span_id=span_id,
-                )
-                for key, value in values.items()
-            ]
-        )
+        entries = [
+            NewEntry(
+                digest=answer.digests[key],
+                question=question_digest(key[0], key[2], key[3]),
+                identity=answer.identity,
+                value=value,
+                run_id=self._run_id,
+                trace_id=trace_id,
+                span_id=span_id,
+            )
+            for key, value in values.items()
+        ]
+        try:
+            self.store.put_many(entries)
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the store did not take values: {type(error).__name__}")
+
+    def replace(
+        self, answer: Answer, values: Mapping[LookupKey, Any], call: tuple[str, str] | None
+    ) -> None:
+        """Save values in place of stored ones, which are removed also where these cannot be stored.
+
+        Args:
+            answer: As for `save`.
+            values: As for `save`.
+            call: As for `save`.
+        """
+        try:
+            self.store.delete([answer.digests[key] for key in values])
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the store did not remove wrong values: {type(error).__name__}")
+        self.save(answer, values, call)
 
     def agrees(self, stored: Any, computed: Any) -> bool:
         """Return whether a stored value is the computed one, within the tolerance."""
@@ -140,11 +160,23 @@ class StoreTier:
         if self.view_identity is None:
             return None
         known = self._identities  # another thread may begin a run
-        if view_id not in known:
-            if len(known) >= _MAX_REMEMBERED:
-                known.clear()
-            known[view_id] = self.view_identity(view_id)
-        return known[view_id]
+        try:
+            return known[view_id]
+        except KeyError:  # another thread may clear it at any time
+            identity = self.view_identity(view_id)
+        if len(known) >= _MAX_REMEMBERED:
+            known.clear()
+        known[view_id] = identity
+        return identity
+
+    def _entries(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
+        """Ask the store; what raises or is no entry counts as not found."""
+        try:
+            found = self.store.get_many(digests).items()
+            return {at: entry for at, entry in found if isinstance(entry, StoredEntry)}
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the store did not answer: {type(error).__name__}")
+            return {}
 
     def _is_first(self, identity: str) -> bool:
         """Return whether a run has found nothing of an identity before."""
@@ -159,3 +191,8 @@ class StoreTier:
         seed = (self._run_id or "").encode()
         drawn = hashlib.blake2b(digest + seed, digest_size=8).digest()
         return int.from_bytes(drawn, "little") < self._verify * 2**64
+
+
+def _warn(message: str) -> None:
+    with suppress(RuntimeWarning):  # where warnings are errors, no lookup fails
+        warnings.warn(f"{message}; the run goes on", RuntimeWarning, stacklevel=2)
