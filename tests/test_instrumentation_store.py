@@ -231,6 +231,15 @@ class TestVerification:
         assert total(later).matches == 4
         assert total(later).disk_hits == 200
 
+    def test_a_failed_batch_postpones_it(self, store: MemoryStore) -> None:
+        """A hit that a failed pass left unverified is not the one of its identity."""
+        stored_backend(store).cached("op", "ft", "a", 0, lambda: 1.0)
+        later = stored_backend(store, 1e-12)
+        with pytest.raises(ZeroDivisionError):
+            later.cached_batch("op", "ft", ["a", "new"], 0, lambda at: 1 / 0)
+        later.cached("op", "ft", "a", 0, lambda: 1.0)
+        assert total(later).matches == 1
+
     def test_the_share_is_drawn_by_entry_and_run(self, store: MemoryStore) -> None:
         """A run verifies about its share, the same again, and another run others."""
         prompts = [str(number) for number in range(400)]

@@ -79,6 +79,8 @@ class ForwardCalls:
         except BaseException as raised:
             flight.error = type(raised).__name__
             self._flights.release(flight, keys)
+            if tier is not None and answer is not None and answer.to_verify:
+                tier.postpone(answer)
             raise
 
     def _call(

@@ -151,6 +151,11 @@ class StoreTier:
             _warn(f"the store did not remove wrong values: {type(error).__name__}")
         self.save(answer, values, call)
 
+    def postpone(self, answer: Answer) -> None:
+        """Verify another hit of an identity, where this one could not be verified."""
+        with self._lock:
+            self._verified.discard(answer.identity)
+
     def agrees(self, stored: Any, computed: Any) -> bool:
         """Return whether a stored value is the computed one, within the tolerance."""
         return agree(stored, computed, self.tolerance)
