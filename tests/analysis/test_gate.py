@@ -47,6 +47,16 @@ def test_a_run_is_not_worse_than_itself(hits: int, passes: int, errors: int) -> 
     assert worse(run, run, slowdown=1.0) == []
 
 
+def test_a_store_moves_no_check() -> None:
+    """A run is not worse than one whose passes a store spared, and no better."""
+    cold = recorded()
+    warm = recorded({_KEY: Counts(hits=4, coalesced=1, disk_hits=3)})
+    assert worse(warm, cold) == []
+    assert worse(cold, warm) == []
+    evicting = recorded({_KEY: Counts(hits=4, disk_hits=4, forward_passes=1)})
+    assert "the hit rate is 0.0 %, 40.0 % before" in worse(cold, evicting)
+
+
 def test_more_passes() -> None:
     """The findings are by probe and view, with the cause."""
     more = Counts(hits=1, forward_passes=4, forward_ns=4)
