@@ -188,6 +188,8 @@ def test_where_a_store_is_named(
     [
         (("--store", "redis://host/0"), "redis:// stores are not supported yet"),
         (("--store", "x.db", "--no-store"), "--store and --no-store contradict each other"),
+        (("--store", "x.db", "--no-cache"), "--store and --no-cache contradict each other"),
+        (("--store", ""), "--store needs a path, or default"),
         (("--verify", "2"), "--verify"),
     ],
 )

@@ -64,6 +64,9 @@ def _head(result: SuiteResult) -> str:
         f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
         f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
+    if (store := result.store) is not None:
+        lines[0] += f"; {plural(store.hits, 'lookup')} answered from the store, "
+        lines[0] += f"{count(store.verified)} verified, {count(store.mismatches)} found wrong"
     title = f"<h1>{escape(shown(result.suite))} {verdict}</h1>"
     url = result.trace_url
     trace = "" if url is None else link(url, f"trace {result.trace_id}")

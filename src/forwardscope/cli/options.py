@@ -44,7 +44,7 @@ class RunOptions:
         bool, typer.Option("--quiet", "-q", help="Print no progress and no report.")
     ] = False
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Turn the cache off: store no computed value.")
+        bool, typer.Option("--no-cache", help="Turn cache and store off: keep no computed value.")
     ] = False
     store: Annotated[
         str | None,
@@ -192,8 +192,11 @@ class RunOptions:
         )
 
     def _cache(self, cache: CacheSpec) -> CacheSpec:
-        if self.no_store and self.store is not None:
-            raise UserError("--store and --no-store contradict each other; give one of them")
+        for option, given in (("--no-store", self.no_store), ("--no-cache", self.no_cache)):
+            if given and self.store is not None:
+                raise UserError(f"--store and {option} contradict each other; give one of them")
+        if self.store == "":
+            raise UserError("--store needs a path, or default; an unset variable gives none")
         store = self.store or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
         update: dict[str, Any] = {"store": None if self.no_store or self.no_cache else store}
         if self.no_cache:

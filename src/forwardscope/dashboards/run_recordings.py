@@ -37,21 +37,25 @@ _SUITE: Final = "suite, model"
 #: Names of the recorded values.
 END: Final = names.RUN_END.name
 _PASSES: Final = names.RUN_FORWARD_PASSES.name
+_HITS: Final = names.RUN_HITS.name
+_STORED: Final = names.RUN_STORE_HITS.name
 #: Forward passes that an empty store would have needed.
 DEMAND: Final = f"{names.RUN_FORWARD_PASSES.name}_needed"
 EXPECTED: Final = names.RUN_EXPECTED.name
 WALL: Final = names.RUN_WALL.name
 SECONDS_PER_PASS: Final = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
+#: Without hits of a store, which may be pruned.
 HIT_RATE: Final = f"{names.RUN_HITS.name}_per_lookup"
 
 #: Query of each recorded value, by metric name.
 _RECORDED: Final = {
     # versions before the store have no gauge of its hits
-    DEMAND: f"({_PASSES} + ({names.RUN_STORE_HITS.name} or {_PASSES} * 0))",
+    DEMAND: f"({_PASSES} + ({_STORED} or {_PASSES} * 0))",
     EXPECTED: f"({EXPECTED} >= 0)",  # the gauge is NaN without a plan
     SECONDS_PER_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
     WALL: WALL,
-    HIT_RATE: f"{names.RUN_HITS.name} / ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
+    HIT_RATE: f"({_HITS} - ({_STORED} or {_HITS} * 0)) "
+    f"/ ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }
 
 
