@@ -29,6 +29,8 @@ CAPACITY: Final = 1024
 #: Entries of one transaction, and of one step of an eviction.
 _BATCH: Final = 512
 _ROUND_S: Final = 0.5
+#: Wait for the writers of other processes; SQLite lets them in without order.
+_BUSY_S: Final = 10.0
 _IDLE_ROUNDS: Final = 4
 _POLL_S: Final = 0.001
 _MAX_TOUCHED: Final = 65536
@@ -241,7 +243,7 @@ class SqliteWriter:
         start = time.perf_counter()
         try:
             if self._connection is None:
-                self._connection = connect(self._path, "write")
+                self._connection = connect(self._path, "write", _BUSY_S)
             change(self._connection)
         except Exception as error:  # noqa: BLE001 - the thread goes on, whatever a value does
             self._counts.unavailable = self._counts.unavailable or is_damage(error)
