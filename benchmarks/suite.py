@@ -80,7 +80,7 @@ def ours(n: int, **settings: Any) -> dict[str, Any]:
     ns = sum(probe.duration_s for probe in result.probes) * 1e9
     lookups = [result.backend_stats[kind] for kind in ("cache_hits", "cache_misses")]
     passes = sum(one.forward_passes for one in result.series)
-    forward_ns = 1e9 * sum(one.forward_s for one in result.series) / passes
+    forward_ns = 1e9 * sum(one.forward_s for one in result.series) / max(1, passes)
     return {"ns": ns, "close": agreed, "lookups": lookups, "forward_ns": forward_ns}
 
 
