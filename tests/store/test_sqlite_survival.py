@@ -116,7 +116,7 @@ def test_many_processes_share_a_file(path: Path) -> None:
             results.append([int(number) for number in output.split()[1:]])
     found, wrong, corrupt, errors, evictions = map(sum, zip(*results, strict=True))
     assert (wrong, corrupt, errors) == (0, 0, 0)
-    assert found > 1000
+    assert found > 0  # how many depends on the speed of the machine
     assert evictions > 0
     assert _is_sound(path)
     assert path.stat().st_size < 2 * MIN_BYTES
