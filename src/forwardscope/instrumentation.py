@@ -268,8 +268,9 @@ class BackendInstrumentation:
             top_k: Part of each key; 0 where an op has none.
             compute_misses: Gets the indices of the prompts to compute, in
                 order, and returns as many values. Called once for what this
-                call leads, and again only for what another thread was
-                computing and failed; not at all where nothing is missing.
+                call leads, and again only for stored values that are verified
+                and for what another thread was computing and failed; not at
+                all where nothing is missing.
 
         Returns:
             The values, in the order of `prompts`.

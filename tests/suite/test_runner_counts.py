@@ -16,6 +16,7 @@ from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.result import Tally
 from forwardscope.testing import (
     InMemoryTelemetry,
+    MemoryStore,
     ScriptedBackend,
     ScriptedView,
     pseudo_random_logits,
@@ -246,3 +247,32 @@ def test_forward_spans_have_the_labels_of_the_suite(make_spec: MakeSpec) -> None
     }
     model, adapter = spec.model.label, spec.model.adapter_label
     assert labels == {("forward base", model), ("forward ft", f"{adapter} on {model}")}
+
+
+def test_views_that_a_store_cannot_keep_are_named(make_spec: MakeSpec) -> None:
+    """A view without an identity is in the result, so that no store is off in silence."""
+    suite = make_spec(DeltaKL(name="one", prompts=["a"]))
+    found = {}
+    for known in (None, {"base": "an identity"}.get):
+        instrumentation = BackendInstrumentation(store=MemoryStore())
+        backend = ScriptedBackend(instrumentation=instrumentation, view_identity=known)
+        used = run_suite(suite, backend).store
+        assert used is not None
+        found[known is None] = used.unidentified_views
+    assert found == {True: ["base", "ft"], False: ["ft"]}
+
+
+def test_losses_of_a_store_are_those_of_the_run(make_spec: MakeSpec) -> None:
+    """A second run on one backend does not report what the first one could not store."""
+    store = MemoryStore()
+    store.close()
+    instrumentation = BackendInstrumentation(store=store)
+    backend = ScriptedBackend(instrumentation=instrumentation, view_identity=lambda view: view)
+    suite = make_spec(DeltaKL(name="one", prompts=["a"]))
+    dropped = []
+    for _ in range(2):
+        used = run_suite(suite, backend).store
+        assert used is not None
+        dropped.append(used.dropped)
+    assert dropped[0] > 0
+    assert dropped[1] == 0

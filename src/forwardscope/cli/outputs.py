@@ -69,7 +69,7 @@ def instrumentation_for(
     finally:
         instrumentation.close()
         if store is not None:
-            store.close()
+            store.close(0.0)  # what is queued was waited for
         if trace is not None and not (existed or instrumentation.stats.total_lookups):
             with suppress(OSError):  # another process may have removed it
                 if trace.stat().st_size == 0:

@@ -56,7 +56,7 @@ class StoreTier:
         view_identity: Returns the identity of a view by its id; None where its values
             must not be stored. Without it nothing is found and nothing saved.
         tolerance: Largest difference of a log-probability between a stored and a computed
-            value, in nats; 0.0 means the same bytes.
+            value, in nats; 0.0 means equal values.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class StoreTier:
         self.view_identity = view_identity
         self.tolerance = DEFAULT_TOLERANCE
         self._verify: Final = verify
-        self.begin_run(None)
+        self._run_id: str | None = None
+        self._verified: set[str] = set()
+        self._identities: dict[str, str | None] = {}
         self.after_fork()
         reset_in_children(self)
 
@@ -77,10 +79,16 @@ class StoreTier:
         self._lock = threading.Lock()
 
     def begin_run(self, run_id: str | None) -> None:
-        """Mark later entries with a run's id, and choose anew what to verify."""
+        """Mark later entries with a run's id; a new run verifies and identifies anew."""
         self._run_id = run_id
-        self._verified: set[str] = set()
-        self._identities: dict[str, str | None] = {}
+        if run_id is not None:
+            self._verified = set()
+            self._identities = {}
+
+    @property
+    def unidentified(self) -> list[str]:
+        """Views of the run that have no identity, so that their values are not stored."""
+        return sorted(view for view, known in self._identities.copy().items() if known is None)
 
     def find(self, keys: Sequence[LookupKey], *, verify: bool = True) -> Answer | None:
         """Find the values of keys of one view; None if the view has no identity.
@@ -162,13 +170,11 @@ class StoreTier:
 
     def _identity_of(self, view_id: str) -> str | None:
         """Return a view's identity, which is computed once a run."""
-        if self.view_identity is None:
-            return None
         known = self._identities  # another thread may begin a run
         try:
             return known[view_id]
         except KeyError:  # another thread may clear it at any time
-            identity = self.view_identity(view_id)
+            identity = None if self.view_identity is None else self.view_identity(view_id)
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
         known[view_id] = identity

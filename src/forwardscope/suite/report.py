@@ -139,6 +139,9 @@ def _store_line(store: StoreUse) -> Text:
         f"{plural(store.dropped, 'value')} not stored": store.dropped,
         f"{plural(store.errors, 'failed operation')}": store.errors,
         "given up after a failure": store.unavailable,
+        f"no identity, so nothing stored: {', '.join(map(shown, store.unidentified_views))}": bool(
+            store.unidentified_views
+        ),
     }
     found = [problem for problem, applies in problems.items() if applies]
     style = "bold red" if store.mismatches else "bold yellow" if found else ""

@@ -167,6 +167,8 @@ class StoreUse(_Record):
         dropped: Values of the run that could not be stored in time.
         errors: Operations that failed.
         unavailable: Whether it was given up after a failure.
+        unidentified_views: Views whose values are not stored, because nothing says what
+            determines them.
     """
 
     name: str
@@ -180,6 +182,7 @@ class StoreUse(_Record):
     dropped: _Count
     errors: _Count
     unavailable: bool
+    unidentified_views: list[str] = []
 
 
 class PromptTokens(_Record):

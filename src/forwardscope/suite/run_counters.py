@@ -10,6 +10,7 @@ from forwardscope.core.cache import DisabledCache
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.store.base import StoreStats
 from forwardscope.suite.result import (
     CacheUse,
     PromptTokens,
@@ -41,6 +42,8 @@ class RunCounters:
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
         self._evictions = instrumentation.cache.evictions
+        tier = instrumentation.store_tier
+        self._store_before = StoreStats() if tier is None else tier.store.stats()
         instrumentation.spans.flush(_FLUSH_S)  # spans from before the run do not count
         self._spans = instrumentation.spans.outcomes()
         self._elided = instrumentation.spans.elided()
@@ -120,7 +123,9 @@ class RunCounters:
         """Return what the run had from its store so far; None without one."""
         if (tier := self._inst.store_tier) is None:
             return None
-        stats, total = tier.store.stats(), sum(self.series().values(), Counts())
+        tier.store.flush(_FLUSH_S)
+        before, stats = self._store_before, tier.store.stats()
+        total = sum(self.series().values(), Counts())
         return StoreUse(
             name=tier.store.name,
             hits=total.store_hits,
@@ -129,10 +134,11 @@ class RunCounters:
             entries=stats.entries,
             bytes=stats.bytes,
             max_bytes=stats.max_bytes,
-            corrupt=stats.corrupt,
-            dropped=stats.dropped,
-            errors=sum(stats.errors.values()),
+            corrupt=stats.corrupt - before.corrupt,
+            dropped=stats.dropped - before.dropped,
+            errors=sum(stats.errors.values()) - sum(before.errors.values()),
             unavailable=stats.unavailable,
+            unidentified_views=tier.unidentified,
         )
 
     def prompt_tokens(self) -> PromptTokens:

@@ -1,4 +1,4 @@
-"""Digests of the weights of a base and of its adapter, told apart.
+"""Digests of the weights of a base, and separately of its adapter.
 
 Weights are digested as they are in memory, so that a conversion to another dtype, a merge
 or a dequantisation at load is in the digest, and how the weights were stored is not. A
