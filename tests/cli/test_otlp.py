@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import timeit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -354,6 +355,18 @@ def test_invalid_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     span = provider.get_tracer("test").start_span("s")
     span.set_attributes({str(number): number for number in range(200)})
     assert len(span.attributes) == 128
+
+
+def test_hash_of_a_resource() -> None:
+    """A span's resource has the SDK's hash, but computes it once, not for each span."""
+    ours = make_provider(SpanProcessor()).resource
+    plain = Resource(ours.attributes, ours.schema_url)
+    assert hash(ours) == hash(plain)
+    assert 5 * _seconds(ours) < _seconds(plain)
+
+
+def _seconds(resource: Resource) -> float:
+    return min(timeit.repeat(lambda: hash(resource), number=100))
 
 
 @pytest.mark.parametrize("url", ["unix:///run/otel.sock", "localhost:4317", "http://host"])

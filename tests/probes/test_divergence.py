@@ -274,7 +274,8 @@ def test_some_whole_distributions_reach_the_value(
 
 def test_pairs_are_compared_in_order() -> None:
     """Each reference is compared with the other at the same index."""
-    assert divergences([P, Q], [Q, P], "kl") == [divergence(P, Q, "kl"), divergence(Q, P, "kl")]
+    expected = [divergence(P, Q, "kl"), divergence(Q, P, "kl"), divergence(P, Q, "kl")]
+    assert divergences([P, Q, P], [Q, P, Q], "kl") == expected
 
 
 def test_different_lengths_are_an_error() -> None:

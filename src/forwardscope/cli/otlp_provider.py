@@ -23,6 +23,21 @@ __all__ = ["make_metrics_resource", "make_provider", "make_resource"]
 _DEFAULT_LIMIT = 128
 
 
+class _SpanResource(Resource):
+    """A resource with one hash, which the encoder takes for each span and which is slow."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def merge(self, other: Resource) -> Resource:
+        """Return a merged resource of this class; the provider adds the process to its own."""
+        return _SpanResource(super().merge(other))
+
+
 def make_resource() -> Resource:
     """Return the resource of the CLI's spans; the standard variables take precedence.
 
@@ -35,7 +50,7 @@ def make_resource() -> Resource:
         if not (key == SERVICE_NAME and str(value).startswith("unknown_service"))
         and not key.startswith("process.command")
     }
-    return defaults.merge(Resource(from_environment))
+    return _SpanResource(defaults.merge(Resource(from_environment)))
 
 
 def make_metrics_resource(instance: str) -> Resource:

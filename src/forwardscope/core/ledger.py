@@ -126,9 +126,13 @@ class LedgerSnapshot:
     tokens_computed: int = 0
     tokens_reused: int = 0
 
-    def totals(self) -> BackendStats:
+    def total(self) -> Counts:
         """Return the sum over all series."""
-        total = sum(self.series.values(), Counts())
+        return sum(self.series.values(), Counts())
+
+    def totals(self) -> BackendStats:
+        """Return the sum over all series as a plain value."""
+        total = self.total()
         return BackendStats(
             cache_hits=total.hits + total.coalesced,
             cache_misses=total.misses,

@@ -67,8 +67,14 @@ def divergence(reference: TokenDist, other: TokenDist, kind: Divergence = "js") 
 def divergences(
     reference: Sequence[TokenDist], other: Sequence[TokenDist], kind: Divergence
 ) -> list[float]:
-    """Return the divergence of each pair, in nats."""
-    return [divergence(p, q, kind) for p, q in zip(reference, other, strict=True)]
+    """Return the divergence of each pair, in nats; that of the same two objects is computed once.
+
+    Many prompts have one distribution where it is made up, as in each plan.
+    """
+    pairs = list(zip(reference, other, strict=True))
+    distinct = {(id(p), id(q)): (p, q) for p, q in pairs}
+    known = {ids: divergence(*pair, kind) for ids, pair in distinct.items()}
+    return [known[id(p), id(q)] for p, q in pairs]
 
 
 def _check(dist: TokenDist, side: str) -> None:

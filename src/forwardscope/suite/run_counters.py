@@ -25,7 +25,6 @@ from forwardscope.telemetry.span_factory import SpanOutcome
 __all__ = ["RunCounters"]
 
 _FLUSH_S: Final = 1.0
-_INTERRUPT: Final = KeyboardInterrupt.__name__
 
 
 class RunCounters:
@@ -38,6 +37,7 @@ class RunCounters:
     def __init__(self, instrumentation: BackendInstrumentation) -> None:
         self._inst = instrumentation
         self._before = instrumentation.ledger.snapshot()
+        self._total_before = self._before.total()
         self._traced = instrumentation.trace.enabled
         self._records = instrumentation.trace.records
         self._write_errors = instrumentation.trace.write_errors
@@ -64,14 +64,9 @@ class RunCounters:
         series = self._since(self._inst.ledger.series_of(probe))
         return Tally.of(sum(series.values(), Counts()))
 
-    def total(self) -> Tally:
+    def total(self) -> Counts:
         """Return the counts of the whole run."""
-        return Tally.of(sum(self.series().values(), Counts()))
-
-    @property
-    def interrupted(self) -> int:
-        """Forward passes of the run that an interrupt ended; they are also counted as failed."""
-        return sum(counts.errors[_INTERRUPT] for counts in self.series().values())
+        return self._inst.ledger.snapshot().total() - self._total_before
 
     @property
     def evictions(self) -> int:
@@ -125,7 +120,7 @@ class RunCounters:
             return None
         tier.store.flush(_FLUSH_S)
         before, stats = self._store_before, tier.store.stats()
-        total = sum(self.series().values(), Counts())
+        total = self.total()
         return StoreUse(
             name=tier.store.name,
             hits=total.store_hits,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RunMetrics"]
 
+#: Passes that an interrupt ended are no errors of the model.
+_INTERRUPT = KeyboardInterrupt.__name__
+
 
 class RunMetrics(Observer):
     """Observes a run and exports its gauges, as a collector of prometheus_client.
@@ -116,7 +119,8 @@ class RunMetrics(Observer):
 
     def _values(self, run: RunStarted | None) -> dict[Metric, float | None]:
         counters = None if run is None else run.counters
-        tally = Tally.of(Counts()) if counters is None else counters.total()
+        counts = Counts() if counters is None else counters.total()
+        tally = Tally.of(counts)
         now = time.time()
         if self._ended_s is None and tally.lookups != self._lookups_seen:
             self._progress_s = now
@@ -139,7 +143,7 @@ class RunMetrics(Observer):
                 names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
                 names.RUN_EXPECTED_LOOKUPS: _or_nan(run.expected_lookups if run else None),
                 names.RUN_FORWARD_SECONDS: tally.forward_s,
-                names.RUN_ERRORS: tally.forward_errors - (counters.interrupted if counters else 0),
+                names.RUN_ERRORS: counts.forward_errors - counts.errors[_INTERRUPT],
                 names.RUN_EVICTIONS: counters.evictions if counters else 0,
                 names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
                 names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,

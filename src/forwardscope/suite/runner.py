@@ -15,7 +15,7 @@ from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.suite.execution import run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import base_calls, plan_run
-from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
 from forwardscope.suite.spec import SuiteSpec
@@ -79,7 +79,7 @@ def run_suite(
                     _compute_base(spec, backend)
                 probes = run_probes(spec, backend, counters, observer)
             finally:
-                at_run_end(span, probes, counters.total(), counters.elided)
+                at_run_end(span, probes, Tally.of(counters.total()), counters.elided)
     except BaseException:
         observer.run_finished(None)
         raise

@@ -23,6 +23,8 @@ __all__ = ["ConnectionLimits", "MetricsEndpoint"]
 
 #: Pause after a connection that cannot be accepted, such as without a free descriptor.
 _RETRY_S: Final = 0.2
+#: A close waits so long for the server's thread.
+_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,10 @@ class MetricsEndpoint:
         self._server = make_server(address, port, self._serve, server, _Handler)
         self._server.limits = limits
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="forwardscope-metrics", daemon=True
+            target=self._server.serve_forever,
+            args=(_POLL_S,),
+            name="forwardscope-metrics",
+            daemon=True,
         )
         self._thread.start()
         self.url, self.place = _places(address, *self._server.server_address[:2])
@@ -151,7 +156,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """End the connections that are too old; called twice a second."""
+        """End the connections that are too old; called at each poll."""
         self._end_connections(keep=self.limits.connections)
 
     def shutdown_request(self, request: Any) -> None:
