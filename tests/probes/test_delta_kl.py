@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
 
 from forwardscope import MISS
 from forwardscope.backends import TokenDist
@@ -15,7 +11,6 @@ from forwardscope.errors import NonFiniteError
 from forwardscope.probes import DeltaKL, ProbeContext, Verdict
 from forwardscope.probes.base import score_against
 from forwardscope.probes.calibration import NullBaseline, NullStats
-from forwardscope.probes.delta_kl import bootstrap_interval
 from forwardscope.probes.divergence import divergence
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
@@ -141,46 +136,7 @@ def test_interval_depends_on_the_seed() -> None:
     assert one == same != other
 
 
-def test_interval_is_of_resampled_means() -> None:
-    """It contains the central 95 % of the resampled means."""
-    assert bootstrap_interval([0.0, 1.0], seed=0) == (0.0, 1.0)
-    low, high = bootstrap_interval([0.0, 1.0] * 200, seed=0) or (0.0, 0.0)
-    # the deviation of a mean of 400 fair coins is 0.025
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
-
-
-@pytest.mark.parametrize("n", [2, 600, 5001])
-def test_interval_is_that_of_one_draw(n: int) -> None:
-    """Drawing in chunks changes no value."""
-    values = np.random.default_rng(n).random(n)
-    drawn = np.random.default_rng(7).integers(0, n, (2000, n))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    assert bootstrap_interval(values.tolist(), seed=7) == (low, high)
-
-
-def test_memory_of_the_interval_is_bounded() -> None:
-    """It does not grow with 2000 indices a value, which would be 320 MB here."""
-    tracemalloc.start()
-    try:
-        bootstrap_interval([0.0, 1.0] * 10_000, seed=0)
-        assert tracemalloc.get_traced_memory()[1] < 40 << 20
-    finally:
-        tracemalloc.stop()
-
-
 def test_one_prompt_has_no_interval() -> None:
     """A single value has no interval."""
     probe = DeltaKL(name="change", prompts=["one"])
     assert probe.run(ProbeContext(ScriptedBackend())).ci_95 is None
-
-
-@given(st.lists(st.floats(0, 10), min_size=2, max_size=8), st.integers(0, 2**32))
-def test_interval_lies_within_the_values(values: list[float], seed: int) -> None:
-    """An interval is within the smallest and the largest value."""
-    interval = bootstrap_interval(values, seed)
-    assert interval is not None
-    low, high = interval
-    assert low <= high
-    assert min(values) - 1e-9 <= low
-    assert high <= max(values) + 1e-9

@@ -2,16 +2,20 @@
 
 from forwardscope.probes.adapter_ablation import AdapterAblation
 from forwardscope.probes.base import Outcome, Probe, ProbeContext, Verdict
+from forwardscope.probes.completion_preference import CompletionPreference
 from forwardscope.probes.delta_kl import DeltaKL
 from forwardscope.probes.null_adapter import NullAdapter
+from forwardscope.probes.perplexity_shift import PerplexityShift
 from forwardscope.probes.prompt_collapse import PromptCollapse
 
 __all__ = [
     "PROBES",
     "AdapterAblation",
+    "CompletionPreference",
     "DeltaKL",
     "NullAdapter",
     "Outcome",
+    "PerplexityShift",
     "Probe",
     "ProbeContext",
     "PromptCollapse",
@@ -24,4 +28,6 @@ PROBES: dict[str, type[Probe]] = {
     "delta_kl": DeltaKL,
     "adapter_ablation": AdapterAblation,
     "prompt_collapse": PromptCollapse,
+    "perplexity_shift": PerplexityShift,
+    "completion_preference": CompletionPreference,
 }

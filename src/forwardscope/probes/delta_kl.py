@@ -13,13 +13,11 @@ ratio of the mean to the largest random adapter's.
 `min_mean`: 0 for no change, 0.5 at the threshold.
 
 **Interval.** 95 % percentile bootstrap of the mean over prompts, drawn with the
-suite's seed; none for a single prompt. (Efron and Tibshirani, An Introduction
-to the Bootstrap, 1993, chapter 13.)
+suite's seed; none for a single prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,15 +31,12 @@ from forwardscope.probes.base import (
     Verdict,
     score_against,
 )
+from forwardscope.probes.bootstrap import bootstrap_interval
 from forwardscope.probes.calibration import NullStats
 from forwardscope.probes.divergence import divergences
 from forwardscope.text import plural
 
-__all__ = ["DeltaKL", "bootstrap_interval"]
-
-_RESAMPLES = 2000
-#: Maximum indices drawn at a time, of 8 bytes each.
-_CHUNK = 1 << 20
+__all__ = ["DeltaKL"]
 
 
 class DeltaKL(PromptProbe):
@@ -92,17 +87,3 @@ class DeltaKL(PromptProbe):
         if context.baseline is None:
             return None
         return context.baseline.stats.get(self.calibration(context.baseline.sentinels))
-
-
-def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """Return the 2.5th and 97.5th percentile of resampled means; None for fewer than 2 values."""
-    if len(values) < 2:
-        return None
-    sample, rng = np.asarray(values), np.random.default_rng(seed)
-    rows = max(1, _CHUNK // sample.size)  # chunks of whole rows give the values of one draw
-    means = [
-        sample[rng.integers(0, sample.size, (min(rows, _RESAMPLES - done), sample.size))].mean(1)
-        for done in range(0, _RESAMPLES, rows)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
 from forwardscope.errors import SpecError
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.text_files import FILE_KEYS, read_items
 from forwardscope.suite.validation_errors import describe_mistake
-from forwardscope.suite.yaml_source import MAX_BYTES, read_yaml
+from forwardscope.suite.yaml_source import MAX_BYTES, locate, read_yaml
 from forwardscope.text import printable
 
 __all__ = ["load_suite", "parse_suite"]
@@ -23,7 +24,8 @@ _MAX_PROBLEM: Final = 200
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     """Read and validate a suite file.
 
-    A path of a model or an adapter that exists relative to the file is made absolute.
+    A path of a model or an adapter that exists relative to the file is made absolute, and
+    the files of prompts, texts and pairs are read.
 
     Raises:
         SpecError: The file is missing, unreadable or malformed, or has an unknown
@@ -44,7 +46,7 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
         raise SpecError(f"suite file {file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{file}: not UTF-8 text (byte {error.start})") from error
-    spec = parse_suite(text, str(file))
+    spec = parse_suite(text, str(file), folder=file.parent)
     model = spec.model.model_copy(
         update={
             "path": _resolve(file, spec.model.path),
@@ -57,12 +59,13 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     return spec.model_copy(update={"model": model, "name": spec.name or file.stem})
 
 
-def parse_suite(text: str, source: str) -> SuiteSpec:
+def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
     """Parse and validate the text of a suite.
 
     Args:
         text: YAML text.
         source: Name of the text in error messages.
+        folder: Where relative paths of files with prompts, texts and pairs start.
 
     Raises:
         SpecError: The text is malformed, or has an unknown key or an invalid value.
@@ -81,10 +84,36 @@ def parse_suite(text: str, source: str) -> SuiteSpec:
         raise SpecError(f"{source}: nested too deeply to be a suite") from error
     if tree is None or not isinstance(content, dict):
         raise SpecError(f"{source}: a suite is a mapping with the keys version, model and probes")
+    content = _with_files(content, tree, source, folder)
     try:
         return SuiteSpec.model_validate(content)
     except ValidationError as error:
         raise SpecError(describe_mistake(error, content, tree, source)) from error
+
+
+def _with_files(
+    content: dict[str, Any], tree: yaml.Node, source: str, folder: Path
+) -> dict[str, Any]:
+    """Return a suite's content in which each key that names a file is replaced by its items."""
+    probes = content.get("probes")
+    if not isinstance(probes, list):
+        return content
+    read = list(probes)
+    for index, probe in enumerate(probes):
+        for file_key in FILE_KEYS.keys() & probe.keys() if isinstance(probe, dict) else ():
+            key, file = FILE_KEYS[file_key], probe[file_key]
+            try:
+                if key in probe:
+                    raise SpecError(f"{key} is given as well; remove one of them")
+                if not isinstance(file, str):
+                    raise SpecError("must be the path of a file")
+                items = read_items(folder / file)
+            except SpecError as error:
+                line, name = locate(tree, ("probes", index, file_key))
+                raise SpecError(f"{source}:{line}: {name}{error}") from error
+            others = {name: value for name, value in probe.items() if name != file_key}
+            read[index] = {**others, key: items}
+    return {**content, "probes": read}
 
 
 def _short(problem: str | None) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from forwardscope.probes import PROBES
+from forwardscope.probes.completion_preference import Pair
 from forwardscope.suite.spec import (
     DUPLICATE_NAME,
     CacheSpec,
@@ -91,7 +92,7 @@ def _fields_at(loc: tuple[int | str, ...], content: Any) -> list[str]:
     """Return the valid keys of the section at `loc`."""
     model: type[BaseModel] = SuiteSpec
     if loc and loc[0] == "probes":
-        model = PROBES[content["probes"][loc[1]]["kind"]]
+        model = Pair if "pairs" in loc else PROBES[content["probes"][loc[1]]["kind"]]
     elif loc:
         model = _SECTIONS[str(loc[0])]
     return list(model.model_fields)

@@ -1,0 +1,112 @@
+"""`completion_preference`: whether the adapter moves the model towards wanted completions.
+
+Each pair has a prompt, a wanted and an unwanted completion. A model's margin for a pair is
+log p(wanted | prompt) - log p(unwanted | prompt), in nats over the whole completions; its
+shift is the fine-tuned model's margin less the base model's. The raw value is the mean shift.
+(The margin is the implicit reward of Rafailov et al., Direct Preference Optimization, 2023,
+with beta 1.)
+
+**Verdict.** Passes where the mean shift >= `min_shift` and, with a null baseline whose
+deviation is not 0, z >= `min_z`: a random adapter of the same shape moves the margins
+too, in any direction.
+
+**Score.** 1 - 2 ** -(mean / `min_shift`): 0 for no shift or one away from the wanted
+completions, 0.5 at the threshold.
+
+**Interval.** 95 % percentile bootstrap of the mean over pairs; none for a single pair.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from forwardscope.backends.base import ScoringView
+from forwardscope.probes.base import (
+    Outcome,
+    Probe,
+    ProbeContext,
+    Threshold,
+    Verdict,
+    score_against,
+)
+from forwardscope.probes.bootstrap import bootstrap_interval
+from forwardscope.probes.divergence import FloatArray
+from forwardscope.text import plural
+
+__all__ = ["CompletionPreference", "Pair"]
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class Pair(BaseModel):
+    """A prompt with a completion that is wanted and one that is not."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    prompt: _Text
+    wanted: _Text
+    unwanted: _Text
+
+    @model_validator(mode="after")
+    def _check_that_they_differ(self) -> Self:
+        if self.wanted == self.unwanted:
+            raise ValueError("wanted and unwanted are equal")
+        return self
+
+
+class CompletionPreference(Probe):
+    """Shift of the preference for wanted over unwanted completions."""
+
+    kind: Literal["completion_preference"] = "completion_preference"
+    pairs: Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]
+    min_shift: Threshold = 0.5
+    min_z: Threshold = 3.0
+
+    def run(self, context: ProbeContext) -> Outcome:
+        """Score both completions of all pairs in both views and compare the margins."""
+        with context.backend.as_base() as base:
+            before = self._margins(base)
+        with context.backend.as_finetuned() as tuned:
+            after = self._margins(tuned)
+        return self._judge(before, after, context)
+
+    def calibration(self, sentinels: tuple[str, ...]) -> Probe:  # noqa: ARG002 - the own pairs
+        """Return a probe that measures the shift of the same pairs."""
+        return CompletionPreference(name="null", pairs=self.pairs)
+
+    def _margins(self, view: ScoringView) -> FloatArray:
+        """Return the margin of each pair, in nats; one forward call."""
+        wanted = [(pair.prompt, pair.wanted) for pair in self.pairs]
+        unwanted = [(pair.prompt, pair.unwanted) for pair in self.pairs]
+        logprobs = np.asarray(view.logprob_of_batch(wanted + unwanted), dtype=np.float64)
+        return logprobs[: len(wanted)] - logprobs[len(wanted) :]
+
+    def _judge(self, before: FloatArray, after: FloatArray, context: ProbeContext) -> Outcome:
+        shifts = (after - before).tolist()
+        mean = float(np.mean(shifts))
+        null = context.baseline and context.baseline.stats.get(self.calibration(()))
+        z = null.z_score(mean) if null else None
+        message = (
+            f"wanted preferred in {int((after > 0).sum())} of {plural(len(shifts), 'pair')}, by "
+            f"the base in {int((before > 0).sum())}; mean shift {mean:+.3f} nats, minimum "
+            f"{self.min_shift:g}"
+        )
+        if null and z is not None:
+            message += f"; z {z:+.1f} of {plural(null.n, 'random adapter')}, minimum {self.min_z:g}"
+        passed = mean >= self.min_shift and (z is None or z >= self.min_z)
+        return Outcome(
+            verdict=Verdict.PASS if passed else Verdict.FAIL,
+            message=message,
+            score=score_against(mean, self.min_shift),
+            raw=mean,
+            z_score=z,
+            ci_95=bootstrap_interval(shifts, context.seed),
+            evidence={
+                "margins_base": before.tolist(),
+                "margins_tuned": after.tolist(),
+                "per_pair": shifts,
+            },
+        )
