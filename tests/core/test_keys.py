@@ -8,6 +8,7 @@ from hypothesis import example, given
 
 from forwardscope.core.keys import (
     Question,
+    RenderedChat,
     fold_strings,
     prompt_hash,
     question_of,
@@ -60,3 +61,16 @@ def test_question_replaces_the_prompt_with_its_hash() -> None:
 def test_view_family_has_no_parameter(view_id: str, family: str) -> None:
     """The id ends at its first underscore."""
     assert view_family(view_id) == family
+
+
+@given(st.text(), st.text())
+def test_rendered_chats(one: str, other: str) -> None:
+    """A rendered chat equals another of the same text, and no plain string."""
+    chat = RenderedChat(one)
+    assert (chat == RenderedChat(other)) == (one == other)
+    assert chat != one
+    assert one != chat
+    assert len({chat, one, RenderedChat(one)}) == 2
+    assert prompt_hash(chat) == prompt_hash(RenderedChat(one)) != prompt_hash(one)
+    assert (other + chat, chat + other) == (RenderedChat(other + one), RenderedChat(one + other))
+    assert fold_strings(chat, other) == RenderedChat(fold_strings(one, other))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwardscope.core.keys import prompt_hash
+from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.store.keys import (
     DIGEST_SIZE,
     entry_digest,
     question_digest,
     question_digest_of_hash,
+    tokenised_of,
 )
 
 _TEXT = st.text(st.characters())  # lone surrogates too
@@ -62,3 +63,8 @@ def test_a_question_is_known_by_the_hash_of_its_prompt() -> None:
     assert digest == question_digest_of_hash("op", prompt_hash("prompt"), 8)
     others = [("op2", "prompt", 8), ("op", "prompt2", 8), ("op", "prompt", 9)]
     assert len({digest, *(question_digest(*other) for other in others)}) == 4
+
+
+def test_how_a_prompt_becomes_tokens() -> None:
+    """A rendered chat gets no special tokens, and a plain text does."""
+    assert (tokenised_of("text"), tokenised_of(RenderedChat("text"))) == ("plain", "chat")

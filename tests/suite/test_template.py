@@ -37,7 +37,7 @@ def with_options(replaced: str) -> SuiteSpec:
     """Return the template with all commented options enabled, and one of adapter and tuned."""
     text, count = _OPTION.subn(r"\1\2", text_of("template.yaml"))
     assert count >= 15
-    text = re.sub(r"^ *(texts|pairs)_file: .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *(prompts|texts|pairs)_file: .*\n", "", text, flags=re.MULTILINE)
     return parse_suite(re.sub(f"^  {replaced}: .*\n", "", text, flags=re.MULTILINE), "template")
 
 

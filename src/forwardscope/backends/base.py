@@ -91,7 +91,9 @@ class Backend(Protocol):
     `view_identity(view_id)` returns a hash of everything that determines the values of a
     view, so that a store can answer for it in a later run, and None, the default, where
     its values must not be stored. `view_identity_parts(view_id)` returns by name what
-    that is a hash of.
+    that is a hash of. `render_chat(messages)` returns messages, each with `role` and
+    `content`, as the model's chat template renders them (a `RenderedChat`); without it,
+    prompts are no chats.
     """
 
     @property

@@ -25,6 +25,7 @@ from forwardscope.backends.views import (
     null_view_id,
     scaled_view_id,
 )
+from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -100,6 +101,10 @@ class DryRunBackend:
     def filler(self, tokens: int) -> str:
         """Return a text that differs for each number of tokens; empty for 0."""
         return self._filler(tokens)
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return a made-up text that differs for different messages."""
+        return RenderedChat(repr([sorted(message.items()) for message in messages]))
 
     def longest_filler(self, prompt: str) -> int | None:
         """Return the limit of the other backend; None without one or where it raises an error."""

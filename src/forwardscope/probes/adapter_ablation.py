@@ -29,6 +29,7 @@ is no evidence of training; `null_adapter` does not calibrate this probe.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -77,7 +78,8 @@ class AdapterAblation(PromptProbe):
         """Score all prompts in each scaled view and compare them with λ=0."""
         if not isinstance(context.backend, ScalableBackend):
             return skip_without(context.backend, "scaled", "this backend cannot scale its adapter")
-        per_lambda = np.asarray(self._measure(context.backend, self.k(context)))
+        prompts = context.render(self.prompts)
+        per_lambda = np.asarray(self._measure(context.backend, prompts, self.k(context)))
         means = per_lambda.mean(axis=1)
         evidence = {
             "divergence": self.divergence,
@@ -87,13 +89,15 @@ class AdapterAblation(PromptProbe):
         }
         return self._judge(np.asarray(self.lambdas), means, evidence)
 
-    def _measure(self, backend: ScalableBackend, k: int) -> list[list[float]]:
+    def _measure(
+        self, backend: ScalableBackend, prompts: Sequence[str], k: int
+    ) -> list[list[float]]:
         with backend.as_scaled_adapter(0.0) as base:
-            reference = base.next_token_dist_batch(self.prompts, top_k=k)
+            reference = base.next_token_dist_batch(prompts, top_k=k)
         measured = []
         for lam in self.lambdas:
             with backend.as_scaled_adapter(lam) as scaled:
-                dists = scaled.next_token_dist_batch(self.prompts, top_k=k)
+                dists = scaled.next_token_dist_batch(prompts, top_k=k)
             measured.append(divergences(reference, dists, self.divergence))
         return measured
 

@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from forwardscope.backends.base import Backend
+from forwardscope.errors import PromptError
 from forwardscope.probes.calibration import NullBaseline
 from forwardscope.probes.divergence import Divergence
 
 __all__ = [
+    "PROMPT_KINDS",
+    "Message",
     "Outcome",
     "Probe",
     "ProbeContext",
+    "Prompt",
     "PromptProbe",
     "Prompts",
+    "Texts",
     "Threshold",
     "Verdict",
     "score_against",
     "skip_without",
 ]
 
-#: One or more prompts, none of them empty.
-Prompts = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)
+
+class Message(BaseModel):
+    """A message of a chat.
+
+    Attributes:
+        role: Who says it: `system`, `user`, `assistant`, or what the model's template has.
+        content: What is said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    role: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
+    content: Annotated[str, Field(min_length=1)]
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Chat = Annotated[tuple[Message, ...], Field(strict=False, min_length=1)]
+#: Names of the two kinds of prompts in the positions of validation errors.
+PROMPT_KINDS: Final = ("a text", "a chat")
+#: A text that is not empty, or the messages of a chat.
+Prompt = Annotated[
+    Annotated[_Text, Tag(PROMPT_KINDS[0])] | Annotated[_Chat, Tag(PROMPT_KINDS[1])],
+    Discriminator(lambda value: PROMPT_KINDS[isinstance(value, list | tuple)]),
 ]
+#: One or more prompts.
+Prompts = Annotated[tuple[Prompt, ...], Field(strict=False, min_length=1)]
+#: One or more texts, none of them empty.
+Texts = Annotated[tuple[_Text, ...], Field(strict=False, min_length=1)]
 #: A positive number that a measured value must reach.
 Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -78,6 +107,7 @@ class ProbeContext:
         top_k: `top_k` of probes that do not set their own.
         baseline: Null baseline of an earlier `null_adapter`, or None.
         later: The probes after this one in the suite.
+        chat: Whether a prompt that is a text is a message of the user.
     """
 
     backend: Backend
@@ -85,6 +115,26 @@ class ProbeContext:
     top_k: int = 256
     baseline: NullBaseline | None = None
     later: tuple[Probe, ...] = ()
+    chat: bool = False
+
+    def render(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Return what the views are asked: texts, and chats as the backend renders them.
+
+        Raises:
+            PromptError: The backend has no chat template, or it refuses a chat.
+        """
+        return [self._rendered(prompt) for prompt in prompts]
+
+    def _rendered(self, prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            if not self.chat:
+                return prompt
+            prompt = (Message(role="user", content=prompt),)
+        render_chat = getattr(self.backend, "render_chat", None)
+        if render_chat is None:
+            raise PromptError("this backend renders no chats; write the prompts as plain text")
+        rendered: str = render_chat([message.model_dump() for message in prompt])
+        return rendered
 
 
 class Probe(BaseModel):
@@ -107,7 +157,7 @@ class Probe(BaseModel):
             ForwardscopeError: The measurement is not possible.
         """
 
-    def calibration(self, sentinels: tuple[str, ...]) -> Probe | None:  # noqa: ARG002 - for subclasses
+    def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe | None:  # noqa: ARG002 - for subclasses
         """Return the probe that measures this probe's null baseline, or None for no baseline.
 
         Probes with equal calibrations share one baseline, so a calibration does

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["NullBaseline", "NullStats"]
 
@@ -41,5 +42,5 @@ class NullBaseline:
         stats: Statistics by calibration; see `Probe.calibration`.
     """
 
-    sentinels: tuple[str, ...]
+    sentinels: tuple[Any, ...]
     stats: Mapping[Hashable, NullStats]

@@ -18,6 +18,7 @@ completions, 0.5 at the threshold.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -28,6 +29,7 @@ from forwardscope.probes.base import (
     Outcome,
     Probe,
     ProbeContext,
+    Prompt,
     Threshold,
     Verdict,
     score_against,
@@ -46,7 +48,7 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    prompt: _Text
+    prompt: Prompt
     wanted: _Text
     unwanted: _Text
 
@@ -67,20 +69,21 @@ class CompletionPreference(Probe):
 
     def run(self, context: ProbeContext) -> Outcome:
         """Score both completions of all pairs in both views and compare the margins."""
+        prompts = context.render([pair.prompt for pair in self.pairs])
         with context.backend.as_base() as base:
-            before = self._margins(base)
+            before = self._margins(base, prompts)
         with context.backend.as_finetuned() as tuned:
-            after = self._margins(tuned)
+            after = self._margins(tuned, prompts)
         return self._judge(before, after, context)
 
-    def calibration(self, sentinels: tuple[str, ...]) -> Probe:  # noqa: ARG002 - the own pairs
+    def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe:  # noqa: ARG002 - the own pairs
         """Return a probe that measures the shift of the same pairs."""
         return CompletionPreference(name="null", pairs=self.pairs)
 
-    def _margins(self, view: ScoringView) -> FloatArray:
+    def _margins(self, view: ScoringView, prompts: Sequence[str]) -> FloatArray:
         """Return the margin of each pair, in nats; one forward call."""
-        wanted = [(pair.prompt, pair.wanted) for pair in self.pairs]
-        unwanted = [(pair.prompt, pair.unwanted) for pair in self.pairs]
+        wanted = [(at, pair.wanted) for at, pair in zip(prompts, self.pairs, strict=True)]
+        unwanted = [(at, pair.unwanted) for at, pair in zip(prompts, self.pairs, strict=True)]
         logprobs = np.asarray(view.logprob_of_batch(wanted + unwanted), dtype=np.float64)
         return logprobs[: len(wanted)] - logprobs[len(wanted) :]
 

@@ -26,6 +26,7 @@ from forwardscope.probes.base import (
     Outcome,
     Probe,
     ProbeContext,
+    Prompt,
     PromptProbe,
     Threshold,
     Verdict,
@@ -48,15 +49,15 @@ class DeltaKL(PromptProbe):
 
     def run(self, context: ProbeContext) -> Outcome:
         """Score all prompts in both views and compare the distributions."""
-        k = self.k(context)
+        k, prompts = self.k(context), context.render(self.prompts)
         with context.backend.as_base() as base:
-            before = base.next_token_dist_batch(self.prompts, top_k=k)
+            before = base.next_token_dist_batch(prompts, top_k=k)
         with context.backend.as_finetuned() as tuned:
-            after = tuned.next_token_dist_batch(self.prompts, top_k=k)
+            after = tuned.next_token_dist_batch(prompts, top_k=k)
         per_prompt = divergences(before, after, self.divergence)
         return self._judge(per_prompt, context)
 
-    def calibration(self, sentinels: tuple[str, ...]) -> Probe:
+    def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe:
         """Return a probe that measures the same divergence on the sentinel prompts."""
         return DeltaKL(name="null", prompts=sentinels, top_k=self.top_k, divergence=self.divergence)
 

@@ -114,6 +114,10 @@ class _NullAsFinetuned:
     def instrumentation(self) -> BackendInstrumentation:
         return self.inner.instrumentation
 
+    @property
+    def render_chat(self) -> Any:
+        return self.inner.render_chat  # type: ignore[attr-defined]  # optional
+
     def as_base(self) -> AbstractContextManager[ScoringView]:
         return self.inner.as_base()
 

@@ -33,7 +33,8 @@ from forwardscope.probes.base import (
     Outcome,
     Probe,
     ProbeContext,
-    Prompts,
+    Prompt,
+    Texts,
     Threshold,
     Verdict,
     score_against,
@@ -51,7 +52,7 @@ class PerplexityShift(Probe):
     """Ratio of the fine-tuned model's perplexity to the base model's."""
 
     kind: Literal["perplexity_shift"] = "perplexity_shift"
-    texts: Prompts
+    texts: Texts
     expect: Literal["kept", "learned"] = "kept"
     max_rise: Threshold = 0.1
     min_fall: Annotated[Threshold, Field(lt=1)] = 0.1
@@ -64,7 +65,7 @@ class PerplexityShift(Probe):
             after = tuned.rolling_logprob_batch(self.texts)
         return self._judge(before, after, context)
 
-    def calibration(self, sentinels: tuple[str, ...]) -> Probe:  # noqa: ARG002 - the own texts
+    def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe:  # noqa: ARG002 - the own texts
         """Return a probe that measures the ratio of the same texts."""
         return PerplexityShift(name="null", texts=self.texts)
 

@@ -1,6 +1,6 @@
 """`prompt_collapse`: how the adapter's influence changes with the length of the context.
 
-Neutral filler of increasing length precedes each prompt, and the mean
+Neutral filler of increasing length precedes each prompt, or the whole of a chat, and the mean
 divergence between base and fine-tuned model is measured at each length. The raw
 value is the half-life: the filler length over which the divergence halves, in
 tokens, from a straight line through its logarithm. A half-life beyond the longest
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -73,7 +74,8 @@ class PromptCollapse(PromptProbe):
 
     def run(self, context: ProbeContext) -> Outcome:
         """Score all prompts at all lengths in both views and fit the decay."""
-        limit = self._longest_filler(context.backend)
+        prompts = context.render(self.prompts)
+        limit = _longest_filler(context.backend, prompts)
         lengths = sorted({min(length, limit) for length in self.context_lengths})
         if len(lengths) < 2:
             message = (
@@ -83,7 +85,7 @@ class PromptCollapse(PromptProbe):
             )
             return Outcome(Verdict.SKIP, message)
         fillers = [context.backend.filler(length) for length in lengths]
-        extended = [filler + prompt for filler in fillers for prompt in self.prompts]
+        extended = [filler + prompt for filler in fillers for prompt in prompts]
         k = self.k(context)
         with context.backend.as_base() as base:
             before = base.next_token_dist_batch(extended, top_k=k)
@@ -105,14 +107,6 @@ class PromptCollapse(PromptProbe):
             return replace(outcome, message=f"{outcome.message} ({note})")
         return outcome
 
-    def _longest_filler(self, backend: Backend) -> int:
-        """Return the most tokens of filler that fit the context before every prompt."""
-        longest_filler = getattr(backend, "longest_filler", None)
-        if longest_filler is None:
-            return sys.maxsize
-        limits = (longest_filler(prompt) for prompt in self.prompts)
-        return min((limit for limit in limits if limit is not None), default=sys.maxsize)
-
     def _judge(self, lengths: list[int], means: FloatArray, evidence: dict[str, object]) -> Outcome:
         if means.min() <= 0:
             length = lengths[int(means.argmin())]
@@ -132,6 +126,15 @@ class PromptCollapse(PromptProbe):
             raw=life,
             evidence=evidence,
         )
+
+
+def _longest_filler(backend: Backend, prompts: Sequence[str]) -> int:
+    """Return the most tokens of filler that fit the context before every prompt."""
+    longest_filler = getattr(backend, "longest_filler", None)
+    if longest_filler is None:
+        return sys.maxsize
+    limits = (longest_filler(prompt) for prompt in prompts)
+    return min((limit for limit in limits if limit is not None), default=sys.maxsize)
 
 
 def half_life(lengths: FloatArray, divergences: FloatArray) -> float | None:

@@ -6,9 +6,16 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from forwardscope.core.keys import prompt_hash
+from forwardscope.core.keys import RenderedChat, prompt_hash
 
-__all__ = ["DIGEST_SIZE", "Tokenised", "entry_digest", "question_digest", "question_digest_of_hash"]
+__all__ = [
+    "DIGEST_SIZE",
+    "Tokenised",
+    "entry_digest",
+    "question_digest",
+    "question_digest_of_hash",
+    "tokenised_of",
+]
 
 #: Bytes of a digest.
 DIGEST_SIZE: Final = 32
@@ -16,6 +23,11 @@ DIGEST_SIZE: Final = 32
 #: How a prompt becomes tokens: with the special tokens that the tokenizer adds, or as a
 #: rendered chat, which has them already.
 Tokenised = Literal["plain", "chat"]
+
+
+def tokenised_of(prompt: str) -> Tokenised:
+    """Return how a prompt becomes tokens."""
+    return "chat" if isinstance(prompt, RenderedChat) else "plain"
 
 
 def entry_digest(

@@ -13,7 +13,7 @@ from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import LookupKey
 from forwardscope.store.agreement import agree
 from forwardscope.store.base import NewEntry, Store, StoredEntry
-from forwardscope.store.keys import entry_digest, question_digest
+from forwardscope.store.keys import entry_digest, question_digest, tokenised_of
 
 __all__ = ["DEFAULT_TOLERANCE", "Answer", "StoreTier"]
 
@@ -104,7 +104,7 @@ class StoreTier:
         if identity is None:
             return None
         digests = {
-            key: entry_digest(identity, op, prompt, top_k)
+            key: entry_digest(identity, op, prompt, top_k, tokenised_of(prompt))
             for key in keys
             for op, _, prompt, top_k in [key]
         }

@@ -62,6 +62,7 @@ def run_probes(
             top_k=spec.defaults.top_k,
             baseline=baseline,
             later=spec.probes[index + 1 :],
+            chat=spec.chat,
         )
         outcome, result = _run_probe(probe, context, counters, show_errors=spec.show_errors)
         baseline = outcome.baseline or baseline

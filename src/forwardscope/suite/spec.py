@@ -187,6 +187,8 @@ class SuiteSpec(Section):
         cache: Settings of the forward cache.
         exactness: `fast` computes padded batches and reuses shared prefixes,
             `strict` computes each prompt alone.
+        chat: Whether a prompt that is a text is a message of the user, which the model's chat
+            template renders. Prompts that are messages are rendered anyway.
         period: Intended interval between runs: a number and s, m, h, d or w.
         telemetry: Destinations of spans and metrics.
         show_errors: Whether the result has the messages of exceptions that are not of
@@ -200,6 +202,7 @@ class SuiteSpec(Section):
     defaults: Defaults = Defaults()
     cache: CacheSpec = CacheSpec()
     exactness: Literal["fast", "strict"] = "fast"
+    chat: bool = False
     period: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] | None = None
     telemetry: TelemetrySpec = TelemetrySpec()
     show_errors: bool = False

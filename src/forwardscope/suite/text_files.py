@@ -15,15 +15,15 @@ __all__ = ["FILE_KEYS", "read_items"]
 MAX_BYTES: Final = 64 * 2**20
 #: Keys of a probe that may be in a file, by the key that names the file.
 FILE_KEYS: Final = {f"{key}_file": key for key in ("prompts", "texts", "pairs", "sentinel_prompts")}
-#: Where an object in a line has its text.
-_TEXT_KEYS: Final = ("text", "prompt")
+#: Where an object in a line has its text or its chat.
+_KEYS: Final = ("text", "prompt", "messages")
 
 
 def read_items(path: Path) -> list[Any]:
     """Read the items of a file, one in each line that is not blank.
 
-    A `.jsonl` file has a JSON text or object in each line; of an object with the single key
-    `text` or `prompt` its value is the item. Any other file has a text in each line.
+    A `.jsonl` file has a JSON value in each line; of an object with the single key `text`,
+    `prompt` or `messages` the item is its value. Any other file has a text in each line.
 
     Raises:
         SpecError: The file is missing, unreadable or too large, or a line is not JSON. The
@@ -50,11 +50,11 @@ def _json_items(path: Path, lines: list[str]) -> Iterator[Any]:
                 item = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise SpecError(f"{path}:{number}: not JSON") from error
-            yield _text_of(item)
+            yield _item_of(item)
 
 
-def _text_of(item: Any) -> Any:
+def _item_of(item: Any) -> Any:
     if isinstance(item, Mapping) and len(item) == 1:
         (key,) = item
-        return item[key] if key in _TEXT_KEYS else item
+        return item[key] if key in _KEYS else item
     return item

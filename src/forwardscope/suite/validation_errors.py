@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from forwardscope.probes import PROBES
+from forwardscope.probes.base import PROMPT_KINDS, Message
 from forwardscope.probes.completion_preference import Pair
 from forwardscope.suite.spec import (
     DUPLICATE_NAME,
@@ -56,7 +57,10 @@ def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
         return "probes", detail["ctx"]["index"], "name"
     if detail["type"].startswith("union_tag_"):
         return *loc, "kind"
-    return loc[:2] + loc[3:] if loc[:1] == ("probes",) else loc  # without the kind of the probe
+    if loc[:1] != ("probes",):
+        return loc
+    # without the kind of the probe and of a prompt, which are no keys of the file
+    return *loc[:2], *(key for key in loc[3:] if key not in PROMPT_KINDS)
 
 
 def _message(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> str:
@@ -91,8 +95,10 @@ def _unknown_key(key: str, known: list[str]) -> str:
 def _fields_at(loc: tuple[int | str, ...], content: Any) -> list[str]:
     """Return the valid keys of the section at `loc`."""
     model: type[BaseModel] = SuiteSpec
-    if loc and loc[0] == "probes":
-        model = Pair if "pairs" in loc else PROBES[content["probes"][loc[1]]["kind"]]
+    if loc[:1] == ("probes",) and len(loc) > 2:
+        model = Pair if loc[-2] == "pairs" else Message
+    elif loc and loc[0] == "probes":
+        model = PROBES[content["probes"][loc[1]]["kind"]]
     elif loc:
         model = _SECTIONS[str(loc[0])]
     return list(model.model_fields)

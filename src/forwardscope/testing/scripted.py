@@ -23,7 +23,7 @@ from forwardscope.backends.views import (
     null_view_id,
     scaled_view_id,
 )
-from forwardscope.core.keys import fold_strings, prompt_hash
+from forwardscope.core.keys import RenderedChat, fold_strings, prompt_hash
 from forwardscope.errors import NonFiniteError, PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -128,6 +128,11 @@ class ScriptedBackend:
     def filler(self, tokens: int) -> str:
         """Return `tokens` dots and a blank line; "" for 0 or fewer."""
         return "." * tokens + "\n\n" if tokens > 0 else ""
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return the messages in lines such as `user: Hello`, then `assistant: `."""
+        lines = [f"{message['role']}: {message['content']}" for message in messages]
+        return RenderedChat("\n".join([*lines, "assistant: "]))
 
     def longest_filler(self, prompt: str) -> int | None:
         """Return how many tokens of filler fit the context before a prompt; None for no limit.

@@ -11,6 +11,7 @@ import torch
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.applied_change import Change
+from forwardscope.backends.hf.chats import render_chat
 from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import environment
 from forwardscope.backends.hf.forward import Forward
@@ -26,6 +27,7 @@ from forwardscope.backends.hf.view_identity import (
     identity_of,
 )
 from forwardscope.backends.views import BASE, FINETUNED, CachedView, ViewSlot
+from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -100,6 +102,16 @@ class CommonBackend(ABC):
         if not token:
             raise ViewError("the tokenizer has no pad, unk or eos token for filler")
         return f"{token * tokens}\n\n"
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+        """Return a chat as the template of the models' tokenizer renders it.
+
+        The answer of the assistant follows; a last message of the assistant is its beginning.
+
+        Raises:
+            PromptError: There is no template, or it refuses these messages.
+        """
+        return render_chat(self._forwards[0].tokenizer, messages)
 
     def longest_filler(self, prompt: str) -> int | None:
         """Return how many tokens of filler fit the model's context before a prompt.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from forwardscope.core.keys import RenderedChat
+
 __all__ = ["encode", "filler_token"]
 
 #: A text that has at least one token in every tokenizer.
@@ -17,10 +19,22 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     Special tokens that the tokenizer adds before a text stay. Those that it
     appends (`</s>`, `[SEP]`) are dropped, because what follows a text is
     predicted, and they would say that nothing does. Special tokens that are written
-    in a text are part of it.
+    in a text are part of it. To a rendered chat the tokenizer adds none.
     """
-    if not texts:
-        return []
+    encoded: dict[int, list[int]] = {}
+    for rendered, encode_all in ((False, _encode_plain), (True, _encode_rendered)):
+        places = [i for i, text in enumerate(texts) if isinstance(text, RenderedChat) is rendered]
+        ids = encode_all(tokenizer, [str(texts[i]) for i in places]) if places else []
+        encoded |= dict(zip(places, ids, strict=True))
+    return [encoded[i] for i in range(len(texts))]
+
+
+def _encode_rendered(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, verbose=False, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     (_, sample), *encoded = _with_masks(tokenizer, [_SAMPLE, *texts])
     appended = 0 if all(sample) else _trailing(sample)
     return [ids[: len(ids) - min(appended, _trailing(mask))] for ids, mask in encoded]

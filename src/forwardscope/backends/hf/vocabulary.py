@@ -18,6 +18,7 @@ import transformers
 from peft import LoraConfig
 
 from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.chats import read_template
 from forwardscope.backends.hf.load_errors import Kind, errors_as, some
 from forwardscope.backends.hf.model_files import has_vocabulary
 from forwardscope.errors import AdapterError
@@ -58,6 +59,7 @@ def adapter_tokenizer(folder: Path, base: Any, own: Any) -> tuple[Any, list[str]
             for most tokens of the base's.
     """
     if not has_vocabulary(folder):
+        read_template(folder, own)
         return own, []
     with errors_as(AdapterError, f"the tokenizer of adapter {folder} cannot be loaded"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
