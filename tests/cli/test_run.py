@@ -238,15 +238,16 @@ def test_a_full_disk(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
 def test_an_interrupted_run(
     invoke: Invoke, suite_file: Path, loaded: Loaded, prompt: str, status: int, error: str | None
 ) -> None:
-    """The trace has the lookups so far, with the pass in flight; there is no result."""
+    """Trace and result have what was done so far; the trace also the pass in flight."""
     handler = signal.getsignal(signal.SIGTERM)
     replace(suite_file, "[b, c]", f"[{prompt}]")
     trace, result_file = suite_file.with_name("t.jsonl"), suite_file.with_name("r.json")
     ran = invoke("run", suite_file, "--trace", trace, "--json", result_file)
     assert ran.exit_code == status
-    assert ran.stderr.splitlines()[-2:] == [
+    assert ran.stderr.splitlines()[-3:] == [
         f"{trace}: has the lookups so far",
-        "interrupted; no result was written",
+        f"{result_file}: has the 1 finished probe, marked as interrupted",
+        "interrupted",
     ]
     assert "Traceback" not in ran.stderr
     events = list(TraceReader(trace))
@@ -254,8 +255,70 @@ def test_an_interrupted_run(
     assert (events[-1].view_id, events[-1].hit, events[-1].error) == ("base", False, error)
     assert loaded[0].forward_batches[-1] == ("base", [prompt])
     assert loaded[0].closed
-    assert not result_file.exists()
+    result = SuiteResult.model_validate_json(result_file.read_text())
+    assert [probe.name for probe in result.probes] == ["first"]
+    assert (result.not_run, result.passed, result.complete) == (["second"], False, False)
+    assert result.warnings == ["the run was interrupted; without a result: second"]
+    assert (result.reconciliation.lookups, result.reconciliation.holds) == (7, True)
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_an_interrupt_in_the_first_probe(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Without a finished probe there is no result; an older one stays."""
+    replace(suite_file, "[a, b]", "[terminate]")
+    result_file = suite_file.with_name("r.json")
+    result_file.write_text("older")
+    ran = invoke("run", suite_file, "--json", result_file)
+    assert ran.exit_code == 143
+    assert ran.stderr.splitlines()[-1] == "interrupted; no result was written"
+    assert result_file.read_text() == "older"
+
+
+def test_the_result_of_an_interrupted_run_cannot_be_written(
+    invoke: Invoke, suite_file: Path, loaded: Loaded
+) -> None:
+    """The reason is printed, and the exit status is that of the signal."""
+    replace(suite_file, "[b, c]", "[terminate]")
+    ran = invoke("run", suite_file, "--json", "/dev/full")
+    assert ran.exit_code == 143
+    assert "/dev/full" in ran.stderr.splitlines()[-2]
+    assert ran.stderr.splitlines()[-1] == "interrupted"
+
+
+def test_chosen_probes(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Only the named probes run, in the suite's order."""
+    replace(suite_file, "probes:", "probes:\n  - {name: zero, kind: delta_kl, prompts: [x]}")
+    result_file = suite_file.with_name("r.json")
+    arguments = ("--probe", "second", "--probe", "first", "--json", result_file)
+    assert invoke("run", suite_file, *arguments).exit_code == 0
+    result = SuiteResult.model_validate_json(result_file.read_text())
+    assert [probe.name for probe in result.probes] == ["first", "second"]
+    assert result.not_run == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("secnd", "did you mean second?"), ("x", "it has first, second")]
+)
+def test_an_unknown_probe(
+    error_of: Callable[..., str], suite_file: Path, name: str, hint: str
+) -> None:
+    """The error has the names of the suite, before a model is loaded."""
+    message = error_of("run", suite_file, "--probe", name)
+    assert message == f"--probe: the suite has no probe {name!r}; {hint}"
+
+
+def test_another_adapter(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """The option replaces the suite's adapter, and the result has its name."""
+    result_file = suite_file.with_name("r.json")
+    arguments = ("--adapter", "checkpoint-9", "--json", result_file)
+    assert invoke("run", suite_file, *arguments).exit_code == 0
+    assert SuiteResult.model_validate_json(result_file.read_text()).adapter == "checkpoint-9"
+
+
+def test_an_adapter_for_a_full_fine_tune(error_of: Callable[..., str], suite_file: Path) -> None:
+    """A suite with two models has no adapter to replace."""
+    replace(suite_file, "adapter: some-adapter", "tuned: some-model")
+    assert "model.tuned" in error_of("run", suite_file, "--adapter", "a")
 
 
 def test_a_signal_while_the_model_loads(

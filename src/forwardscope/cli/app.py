@@ -22,6 +22,7 @@ from forwardscope.cli.planning import plan
 from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
+from forwardscope.cli.selection import choose_probes, replace_adapter
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
@@ -130,19 +131,35 @@ app.command()(plan)
 def run(
     suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
     options: RunOptions,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with this adapter instead of the suite's: a folder or a hub id.",
+            metavar="PATH",
+        ),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run only this probe; may be given several times. Without the null_adapter before "
+            "it, a probe has no z-score.",
+            metavar="NAME",
+        ),
+    ] = None,
 ) -> None:
     """Run a suite of probes and report their verdicts and the cache hits.
 
     The suite file names the model, its adapter and the probes. Options override
-    the suite's `cache` and `telemetry` settings.
+    the suite's settings.
 
     Exit status: 0 when every probe passes or is skipped, 1 when a probe fails or
     ends with an error, 2 for a mistake in the suite or the options, 130 after
     SIGINT (Ctrl-C), 143 after SIGTERM. The first signal stops the run before its
-    next forward pass; the trace has the lookups so far. A second signal ends the
-    process at once.
+    next forward pass; the trace has the lookups so far, and the file of --json the
+    probes that ended. A second signal ends the process at once.
     """
-    spec = options.override(load_suite(suite))
+    chosen = choose_probes(replace_adapter(load_suite(suite), adapter), probe or [])
+    spec = options.override(chosen)
     try:
         check_outputs(options.output_files(spec), [suite])
     except UserError:

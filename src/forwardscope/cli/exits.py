@@ -13,6 +13,7 @@ import typer
 from forwardscope.cli.stopping import Stopped
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
+from forwardscope.suite.runner import RunInterrupted
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["errors_exit_with_two"]
@@ -42,7 +43,8 @@ def errors_exit_with_two() -> Iterator[None]:
             vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)
             raise
         except Stopped as error:
-            terminal.print("interrupted; no result was written")
+            partial = isinstance(error.__cause__, RunInterrupted)
+            terminal.print("interrupted" if partial else "interrupted; no result was written")
             raise typer.Exit(error.status) from error
         except KeyboardInterrupt as error:
             terminal.print("interrupted")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from forwardscope.backends.base import Backend
 from forwardscope.cli.options import RunOptions
@@ -11,15 +13,17 @@ from forwardscope.cli.progress import RunProgress
 from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
+from forwardscope.errors import OutputError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series
 from forwardscope.suite.report import print_report
-from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.result import Delivery, SuiteResult
 from forwardscope.suite.run_counters import RunCounters
-from forwardscope.suite.runner import run_suite
+from forwardscope.suite.runner import RunInterrupted, run_suite
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
+from forwardscope.text import plural
 
 __all__ = ["run_and_report"]
 
@@ -38,7 +42,7 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
             loaded. No new output file remains if the model cannot be loaded.
-        Stopped: A signal stopped the run; no result is written.
+        Stopped: A signal stopped the run. The result has the probes that ended, if any.
     """
     check_environment()
     return run_stoppable(partial(_run_and_report, spec, options))
@@ -71,16 +75,16 @@ def _run(
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
     counters_observer = _CountersObserver()
-    with progress:
+    with progress, ExitStack() as closing:
         if telemetry.endpoint_place is not None:
             progress.print_line(f"metrics: {telemetry.endpoint_place}")
         if telemetry.notice is not None:
             progress.print_line(telemetry.notice)
         if telemetry.has_counters:
             expect_series(spec, instrumentation)
-        backend: Backend | None = None
         try:
             backend = _load(spec, instrumentation)
+            closing.callback(backend.close)
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
             observers = Observers(progress, counters_observer, telemetry.observer)
@@ -89,17 +93,34 @@ def _run(
             if telemetry.enabled:
                 progress.describe(_delivery_step(spec, telemetry))
             deliveries = telemetry.finish()
-        except BaseException:
-            for delivery in telemetry.finish(linger=False):
+        except BaseException as error:
+            deliveries = telemetry.finish(linger=False)
+            for delivery in deliveries:
                 progress.print_line(f"{delivery.to}: {delivery.what}")
             if instrumentation.trace.records:
                 progress.print_line(f"{options.trace}: has the lookups so far")
+            if isinstance(error, RunInterrupted) and options.json is not None:
+                partial = _delivered(error.result, counters_observer, deliveries)
+                progress.print_line(_write_partial(partial, options.json))
             raise
-        finally:
-            if backend is not None:
-                backend.close()
-    reconciliation = counters_observer.counters.reconciliation()
+    return _delivered(result, counters_observer, deliveries)
+
+
+def _delivered(
+    result: SuiteResult, observer: _CountersObserver, deliveries: list[Delivery]
+) -> SuiteResult:
+    """Return a result with what was delivered, and the counts after it."""
+    reconciliation = observer.counters.reconciliation()
     return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
+
+
+def _write_partial(result: SuiteResult, path: Path) -> str:
+    """Write the result of an interrupted run; return what became of it."""
+    try:
+        result.write(path)
+    except OutputError as error:
+        return str(error)
+    return f"{path}: has the {plural(len(result.probes), 'finished probe')}, marked as interrupted"
 
 
 def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:

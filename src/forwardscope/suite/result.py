@@ -257,6 +257,7 @@ class SuiteResult(_Record):
         started_at: Start of the run, ISO 8601, UTC.
         wall_s: Time from the first lookup to the last verdict, in seconds.
         probes: Results in the order in which the probes ran.
+        not_run: Probes without a result, because the run was interrupted.
         warnings: Warnings about the model and its adapter, for example that the
             adapter was trained on a model of another name.
         optimisations: State of each optimisation of the backend: `on`,
@@ -290,6 +291,7 @@ class SuiteResult(_Record):
     started_at: str
     wall_s: _Seconds
     probes: list[ProbeResult]
+    not_run: list[str] = []
     warnings: list[str] = []
     optimisations: dict[str, str] = {}
     expected_forward_passes: _Count | None = None
@@ -303,16 +305,17 @@ class SuiteResult(_Record):
 
     @property
     def passed(self) -> bool:
-        """Whether no probe failed or had an error, and no stored value was found wrong."""
+        """Whether all probes ran without failure or error, and no stored value was found wrong."""
         wrong = self.store is not None and self.store.mismatches > 0
-        return not wrong and all(
+        return not (wrong or self.not_run) and all(
             probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes
         )
 
     @property
     def complete(self) -> bool:
-        """Whether no probe had an error, so that the costs of runs can be compared."""
-        return all(probe.verdict is not Verdict.ERROR for probe in self.probes)
+        """Whether all probes ran without an error, so that the costs of runs can be compared."""
+        errors = any(probe.verdict is Verdict.ERROR for probe in self.probes)
+        return not errors and not self.not_run
 
     @property
     def trace_url(self) -> str | None:

@@ -11,10 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from forwardscope.backends.base import Backend
-from forwardscope.core.series import Counts, SeriesKey
-from forwardscope.suite.execution import run_probes
+from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
-from forwardscope.suite.plan import base_calls, plan_run
+from forwardscope.suite.plan import Plan, base_calls, plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
@@ -22,10 +21,22 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
 from forwardscope.text import printable
 
-__all__ = ["run_suite"]
+__all__ = ["RunInterrupted", "run_suite"]
 
 _FLUSH_S = 0.5
 _PACKAGES = ("forwardscope", "numpy", "torch", "transformers", "peft")
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run was interrupted after its first probe.
+
+    Attributes:
+        result: The result of the probes that ran.
+    """
+
+    def __init__(self, result: SuiteResult) -> None:
+        super().__init__()
+        self.result = result
 
 
 def run_suite(
@@ -50,7 +61,7 @@ def run_suite(
     Raises:
         KeyboardInterrupt: The run was interrupted, or a stop was requested
             (`BackendInstrumentation.request_stop`). The trace has the lookups
-            made so far.
+            made so far. It is a `RunInterrupted` if a probe has run.
     """
     identity, plan = backend.identity(), plan_run(spec, backend)
     planned = None if plan is None else plan.total
@@ -58,7 +69,8 @@ def run_suite(
     started_s, start = time.time(), time.perf_counter()
     run_id = uuid.uuid4().hex
     counters = RunCounters(instrumentation)
-    observer = observer or Observers()
+    finished = _FinishedProbes()
+    observer = Observers(finished, observer or Observer())
     device = str(getattr(backend, "device", spec.model.device))
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
@@ -80,16 +92,27 @@ def run_suite(
                 probes = run_probes(spec, backend, counters, observer)
             finally:
                 at_run_end(span, probes, Tally.of(counters.total()), counters.elided)
-    except BaseException:
+    except BaseException as error:
         observer.run_finished(None)
+        if isinstance(error, KeyboardInterrupt) and finished.results:
+            partial = _result(run, backend, identity, start, finished.results, plan)
+            raise RunInterrupted(partial) from error
         raise
     finally:
         instrumentation.set_run_id(None)
-    wall_s = time.perf_counter() - start
-    instrumentation.spans.flush(_FLUSH_S)
-    result = _result(run, backend, identity, wall_s, probes, {} if plan is None else plan.series)
+    result = _result(run, backend, identity, start, probes, plan)
     observer.run_finished(result)
     return result
+
+
+class _FinishedProbes(Observer):
+    """Keeps the results of probes, for a run that is interrupted."""
+
+    def __init__(self) -> None:
+        self.results: list[ProbeResult] = []
+
+    def probe_finished(self, result: ProbeResult) -> None:
+        self.results.append(result)
 
 
 def _compute_base(spec: SuiteSpec, backend: Backend) -> None:
@@ -114,11 +137,17 @@ def _result(
     run: RunStarted,
     backend: Backend,
     identity: str,
-    wall_s: float,
+    start_s: float,
     probes: list[ProbeResult],
-    planned: Mapping[SeriesKey, Counts],
+    plan: Plan | None,
 ) -> SuiteResult:
+    """Return the result of a run that began at `start_s` of `time.perf_counter`."""
+    wall_s = time.perf_counter() - start_s
     spec, counters = run.spec, run.counters
+    backend.instrumentation.spans.flush(_FLUSH_S)
+    not_run, warnings = _not_run(spec, probes), list(getattr(backend, "warnings", ()))
+    if not_run:
+        warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
     return SuiteResult(
         run_id=run.run_id,
         trace_id=run.trace_id,
@@ -136,16 +165,24 @@ def _result(
         started_at=datetime.fromtimestamp(run.started_s, UTC).isoformat(timespec="seconds"),
         wall_s=wall_s,
         probes=probes,
-        warnings=[printable(one) for one in getattr(backend, "warnings", ())],
+        not_run=not_run,
+        warnings=[printable(one) for one in warnings],
         optimisations=_optimisations(backend),
         expected_forward_passes=run.expected_forward_passes,
         backend_stats=counters.backend_stats().to_dict(),
-        series=counters.series_results(planned),
+        series=counters.series_results({} if plan is None else plan.series),
         cache=counters.cache_use(),
         store=counters.store_use(),
         prompt_tokens=counters.prompt_tokens(),
         reconciliation=counters.reconciliation(),
     )
+
+
+def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
+    """Return the probes without a result; none where the check before them failed."""
+    ran = {probe.name for probe in probes}
+    names_left = [probe.name for probe in spec.probes if probe.name not in ran]
+    return [] if any(probe.kind == FINITE_CHECK for probe in probes) else names_left
 
 
 def _optimisations(backend: Backend) -> dict[str, str]:
