@@ -72,29 +72,28 @@ class Struck:
         folder, status = self.live.folder, self.live.process.poll()
         stdout, stderr = ((folder / name).read_text() for name in ("stdout", "stderr"))
         result, written = folder / "result.json", (folder / "result.json").exists()
-        if status not in self._allowed(written):
+        whole = written and not json.loads(result.read_text())["not_run"]
+        if status not in self._allowed(whole):
             yield f"exit status {status}"
-        if written:
-            json.loads(result.read_text())
-            if status != 0 and "reconciled: " not in stdout:
-                yield "it was ended before its report was printed"
+        if whole and status != 0 and "reconciled: " not in stdout:
+            yield "it was ended before its report was printed"
         if (_STOPPED in stderr) == written and self.handled:
             yield "what it says of its result is not so"
         if self.handled and "Traceback" in stderr:
             yield "a traceback"
         yield from self._mistakes_in_files(folder)
 
-    def _allowed(self, written: bool) -> set[int | None]:
+    def _allowed(self, whole: bool) -> set[int | None]:
         """The exit statuses that a run of this outcome may have.
 
         A run that was stopped has 128 plus the signal. So has the program where the
         signal came before its handlers were there or after they were gone, and Python
         ran; else the system has ended it, which is minus the signal. Where Python or an
         import was interrupted, either may turn the interrupt into an error, which is 1.
-        A run that wrote its result has its own status, 0, unless the signal came later.
+        A run that wrote its whole result has its own status, 0, unless the signal came later.
         """
         stopped, ended = 128 + self.number, -self.number
-        if written:
+        if whole:
             return {0, stopped, ended}
         if self.handled:
             return {stopped}
@@ -163,7 +162,7 @@ def test_a_stop_in_a_forward_pass(
     live.release()
     run = live.finish()
     assert run.status == 128 + number
-    assert run.stderr.splitlines()[-1] == _STOPPED
+    assert run.stderr.splitlines()[-1] == "interrupted"
     assert run.records[-1]["probe"] == "held"
     assert {one["error"] for one in run.records if "error" in one} == set()
     (trace_id,) = {one["trace_id"] for one in run.records}
@@ -172,7 +171,8 @@ def test_a_stop_in_a_forward_pass(
     ids = {one.span_id for one in spans}
     assert [one.name for one in spans if one.parent_span_id not in ids] == [f"suite {NAME}"]
     assert sum(kind_of(one.name) == "lookup" for one in spans) == len(run.records)
-    assert not (run.folder / "result.json").exists()
+    assert run.result["not_run"][0] == "held"
+    assert run.result["reconciliation"]["holds"]
 
 
 @both
