@@ -131,7 +131,11 @@ class ForwardCalls:
                 question = question_of(key) if self._shows() else None
                 call = CallIds.stored(entry.trace_id, entry.span_id)
                 times = began, began + share, share
-                stored[key] = Outcome(key, question, "hit", *times, call, tier=tier.store.tier)
+                stored[key] = Outcome(
+                    *(key, question, "hit", *times, call),
+                    tier=tier.store.tier,
+                    stored_by=entry.run_id,
+                )
                 if key not in answer.to_verify:
                     self._flights.land(key, flight, entry.value, question, call)
         return answer

@@ -105,10 +105,12 @@ class BackendInstrumentation:
         self.stats = LiveStats(self.ledger.totals)
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.flights = SingleFlight(self.cache)
-        self._recorder = Recorder(self.ledger, self.spans, TraceWriter(trace_path), clock)
         self.store_tier: StoreTier | None = None
         if store is not None and cache_enabled:
             self.store_tier = StoreTier(store, verify, view_identity)
+        self._recorder = Recorder(
+            self.ledger, self.spans, TraceWriter(trace_path), clock, self._known_identity
+        )
         self._now = clock.perf_counter_ns
         self._calls = ForwardCalls(
             self.flights, self.store_tier, lambda: self._recorder.shows, self._now
@@ -142,8 +144,23 @@ class BackendInstrumentation:
         if self.store_tier is not None:
             self.store_tier.begin_run(run_id)
 
+    def name_model(self, model: str, adapter: str | None, provider: str | None = None) -> None:
+        """Set the names of model and adapter in later forward spans, and in the store.
+
+        Args:
+            model: Name of the model.
+            adapter: Name of the adapter, or of the fine-tuned model in its place.
+            provider: What runs the model; None leaves it as it is.
+        """
+        self.spans.name_model(model, adapter or "", provider)
+        if self.store_tier is not None:
+            self.store_tier.model, self.store_tier.adapter = model, adapter
+
     def identify_views(
-        self, view_identity: Callable[[str], str | None], tolerance: float = DEFAULT_TOLERANCE
+        self,
+        view_identity: Callable[[str], str | None],
+        tolerance: float = DEFAULT_TOLERANCE,
+        parts: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
         """Say what determines the values of views, so that a store can be used for them.
 
@@ -153,10 +170,14 @@ class BackendInstrumentation:
             view_identity: As the argument of the constructor.
             tolerance: Largest difference of a log-probability between two computations
                 of one value, in nats; 0.0 if they are equal.
+            parts: Returns by name what an identity is made of, each a digest or a short
+                text, so that a later run can be told which part differs.
         """
-        if self.store_tier is not None:
-            self.store_tier.view_identity = self.store_tier.view_identity or view_identity
-            self.store_tier.tolerance = tolerance
+        tier = self.store_tier
+        if tier is not None:
+            if tier.view_identity is None:
+                tier.view_identity, tier.identity_parts = view_identity, parts
+            tier.tolerance = tolerance
 
     def report_tokens(self, tokens: Iterable[Any], reused: Iterable[Any] | None = None) -> None:
         """Report, from inside a compute, how many tokens each of its prompts has.
@@ -326,6 +347,9 @@ class BackendInstrumentation:
             answered = _answered_ns(spans, later)
             outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share))
             self._record(outcomes, start, spans, error, sizes)
+
+    def _known_identity(self, view_id: str) -> str | None:
+        return None if self.store_tier is None else self.store_tier.known_identity(view_id)
 
     def _hit(
         self, key: LookupKey, entry: Entry, result: Literal["hit", "coalesced"], start: int

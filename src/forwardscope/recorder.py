@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -42,6 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         tokens: Number of tokens in a miss's prompt, if the compute reported it.
         reused: Number of these tokens that an earlier prompt's forward pass had computed.
         error: Class of the exception if the compute failed.
+        stored_by: Id of the run that computed the value, if a store had it.
     """
 
     key: LookupKey
@@ -57,6 +58,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     tier: Tier | None = None
     verified: bool | None = None
+    stored_by: str | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -96,19 +98,26 @@ class Recorder:
         spans: Spans of lookups.
         trace: Trace writer.
         clock: Clock of the lookups.
+        identity_of: Returns the identity under which a store keeps a view's values, or None.
 
     Attributes:
         run_id: Id of the run for later trace lines, or None.
     """
 
     def __init__(
-        self, ledger: Ledger, spans: LookupSpans, trace: TraceWriter, clock: Clock
+        self,
+        ledger: Ledger,
+        spans: LookupSpans,
+        trace: TraceWriter,
+        clock: Clock,
+        identity_of: Callable[[str], str | None],
     ) -> None:
         self.run_id: str | None = None
         self.trace = trace
         self._ledger = ledger
         self._spans = spans
         self._time_ns = clock.time_ns
+        self._identity_of = identity_of
         self._probe: str | None = None
         self._probe_parent = NO_PARENT
         self._last_parent = (NO_PARENT.context, NO_PARENT, NO_PARENT)
@@ -210,15 +219,18 @@ class Recorder:
         self, outcome: Outcome, ts: float, probe: str | None, parent: ParentContext
     ) -> TraceEvent:
         op, view_id, digest, top_k = outcome.question or question_of(outcome.key)
+        missed = outcome.result == "miss"
+        pass_trace_id, pass_span_id = outcome.call or (None, None)
         return TraceEvent(
             *(ts, probe, view_id, digest, top_k, op),
             outcome.wall_ns / 1e6,
-            outcome.result != "miss",
+            not missed,
             "coalesced" if outcome.result == "coalesced" else None,
             outcome.tier,
             outcome.verified,
             *(outcome.batch, outcome.tokens, outcome.reused or None, outcome.error, self.run_id),
             parent.trace_id or outcome.trace_id,
             parent.parent_id,
-            *(outcome.call or ()),
+            *(pass_trace_id, pass_span_id, outcome.stored_by),
+            self._identity_of(view_id) if missed else None,
         )

@@ -36,6 +36,8 @@ _OPTIONAL: dict[str, Any] = {
     "parent_id": "b7ad6b7169203331",
     "pass_trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "pass_span_id": "00f067aa0ba902b7",
+    "pass_run_id": "run-0",
+    "view_identity": "3c1f",
 }
 
 any_text = st.text(st.characters(exclude_categories=()))
@@ -82,6 +84,8 @@ optional_parts = st.fixed_dictionaries(
         "parent_id": any_text,
         "pass_trace_id": any_text,
         "pass_span_id": any_text,
+        "pass_run_id": any_text,
+        "view_identity": any_text,
     },
 )
 

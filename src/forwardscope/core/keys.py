@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = [
+    "ADAPTED_FAMILIES",
     "LookupKey",
     "Question",
     "RenderedChat",
@@ -43,6 +44,9 @@ class RenderedChat(str):
 
     def __radd__(self, text: str) -> RenderedChat:
         return RenderedChat(text + str(self))
+
+#: View families of the base with an adapter.
+ADAPTED_FAMILIES: Final = ("ft", "scaled")
 
 
 class Question(NamedTuple):

@@ -103,9 +103,10 @@ class IdentityInfo:
     """What a view identity is made of.
 
     Attributes:
-        parts: Digest of each part, by name, such as `weights`.
+        parts: Digest or short text of each part, by name, such as `model weights`.
         model: Name of the model.
-        adapter: Name of the adapter, or None.
+        adapter: Name of the adapter, or of the fine-tuned model in its place; None for views
+            without it.
         view_family: `base`, `ft`, `scaled`, `null`.
     """
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.keys import LookupKey
+from forwardscope.core.keys import ADAPTED_FAMILIES, LookupKey, view_family
 from forwardscope.store.agreement import agree
 from forwardscope.store.base import NewEntry, Store, StoredEntry
 from forwardscope.store.keys import entry_digest, question_digest, tokenised_of
@@ -21,6 +21,9 @@ __all__ = ["DEFAULT_TOLERANCE", "Answer", "StoreTier"]
 DEFAULT_TOLERANCE: Final = 1e-4
 #: Views of a run whose identity, and that it was verified, are remembered.
 _MAX_REMEMBERED: Final = 4096
+#: Characters of a described part. Of a longer one the beginning and a digest are stored.
+_MAX_PART: Final = 100
+_BEGINNING: Final = 60
 
 
 class Answer(NamedTuple):
@@ -55,6 +58,10 @@ class StoreTier:
         store: The store.
         view_identity: Returns the identity of a view by its id; None where its values
             must not be stored. Without it nothing is found and nothing saved.
+        identity_parts: Returns by name what a view's identity is made of, so that the store
+            can describe it; None where nothing is known of it.
+        model: Name of the model in these descriptions.
+        adapter: Name of the adapter in those of `ft` and scaled views, or None.
         tolerance: Largest difference of a log-probability between a stored and a computed
             value, in nats; 0.0 means equal values.
     """
@@ -66,6 +73,9 @@ class StoreTier:
             raise ValueError(f"verify must be between 0 and 1; got {verify}")
         self.store: Final = store
         self.view_identity = view_identity
+        self.identity_parts: Callable[[str], Mapping[str, str]] | None = None
+        self.model = ""
+        self.adapter: str | None = None
         self.tolerance = DEFAULT_TOLERANCE
         self._verify: Final = verify
         self._run_id: str | None = None
@@ -89,6 +99,10 @@ class StoreTier:
     def unidentified(self) -> list[str]:
         """Views of the run that have no identity, so that their values are not stored."""
         return sorted(view for view, known in self._identities.copy().items() if known is None)
+
+    def known_identity(self, view_id: str) -> str | None:
+        """Return the identity of a view that the run has looked up; None for another."""
+        return self._identities.get(view_id)
 
     def find(self, keys: Sequence[LookupKey], *, verify: bool = True) -> Answer | None:
         """Find the values of keys of one view; None if the view has no identity.
@@ -169,7 +183,7 @@ class StoreTier:
         return agree(stored, computed, self.tolerance)
 
     def _identity_of(self, view_id: str) -> str | None:
-        """Return a view's identity, which is computed once a run."""
+        """Return a view's identity, which is computed and described once a run."""
         known = self._identities  # another thread may begin a run
         try:
             return known[view_id]
@@ -178,7 +192,22 @@ class StoreTier:
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
         known[view_id] = identity
+        if identity is not None and self.identity_parts is not None:
+            self._describe(identity, view_id, self.identity_parts)
         return identity
+
+    def _describe(
+        self, identity: str, view_id: str, parts_of: Callable[[str], Mapping[str, str]]
+    ) -> None:
+        family = view_family(view_id)
+        adapter = self.adapter if family in ADAPTED_FAMILIES else None
+        try:
+            parts = {name: _brief(part) for name, part in parts_of(view_id).items()}
+            self.store.describe_identity(
+                identity, parts, model=self.model, adapter=adapter, view_family=family
+            )
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the store did not take a view's description: {type(error).__name__}")
 
     def _entries(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
         """Ask the store; what raises or is no entry counts as not found."""
@@ -202,6 +231,14 @@ class StoreTier:
         seed = (self._run_id or "").encode()
         drawn = hashlib.blake2b(digest + seed, digest_size=8).digest()
         return int.from_bytes(drawn, "little") < self._verify * 2**64
+
+
+def _brief(part: str) -> str:
+    """Return a part, or of a long one, such as a build's settings, the beginning and a digest."""
+    if len(part) <= _MAX_PART:
+        return part
+    digest = hashlib.blake2b(part.encode("utf-8", "surrogatepass"), digest_size=16)
+    return f"{part[:_BEGINNING]}… {digest.hexdigest()}"
 
 
 def _warn(message: str) -> None:

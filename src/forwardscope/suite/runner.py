@@ -74,7 +74,7 @@ def run_suite(
     device = str(getattr(backend, "device", spec.model.device))
     probes: list[ProbeResult] | None = None
     instrumentation.set_run_id(run_id)
-    instrumentation.spans.name_model(spec.model.label, spec.model.adapter_label)
+    instrumentation.name_model(spec.model.label, spec.model.adapter_label)
     try:
         attributes = at_run_start(spec, run_id)
         with instrumentation.spans.around(names.SUITE, spec.name, attributes) as span:

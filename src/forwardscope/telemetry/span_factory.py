@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.keys import Question, view_family
+from forwardscope.core.keys import ADAPTED_FAMILIES, Question, view_family
 from forwardscope.telemetry import names
 from forwardscope.text import printable
 
@@ -39,8 +39,6 @@ __all__ = [
 
 #: View families that have a name of their own in forward spans.
 _MAX_FAMILIES: Final = 20
-#: View families of the base with an adapter.
-_ADAPTED: Final = ("ft", "scaled")
 _OP: Final = names.OP.name
 _VIEW: Final = names.VIEW.name
 _PROMPT_HASH: Final = names.PROMPT_HASH.name
@@ -334,7 +332,7 @@ def forward_attributes(
         _VIEW: printable(question.view_id),
         names.BATCH_SIZE.name: size,
     }
-    if model and adapter and view_family(question.view_id) in _ADAPTED:
+    if model and adapter and view_family(question.view_id) in ADAPTED_FAMILIES:
         model = f"{adapter} on {model}"
     if model:
         attributes[names.MODEL.name] = model

@@ -78,6 +78,7 @@ class ScriptedBackend:
         vocab_size: Number of logits that the script returns.
         view_identity: Returns the identity of a view by its id; by default None for each,
             so that no value is stored.
+        view_identity_parts: Returns by name what that is made of.
 
     Attributes:
         forward_batches: All forward batches so far, as (view id, prompts).
@@ -94,6 +95,7 @@ class ScriptedBackend:
         context: int | None = None,
         vocab_size: int = 32,
         view_identity: Callable[[str], str | None] | None = None,
+        view_identity_parts: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
         self._view_identity = view_identity
         self.instrumentation = instrumentation or BackendInstrumentation()
@@ -104,7 +106,7 @@ class ScriptedBackend:
         self._context = context
         self._slot = ViewSlot()
         if view_identity is not None:
-            self.instrumentation.identify_views(view_identity)
+            self.instrumentation.identify_views(view_identity, parts=view_identity_parts)
 
     def as_base(self) -> AbstractContextManager[CachedView]:
         """Open the view without the adapter."""

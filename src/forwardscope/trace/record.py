@@ -19,6 +19,7 @@ MAX_COUNT: Final = (1 << 31) - 1
 OPTIONAL = (
     *("result", "tier", "verified", "batch", "tokens", "tokens_reused", "error"),
     *("run_id", "trace_id", "parent_id", "pass_trace_id", "pass_span_id"),
+    *("pass_run_id", "view_identity"),
 )
 _COUNTS = ("batch", "tokens", "tokens_reused")
 _Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
@@ -49,6 +50,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         parent_id: Id of the parent of the lookup's span, 16 hex digits.
         pass_trace_id: Trace of the forward call that computed the value, or failed to.
         pass_span_id: Id of that call's span.
+        pass_run_id: Id of the run that computed the value, of a hit in a store.
+        view_identity: Identity of the view, of a miss in a run with a store.
     """
 
     ts: Annotated[float, Meta(ge=0, le=MAX_TS)]
@@ -71,6 +74,8 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     parent_id: str | None = None
     pass_trace_id: str | None = None
     pass_span_id: str | None = None
+    pass_run_id: str | None = None
+    view_identity: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the eight fixed keys in order, then the optional ones that apply."""

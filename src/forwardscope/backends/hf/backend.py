@@ -75,7 +75,7 @@ class HFBackend(CommonBackend):
         for change in (nullcontext, weight_changes.disabled):
             with change(model):
                 self._forward.check()
-        self.instrumentation.identify_views(self.view_identity, self.tolerance)
+        self._identify_views()
 
     @property
     def scaled_aliases(self) -> Mapping[float, str]:

@@ -176,6 +176,12 @@ class CommonBackend(ABC):
     def _compute_parts(self, reading: Reading) -> ViewParts:
         """Return the parts of all identities, with the weights as they were loaded."""
 
+    def _identify_views(self) -> None:
+        """Let a store be used; called once the tolerance is measured."""
+        self._instrumentation.identify_views(
+            self.view_identity, self.tolerance, self.view_identity_parts
+        )
+
     def _view_parts(self) -> ViewParts:
         if self._parts is None:
             first = self._forwards[0]

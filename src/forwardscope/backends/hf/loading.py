@@ -94,7 +94,7 @@ def load_backend(
         raise ModelError("give either an adapter or a tuned model, not both")
     instrumentation = instrumentation or BackendInstrumentation()
     adapted = printable(source.adapter or source.tuned or "")
-    instrumentation.spans.name_model(printable(source.path), adapted, "huggingface")
+    instrumentation.name_model(printable(source.path), adapted, "huggingface")
     load = _load_with_adapter if source.tuned is None else _load_pair
     with quiet_transformers():
         return load(source, exactness, instrumentation, rehash)

@@ -75,7 +75,7 @@ class HFPairBackend(CommonBackend):
             with self._placement.of(forward.model):
                 forward.check()
         self._placement.moves = 0
-        self.instrumentation.identify_views(self.view_identity, self.tolerance)
+        self._identify_views()
 
     @property
     def base_first(self) -> bool:
