@@ -14,7 +14,7 @@ from forwardscope.analysis.reuse import NEVER, lookups_of, reuse_distances
 from forwardscope.core.keys import Question
 from forwardscope.trace import TraceEvent
 
-__all__ = ["Miss", "Reason", "explain", "miss_line", "reason_line"]
+__all__ = ["Miss", "Reason", "explain", "lookup_line", "miss_line", "reason_line"]
 
 
 class Reason(StrEnum):
@@ -169,12 +169,16 @@ def _key(event: TraceEvent) -> Question:
 
 
 def miss_line(miss: Miss) -> str:
-    """Return the line that identifies the lookup."""
-    event = miss.event
+    """Return the line that identifies a miss."""
+    return lookup_line(f"miss {miss.number}", miss.event)
+
+
+def lookup_line(what: str, event: TraceEvent) -> str:
+    """Return a line that begins with a word and identifies a lookup."""
     probe = OUTSIDE if event.probe is None else event.probe
     lookup = f"{probe} on {event.view_id}, prompt {event.prompt_hash}"
     duration = milliseconds(event.wall_ms)
-    return f"miss {miss.number}: {lookup} ({_op_and_top_k(event.op, event.top_k)}), {duration}"
+    return f"{what}: {lookup} ({_op_and_top_k(event.op, event.top_k)}), {duration}"
 
 
 def reason_line(miss: Miss) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -27,12 +26,10 @@ from forwardscope.analysis.tables import (
     as_markdown,
     as_rich,
 )
-from forwardscope.analysis.why import explain, miss_line, reason_line
-from forwardscope.cli.reading import REQUIRED_KEYS, Traces, require_plain_file
+from forwardscope.cli.reading import REQUIRED_KEYS, Traces
 from forwardscope.cli.terminal import Terminal
 from forwardscope.cli.trace_export import export
-from forwardscope.errors import UserError
-from forwardscope.suite.trace_url import trace_url
+from forwardscope.cli.why import why
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["traces"]
@@ -139,53 +136,7 @@ def curve(
     _print_skipped(events)
 
 
-@traces.command()
-def why(
-    file: _File,
-    miss: Annotated[
-        int | None,
-        typer.Option(help="Explain the N-th miss of the file, from 1.", metavar="N", min=1),
-    ] = None,
-    prompt_hash: Annotated[
-        str | None,
-        typer.Option(help="Explain all misses of a prompt; a prefix is enough.", metavar="HASH"),
-    ] = None,
-    format: Annotated[  # noqa: A002 - the option's name
-        Literal["terminal", "json"], typer.Option("--format", help="Output format.")
-    ] = "terminal",
-) -> None:
-    """Explain why a lookup was a miss and cost a forward pass.
-
-    Needs --miss or --prompt-hash; hashes are in the trace and in `trace summary`.
-    The reasons are: it is the first lookup of the prompt; earlier lookups of the
-    prompt had another view, op or top_k; the previous equal lookup failed; its
-    value was evicted; or its value is gone for another reason, such as max_bytes.
-    With FORWARDSCOPE_TRACES_URL, the address of the lookup's trace is printed too.
-
-    Exit status: 0, or 2 when there is no such miss or the file cannot be read.
-    """
-    if (miss is None) == (not prompt_hash):
-        raise UserError("give either --miss N or --prompt-hash HASH")
-    require_plain_file(file)
-    explanations = list(explain(Traces([file]), number=miss, prompt_hash=prompt_hash))
-    urls = [trace_url(found.event.trace_id, None) for found in explanations]
-    if not explanations:
-        which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
-        raise UserError(f"{file} has {which}; see: forwardscope trace summary {file}")
-    if format == "json":
-        rows = [
-            asdict(found) | {"event": found.event.to_dict(), "trace_url": url}
-            for found, url in zip(explanations, urls, strict=True)
-        ]
-        Terminal().write(json.dumps(rows))
-        return
-    for found, url in zip(explanations, urls, strict=True):
-        _print_line(miss_line(found))
-        _print_line(f"  {reason_line(found)}")
-        if url is not None:
-            _print_line(f"  trace: {url}")
-
-
+traces.command()(why)
 traces.command()(export)
 
 
