@@ -134,7 +134,7 @@ def test_representative_sizes(lookups: list[int]) -> None:
 
 
 def test_saved_time(event: MakeEvent) -> None:
-    """A hit saves the mean of equal passes, or without any that of its op and view."""
+    """A hit saves the mean of equal passes, or without any that of its op and view, or its op."""
     curve = curve_of(
         [
             event("a", wall_ms=100.0),
@@ -146,13 +146,16 @@ def test_saved_time(event: MakeEvent) -> None:
             event("a", view_id="ft", hit=True),
             event("a", op="logprob_of", hit=True),
             event("a", op="logprob_of", hit=True),
+            event("a", op="rolling", view_id="ft", wall_ms=700.0),
+            event("a", op="rolling", hit=True),
+            event("a", op="rolling", hit=True),
         ]
     )
-    assert (curve.at(1).hits, curve.at(1).saved_s) == (3, pytest.approx(5.2))
-    assert (curve.at(2).hits, curve.at(2).saved_s) == (4, pytest.approx(5.3))
-    assert curve.lookups.hits == 6
+    assert (curve.at(1).hits, curve.at(1).saved_s) == (4, pytest.approx(5.9))
+    assert (curve.at(2).hits, curve.at(2).saved_s) == (5, pytest.approx(6.0))
+    assert curve.lookups.hits == 8
     (best,) = optimum_at(curve, [2])
-    assert (best.hits, best.saved_s) == (4, pytest.approx(5.3))
+    assert (best.hits, best.saved_s) == (5, pytest.approx(6.0))
 
 
 def test_equal_lookups(event: MakeEvent) -> None:

@@ -46,8 +46,10 @@ def test_every_record_counts_once_in_every_sum(records: list[TraceEvent]) -> Non
     assert summary.total.forward_s == pytest.approx(seconds, abs=whole_ns)
     for groups in (summary.by_probe(), summary.by_view(), summary.by_op()):
         assert sum((one.counts for one in groups.values()), Counts()) == summary.total.counts
-        saved = sum(one.saved_s for one in groups.values())
-        assert saved == pytest.approx(summary.total.saved_s)
+        saved = [one.saved_s for one in groups.values()]
+        assert (None in saved) == (summary.total.saved_s is None)
+        if summary.total.saved_s is not None:
+            assert sum(saved) == pytest.approx(summary.total.saved_s)
     for key, counts in summary.series.items():
         own = [one for one in records if (one.probe, one.view_id, one.op) == key]
         hits = [one.result for one in own if one.hit]
@@ -86,7 +88,10 @@ def test_counts_equal_those_of_the_ledger(tmp_path: Path) -> None:
 
 
 def test_hits_save_the_passes_of_equal_lookups(event: MakeEvent) -> None:
-    """A hit without an equal pass saves the mean of its op and view, without failed passes."""
+    """A hit without an equal pass saves the mean of its op and view, or of its op.
+
+    Failed passes are in no mean.
+    """
     summary = summarize(
         [
             event("a", wall_ms=100.0),
@@ -98,12 +103,34 @@ def test_hits_save_the_passes_of_equal_lookups(event: MakeEvent) -> None:
             event("a", hit=True, view_id="ft"),
         ]
     )
-    assert summary.total.saved_s == pytest.approx(0.1 + 0.3 + 0.2)
+    assert summary.total.saved_s == pytest.approx(0.1 + 0.3 + 0.2 + 0.2)
     assert summary.total.forward_s == pytest.approx(9.4)
     assert {name: line.saved_s for name, line in summary.by_probe().items()} == {
-        "p": pytest.approx(0.5),
+        "p": pytest.approx(0.7),
         "q": pytest.approx(0.1),
     }
+
+
+def test_hits_without_any_pass_of_their_op(event: MakeEvent) -> None:
+    """What they saved is not known, so it is in no sum; other ops have theirs."""
+    stored = event("a", hit=True, tier="disk")
+    assert summarize([stored]).total.saved_s is None
+    summary = summarize([stored, event(op="logprob_of"), event(op="logprob_of", hit=True)])
+    assert {op: one.saved_s for op, one in summary.by_op().items()} == {
+        "next_token_dist": None,
+        "logprob_of": pytest.approx(0.1),
+    }
+    assert summary.total.saved_s is None
+    assert summarize([stored, event("b", view_id="ft")]).total.saved_s == pytest.approx(0.1)
+    assert summarize([event(error="ValueError")]).total.saved_s == 0.0
+
+
+def test_hits_of_a_store(event: MakeEvent) -> None:
+    """They are counted by tier, and by whether they were verified and agreed."""
+    disk = [event(hit=True, tier="disk", verified=one) for one in (None, True, True, False)]
+    counts = summarize([*disk, event(hit=True, tier="remote"), event(hit=True)]).total.counts
+    assert (counts.hits, counts.disk_hits, counts.remote_hits) == (6, 4, 1)
+    assert (counts.matches, counts.mismatches) == (2, 1)
 
 
 def test_slowest_passes_and_most_repeated_prompts(event: MakeEvent) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import Result
 
 from forwardscope import TraceEvent
@@ -58,6 +59,29 @@ def test_summary_as_json(invoke: Invoke) -> None:
         "lookups": 20,
         "forward_passes": 11,
     }
+
+
+def test_summary_of_a_warm_run(invoke: Invoke, path: Path) -> None:
+    """Hits of a store are shown by tier; without any pass the time saved is not known."""
+    path.write_bytes(
+        b"".join(
+            line_of(replace(_HIT, tier="disk", verified=verified))
+            for verified in (None, True, False)
+        )
+        + line_of(_HIT)
+    )
+    output = json.loads(invoke("trace", "summary", path, "--format", "json").stdout)
+    assert output["total"][0]["saved_s"] is None
+    assert output["hits_by_tier"] == [
+        {"memory_hits": 1, "disk_hits": 3, "remote_hits": 0, "verified": 2, "mismatches": 1}
+    ]
+    for options in ([], ["--format", "markdown"]):
+        text = invoke("trace", "summary", path, *options).stdout
+        assert "the time saved is not known (–) where the trace has no forward pass" in text
+        assert "hits by tier" in text
+    assert "–" in invoke("trace", "curve", path).stdout
+    path.write_bytes(path.read_bytes() + line_of(replace(_PASS, view_id="ft")))
+    assert "not known" not in invoke("trace", "summary", path).stdout
 
 
 def test_summary_as_csv(invoke: Invoke) -> None:

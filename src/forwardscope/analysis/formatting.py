@@ -9,6 +9,7 @@ from forwardscope import text
 from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
 from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
+from forwardscope.core.series import Counts
 from forwardscope.trace import TraceEvent
 
 __all__ = [
@@ -87,6 +88,7 @@ def summary_tables(summary: Summary) -> dict[str, Table]:
         "by_probe": _grouped("by probe", summary.by_probe(), Column("probe", "probe")),
         "by_view": _grouped("by view", summary.by_view(), Column("view", "view")),
         "by_op": _grouped("by op", summary.by_op(), Column("op", "op")),
+        "hits_by_tier": _hits(summary.total.counts),
         "slowest": slowest_table(summary.slowest),
         "most_asked": _most_repeated(summary),
     }
@@ -112,7 +114,11 @@ def counts_table(summary: Summary) -> Table:
 
 
 def curve_table(curve: Curve, optimum: Sequence[CurvePoint]) -> Table:
-    """Return the curve and the optimum at the sizes of the optimum."""
+    """Return the curve and the optimum at the sizes of the optimum.
+
+    Without any forward pass in the trace, the time saved is not known.
+    """
+    timed = bool(curve.lookups.pass_s.any())
     columns = (
         Column("size", "entries", count),
         Column("hits", "hits", count),
@@ -127,10 +133,10 @@ def curve_table(curve: Curve, optimum: Sequence[CurvePoint]) -> Table:
             best.size,
             (lru := curve.at(best.size)).hits,
             lru.hits / curve.total,
-            lru.saved_s,
+            lru.saved_s if timed else None,
             best.hits,
             best.hits / curve.total,
-            best.saved_s,
+            best.saved_s if timed else None,
         )
         for best in optimum
     ]
@@ -155,6 +161,21 @@ def _grouped(title: str, groups: Mapping[str | None, Totals], first: Column) -> 
         (OUTSIDE if name is None else name, *_values(totals)) for name, totals in groups.items()
     ]
     return Table(title, (first, *_COUNTS), rows)
+
+
+def _hits(counts: Counts) -> Table:
+    """Return where hits were found, and how many were verified; no row without a store's."""
+    columns = (
+        Column("memory_hits", "memory", count),
+        Column("disk_hits", "disk", count, optional=True),
+        Column("remote_hits", "remote", count, optional=True),
+        Column("verified", "verified", count),
+        Column("mismatches", "mismatches", count),
+    )
+    memory = counts.hits - counts.store_hits
+    verified = counts.matches + counts.mismatches
+    row = (memory, counts.disk_hits, counts.remote_hits, verified, counts.mismatches)
+    return Table("hits by tier", columns, [row] if counts.store_hits else [])
 
 
 def _values(totals: Totals) -> tuple[Any, ...]:

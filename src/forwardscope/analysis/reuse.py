@@ -32,7 +32,7 @@ class Lookups:
             Runs share no ids, because each run starts with an empty cache.
         pass_s: Duration of each lookup's forward pass, in seconds, shape (n,): the mean
             over the passes of its key in the run; without any, the mean over its op and
-            view; 0 if the trace has no such pass either.
+            view, or over its op; 0 if the trace has no such pass either.
         hits: Number of these lookups that were hits in the recorded run.
     """
 
@@ -48,9 +48,9 @@ def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
     """
     runs: dict[str | None, int] = {}
     prompts: dict[tuple[int, str, str, int], dict[str, int]] = {}
-    ops: dict[tuple[str, str], int] = {}
+    views: dict[tuple[str, str], int] = {}
     keys = count()
-    run_ids, key_ids, op_ids = array("q"), array("q"), array("q")
+    run_ids, key_ids, view_ids = array("q"), array("q"), array("q")
     durations_ms = array("d")  # NaN for a hit
     for event in events:
         if event.error is not None:
@@ -62,12 +62,15 @@ def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
             key_id = group[event.prompt_hash] = next(keys)
         run_ids.append(run)
         key_ids.append(key_id)
-        op_ids.append(ops.setdefault((event.view_id, event.op), len(ops)))
+        view_ids.append(views.setdefault((event.view_id, event.op), len(views)))
         durations_ms.append(math.nan if event.hit else event.wall_ms)
     order = np.argsort(_integers(run_ids), kind="stable")
     wall_ms = np.frombuffer(durations_ms, dtype=np.float64)
-    of_key, of_op = (_mean_ms(_integers(ids), wall_ms) for ids in (key_ids, op_ids))
-    pass_ms = np.where(np.isnan(of_key), of_op, of_key)
+    ops = {op: number for number, (_, op) in enumerate(views)}
+    op_of_view = np.array([ops[op] for _, op in views], dtype=np.int64)
+    pass_ms = np.full(wall_ms.size, np.nan)
+    for ids in (_integers(key_ids), _integers(view_ids), op_of_view[_integers(view_ids)]):
+        pass_ms = np.where(np.isnan(pass_ms), _mean_ms(ids, wall_ms), pass_ms)
     return Lookups(
         key_ids=_integers(key_ids)[order],
         pass_s=np.nan_to_num(pass_ms)[order] / 1e3,

@@ -37,13 +37,14 @@ class Totals:
     Attributes:
         counts: Counts as in a live run. `scoring_ns` (time in calls, with waiting) is 0: a
             trace lacks it.
-        saved_s: Time that the hits saved, in seconds. Each hit saves the mean duration of
-            the forward passes of equal lookups; without any in the trace, the mean over
-            its op and view, or 0.
+        saved_s: Time that the hits saved, those of a store included, in seconds. Each hit
+            saves the mean duration of the forward passes of equal lookups; without any in
+            the trace, the mean over its op and view, or over its op. None if the trace has
+            no forward pass of the op of a hit.
     """
 
     counts: Counts
-    saved_s: float
+    saved_s: float | None
 
     @property
     def forward_s(self) -> float:
@@ -64,7 +65,7 @@ class Summary:
     """
 
     series: Mapping[SeriesKey, Counts]
-    saved_s: Mapping[SeriesKey, float]
+    saved_s: Mapping[SeriesKey, float | None]
     distinct_lookups: int
     slowest: list[TraceEvent]
     most_repeated: list[PromptCounts]
@@ -93,11 +94,12 @@ class Summary:
         return {name: self._totals(keys) for name, keys in members.items()}
 
     def _totals(self, keys: Iterable[SeriesKey]) -> Totals:
-        counts, saved_s = Counts(), 0.0
+        counts, saved = Counts(), []
         for key in keys:
             counts += self.series[key]
-            saved_s += self.saved_s[key]
-        return Totals(counts, saved_s)
+            saved.append(self.saved_s[key])
+        known = [one for one in saved if one is not None]
+        return Totals(counts, sum(known) if len(known) == len(saved) else None)
 
 
 class Slowest:
@@ -144,6 +146,7 @@ class _GroupCounts:
         failed: Failed forward passes by prompt.
         coalesced: Lookups answered by a forward pass in flight.
         stored: Lookups answered by a store, by tier.
+        verified: Those of them that were computed again, by whether they agreed.
         errors: Failed forward passes, by class of the exception.
         error_ms: Total duration of the failed ones, in milliseconds.
     """
@@ -154,6 +157,7 @@ class _GroupCounts:
     failed: Counter[str] = field(default_factory=Counter)
     coalesced: int = 0
     stored: Counter[str] = field(default_factory=Counter)
+    verified: Counter[bool] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     error_ms: float = 0.0
 
@@ -169,6 +173,8 @@ class _GroupCounts:
             coalesced=self.coalesced,
             disk_hits=self.stored["disk"],
             remote_hits=self.stored["remote"],
+            matches=self.verified[True],
+            mismatches=self.verified[False],
             forward_passes=passes,
             errors=self.errors,
             forward_ns=round((sum(self.pass_ms.values()) + self.error_ms) * 1e6),
@@ -194,6 +200,8 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
                 counts.coalesced += 1
             if event.tier is not None:
                 counts.stored[event.tier] += 1
+                if event.verified is not None:
+                    counts.verified[event.verified] += 1
         elif event.error is None:
             counts.passes[event.prompt_hash] += 1
             counts.pass_ms[event.prompt_hash] += event.wall_ms
@@ -222,7 +230,7 @@ def _series(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, Counts]:
 
 @dataclass(slots=True)
 class _Mean:
-    """Mean duration of forward passes in milliseconds; 0 without any."""
+    """Mean duration of forward passes in milliseconds."""
 
     n: int = 0
     total_ms: float = 0.0
@@ -233,25 +241,32 @@ class _Mean:
 
     @property
     def ms(self) -> float:
-        return self.total_ms / self.n if self.n else 0.0
+        return self.total_ms / self.n
 
 
-def _saved_s(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, float]:
+def _saved_s(groups: Mapping[_Group, _GroupCounts]) -> dict[SeriesKey, float | None]:
     """Return the time that the hits of each series saved, in seconds; see `Totals`."""
     by_key: dict[tuple[str, str, int, str], _Mean] = defaultdict(_Mean)
-    by_op: dict[tuple[str, str], _Mean] = defaultdict(_Mean)
+    by_view: dict[tuple[str, str], _Mean] = defaultdict(_Mean)
+    by_op: dict[str, _Mean] = defaultdict(_Mean)
     for group, counts in groups.items():
         for prompt, n in counts.passes.items():
-            by_key[(*group[1:], prompt)].add(n, counts.pass_ms[prompt])
-            by_op[group.view_id, group.op].add(n, counts.pass_ms[prompt])
-    saved_s: dict[SeriesKey, float] = defaultdict(float)
+            total_ms = counts.pass_ms[prompt]
+            by_key[(*group[1:], prompt)].add(n, total_ms)
+            by_view[group.view_id, group.op].add(n, total_ms)
+            by_op[group.op].add(n, total_ms)
+    saved_s: dict[SeriesKey, float | None] = {}
     for group, counts in groups.items():
-        fallback = by_op[group.view_id, group.op]
         series = SeriesKey(group.probe, group.view_id, group.op)
+        fallback = by_view.get((group.view_id, group.op)) or by_op.get(group.op)
+        saved = saved_s.get(series, 0.0)
         for prompt, n in counts.lookups.items():
             hits = n - counts.passes.get(prompt, 0) - counts.failed[prompt]
-            saved_s[series] += hits * by_key.get((*group[1:], prompt), fallback).ms / 1e3
-    return dict(saved_s)
+            mean = by_key.get((*group[1:], prompt), fallback)
+            if hits and saved is not None:
+                saved = None if mean is None else saved + hits * mean.ms / 1e3
+        saved_s[series] = saved
+    return saved_s
 
 
 def _count_distinct_lookups(groups: Mapping[_Group, _GroupCounts]) -> int:

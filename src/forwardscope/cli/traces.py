@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -42,6 +42,12 @@ traces = typer.Typer(
 )
 
 
+_NOT_TIMED: Final = (
+    "the time saved is not known (–) where the trace has no forward pass of an op; give the trace "
+    "of the run that paid for them as well"
+)
+
+
 class Format(StrEnum):
     """Output formats."""
 
@@ -69,8 +75,8 @@ def summary(
     Also prints the time spent in forward passes, the time that hits saved, the
     slowest passes and the prompts with the most lookups. A distinct lookup is a
     combination of view, op, prompt and top_k. A hit saves the mean duration of
-    the passes of its distinct lookup, or of its op and view if the trace has
-    none. The hit rate is the share of lookups without a forward pass of their
+    the passes of its distinct lookup, or of its op and view, or of its op if the
+    trace has none. The hit rate is the share of lookups without a forward pass of their
     own; it includes coalesced lookups. "(outside)" are lookups outside the
     probes: a run first checks both views for NaN and infinity.
 
@@ -79,6 +85,7 @@ def summary(
     events = Traces(files)
     result = summarize(events)
     tables = summary_tables(result)
+    not_timed = result.total.saved_s is None
     if format is Format.JSON:
         facts = {"skipped_lines": events.skipped, "questions": result.distinct_lookups}
         rows = {name: as_dicts(table) for name, table in tables.items()}
@@ -87,9 +94,13 @@ def summary(
         Terminal().write(as_csv(counts_table(result)).rstrip("\n"))
     elif format is Format.MARKDOWN:
         Terminal().write("\n".join(as_markdown(table) for table in tables.values()))
+        if not_timed:
+            Terminal().write(_NOT_TIMED)
     else:
         _print(*(table for table in tables.values() if table.rows))
         _print_line(plural(result.distinct_lookups, "distinct lookup"))
+        if not_timed:
+            _print_line(_NOT_TIMED)
     _print_skipped(events)
 
 
