@@ -232,17 +232,24 @@ def _run(run_id: str | None) -> str:
 def _differing(view: OtherView) -> str:
     if not view.differences:
         return "for a view of this family; which parts differ is not known"
-    return f"with other {', '.join(map(_difference, view.differences))}"
+    ordered = sorted(view.differences, key=lambda one: not _is_readable(one))
+    return f"with other {', '.join(map(_difference, ordered))}"
 
 
 def _difference(one: Difference) -> str:
     """Name a part, with its values where people can read them."""
-    values = [None if text is None else text.partition(",")[0] for text in (one.stored, one.here)]
-    stored, here = values
-    if stored == here or any(text and not _is_readable(text) for text in values):
+    if not _is_readable(one):
         return shown(one.part)
-    return f"{shown(one.part)} ({shown(stored or 'none')}; here {shown(here or 'none')})"
+    stored, here = (shown(value or "none") for value in _values(one))
+    return f"{shown(one.part)} ({stored}; here {here})"
 
 
-def _is_readable(text: str) -> bool:
-    return len(text) <= _MAX_VALUE and not _DIGEST.search(text)
+def _is_readable(one: Difference) -> bool:
+    stored, here = _values(one)
+    readable = all(len(text) <= _MAX_VALUE and not _DIGEST.search(text) for text in (stored, here))
+    return readable and stored != here
+
+
+def _values(one: Difference) -> tuple[str, str]:
+    """Return what a part is in both identities, of a list the first item."""
+    return (one.stored or "").partition(",")[0], (one.here or "").partition(",")[0]

@@ -71,6 +71,15 @@ class RunOptions:
             rich_help_panel=_STORE,
         ),
     ] = None
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash",
+            help="Digest the weights again, which takes about a second per gigabyte. By default "
+            "a digest is remembered while its files have the same inodes, sizes and times.",
+            rich_help_panel=_STORE,
+        ),
+    ] = False
     show_errors: Annotated[
         bool,
         typer.Option(
@@ -201,6 +210,8 @@ class RunOptions:
         update: dict[str, Any] = {"store": None if self.no_store or self.no_cache else store}
         if self.no_cache:
             update["enabled"] = False
+        if self.rehash:
+            update["rehash"] = True
         if self.verify is not None:
             update["verify"] = self.verify
         return cache.model_copy(update=update)

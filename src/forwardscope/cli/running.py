@@ -150,4 +150,9 @@ def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
         tuned=spec.model.tuned,
         one_at_a_time=spec.model.one_at_a_time,
     )
-    return load_backend(source, exactness=spec.exactness, instrumentation=instrumentation)
+    return load_backend(
+        source,
+        exactness=spec.exactness,
+        instrumentation=instrumentation,
+        rehash=spec.cache.rehash,
+    )

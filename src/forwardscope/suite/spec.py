@@ -126,6 +126,8 @@ class CacheSpec(Section):
         store: Where values outlive the run: `default`, a path, or None for nowhere.
         store_max_bytes: Maximum bytes of the store, also as `10GiB`.
         verify: Share of the store's hits that are computed again and compared.
+        rehash: Whether weights are digested also where the digest of their files is
+            remembered.
     """
 
     enabled: bool = True
@@ -134,6 +136,7 @@ class CacheSpec(Section):
     store: Annotated[str, Field(min_length=1)] | None = None
     store_max_bytes: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(10 * 2**30)
     verify: Annotated[float, Field(ge=0, le=1)] = 1 / 64
+    rehash: bool = False
 
 
 def _span_budget(value: object) -> int | str:
