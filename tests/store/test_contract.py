@@ -81,8 +81,8 @@ def test_rows_can_be_selected(store: Store) -> None:
 
 def test_identities_have_their_parts(store: Store) -> None:
     """The parts of an identity are returned as they were described last."""
-    one = IdentityInfo({"weights": "0f", "tokenizer": "1e"}, "model", None, "base")
-    two = IdentityInfo({"weights": "0f", "adapter": "2d"}, "model", "adapter", "ft")
+    one = IdentityInfo({"model weights": "0f", "tokenizer": "1e"}, "model", None, "base")
+    two = IdentityInfo({"model weights": "0f", "dtype": "2d"}, "model", "adapter", "ft")
     for identity, info in (("base-1", two), ("base-1", one), ("ft-1", two)):
         store.describe_identity(
             identity,

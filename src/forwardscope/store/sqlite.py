@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -10,8 +11,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import StoreError
@@ -208,8 +207,8 @@ class SqliteStore:
         rows = self._read("SELECT identity, info FROM identities WHERE info NOT NULL")
         described = {}
         for identity, info in rows:
-            with suppress(ValueError, msgspec.MsgspecError):  # of a damaged row
-                described[_text(identity)] = msgspec.json.decode(info, type=IdentityInfo)
+            with suppress(ValueError, TypeError):  # of a damaged row
+                described[_text(identity)] = IdentityInfo(**json.loads(info))
         return described
 
     def stats(self) -> StoreStats:
