@@ -109,7 +109,7 @@ class BackendInstrumentation:
         if store is not None and cache_enabled:
             self.store_tier = StoreTier(store, verify, view_identity)
         self._recorder = Recorder(
-            self.ledger, self.spans, TraceWriter(trace_path), clock, self._known_identity
+            self.ledger, self.spans, TraceWriter(trace_path), clock, self.store_tier
         )
         self._now = clock.perf_counter_ns
         self._calls = ForwardCalls(
@@ -154,7 +154,7 @@ class BackendInstrumentation:
         """
         self.spans.name_model(model, adapter or "", provider)
         if self.store_tier is not None:
-            self.store_tier.model, self.store_tier.adapter = model, adapter
+            self.store_tier.model, self.store_tier.adapter = model, adapter or None
 
     def identify_views(
         self,
@@ -347,9 +347,6 @@ class BackendInstrumentation:
             answered = _answered_ns(spans, later)
             outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share))
             self._record(outcomes, start, spans, error, sizes)
-
-    def _known_identity(self, view_id: str) -> str | None:
-        return None if self.store_tier is None else self.store_tier.known_identity(view_id)
 
     def _hit(
         self, key: LookupKey, entry: Entry, result: Literal["hit", "coalesced"], start: int

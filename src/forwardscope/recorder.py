@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -13,6 +13,7 @@ from forwardscope.core.keys import LookupKey, Question, question_of
 from forwardscope.core.ledger import Ledger
 from forwardscope.core.single_flight import Flight
 from forwardscope.store.base import Tier
+from forwardscope.store.tier import StoreTier
 from forwardscope.telemetry.span_factory import NO_PARENT, CallIds, ParentContext
 from forwardscope.telemetry.span_queue import FinishedLookup
 from forwardscope.telemetry.spans import CallSpans, LookupSpans
@@ -98,7 +99,7 @@ class Recorder:
         spans: Spans of lookups.
         trace: Trace writer.
         clock: Clock of the lookups.
-        identity_of: Returns the identity under which a store keeps a view's values, or None.
+        store_tier: Knows the identities of views; None without a store.
 
     Attributes:
         run_id: Id of the run for later trace lines, or None.
@@ -110,14 +111,14 @@ class Recorder:
         spans: LookupSpans,
         trace: TraceWriter,
         clock: Clock,
-        identity_of: Callable[[str], str | None],
+        store_tier: StoreTier | None,
     ) -> None:
         self.run_id: str | None = None
         self.trace = trace
         self._ledger = ledger
         self._spans = spans
         self._time_ns = clock.time_ns
-        self._identity_of = identity_of
+        self._tier = store_tier
         self._probe: str | None = None
         self._probe_parent = NO_PARENT
         self._last_parent = (NO_PARENT.context, NO_PARENT, NO_PARENT)
@@ -232,5 +233,5 @@ class Recorder:
             parent.trace_id or outcome.trace_id,
             parent.parent_id,
             *(pass_trace_id, pass_span_id, outcome.stored_by),
-            self._identity_of(view_id) if missed else None,
+            self._tier.known_identity(view_id) if missed and self._tier is not None else None,
         )
