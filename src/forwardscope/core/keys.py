@@ -18,6 +18,8 @@ __all__ = [
 
 #: (op, view id, prompt, top_k). The prompt is kept whole, so prompts never collide.
 LookupKey = tuple[str, str, str, int]
+#: View families of the base with an adapter.
+ADAPTED_FAMILIES: Final = ("ft", "scaled")
 #: Precedes a rendered chat in its hash; no character, so that no text begins with it.
 _CHAT = "\ufdd0chat\ufdd1"
 
@@ -44,9 +46,6 @@ class RenderedChat(str):
 
     def __radd__(self, text: str) -> RenderedChat:
         return RenderedChat(text + str(self))
-
-#: View families of the base with an adapter.
-ADAPTED_FAMILIES: Final = ("ft", "scaled")
 
 
 class Question(NamedTuple):
