@@ -1,7 +1,15 @@
 """The probes: named measurements over the views of a backend."""
 
 from forwardscope.probes.adapter_ablation import AdapterAblation
-from forwardscope.probes.base import Outcome, Probe, ProbeContext, Verdict
+from forwardscope.probes.base import (
+    Outcome,
+    Probe,
+    ProbeContext,
+    Prompts,
+    Texts,
+    Threshold,
+    Verdict,
+)
 from forwardscope.probes.completion_preference import CompletionPreference
 from forwardscope.probes.delta_kl import DeltaKL
 from forwardscope.probes.null_adapter import NullAdapter
@@ -19,6 +27,9 @@ __all__ = [
     "Probe",
     "ProbeContext",
     "PromptCollapse",
+    "Prompts",
+    "Texts",
+    "Threshold",
     "Verdict",
 ]
 

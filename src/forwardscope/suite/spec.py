@@ -8,14 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from forwardscope.probes import (
-    AdapterAblation,
-    CompletionPreference,
-    DeltaKL,
-    NullAdapter,
-    PerplexityShift,
-    PromptCollapse,
-)
+from forwardscope.suite.any_probe import AnyProbe
 from forwardscope.suite.trace_url import TracesUrl
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 from forwardscope.text import printable
@@ -36,15 +29,6 @@ DUPLICATE_NAME: Final = "duplicate_name"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Text = Annotated[str, Field(min_length=1)]
-AnyProbe = Annotated[
-    NullAdapter
-    | DeltaKL
-    | AdapterAblation
-    | PromptCollapse
-    | PerplexityShift
-    | CompletionPreference,
-    Field(discriminator="kind"),
-]
 
 
 class Section(BaseModel):

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from forwardscope.probes import PROBES
 from forwardscope.probes.base import PROMPT_KINDS, Message
 from forwardscope.probes.completion_preference import Pair
+from forwardscope.suite.any_probe import INVALID_INSTALLED, known_kinds
 from forwardscope.suite.spec import (
     DUPLICATE_NAME,
     CacheSpec,
@@ -71,14 +72,17 @@ def _message(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> 
         return "missing; add this key"
     if error == "union_tag_invalid":
         return (
-            f"unknown probe kind {reprlib.repr(detail['ctx']['tag'])}; known: {', '.join(PROBES)}"
+            f"unknown probe kind {reprlib.repr(detail['ctx']['tag'])}; "
+            f"known: {', '.join(known_kinds())}"
         )
     if error == "union_tag_not_found":
-        return f"missing; use one of {', '.join(PROBES)}"
+        return f"missing; use one of {', '.join(known_kinds())}"
     if error in ("too_short", "string_too_short"):
         minimum = detail["ctx"]["min_length"]
         what = "character" if error == "string_too_short" else "item"
         return f"needs at least {minimum} {what}{'s' * (minimum > 1)}; got {value}"
+    if error == INVALID_INSTALLED:
+        return detail["msg"]
     if error in ("model_type", "model_attributes_type"):
         return f"must be a mapping; got {value}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
