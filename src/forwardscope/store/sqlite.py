@@ -25,14 +25,9 @@ from forwardscope.store.base import (
 )
 from forwardscope.store.codec import UnknownValueError, decode
 from forwardscope.store.counting import StoreCounts
+from forwardscope.store.sqlite_rows import Deletion, Description, used_bytes
 from forwardscope.store.sqlite_schema import Mode, connect, error_name, is_damage, prepare
-from forwardscope.store.sqlite_writer import (
-    Deletion,
-    Description,
-    SqliteWriter,
-    abandon,
-    used_bytes,
-)
+from forwardscope.store.sqlite_writer import SqliteWriter, abandon
 from forwardscope.text import shown
 
 __all__ = ["DEFAULT_MAX_BYTES", "MIN_BYTES", "SqliteStore"]
