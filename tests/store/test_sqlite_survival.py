@@ -251,6 +251,21 @@ def test_damage_that_comes_later(filled: Path) -> None:
     assert ("get", "SQLITE_CORRUPT") in stats.errors
 
 
+def test_a_schema_that_is_no_text(filled: Path) -> None:
+    """A schema whose damage makes SQLite's message no UTF-8 is damage like any other."""
+    with closing(SqliteStore(filled)) as store:
+        content = filled.read_bytes()
+        filled.write_bytes(content.replace(b"CREATE TABLE contents", b"CREATE \xf4ABLE contents"))
+        with pytest.raises(StoreError, match="is damaged"):
+            SqliteStore(filled)
+        with pytest.raises(StoreError, match="cannot be read"):
+            list(store.scan())
+        store.stats()
+        with pytest.warns(RuntimeWarning, match="it is not used any more"):
+            assert value_of(store, "7") is None
+        assert store.stats().unavailable
+
+
 def test_a_file_that_is_removed(filled: Path) -> None:
     """Removing the file under a store raises nothing."""
     with closing(SqliteStore(filled)) as store:

@@ -26,7 +26,14 @@ from forwardscope.store.base import (
 from forwardscope.store.codec import UnknownValueError, decode
 from forwardscope.store.counting import StoreCounts
 from forwardscope.store.sqlite_rows import Deletion, Description, used_bytes
-from forwardscope.store.sqlite_schema import Mode, connect, error_name, is_damage, prepare
+from forwardscope.store.sqlite_schema import (
+    FAULTS,
+    Mode,
+    connect,
+    error_name,
+    is_damage,
+    prepare,
+)
 from forwardscope.store.sqlite_writer import SqliteWriter, abandon
 from forwardscope.text import shown
 
@@ -209,7 +216,7 @@ class SqliteStore:
     def stats(self) -> StoreStats:
         """Return the counts of now."""
         if not self._closed and not self._counts.unavailable:
-            with suppress(sqlite3.Error):
+            with suppress(*FAULTS):
                 self._size = self._measured()
         return self._counts.snapshot(*self._size, self._max_bytes)
 
@@ -239,7 +246,7 @@ class SqliteStore:
     def _read(self, query: str, *parameters: object) -> list[Any]:
         try:
             return self._query(query, parameters)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise StoreError(f"the store {self.name} cannot be read: {error}") from error
 
     def _query(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:

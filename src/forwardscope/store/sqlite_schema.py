@@ -13,8 +13,19 @@ from typing import Final, Literal
 from forwardscope.errors import StoreError
 from forwardscope.text import shown
 
-__all__ = ["FORMAT", "Mode", "connect", "error_name", "is_damage", "prepare", "transaction"]
+__all__ = [
+    "FAULTS",
+    "FORMAT",
+    "Mode",
+    "connect",
+    "error_name",
+    "is_damage",
+    "prepare",
+    "transaction",
+]
 
+#: What sqlite3 raises. The second is for a message that quotes a damaged schema.
+FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 #: `read` never changes the file.
 Mode = Literal["write", "read"]
 
@@ -52,6 +63,7 @@ def connect(path: Path, mode: Mode, busy_s: float = _BUSY_S) -> sqlite3.Connecti
 
     Raises:
         sqlite3.Error: It cannot be opened.
+        UnicodeDecodeError: Its schema is damaged.
     """
     options = "mode=rw"
     if mode == "read":
@@ -96,7 +108,7 @@ def prepare(path: Path, mode: Mode) -> None:
             _check_tables(connection, name, mode)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise StoreError(_reason(name, error)) from error
 
 
@@ -120,7 +132,8 @@ def error_name(error: BaseException) -> str:
 
 def is_damage(error: BaseException) -> bool:
     """Return whether an error means that the file is damaged, or no database any more."""
-    return error_name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    damage = ("SQLITE_CORRUPT", "SQLITE_NOTADB", UnicodeDecodeError.__name__)
+    return error_name(error).startswith(damage)
 
 
 def _make_file(path: Path) -> None:
@@ -218,7 +231,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _reason(name: str, error: sqlite3.Error) -> str:
+def _reason(name: str, error: Exception) -> str:
     if is_damage(error):
         return f"the store {name} is damaged ({error}); remove the file, or give another name"
     return f"the store {name} cannot be opened: {error}; give the name of another file"
