@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -219,6 +220,24 @@ def test_a_smaller_bound_shrinks_the_file(path: Path) -> None:
     assert path.stat().st_size <= MIN_BYTES
 
 
+def test_entries_are_written_during_a_long_eviction(path: Path) -> None:
+    """What is put meanwhile does not wait until it ends; flush does."""
+    with closing(SqliteStore(path)) as store:
+        for start in range(0, 20_000, 1000):
+            put(store, *(new(f"{n}") for n in range(start, start + 1000)))
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES)) as store:
+        store.put_many([new("first")])
+        while not store.stats().evictions:
+            pass
+        store.put_many([new("second")])
+        while value_of(store, "second") is None:
+            pass
+        assert store.stats().bytes > MIN_BYTES
+        assert store.flush(60)
+        assert store.stats().bytes <= MIN_BYTES
+        assert value_of(store, "first") == value_of(store, "second") == 1.5
+
+
 def test_a_clock_that_is_set_back(path: Path) -> None:
     """Entries of the future count as used now, so that later ones are not evicted first."""
     now = 10_000.0
@@ -331,6 +350,30 @@ def test_operations_are_timed(path: Path) -> None:
     assert durations["get"].count == 1
     assert durations["put"].count >= 1
     assert durations["get"].total > 0
+
+
+def test_an_interrupted_put_leaves_nothing_for_later(
+    filled: Path, at_moment: Callable[..., bool]
+) -> None:
+    """After Ctrl-C at any moment of a put, flush waits until what was queued is stored."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    entries = [new(f"new {n}") for n in range(50)]
+    digests = [one.digest for one in entries]
+    moment, more, stored = 0, True, set()
+    while more:
+        with closing(SqliteStore(filled)) as store:
+            more = at_moment(moment, stop, lambda store=store: store.put_many(entries))
+            assert store.flush(30)
+            found = store.get_many(digests)
+            time.sleep(0.05)
+            assert store.get_many(digests).keys() == found.keys()
+            stored.add(len(found))
+            store.delete(digests)
+        moment += 1
+    assert stored == {0, 50}
 
 
 def test_an_interrupt_leaves_no_lock(

@@ -18,8 +18,8 @@ _STEP: Final = 512
 #: Rows dated in the future that one transaction corrects; a million at once would take seconds.
 _CORRECTED: Final = 10_000
 _STEP_PAGES: Final = 1024
-#: Evictions make so much room at once.
-_KEPT: Final = 0.95
+#: An eviction makes so much room, or a twentieth of a small store: some thousand entries.
+_ROOM: Final = 16 * 2**20
 #: What an entry takes beside its value: keys, indexes, times.
 _ENTRY_BYTES: Final = 300
 
@@ -83,11 +83,12 @@ def evict(connection: sqlite3.Connection, max_bytes: int) -> Iterator[int]:
     """Remove the least recently used entries while the store is over its bound.
 
     Yields:
-        The number of entries that a step removed.
+        The number of entries that a step removed. The caller may stop after any step.
     """
+    goal = max_bytes - min(max_bytes // 20, _ROOM)
     if used_bytes(connection) <= max_bytes:
         return
-    while (excess := used_bytes(connection) - int(max_bytes * _KEPT)) > 0:
+    while (excess := used_bytes(connection) - goal) > 0:
         oldest = connection.execute(
             "SELECT id, nbytes FROM entries ORDER BY last_used, id LIMIT ?", (_STEP,)
         )
