@@ -89,6 +89,27 @@ def test_views_without_an_identity_are_not_stored(store: MemoryStore) -> None:
     assert store.stats().entries == 0
 
 
+def test_an_identity_that_raises_fails_no_lookup(store: MemoryStore) -> None:
+    """The view is warned of once a run and has no store; others have theirs."""
+    asked = []
+
+    def identity(view_id: str) -> str:
+        asked.append(view_id)
+        if view_id == "ft":
+            raise OSError("a file is gone")
+        return view_id
+
+    backend = BackendInstrumentation(store=store, view_identity=identity)
+    with pytest.warns(RuntimeWarning, match="the view ft has no identity: OSError") as warned:
+        for prompt in ("one", "two"):
+            assert backend.cached("op", "ft", prompt, 0, lambda: 1.0) == 1.0
+            assert backend.cached("op", "base", prompt, 0, lambda: 2.0) == 2.0
+    assert (len(warned), asked) == (1, ["ft", "base"])
+    assert store.stats().entries == 2
+    assert backend.store_tier is not None
+    assert backend.store_tier.unidentified == ["ft"]
+
+
 def test_a_failed_pass_stores_nothing(store: MemoryStore) -> None:
     """The error reaches the caller, and a later backend computes."""
     with pytest.raises(ZeroDivisionError):

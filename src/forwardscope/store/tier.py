@@ -14,6 +14,7 @@ from forwardscope.core.keys import ADAPTED_FAMILIES, LookupKey, view_family
 from forwardscope.store.agreement import agree
 from forwardscope.store.base import NewEntry, Store, StoredEntry
 from forwardscope.store.keys import entry_digest, question_digest, tokenised_of
+from forwardscope.text import shown
 
 __all__ = ["DEFAULT_TOLERANCE", "Answer", "StoreTier"]
 
@@ -57,7 +58,8 @@ class StoreTier:
     Attributes:
         store: The store.
         view_identity: Returns the identity of a view by its id; None where its values
-            must not be stored. Without it nothing is found and nothing saved.
+            must not be stored, or where it raises. Without it nothing is found and nothing
+            saved.
         identity_parts: Returns by name what a view's identity is made of, so that the store
             can describe it; None where nothing is known of it.
         model: Name of the model in these descriptions.
@@ -188,7 +190,7 @@ class StoreTier:
         try:
             return known[view_id]
         except KeyError:  # another thread may clear it at any time
-            identity = None if self.view_identity is None else self.view_identity(view_id)
+            identity = self._identified(view_id)
         if len(known) >= _MAX_REMEMBERED:
             known.clear()
         known[view_id] = identity
@@ -208,6 +210,13 @@ class StoreTier:
             )
         except Exception as error:  # noqa: BLE001 - no lookup fails for a store
             _warn(f"the store did not take a view's description: {type(error).__name__}")
+
+    def _identified(self, view_id: str) -> str | None:
+        try:
+            return None if self.view_identity is None else self.view_identity(view_id)
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the view {shown(view_id)} has no identity: {type(error).__name__}")
+            return None
 
     def _entries(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
         """Ask the store; what raises or is no entry counts as not found."""
