@@ -1,11 +1,15 @@
-"""Measure the store beside a plain SELECT of the same bytes, and a suite with a warm store."""
+"""Measure the store beside plain SELECTs, identities beside loading, and suites with a store."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -102,11 +106,63 @@ def _checked(start: int, found: int, n: int) -> dict[str, Any]:
 
 def warm_suite(n: int) -> dict[str, Any]:
     """Run the suite with a store that an earlier run of it filled."""
+    return _after(n, sys.argv[3])
+
+
+def next_adapter(n: int) -> dict[str, Any]:
+    """Run the suite of an adapter with a store that a run of another one on its base filled."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - slow import
+
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
+        other = shutil.copytree(sys.argv[3], Path(folder) / "adapter")
+        file = other / "adapter_model.safetensors"
+        weights = {name: 0.9 * weight for name, weight in load_file(file).items()}
+        save_file(weights, file, metadata={"format": "pt"})
+        return _after(n, str(other))
+
+
+def _after(n: int, first: str) -> dict[str, Any]:
+    """Run the suite after one with the adapter `first`, on one store."""
+    adapter = sys.argv[3]
+    with tempfile.TemporaryDirectory() as folder:
+        for sys.argv[3] in (first, adapter):
             with closing(SqliteStore(Path(folder) / "store.db")) as store:
                 answer = suite.ours(n, store=store, verify=1 / 64)
     return answer
+
+
+def identities(_: int) -> dict[str, Any]:
+    """Measure loading the model, and all identities of its views, computed and remembered."""
+    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - slow import
+
+    path, adapter = sys.argv[2:]
+    source = ModelSource(path, adapter, device="cpu", dtype="float32")
+    spent = []
+    with _own_cache():
+        for _ in range(2):
+            start = time.perf_counter_ns()
+            backend = load_backend(source)
+            loaded = time.perf_counter_ns()
+            for view in ("base", "ft", "scaled_2.0", "null_1"):
+                backend.view_identity(view)
+            spent.append((loaded - start, time.perf_counter_ns() - loaded))
+            backend.close()
+    (_, computed), (loading, remembered) = spent
+    return {"ns": loading, "computed": computed, "remembered": remembered}
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """Remember digests in a folder of this measurement alone."""
+    name = "XDG_CACHE_HOME"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        yield
+    if before is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = before
 
 
 TASKS = {
@@ -115,4 +171,6 @@ TASKS = {
     "get-batch": lambda n: gets(n, _BATCH),
     "put": puts,
     "warm-suite": warm_suite,
+    "next-adapter": next_adapter,
+    "identities": identities,
 }
