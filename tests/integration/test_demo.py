@@ -49,6 +49,10 @@ def run_demo(folder: Path, cache: Path, *options: str) -> DemoRun:
     return DemoRun(process, trace, json.loads(result.read_text()))
 
 
+def store_of(cache: Path) -> str:
+    return str(cache / "store.db")
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -56,7 +60,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> DemoRun:
-    return run_demo(tmp_path_factory.mktemp("runs") / "first", cache)
+    return run_demo(tmp_path_factory.mktemp("runs") / "first", cache, "--store", store_of(cache))
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory, cache: Path, first: DemoRun) -> DemoRun:
+    return run_demo(tmp_path_factory.mktemp("runs") / "again", cache, "--store", store_of(cache))
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +147,29 @@ def test_cache_changes_no_value(first: DemoRun, second: DemoRun) -> None:
     assert paid_once["baseline"] is paid_each_time["baseline"] is None
     measured = {name: raw for name, raw in paid_once.items() if name != "baseline"}
     assert measured == pytest.approx({name: paid_each_time[name] for name in measured}, rel=1e-3)
+
+
+def test_a_store_leaves_verification_alone(cache: Path, first: DemoRun, again: DemoRun) -> None:
+    """Every pass of the first run is a hit of the next one; its scores are the same.
+
+    Trace, result and report tell the same of it.
+    """
+    passes, result = first.result["backend_stats"]["forward_passes"], again.result
+    assert result["backend_stats"]["forward_passes"] == 0
+    assert again.raw_values() == first.raw_values()
+
+    lines = [json.loads(line) for line in again.trace.read_text().splitlines()]
+    assert Counter(line.get("tier") for line in lines) == {
+        "disk": passes,
+        None: len(lines) - passes,
+    }
+    verified = sum(line.get("verified") is True for line in lines)
+    assert not any(line.get("verified") is False for line in lines)
+    views = {one["view_id"] for one in result["series"]}
+    assert len(views) <= verified < passes
+
+    store = result["store"]
+    assert (store["hits"], store["verified"], store["mismatches"]) == (passes, verified, 0)
+    assert sum(one["store_hits"] for one in result["series"]) == passes
+    said = f"store: {passes} lookups answered from {store_of(cache)}, {verified} verified"
+    assert said.replace(" ", "") in "".join(again.process.stdout.split())

@@ -1,7 +1,7 @@
 """Result types of the scoring ops.
 
-The arrays own their memory and are read-only, so that a cached value can be
-returned to many callers.
+The arrays are read-only, and nothing else can change their memory, so that a cached
+value can be returned to many callers.
 """
 
 from __future__ import annotations
@@ -145,9 +145,9 @@ def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:
 
 
 def _own(value: object, name: str, dtype: np.dtype[Any]) -> None:
-    """Replace an array field with a read-only array that owns its memory; copy only if needed."""
+    """Replace an array field with one that nothing can change; copy only if needed."""
     array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
-    if array.base is not None or array.flags.writeable:
+    if array.flags.writeable or not (array.base is None or type(array.base) is bytes):
         array = array.copy()
         array.setflags(write=False)
     object.__setattr__(value, name, array)

@@ -74,12 +74,12 @@ class RawArray(NamedTuple):
     Attributes:
         dtype: In NumPy's notation, little-endian, such as `<f4`.
         shape: Number of items in each dimension.
-        data: The items in C order. A decoded array shares one immutable bytes object.
+        data: The items in C order.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: bytes | memoryview
+    data: bytes
 
 
 #: One field of a value.
@@ -152,8 +152,7 @@ def decode(data: bytes, digest: bytes) -> Any:
     """
     if type(data) is not bytes or len(data) < _START.size + _CHECKSUM:
         raise CorruptValueError("the value is cut")
-    body = memoryview(data)[:-_CHECKSUM]
-    if _checksum(body, digest) != data[-_CHECKSUM:]:
+    if _checksum(memoryview(data)[:-_CHECKSUM], digest) != data[-_CHECKSUM:]:
         raise CorruptValueError("the checksum is wrong")
     magic, format_, length = _START.unpack_from(data)
     if magic != _MAGIC:
@@ -162,14 +161,14 @@ def decode(data: bytes, digest: bytes) -> Any:
         raise UnknownValueError(f"the value has format {format_}, not {_FORMAT}")
     start = _START.size + length
     try:
-        return _from_parts(data[_START.size : start], body[start:])
+        return _from_parts(data[_START.size : start], data[start:-_CHECKSUM])
     except UnknownValueError:
         raise
     except Exception as error:
         raise CorruptValueError(f"the parts are wrong: {error}") from error
 
 
-def _from_parts(header: bytes, content: memoryview) -> Any:
+def _from_parts(header: bytes, content: bytes) -> Any:
     tag, slots, size = _layout(header)
     if size != len(content):
         raise CorruptValueError(f"the content has {len(content)} bytes, not {size}")
@@ -185,7 +184,7 @@ def _checksum(body: bytes | memoryview, digest: bytes) -> bytes:
     return checksum.digest()[:_CHECKSUM]
 
 
-def _encoded(part: Part) -> tuple[str, bytes | memoryview]:
+def _encoded(part: Part) -> tuple[str, bytes]:
     """Return the description of a part, and its content."""
     if isinstance(part, RawArray):
         return _encoded_array(part)
@@ -205,7 +204,7 @@ def _encoded(part: Part) -> tuple[str, bytes | memoryview]:
     raise UnknownValueError(f"a part of type {type(part).__name__} cannot be stored")
 
 
-def _encoded_array(array: RawArray) -> tuple[str, bytes | memoryview]:
+def _encoded_array(array: RawArray) -> tuple[str, bytes]:
     size = _ITEM_SIZES.get(array.dtype)
     if size is None:
         raise UnknownValueError(f"arrays of {array.dtype} cannot be stored")
@@ -215,7 +214,7 @@ def _encoded_array(array: RawArray) -> tuple[str, bytes | memoryview]:
 
 
 #: Where a part is in the content, and what reads it.
-_Slot = tuple[int, int, Callable[[memoryview], Part]]
+_Slot = tuple[int, int, Callable[[bytes], Part]]
 
 
 @lru_cache(maxsize=256)
@@ -232,7 +231,7 @@ def _layout(header: bytes) -> tuple[str, list[_Slot], int]:
     return tag, slots, at
 
 
-def _reader(kind: str, extent: str) -> tuple[int, Callable[[memoryview], Part]]:
+def _reader(kind: str, extent: str) -> tuple[int, Callable[[bytes], Part]]:
     """Return the size of a part and the function that reads it; KeyError for an unknown kind."""
     if kind in _CONSTANTS:
         return 0, lambda _: _CONSTANTS[kind]
