@@ -147,7 +147,8 @@ def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:
 def _own(value: object, name: str, dtype: np.dtype[Any]) -> None:
     """Replace an array field with one that nothing can change; copy only if needed."""
     array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
-    if array.flags.writeable or not (array.base is None or type(array.base) is bytes):
+    base: object = array.base
+    if array.flags.writeable or not (base is None or isinstance(base, bytes)):
         array = array.copy()
         array.setflags(write=False)
     object.__setattr__(value, name, array)
