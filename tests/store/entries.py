@@ -16,10 +16,10 @@ def new(prompt: str, value: object = 1.5, identity: str = "base-1") -> NewEntry:
     return NewEntry(digest, question_digest(_OP, prompt, 8), identity, value, *ids)
 
 
-def put(store: Store, *entries: NewEntry) -> None:
+def put(store: Store, *entries: NewEntry, timeout_s: float = WAIT_S) -> None:
     """Store entries, and wait until they are."""
     store.put_many(entries)
-    assert store.flush(WAIT_S)
+    assert store.flush(timeout_s)
 
 
 def value_of(store: Store, prompt: str) -> object:

@@ -195,7 +195,10 @@ class Store(Protocol):
         ...
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
-        """Return the entries that are there, by digest; each becomes the most recently used."""
+        """Return the entries that are there, by digest; each becomes the most recently used.
+
+        Nothing bounds how long a lookup waits for it: a store bounds its own time.
+        """
         ...
 
     def put_many(self, entries: Sequence[NewEntry]) -> None:
