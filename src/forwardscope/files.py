@@ -9,10 +9,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from forwardscope.errors import OutputError
 
-__all__ = ["check_no_input", "check_writable", "replace_content", "unwritable", "write_file"]
+__all__ = [
+    "check_no_input",
+    "check_writable",
+    "replace_content",
+    "replacing",
+    "try_folder_of",
+    "unwritable",
+    "write_file",
+]
 
 _MAX_NAME = 100
 
@@ -38,37 +47,56 @@ def write_file(what: str, path: Path, content: str | bytes, inputs: Iterable[Pat
 
 
 def replace_content(path: Path, content: bytes) -> None:
-    """Replace the content of a file; if that fails or is interrupted, it has the old one.
+    """Replace the content of a file as `replacing` does.
 
-    A new file, and folders that it needs, have the mode that the umask gives. An existing
-    file keeps its mode, and a link stays a link. What is no regular file, such as a pipe
-    or a device, is written to directly; so is a file in a folder that cannot be written.
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Yield a file to write, which replaces another one when the block ends.
+
+    If the block raises, or the process is killed, that file has its old content. A new
+    file, and folders that it needs, have the mode that the umask gives. An existing file
+    keeps its mode, and a link stays a link. What is no regular file, such as a pipe or a
+    device, is written to directly; so is a file in a folder that cannot be written.
+
+    Args:
+        path: The file to replace.
+        mode: Mode of a new file, before the umask.
 
     Raises:
         OSError: The file cannot be written.
     """
     with _impossible_paths_as_os_errors():
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return
+        is_special = path.exists() and not path.is_file()
         target = Path(os.path.realpath(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.token_hex(4)}")
-        try:
-            descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except PermissionError:
-            if not target.exists():
-                raise
-            target.write_bytes(content)
-            return
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.write(content)
-            with suppress(FileNotFoundError):
-                work.chmod(target.stat().st_mode & 0o777)
-            work.replace(target)
-        finally:
-            work.unlink(missing_ok=True)
+    if is_special:
+        with path.open("wb") as file:
+            yield file
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except PermissionError:
+        if not target.exists():
+            raise
+        with target.open("wb") as file:
+            yield file
+        return
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            yield file
+        with suppress(FileNotFoundError):
+            work.chmod(target.stat().st_mode & 0o777)
+        work.replace(target)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def check_writable(what: str, path: Path) -> None:
@@ -98,6 +126,20 @@ def check_no_input(what: str, path: Path, inputs: Iterable[Path]) -> None:
             )
 
 
+def try_folder_of(path: Path) -> None:
+    """Make and remove a file in a path's folder, or where that is missing, in the one above.
+
+    Raises:
+        OSError: A file cannot be made there.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileNotFoundError as error:  # in /proc, for example, which is there
+        raise OSError(errno.ENOENT, f"no file can be made in {folder}") from error
+
+
 def unwritable(what: str, path: Path | None, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     reason = error.strerror or str(error)
@@ -114,9 +156,7 @@ def _try_to_write(path: Path) -> None:
         return
     with suppress(FileNotFoundError):
         path.lstat()  # an error for a name with NUL or too long
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try_folder_of(path)
 
 
 @contextmanager

@@ -108,6 +108,6 @@ def test_a_read_only_folder_is_skipped(read_only: Path) -> None:
 
 def test_nothing_to_read_is_skipped(tmp_path: Path) -> None:
     """In mode read a store that does not exist is skipped, and not made."""
-    with pytest.warns(RuntimeWarning, match="is not used: there is none to read"):
+    with pytest.warns(RuntimeWarning, match="is not used: there is no such file"):
         assert open_store(tmp_path / "store.db", mode="read") is None
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.selection import choose_probes, replace_adapter
+from forwardscope.cli.store import store
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
@@ -180,5 +181,6 @@ def doctor() -> None:
 
 
 app.add_typer(traces, name="trace")
+app.add_typer(store, name="store")
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(pushgateway, name="pushgateway")

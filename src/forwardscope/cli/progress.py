@@ -106,8 +106,12 @@ class _LookupsColumn(ProgressColumn):
 
 
 @contextmanager
-def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def steps(*, quiet: bool, transient: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Draw one progress bar per step.
+
+    Args:
+        quiet: Draw nothing.
+        transient: Remove the bars at the end.
 
     Yields:
         A function of a step's name, the amount done and the total amount. A new
@@ -120,6 +124,7 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         BarColumn(bar_width=20),
         Elapsed(),
         console=console,
+        transient=transient,
         disable=quiet or not console.is_terminal,
     )
     tasks: dict[str, TaskID] = {}

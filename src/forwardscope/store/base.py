@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self
+
+import msgspec
 
 from forwardscope.core.ledger import Histogram
 
 __all__ = [
+    "IMPORTED",
     "OPERATION_BOUNDS_S",
     "IdentityInfo",
     "Lease",
@@ -26,6 +30,9 @@ Tier = Literal["disk", "remote"]
 #: What is timed and whose failures are counted.
 Operation = Literal["get", "put", "lease"]
 
+#: Precedes the run id of a value that came from a file; see `portable`.
+IMPORTED: Final = "imported:"
+
 #: Upper bounds of the buckets for the duration of one operation, in seconds.
 OPERATION_BOUNDS_S: Final = (
     *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
@@ -38,7 +45,8 @@ class StoredEntry(NamedTuple):
 
     Attributes:
         value: The value; its arrays are read-only.
-        run_id: Id of the run that computed it, or None.
+        run_id: Id of the run that computed it, after `IMPORTED` if it came from a file;
+            or None.
         trace_id: Trace of its forward call, 32 hex digits; None if it was not sampled.
         span_id: Span of its forward call, 16 hex digits, or None.
         nbytes: Size of the encoded value.
@@ -114,6 +122,22 @@ class IdentityInfo:
     model: str
     adapter: str | None
     view_family: str
+
+    def to_json(self) -> str:
+        """Return it as JSON, in ASCII."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: str | bytes) -> Self:
+        """Return what `to_json` gave.
+
+        Raises:
+            ValueError: The JSON is damaged, or something else.
+        """
+        try:
+            return msgspec.convert(json.loads(data), cls)
+        except RecursionError as error:
+            raise ValueError("the JSON is nested too deeply") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +237,41 @@ class Store(Protocol):
         ...
 
     def scan(
-        self, *, question: bytes | None = None, identity: str | None = None
+        self,
+        *,
+        question: bytes | None = None,
+        identity: str | None = None,
+        oldest_first: bool = False,
     ) -> Iterator[StoredRow]:
         """Yield what is known of the entries of a question, an identity, or all.
 
+        Entries that are put meanwhile may be left out.
+
+        Args:
+            question: Digest of a question.
+            identity: View identity.
+            oldest_first: Whether the least recently used entries come first.
+
         Raises:
             StoreError: The store cannot be read.
+        """
+        ...
+
+    def contents(self) -> Iterator[tuple[StoredRow, bytes]]:
+        """Yield all entries with their encoded values, unchecked; none counts as used.
+
+        Entries that are put meanwhile may be left out. Few values are in memory at once.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        ...
+
+    def compact(self) -> None:
+        """Forget identities without entries, and give back the space that is free.
+
+        Raises:
+            StoreError: The store cannot be changed.
         """
         ...
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Final
 
 from forwardscope.errors import StoreError
+from forwardscope.files import try_folder_of
 from forwardscope.store.base import Store
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 from forwardscope.store.sqlite_schema import Mode
 from forwardscope.text import shown
 
-__all__ = ["DEFAULT", "file_system", "is_network", "open_store", "store_path"]
+__all__ = [
+    "DEFAULT",
+    "file_system",
+    "is_network",
+    "open_existing",
+    "open_store",
+    "store_path",
+]
 
 #: Names the file in the user's cache folder.
 DEFAULT: Final = "default"
@@ -61,20 +68,38 @@ def open_store(
     Raises:
         StoreError: It is none, or on a network file system, or not supported.
     """
-    path = store_path(location)
-    kind = file_system(path)
-    if kind is not None and is_network(kind):
-        raise StoreError(
-            f"the store {shown(str(path))} is on a network file system ({kind}), where SQLite "
-            "cannot be used safely; choose a local path (sharing between machines needs Redis, "
-            "which a later release supports)"
-        )
+    path = _local_path(location)
     reason = _why_not(path, mode)
     if reason is not None:
         warnings.warn(
             f"the store {shown(str(path))} is not used: {reason}", RuntimeWarning, stacklevel=2
         )
         return None
+    return SqliteStore(path, mode=mode, max_bytes=max_bytes)
+
+
+def open_existing(
+    location: str | os.PathLike[str],
+    *,
+    mode: Mode,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    create: bool = False,
+) -> Store:
+    """Open a store to look into it or to change it.
+
+    Args:
+        location: As for `open_store`.
+        mode: `read` changes nothing.
+        max_bytes: Bound of its size.
+        create: Whether to make it if there is none.
+
+    Raises:
+        StoreError: As for `open_store`; or there is none, or it cannot be written.
+    """
+    path = _local_path(location)
+    reason = (None if create else _why_not(path, "read")) or _why_not(path, mode)
+    if reason is not None:
+        raise StoreError(f"the store {shown(str(path))} cannot be used: {reason}")
     return SqliteStore(path, mode=mode, max_bytes=max_bytes)
 
 
@@ -134,6 +159,18 @@ def is_network(kind: str) -> bool:
     return kind in _NETWORK or kind == "unc"
 
 
+def _local_path(location: str | os.PathLike[str]) -> Path:
+    path = store_path(location)
+    kind = file_system(path)
+    if kind is not None and is_network(kind):
+        raise StoreError(
+            f"the store {shown(str(path))} is on a network file system ({kind}), where SQLite "
+            "cannot be used safely; choose a local path (sharing between machines needs Redis, "
+            "which a later release supports)"
+        )
+    return path
+
+
 def _unsupported(scheme: str) -> str:
     if scheme in _SERVERS:
         return (
@@ -149,13 +186,11 @@ def _why_not(path: Path, mode: Mode) -> str | None:
     try:
         exists = path.exists()
         if mode == "read":
-            return None if exists else "there is none to read"
+            return None if exists else "there is no such file"
         if exists and not path.is_file():
             return None  # refused when it is opened
         target = Path(os.path.realpath(path))
-        folder = next(parent for parent in target.parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        try_folder_of(target)
         if exists:
             with target.open("ab"):
                 pass

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +24,7 @@ from forwardscope.store.base import (
 )
 from forwardscope.store.codec import UnknownValueError, decode
 from forwardscope.store.counting import StoreCounts
-from forwardscope.store.sqlite_rows import Deletion, Description, used_bytes
+from forwardscope.store.sqlite_rows import Deletion, Description, shrink, used_bytes
 from forwardscope.store.sqlite_schema import (
     FAULTS,
     Mode,
@@ -33,6 +32,7 @@ from forwardscope.store.sqlite_schema import (
     error_name,
     is_damage,
     prepare,
+    transaction,
 )
 from forwardscope.store.sqlite_writer import SqliteWriter, abandon
 from forwardscope.text import shown
@@ -48,15 +48,17 @@ _BUSY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 #: Digests of one query; SQLite allows 999 variables.
 _CHUNK: Final = 256
+#: Rows, and rows with their values, that are read at once.
+_ROWS: Final = 1000
+_CONTENTS: Final = 16
+_SMALLEST: Final = -(2**63)
 _CALL_SIZE: Final = 24
 _ENTRY: Final = (
     "SELECT e.id, e.digest, e.run_id, e.call, c.content "
     "FROM entries AS e JOIN contents AS c ON c.id = e.id"
 )
-_ROW: Final = (
-    "SELECT entries.id, digest, question, i.identity, run_id, call, nbytes, last_used "
-    "FROM entries JOIN identities AS i ON i.id = entries.identity"
-)
+_ROW: Final = "digest, question, i.identity, run_id, call, nbytes, last_used"
+_ROW_FROM: Final = "entries JOIN identities AS i ON i.id = entries.identity"
 
 
 class SqliteStore:
@@ -161,11 +163,16 @@ class SqliteStore:
             self._writer.put([Deletion(digest) for digest in digests])
 
     def scan(
-        self, *, question: bytes | None = None, identity: str | None = None
+        self,
+        *,
+        question: bytes | None = None,
+        identity: str | None = None,
+        oldest_first: bool = False,
     ) -> Iterator[StoredRow]:
         """Yield what is known of the entries of a question, an identity, or all.
 
-        Each is of the moment at which it is yielded.
+        Each is of the moment at which it is yielded; those that are put after the first
+        one are left out.
 
         Raises:
             StoreError: The store cannot be read.
@@ -173,14 +180,39 @@ class SqliteStore:
         name = None if identity is None else identity.encode("utf-8", "surrogatepass")
         given = {"question = ?": question, "i.identity = ?": name}
         chosen = {term: value for term, value in given.items() if value is not None}
-        where = " AND ".join(["entries.id > ?", *chosen])
-        last = -1
-        while rows := self._read(
-            f"{_ROW} WHERE {where} ORDER BY entries.id LIMIT 1000", last, *chosen.values()
-        ):
-            last = rows[-1][0]
-            for _, *row in rows:
-                yield _stored_row(row)
+        key = "last_used" if oldest_first else "entries.id"
+        for row in self._pages(_ROW, _ROW_FROM, key, _ROWS, chosen):
+            yield self._stored_row(row)
+
+    def contents(self) -> Iterator[tuple[StoredRow, bytes]]:
+        """Yield all entries with their encoded values, 16 at a time.
+
+        Each is of the moment at which it is read; those that are put after the first one
+        are left out.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        source = f"{_ROW_FROM} LEFT JOIN contents AS c ON c.id = entries.id"
+        for *row, content in self._pages(f"{_ROW}, content", source, "entries.id", _CONTENTS, {}):
+            yield self._stored_row(row), content if type(content) is bytes else b""
+
+    def compact(self) -> None:
+        """Forget identities without entries, and shrink the file; not in mode `read`.
+
+        Raises:
+            StoreError: The file cannot be changed.
+        """
+        if self._mode == "read":
+            return
+        unused = "DELETE FROM identities WHERE id NOT IN (SELECT identity FROM entries)"
+        try:
+            with self._lock, closing(connect(self.path, "write")) as connection:
+                with transaction(connection):
+                    connection.execute(unused)
+                shrink(connection, used_bytes(connection))
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self.name} cannot be changed: {error}") from error
 
     def lease(self, digests: Sequence[bytes]) -> Lease:
         """Return a lease of all."""
@@ -209,8 +241,8 @@ class SqliteStore:
         rows = self._read("SELECT identity, info FROM identities WHERE info NOT NULL")
         described = {}
         for identity, info in rows:
-            with suppress(ValueError, TypeError):  # of a damaged row
-                described[_text(identity)] = IdentityInfo(**json.loads(info))
+            with suppress(ValueError, TypeError, AttributeError):  # of a damaged row
+                described[_text(identity)] = IdentityInfo.from_json(info)
         return described
 
     def stats(self) -> StoreStats:
@@ -243,11 +275,37 @@ class SqliteStore:
             return self._query(_select_of(len(digests)), digests)
         return self._select(digests[:_CHUNK]) + self._select(digests[_CHUNK:])
 
+    def _pages(
+        self, columns: str, source: str, key: str, size: int, chosen: Mapping[str, object]
+    ) -> Iterator[Sequence[Any]]:
+        """Yield rows in the order of a key, those of the start; other processes write between."""
+        ((end,),) = self._read(f"SELECT max({key}) FROM entries")  # noqa: S608 - a constant
+        where = " AND ".join([f"({key}, entries.id) > (?, ?)", f"{key} <= ?", *chosen])
+        query = (
+            f"SELECT {key}, entries.id, {columns} FROM {source} WHERE {where} "  # noqa: S608 - constants
+            f"ORDER BY {key}, entries.id LIMIT {size}"
+        )
+        last = _SMALLEST, _SMALLEST
+        while rows := self._read(query, *last, end, *chosen.values()):
+            for at, row_id, *row in rows:
+                yield row
+                last = at, row_id
+
     def _read(self, query: str, *parameters: object) -> list[Any]:
         try:
             return self._query(query, parameters)
         except FAULTS as error:
-            raise StoreError(f"the store {self.name} cannot be read: {error}") from error
+            advice = "; remove the file, or give another name" if is_damage(error) else ""
+            raise StoreError(f"the store {self.name} cannot be read: {error}{advice}") from error
+
+    def _stored_row(self, row: Sequence[Any]) -> StoredRow:
+        try:
+            return _row_of(row)
+        except Exception as error:
+            raise StoreError(
+                f"the store {self.name} is damaged (a row has columns of other types); "
+                "remove the file, or give another name"
+            ) from error
 
     def _query(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._lock:
@@ -291,8 +349,10 @@ def _select_of(number: int) -> str:
     return f"{_ENTRY} WHERE e.digest IN ({marks})"
 
 
-def _stored_row(row: Sequence[Any]) -> StoredRow:
+def _row_of(row: Sequence[Any]) -> StoredRow:
     digest, question, identity, run_id, call, nbytes, last_used = row
+    if {type(digest), type(question)} != {bytes} or {type(nbytes), type(last_used)} != {int}:
+        raise TypeError
     return StoredRow(
         *(digest, question, _text(identity), None if run_id is None else _text(run_id)),
         *(*_ids(call), nbytes, last_used / 1e6),

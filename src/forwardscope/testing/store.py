@@ -76,14 +76,35 @@ class MemoryStore:
                 self._entries.pop(digest, None)
 
     def scan(
-        self, *, question: bytes | None = None, identity: str | None = None
+        self,
+        *,
+        question: bytes | None = None,
+        identity: str | None = None,
+        oldest_first: bool = False,
     ) -> Iterator[StoredRow]:
         """Yield what is known of the entries of a question, an identity, or all."""
         with self._lock:
             rows = [row for _, row in self._entries.values()]
+        if oldest_first:
+            rows.sort(key=lambda row: row.last_used)
         for row in rows:
             if question in (None, row.question) and identity in (None, row.identity):
                 yield row
+
+    def contents(self) -> Iterator[tuple[StoredRow, bytes]]:
+        """Yield all entries with their encoded values."""
+        with self._lock:
+            entries = list(self._entries.values())
+        for content, row in entries:
+            yield row, content
+
+    def compact(self) -> None:
+        """Forget identities without entries."""
+        with self._lock:
+            used = {row.identity for _, row in self._entries.values()}
+            self._identities = {
+                name: info for name, info in self._identities.items() if name in used
+            }
 
     def lease(self, digests: Sequence[bytes]) -> Lease:
         """Return a lease of all."""
