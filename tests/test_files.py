@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from forwardscope.errors import OutputError
-from forwardscope.files import check_no_input, check_writable, replace_content, write_file
+from forwardscope.files import (
+    check_no_input,
+    check_writable,
+    replace_content,
+    replacing,
+    write_file,
+)
 
 _NOBODY = 65534
 _IMPOSSIBLE = ["a\0b", "x" * 300, "file/below"]
@@ -90,6 +96,27 @@ def test_a_failed_write_leaves_the_old_content(
         replace_content(path, b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["file.json"]
     assert path.read_text() == "old"
+
+
+def test_a_block_that_raises_leaves_the_old_content(tmp_path: Path) -> None:
+    """Whatever it raises comes out unchanged, and nothing else stays in the folder."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="stop"), replacing(path) as file:
+        file.write(b"new")
+        raise ValueError("stop")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "old")]
+    with replacing(tmp_path / "private", 0o600) as file:
+        file.write(b"new")
+    assert _mode(tmp_path / "private") == 0o600
+
+
+def test_a_folder_that_takes_no_files() -> None:
+    """The message names the folder, which is there, and does not say that it is not."""
+    if not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    with pytest.raises(OutputError, match=r"x\.json: no file can be made in /proc;"):
+        check_writable("result", Path("/proc/x.json"))
 
 
 @pytest.mark.parametrize("name", _IMPOSSIBLE)

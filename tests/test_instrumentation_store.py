@@ -11,6 +11,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.series import Counts
+from forwardscope.store.portable import export_to, import_from, open_export
 from forwardscope.testing import InMemoryTelemetry, MemoryStore
 from forwardscope.trace.reader import TraceReader
 
@@ -280,6 +281,25 @@ class TestVerification:
         one, again, other = verified("one"), verified("one"), verified("other")
         assert one == again != other
         assert 60 < len(one) < 140
+
+    def test_imported_values_are_verified_more(self, store: MemoryStore, tmp_path: Path) -> None:
+        """Of values from a file, a run verifies about four times its share."""
+        prompts = [str(number) for number in range(400)]
+        stored_backend(store).cached_batch("op", "ft", prompts, 0, lambda at: [1.0] * len(at))
+        file, imported = tmp_path / "export", MemoryStore()
+        with file.open("wb") as output:
+            export_to(store, output)
+        with open_export(file) as source:
+            import_from(imported, source, "export")
+
+        def verified(of: MemoryStore, share: float) -> int:
+            later = stored_backend(of, share)
+            later.cached_batch("op", "ft", prompts, 0, lambda at: [1.0] * len(at))
+            return total(later).matches
+
+        assert 10 < verified(store, 0.0625) < 45
+        assert 60 < verified(imported, 0.0625) < 140
+        assert verified(imported, 0.0) == 0
 
     def test_a_failed_verification_fails_its_lookup(self, store: MemoryStore) -> None:
         """Its error reaches the caller and counts as a failed pass; other threads can go on."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forwardscope.store.base import IdentityInfo, Store
+from forwardscope.store.codec import decode
 from forwardscope.store.keys import question_digest
 from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
@@ -77,6 +78,37 @@ def test_rows_can_be_selected(store: Store) -> None:
     of_identity = store.scan(identity="ft-1")
     assert [row.digest for row in of_identity] == [new("one", identity="ft-1").digest]
     assert list(store.scan(identity="unknown")) == []
+
+
+def test_rows_in_the_order_of_their_use(store: Store) -> None:
+    """The least recently used entry comes first, also among those of an identity."""
+    put(store, new("one"), new("two"))
+    put(store, new("three"), new("four", identity="ft-1"))
+    assert value_of(store, "one") == 1.5
+    assert store.flush(WAIT_S)
+    ordered = [row.digest for row in store.scan(identity="base-1", oldest_first=True)]
+    assert ordered == [new(prompt).digest for prompt in ("two", "three", "one")]
+    assert len(list(store.scan(oldest_first=True))) == 4
+
+
+def test_contents_are_the_encoded_values(store: Store) -> None:
+    """Each entry comes with its row and the bytes of its value, and is not used by that."""
+    put(store, *(new(f"{n}", float(n)) for n in range(40)))
+    rows = list(store.scan())
+    found = list(store.contents())
+    assert [row for row, _ in found] == rows == list(store.scan())
+    assert {decode(content, row.digest) for row, content in found} == {float(n) for n in range(40)}
+    assert {row.nbytes for row in rows} == {len(content) for _, content in found}
+
+
+def test_identities_without_entries_are_forgotten(store: Store) -> None:
+    """Compacting forgets them, and keeps those of entries."""
+    for identity in ("base-1", "ft-1"):
+        store.describe_identity(identity, {}, model="m", adapter=None, view_family="base")
+    put(store, new("one"))
+    store.compact()
+    assert set(store.identities()) == {"base-1"}
+    assert value_of(store, "one") == 1.5
 
 
 def test_identities_have_their_parts(store: Store) -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from forwardscope.errors import StoreError
-from forwardscope.store.locations import file_system, is_network, open_store, store_path
+from forwardscope.store.locations import (
+    file_system,
+    is_network,
+    open_existing,
+    open_store,
+    store_path,
+)
 
 _MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -104,6 +110,27 @@ def test_a_read_only_folder_is_skipped(read_only: Path) -> None:
     """The run goes on without a store, and a warning says so."""
     with pytest.warns(RuntimeWarning, match=r"is not used: its folder or file is read-only"):
         assert open_store(read_only / "store.db") is None
+
+
+def test_what_is_opened_to_look_at_it_must_be_there(tmp_path: Path, read_only: Path) -> None:
+    """There is an error where a run does without, and no file is made unless that is wanted."""
+    path = tmp_path / "store.db"
+    for mode in ("read", "write"):
+        with pytest.raises(StoreError, match=r"store\.db cannot be used: there is no such file"):
+            open_existing(path, mode=mode)
+    with pytest.raises(StoreError, match="its folder or file is read-only"):
+        open_existing(read_only / "store.db", mode="write", create=True)
+    assert list(tmp_path.iterdir()) == []
+    open_existing(path, mode="write", create=True).close()
+    open_existing(path, mode="read").close()
+
+
+def test_a_folder_that_takes_no_files() -> None:
+    """The message names the folder, which is there, and does not say that it is not."""
+    if not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    with pytest.raises(StoreError, match=r"x\.db cannot be opened: no file can be made in /proc"):
+        open_store("/proc/x.db")
 
 
 def test_nothing_to_read_is_skipped(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from forwardscope.cli.progress import steps
 from forwardscope.cli.quantities import age, shown_size, size
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
-from forwardscope.files import check_no_input, replacing, unwritable
+from forwardscope.files import check_no_input, check_writable, replacing, unwritable
 from forwardscope.store import maintenance, portable
 from forwardscope.store.base import Store
 from forwardscope.store.locations import DEFAULT, open_existing, store_path
@@ -230,6 +230,7 @@ def export(
     path = store_path(_location(location))
     beside = [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
     check_no_input("export", file, beside)
+    check_writable("export", file)
     try:
         with (
             _opened(location, "read") as opened,

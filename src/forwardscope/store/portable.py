@@ -44,6 +44,7 @@ FORMAT: Final = 1
 _MAGIC: Final = b"forwardscope store export "
 _FIRST_LINE: Final = _MAGIC + b"%d\n"
 _MAX_FIRST_LINE: Final = 64
+_WRITER: Final = "`forwardscope store export`"
 _FRAME: Final = struct.Struct("<I16s")
 _CHECKSUM: Final = 16
 _MAX_PAYLOAD: Final = 2**30
@@ -127,10 +128,11 @@ def export_to(store: Store, file: IO[bytes], progress: Progress = no_progress) -
 
 
 def open_export(path: Path) -> IO[bytes]:
-    """Open a file to import.
+    """Open an exported file, and read its first line.
 
     Raises:
-        StoreError: It cannot be read, or is a folder, a pipe or a device.
+        StoreError: It is none, such as a folder or a pipe, or cannot be read, or has a
+            newer format.
     """
     name = shown(str(path))
     try:
@@ -138,11 +140,16 @@ def open_export(path: Path) -> IO[bytes]:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise StoreError(f"{name} is not a plain file; copy it to one first")
-        return open(descriptor, "rb")  # noqa: PTH123 - a descriptor, not a path
+            raise StoreError(f"{name} is not a plain file; name one that {_WRITER} wrote")
+        file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor, not a path
+        wrong = _what_is_wrong_with(file.readline(_MAX_FIRST_LINE))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{name} cannot be read: {reason}") from error
+    if wrong is not None:
+        file.close()
+        raise StoreError(f"{name} {wrong}")
+    return file
 
 
 def import_from(
@@ -150,18 +157,18 @@ def import_from(
 ) -> Imported:
     """Store the entries of an exported file; those that the store has are kept.
 
-    They are marked as imported, and used now. Whatever is wrong with the file, the entries
-    before that are stored.
+    All of them are used now, and those that are stored are marked as imported. Whatever is
+    wrong with the file, the entries before that are stored.
 
     Args:
         store: The store.
-        file: The file, at its beginning; it can be positioned.
+        file: What `open_export` returned.
         name: Its name, for messages.
         progress: Called with the number of bytes that are read.
 
     Raises:
-        StoreError: The file is none, damaged or of a newer format, or the store cannot be
-            changed. It says how many entries were stored.
+        StoreError: The file is damaged, and how many entries were stored; or the store
+            cannot be changed.
     """
     importer = _Importer(store)
     try:
@@ -172,7 +179,8 @@ def import_from(
             importer.store_pending()
     except (_DamagedFileError, OSError) as error:
         taken = plural(importer.counts.taken, "entry")
-        raise StoreError(f"{shown(name)} {_what_is_wrong(error)} ({taken} taken)") from error
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+        raise StoreError(f"{shown(name)} {reason} ({taken} taken)") from error
     return importer.counts
 
 
@@ -265,9 +273,7 @@ def _write(file: IO[bytes], record: _Record) -> None:
 
 def _records(file: IO[bytes]) -> Iterator[_Record]:
     """Yield the records of a file, to its end."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    _check_first_line(file.readline(_MAX_FIRST_LINE))
+    size = os.fstat(file.fileno()).st_size
     entries = 0
     while True:
         at = file.tell()
@@ -283,14 +289,17 @@ def _records(file: IO[bytes]) -> Iterator[_Record]:
         raise _DamagedFileError(f"does not end as it should, after {plural(entries, 'entry')}")
 
 
-def _check_first_line(line: bytes) -> None:
+def _what_is_wrong_with(line: bytes) -> str | None:
+    """Return what is wrong with a first line; None for nothing."""
     number = line.removeprefix(_MAGIC).removesuffix(b"\n")
     if not (line.startswith(_MAGIC) and line.endswith(b"\n") and number.isdigit()):
-        raise _DamagedFileError("is no file that `forwardscope store export` wrote")
-    if int(number) != FORMAT:
-        raise _DamagedFileError(
-            f"has format {int(number)}, of a newer forwardscope; this one reads format {FORMAT}"
+        return f"is no file that {_WRITER} wrote"
+    if int(number) > FORMAT:
+        return (
+            f"has format {int(number)}, of a newer forwardscope; this one reads format {FORMAT}: "
+            "upgrade it"
         )
+    return None
 
 
 def _payload(file: IO[bytes], left: int) -> bytes:
@@ -313,12 +322,6 @@ def _payload(file: IO[bytes], left: int) -> bytes:
 
 def _checksum(payload: bytes) -> bytes:
     return blake2b(payload, digest_size=_CHECKSUM).digest()
-
-
-def _what_is_wrong(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}"
-    return str(error)
 
 
 def _bytes(text: str) -> bytes:
