@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,49 +19,7 @@ from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
 
 from .entries import new, put, text_of, value_of
-
-_WRITER = """
-import sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
-from entries import new, put, text_of, value_of
-from forwardscope.store.sqlite import SqliteStore
-
-store = SqliteStore(Path(sys.argv[2]))
-print("ready", flush=True)
-number = 0
-while number < 100_000 and not Path(sys.argv[2] + ".stop").exists():
-    prompt = f"written-{number}"
-    put(store, new(prompt, text_of(prompt), "writer"))
-    assert value_of(store, "kept") in (None, "value")
-    number += 1
-print(number, sum(store.stats().errors.values()), store.stats().corrupt, flush=True)
-"""
-
-
-class Writer:
-    """Another process that puts entries of the identity `writer`, one after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self._stop = Path(f"{path}.stop")
-        arguments = [sys.executable, "-c", _WRITER, str(Path(__file__).parent), str(path)]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def end(self) -> tuple[int, int, int]:
-        """Return the numbers of entries, of errors and of damaged values."""
-        self._stop.touch()
-        written, errors, corrupt = self._process.communicate()[0].split()
-        return int(written), int(errors), int(corrupt)
-
-
-def wait_for_entries(store: Store, number: int) -> None:
-    due = time.monotonic() + 60
-    while store.stats().entries < number:
-        assert time.monotonic() < due
-        time.sleep(0.01)
+from .writer import Writer, wait_for_entries
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -129,7 +85,8 @@ def test_a_value_of_a_newer_program_is_sound(filled: Path) -> None:
     body = bytearray(encode(1.5, new("0").digest)[:-16])
     body[4] += 1  # the format
     content = bytes(body) + sha256(new("0").digest + body).digest()[:16]
-    _damage(filled, f"UPDATE contents SET content = x'{content.hex()}' WHERE id = 1")
+    with closing(sqlite3.connect(filled, isolation_level=None)) as connection:
+        connection.execute("UPDATE contents SET content = ? WHERE id = 1", (content,))
     with closing(SqliteStore(filled, mode="read")) as store:
         assert verify(store) == (100, [])
         assert value_of(store, "0") is None

@@ -94,7 +94,8 @@ class Imported:
     Attributes:
         taken: Entries that were stored.
         kept: Entries that the store had already.
-        unknown: Entries of a type that this program does not know.
+        unknown: Entries of a type that this program does not know, or with a value that
+            no store takes, such as NaN.
         too_large: Entries that are larger than the store's bound.
     """
 
@@ -219,13 +220,16 @@ class _Importer:
         self._records = self._bytes = 0
         there = self._store.get_many(list(pending))
         new = [entry for digest, entry in pending.items() if digest not in there]
-        dropped = self._store.stats().dropped
+        before = self._store.stats()
         self._store.put_many(new)
         flush(self._store)
-        dropped = self._store.stats().dropped - dropped
+        after = self._store.stats()
+        dropped = after.dropped - before.dropped
+        unsupported = after.unsupported - before.unsupported
         self.counts.kept += len(there)
         self.counts.too_large += dropped
-        self.counts.taken += len(new) - dropped
+        self.counts.unknown += unsupported
+        self.counts.taken += len(new) - dropped - unsupported
 
     def _describe(self, name: str, info: IdentityInfo) -> None:
         if name not in self._described:
