@@ -170,6 +170,17 @@ def test_mode_read_changes_nothing(filled: Path) -> None:
     assert filled.read_bytes() == before
 
 
+def test_what_is_put_meanwhile_is_left_out(path: Path) -> None:
+    """Going through a store ends, however fast others write."""
+    with closing(SqliteStore(path)) as store:
+        put(store, *(new(f"{n}") for n in range(40)))
+        for going in (store.contents(), store.scan(), store.scan(oldest_first=True)):
+            there = store.stats().entries
+            next(going)
+            put(store, *(new(f"{there + n}") for n in range(40)))
+            assert sum(1 for _ in going) == there - 1
+
+
 def test_mode_read_of_an_older_format(filled: Path) -> None:
     """There is nothing to read, and it is not rebuilt."""
     _edit(filled, "PRAGMA user_version = 0")

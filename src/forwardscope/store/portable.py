@@ -253,7 +253,7 @@ class _Importer:
             trace_id=entry.trace_id,
             span_id=entry.span_id,
         )
-        self._pending.setdefault(new.digest, new)
+        self._pending[new.digest] = new
         self._bytes += len(entry.content)
 
 
