@@ -10,24 +10,24 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from forwardscope.analysis.formatting import count, plural
-from forwardscope.analysis.tables import Column, Table, as_rich
+from forwardscope.analysis.tables import as_rich
 from forwardscope.cli.progress import steps
 from forwardscope.cli.quantities import age, shown_size, size
+from forwardscope.cli.store_tables import MAX_LISTED, identities_table, models_table
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.files import check_no_input, check_writable, replacing, unwritable
 from forwardscope.store import maintenance, portable
 from forwardscope.store.base import Store
 from forwardscope.store.locations import DEFAULT, open_existing, store_path
-from forwardscope.store.maintenance import Usage
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
 from forwardscope.store.sqlite_schema import Mode
 from forwardscope.text import MAX_SENTENCE, shown
@@ -41,12 +41,6 @@ store = typer.Typer(
     "used while runs use the store.",
     no_args_is_help=True,
 )
-
-#: Digits of an identity that are shown; enough to tell identities apart.
-_DIGITS: Final = 12
-#: Identities that `info` lists without --json.
-_MAX_LISTED: Final = 20
-_UNKNOWN: Final = "unknown"
 
 _Location = Annotated[
     str | None,
@@ -92,11 +86,11 @@ def info(
     _print(f"size     {shown_size(stats.bytes)}")
     if found:
         terminal = Terminal(soft_wrap=False)
-        for table in (_models_table(found), _identities_table(found)):
+        for table in (models_table(found), identities_table(found)):
             terminal.print()
             terminal.print(as_rich(table))
-    if len(found) > _MAX_LISTED:
-        _print(f"{plural(len(found) - _MAX_LISTED, 'identity')} more; --json has all")
+    if len(found) > MAX_LISTED:
+        _print(f"{plural(len(found) - MAX_LISTED, 'identity')} more; --json has all")
 
 
 @store.command()
@@ -318,60 +312,6 @@ def _opened(
 def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with steps(quiet=False, transient=True) as report:
         yield lambda done: report(what, done, total)
-
-
-def _models_table(found: dict[str, Usage]) -> Table:
-    groups: dict[tuple[str, str, str], list[Usage]] = {}
-    for used in found.values():
-        groups.setdefault(_kind(used), []).append(used)
-    rows = [
-        (
-            *kind,
-            len(group),
-            sum(one.entries for one in group),
-            sum(one.imported for one in group),
-            sum(one.bytes for one in group),
-            max(one.last_used for one in group),
-        )
-        for kind, group in sorted(groups.items())
-    ]
-    columns = (
-        *(Column("model", "model"), Column("adapter", "adapter"), Column("view", "view")),
-        *(Column("identities", "identities", count), *_COUNTS),
-    )
-    return Table("by model, adapter and view", columns, rows)
-
-
-def _identities_table(found: dict[str, Usage]) -> Table:
-    rows = [
-        (name[:_DIGITS], *_kind(used), used.entries, used.imported, used.bytes, used.last_used)
-        for name, used in list(found.items())[:_MAX_LISTED]
-    ]
-    columns = (
-        Column("identity", "identity", str),  # not wrapped
-        *(Column("model", "model"), Column("adapter", "adapter"), Column("view", "view")),
-        *_COUNTS,
-    )
-    return Table("by view identity, the largest first", columns, rows)
-
-
-def _kind(used: Usage) -> tuple[str, str, str]:
-    if used.info is None:
-        return (_UNKNOWN,) * 3
-    return used.info.model, used.info.adapter or "", used.info.view_family
-
-
-def _when(seconds: float) -> str:
-    # a damaged file may have any time
-    return datetime.fromtimestamp(min(max(seconds, 0.0), time.time())).strftime("%Y-%m-%d")
-
-
-_COUNTS: Final[tuple[Column, ...]] = (
-    Column("entries", "entries", count),
-    Column("imported", "imported", count, optional=True),
-    Column("bytes", "values", shown_size),
-    Column("last_used", "last used", _when),
-)
 
 
 def _print_removed(removed: int, opened: Store) -> None:
