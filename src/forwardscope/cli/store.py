@@ -222,7 +222,7 @@ def export(
     the file cannot be written.
     """
     path = store_path(_location(location))
-    beside = [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+    beside = [Path(f"{os.path.realpath(path)}{suffix}") for suffix in ("", "-wal", "-shm")]
     check_no_input("export", file, beside)
     check_writable("export", file)
     try:
