@@ -78,7 +78,7 @@ def _with(record: Any, place: tuple[str | int, ...], value: Any) -> Any:
     [
         (("backend_stats",), {}, "backend_stats: lacks cache_hits, cache_misses, forward_passes"),
         (("backend_stats", "hit_rate"), "x", "backend_stats.hit_rate.int: must be a valid integer"),
-        (("schema_version",), 2, "it has format 2, this version reads format 1"),
+        (("schema_version",), 3, "it has format 3, this version reads formats 1 and 2"),
         (("wall_s",), -1, "wall_s: must be greater than or equal to 0"),
         (("wall_s",), 1e308, "wall_s: must be less than or equal to"),
         (("series", 0, "cache_hits"), 10**400, "series.0.cache_hits: must be less than"),

@@ -126,7 +126,7 @@ def test_trace_is_read_back_whole(first: DemoRun) -> None:
 
 def test_result_file_is_read_back(first: DemoRun) -> None:
     """The JSON is a SuiteResult of schema version 1."""
-    assert SuiteResult.model_validate(first.result).schema_version == 1
+    assert SuiteResult.model_validate(first.result).schema_version == 2
 
 
 def test_second_run_makes_nothing_again(first: DemoRun, second: DemoRun) -> None:

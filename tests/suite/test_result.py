@@ -36,7 +36,7 @@ def test_a_written_result_can_be_read(result: SuiteResult, tmp_path: Path) -> No
     text = (tmp_path / "r.json").read_text()
     assert SuiteResult.model_validate_json(text) == result
     record = json.loads(text, parse_constant=reject_constant)
-    assert next(iter(record.items())) == ("schema_version", 1)
+    assert next(iter(record.items())) == ("schema_version", 2)
     assert text.endswith("}\n")
 
 
@@ -45,7 +45,7 @@ def test_keys_of_a_result(result: SuiteResult) -> None:
     record = json.loads(result.model_dump_json())
     assert set(record) >= {"run_id", "suite", "model", "adapter", "identity", "versions", "seed"}
     probe_keys = (
-        "name kind verdict error_type score raw z_score ci_95 message evidence duration_s stats"
+        "name kind verdict error_type score raw z_score ci_95 n message evidence duration_s stats"
     )
     assert [set(probe) for probe in record["probes"]] == [set(probe_keys.split())] * 4
     assert list(record["backend_stats"]) == [
@@ -64,11 +64,37 @@ def test_keys_of_a_result(result: SuiteResult) -> None:
     ]
 
 
+def test_a_result_of_the_first_version(result: SuiteResult) -> None:
+    """It is read, without the keys that it does not have."""
+    record = json.loads(result.model_dump_json())
+    del record["not_run"]
+    for probe in record["probes"]:
+        del probe["n"]
+    read = SuiteResult.model_validate({**record, "schema_version": 1})
+    assert (read.schema_version, read.not_run, read.probes[0].n) == (1, [], None)
+
+
+def test_records(result: SuiteResult) -> None:
+    """Each probe is a flat record of plain values, with what tells runs apart."""
+    records = result.to_records()
+    assert [record["name"] for record in records] == [probe.name for probe in result.probes]
+    by_name = {record["name"]: record for record in records}
+    probe = next(probe for probe in result.probes if probe.ci_95 is not None)
+    record = by_name[probe.name]
+    assert (record["ci_low"], record["ci_high"]) == probe.ci_95
+    assert (record["raw"], record["n"], record["verdict"]) == (probe.raw, probe.n, probe.verdict)
+    assert (record["run_id"], record["adapter"]) == (result.run_id, result.adapter)
+    assert record["forward_passes"] == probe.stats.forward_passes
+    kinds = (str, int, float, type(None))
+    assert all(isinstance(value, kinds) for record in records for value in record.values())
+    assert len({tuple(record) for record in records}) == 1
+
+
 def test_another_version_is_an_error(result: SuiteResult) -> None:
     """A later format version and unknown keys are errors."""
     record = json.loads(result.model_dump_json())
     with pytest.raises(ValidationError, match="schema_version"):
-        SuiteResult.model_validate({**record, "schema_version": 2})
+        SuiteResult.model_validate({**record, "schema_version": 3})
     with pytest.raises(ValidationError, match="more"):
         SuiteResult.model_validate({**record, "more": 1})
 

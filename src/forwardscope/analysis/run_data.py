@@ -110,7 +110,7 @@ def _first_mistake(error: ValidationError) -> str:
     """Describe the first mistake: its place, and what is expected there."""
     first = error.errors(include_url=False)[0]
     if first["loc"] == ("schema_version",):
-        return f"it has format {reprlib.repr(first['input'])}, this version reads format 1"
+        return f"it has format {reprlib.repr(first['input'])}, this version reads formats 1 and 2"
     place = printable(".".join(map(str, first["loc"])))
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
     return f"{place[:_MAX_PLACE]}: {message}" if place else message

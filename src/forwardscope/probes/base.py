@@ -83,6 +83,7 @@ class Outcome:
         raw: The measured quantity itself, or None.
         z_score: Distance of `raw` from the null baseline, in standard deviations.
         ci_95: A 95 % confidence interval of `raw`.
+        n: Number of prompts, texts or pairs that `raw` is a mean over.
         evidence: The data behind the verdict, as plain JSON. Never a prompt.
         baseline: Null baseline for the later probes.
     """
@@ -93,6 +94,7 @@ class Outcome:
     raw: float | None = None
     z_score: float | None = None
     ci_95: tuple[float, float] | None = None
+    n: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     baseline: NullBaseline | None = None
 

@@ -107,6 +107,7 @@ class CompletionPreference(Probe):
             raw=mean,
             z_score=z,
             ci_95=bootstrap_interval(shifts, context.seed),
+            n=len(shifts),
             evidence={
                 "margins_base": before.tolist(),
                 "margins_tuned": after.tolist(),

@@ -81,6 +81,7 @@ class DeltaKL(PromptProbe):
             raw=mean,
             z_score=z,
             ci_95=bootstrap_interval(per_prompt, context.seed),
+            n=len(per_prompt),
             evidence={"divergence": self.divergence, "per_prompt": per_prompt},
         )
 

@@ -103,6 +103,7 @@ class PerplexityShift(Probe):
             raw=ratio,
             z_score=z,
             ci_95=interval and (_exp(interval[0]), _exp(interval[1])),
+            n=len(counts),
             evidence={
                 "perplexity_base": _exp(base),
                 "perplexity_tuned": _exp(tuned),

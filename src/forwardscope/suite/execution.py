@@ -130,6 +130,7 @@ def _measure(
             raw=outcome.raw,
             z_score=outcome.z_score,
             ci_95=outcome.ci_95,
+            n=outcome.n,
             message=outcome.message,
             evidence=dict(outcome.evidence),
             duration_s=time.perf_counter() - start,

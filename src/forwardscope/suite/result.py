@@ -123,7 +123,8 @@ class SeriesResult(Tally):
 class ProbeResult(_Record):
     """Outcome and counts of one probe; see `forwardscope.probes.Outcome`.
 
-    `error_type` is the class of the exception of an ERROR; null in results of older versions.
+    `error_type`, the class of the exception of an ERROR, and `n` are null in results of
+    older versions.
     """
 
     name: str
@@ -134,6 +135,7 @@ class ProbeResult(_Record):
     raw: float | None = None
     z_score: float | None = None
     ci_95: tuple[float, float] | None = None
+    n: _Count | None = None
     message: str
     evidence: dict[str, Any] = {}
     duration_s: _Seconds
@@ -238,7 +240,7 @@ class SuiteResult(_Record):
     """The result of one run.
 
     Attributes:
-        schema_version: Version of this format.
+        schema_version: Version of this format. Results of version 1 are read too.
         run_id: Id of this run; also in each of its trace records.
         trace_id: Id of its OpenTelemetry trace, 32 hex digits; null if spans
             are not recorded.
@@ -274,7 +276,7 @@ class SuiteResult(_Record):
         delivery: Destinations of telemetry and what was delivered.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     run_id: str
     trace_id: str | None = None
     traces_url: TracesUrl | None = None
@@ -321,6 +323,22 @@ class SuiteResult(_Record):
     def trace_url(self) -> str | None:
         """Address of the run's trace in a viewer; see `forwardscope.suite.trace_url.trace_url`."""
         return trace_url(self.trace_id, self.traces_url)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one flat dict for each probe, for a table such as `pandas.DataFrame(records)`.
+
+        Evidence is left out. Records of several results can be in one table.
+        """
+        run = ("run_id", "started_at", "suite", "model", "adapter", "device", "dtype")
+        of_run = {name: getattr(self, name) for name in run}
+        records = []
+        for probe in self.probes:
+            measured = probe.model_dump(mode="json", exclude={"evidence", "ci_95", "stats"})
+            low, high = probe.ci_95 or (None, None)
+            records.append(
+                {**of_run, **measured, "ci_low": low, "ci_high": high, **probe.stats.model_dump()}
+            )
+        return records
 
     def write(self, path: str | PathLike[str]) -> None:
         """Write the result as JSON; see `forwardscope.files.replace_content`.
