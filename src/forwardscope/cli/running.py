@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from forwardscope.backends.base import Backend
+from forwardscope.cli.models import load_model as _load
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
@@ -137,22 +138,3 @@ class _CountersObserver(Observer):
 
     def run_started(self, run: RunStarted) -> None:
         self.counters = run.counters
-
-
-def _load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> Backend:
-    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - loads torch
-
-    source = ModelSource(
-        path=spec.model.path,
-        adapter=spec.model.adapter,
-        device=spec.model.device,
-        dtype=spec.model.dtype,
-        tuned=spec.model.tuned,
-        one_at_a_time=spec.model.one_at_a_time,
-    )
-    return load_backend(
-        source,
-        exactness=spec.exactness,
-        instrumentation=instrumentation,
-        rehash=spec.cache.rehash,
-    )

@@ -48,6 +48,8 @@ class HFBackend(CommonBackend):
             `strict` computes each prompt alone, so that no value depends on
             other prompts.
         origin: What the model was loaded from, and its warnings.
+        check: Whether to run a few short prompts to find out which optimisations give the
+            right values; without it, there are none.
 
     Raises:
         ModelError: The base has NaN or infinite weights.
@@ -64,6 +66,7 @@ class HFBackend(CommonBackend):
         instrumentation: BackendInstrumentation | None = None,
         exactness: Exactness = "fast",
         origin: Origin | None = None,
+        check: bool = True,
     ) -> None:
         _check_adapter(model)
         check_finite("base model", model)
@@ -72,9 +75,12 @@ class HFBackend(CommonBackend):
         self._refusal = weight_changes.refusal(model)
         super().__init__([self._forward], instrumentation, origin)
         self._noise = weight_changes.Noise()
-        for change in (nullcontext, weight_changes.disabled):
-            with change(model):
-                self._forward.check()
+        if check:
+            for change in (nullcontext, weight_changes.disabled):
+                with change(model):
+                    self._forward.check()
+        else:
+            self._forward.skip_check()
         self._identify_views()
 
     @property

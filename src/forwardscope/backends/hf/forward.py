@@ -104,6 +104,10 @@ class Forward:
                     known = [token for token in sample if token < self.vocab_size]
                     check_optimisations(self._calls, known or [0], self._optimisations)
 
+    def skip_check(self) -> None:
+        """Use no optimisation, because none was checked."""
+        self._optimisations.turn_off("not checked")
+
     def tokenize(
         self, prompts: Sequence[str], keys: Sequence[str] | None = None
     ) -> list[list[int]]:

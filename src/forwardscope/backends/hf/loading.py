@@ -68,6 +68,7 @@ def load_backend(
     exactness: Exactness = "fast",
     instrumentation: BackendInstrumentation | None = None,
     rehash: bool = False,
+    check: bool = True,
 ) -> HFBackend | HFPairBackend:
     """Load a model and its adapter, or a model and its full fine-tune.
 
@@ -80,6 +81,7 @@ def load_backend(
         instrumentation: Caches, counts and traces lookups; a new one by default.
         rehash: Whether identities are computed from the weights also where the digest of
             files that did not change is remembered.
+        check: As in `HFBackend`. Without it, loading runs no forward pass.
 
     Returns:
         An `HFBackend` for an adapter, an `HFPairBackend` for a full fine-tune.
@@ -97,11 +99,15 @@ def load_backend(
     instrumentation.name_model(printable(source.path), adapted, "huggingface")
     load = _load_with_adapter if source.tuned is None else _load_pair
     with quiet_transformers():
-        return load(source, exactness, instrumentation, rehash)
+        return load(source, exactness, instrumentation, rehash, check)
 
 
 def _load_with_adapter(
-    source: ModelSource, exactness: Exactness, instrumentation: BackendInstrumentation, rehash: bool
+    source: ModelSource,
+    exactness: Exactness,
+    instrumentation: BackendInstrumentation,
+    rehash: bool,
+    check: bool,
 ) -> HFBackend:
     adapter = str(source.adapter)
     device, dtype = _device_and_dtype(source)
@@ -124,11 +130,16 @@ def _load_with_adapter(
             instrumentation=instrumentation,
             exactness=exactness,
             origin=origin,
+            check=check,
         )
 
 
 def _load_pair(
-    source: ModelSource, exactness: Exactness, instrumentation: BackendInstrumentation, rehash: bool
+    source: ModelSource,
+    exactness: Exactness,
+    instrumentation: BackendInstrumentation,
+    rehash: bool,
+    check: bool,
 ) -> HFPairBackend:
     tuned = str(source.tuned)
     device, dtype = _device_and_dtype(source)
@@ -154,6 +165,7 @@ def _load_pair(
             origin=origin,
             device=device,
             one_at_a_time=source.one_at_a_time,
+            check=check,
         )
 
 

@@ -46,6 +46,7 @@ class HFPairBackend(CommonBackend):
         origin: What the models were loaded from, and their warnings.
         device: The device to compute on; by default that of the base.
         one_at_a_time: Keep one model on the device, also where both fit.
+        check: As in `HFBackend`.
 
     Raises:
         ModelError: The models are of different architectures, or one has NaN or
@@ -63,6 +64,7 @@ class HFPairBackend(CommonBackend):
         origin: Origin | None = None,
         device: torch.device | None = None,
         one_at_a_time: bool = False,
+        check: bool = True,
     ) -> None:
         _check_architectures(base, tuned)
         check_finite("base model", base)
@@ -72,8 +74,11 @@ class HFPairBackend(CommonBackend):
         self._tuned = Forward(tuned.eval(), tokenizer, exactness, self._base.lock)
         super().__init__([self._base, self._tuned], instrumentation, origin)
         for forward in (self._tuned, self._base):  # the base is used first
-            with self._placement.of(forward.model):
-                forward.check()
+            if check:
+                with self._placement.of(forward.model):
+                    forward.check()
+            else:
+                forward.skip_check()
         self._placement.moves = 0
         self._identify_views()
 
