@@ -129,3 +129,14 @@ def test_its_cache_is_unbounded_or_disabled() -> None:
                 view.next_token_dist_batch([f"{i}" for i in range(1000)])
         assert backend.instrumentation.stats.forward_passes == passes
         assert backend.instrumentation.cache.evictions == 0
+
+
+def test_the_keys_of_a_call_are_those_of_a_view(backend: DryRunBackend) -> None:
+    """Each prompt, and each pair of prompt and completion, has the key that the cache has."""
+    with backend.as_base() as view:
+        view.next_token_dist_batch(["a", "b"], top_k=3)
+        view.rolling_logprob("c")
+        view.logprob_of_batch([("a", "b"), ("ab", "")])
+    keys = [key for call in backend.computed for key in call.lookup_keys()]
+    assert len(keys) == len(backend.instrumentation.cache) == 5
+    assert set(backend.instrumentation.cache.find_all(keys)) == set(keys)

@@ -103,7 +103,9 @@ def loaded(
             terminate(backends[-1].instrumentation)
         return pseudo_random_logits(view, prompt)
 
-    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(
+        spec: SuiteSpec, instrumentation: BackendInstrumentation, *, check: bool = True
+    ) -> ScriptedBackend:
         backends.append(
             ScriptedBackend(
                 script, instrumentation=instrumentation, view_identity=lambda view_id: view_id
@@ -112,6 +114,7 @@ def loaded(
         return backends[-1]
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)
+    monkeypatch.setattr("forwardscope.cli.planned_store._load", load)
     return backends
 
 

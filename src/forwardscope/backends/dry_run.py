@@ -25,7 +25,7 @@ from forwardscope.backends.views import (
     null_view_id,
     scaled_view_id,
 )
-from forwardscope.core.keys import RenderedChat
+from forwardscope.core.keys import LookupKey, RenderedChat, fold_strings
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 
@@ -45,6 +45,11 @@ class ForwardCall(NamedTuple):
     op: str
     prompts: tuple[Any, ...]
     top_k: int
+
+    def lookup_keys(self) -> list[LookupKey]:
+        """Return the key of each prompt, as `CachedView` makes it."""
+        folded = [one if isinstance(one, str) else fold_strings(*one) for one in self.prompts]
+        return [(self.op, self.view_id, prompt, self.top_k) for prompt in folded]
 
 
 class DryRunBackend:

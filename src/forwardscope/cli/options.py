@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from forwardscope.errors import UserError
 from forwardscope.suite.spec import CacheSpec, SuiteSpec, TelemetrySpec
 
-__all__ = ["RunOptions", "takes_run_options"]
+__all__ = ["RunOptions", "chosen_store", "takes_run_options"]
 
 _STORE, _SPANS, _METRICS = "Store", "Spans", "Metrics"
 
@@ -201,13 +201,10 @@ class RunOptions:
         )
 
     def _cache(self, cache: CacheSpec) -> CacheSpec:
-        for option, given in (("--no-store", self.no_store), ("--no-cache", self.no_cache)):
-            if given and self.store is not None:
-                raise UserError(f"--store and {option} contradict each other; give one of them")
-        if self.store == "":
-            raise UserError("--store needs a path, or default; an unset variable gives none")
-        store = self.store or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
-        update: dict[str, Any] = {"store": None if self.no_store or self.no_cache else store}
+        if self.no_cache and self.store is not None:
+            raise UserError("--store and --no-cache contradict each other; give one of them")
+        store = chosen_store(cache, self.store, no_store=self.no_store or self.no_cache)
+        update: dict[str, Any] = {"store": store}
         if self.no_cache:
             update["enabled"] = False
         if self.rehash:
@@ -233,6 +230,25 @@ def _message(error: ValidationError) -> str:
     # an unset shell variable gives an empty value
     hint = "; leave the option out, or give it a value" if first["input"] == "" else ""
     return f"--{option} {first['input']!r}: {first['msg']}{hint}"
+
+
+def chosen_store(cache: CacheSpec, option: str | None, *, no_store: bool) -> str | None:
+    """Return where the store is: as the option, the suite or the variable says, in this order.
+
+    Args:
+        cache: The settings of the suite.
+        option: The value of --store.
+        no_store: Whether there is --no-store.
+
+    Raises:
+        UserError: The options contradict each other, or --store has no value.
+    """
+    if no_store and option is not None:
+        raise UserError("--store and --no-store contradict each other; give one of them")
+    if option == "":
+        raise UserError("--store needs a path, or default; an unset variable gives none")
+    place = option or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
+    return None if no_store else place
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +13,8 @@ import typer
 
 from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
+from forwardscope.cli.options import chosen_store
+from forwardscope.cli.planned_store import PlannedStore, planned_store
 from forwardscope.cli.terminal import Terminal
 from forwardscope.core.series import Counts
 from forwardscope.errors import ProbeError, UserError
@@ -20,13 +25,47 @@ from forwardscope.suite.spec import SuiteSpec
 __all__ = ["plan"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Plans:
+    """What is known of a suite before its run.
+
+    Attributes:
+        spec: The suite.
+        unbounded: Its plan with an unbounded cache.
+        bounded: Its plan with its own cache.
+        enough: A cache size with which nothing is computed twice.
+        shared: Hits by the probe of the hit and the probe of the forward pass.
+        store: What its store would answer; None without one.
+    """
+
+    spec: SuiteSpec
+    unbounded: Plan
+    bounded: Plan
+    enough: int
+    shared: dict[tuple[str | None, str | None], int]
+    store: PlannedStore | None
+
+
 def plan(
     suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Say which forward passes this store would answer: a path, or default for the "
+            "file in the user's cache folder. By default the store of the suite, else the value "
+            "of FORWARDSCOPE_STORE.",
+            metavar="PATH|default",
+            show_default=False,
+        ),
+    ] = None,
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Ask no store, and load no model.")
+    ] = False,
     format: Annotated[  # noqa: A002 - the option's name
         Literal["terminal", "json", "markdown"], typer.Option("--format", help="Output format.")
     ] = "terminal",
 ) -> None:
-    """Count the lookups and forward passes of a suite, without loading a model.
+    """Count the lookups and forward passes of a suite, without running its model.
 
     Runs the probes on made-up values. Prints lookups and forward passes by probe
     and view, with an unbounded cache and with the suite's cache; the probes that
@@ -34,52 +73,85 @@ def plan(
     is computed twice. "(outside)" are lookups outside the probes: a run first
     checks both views for NaN and infinity.
 
-    Assumes that an adapter is plain LoRA, whose scales 0 and 1 equal the base and
-    the fine-tuned view. Ignores `max_bytes`, since the size of real values is unknown.
+    With a store it also prints how many of the forward passes the store would
+    answer and how many a run would pay. A store has values by the content of the
+    model, so the model is loaded for that, and no forward pass is run. The store is
+    only read.
 
-    Exit status: 0, or 2 for a mistake in the suite.
+    Without a store no model is loaded: an adapter is assumed to be plain LoRA, whose
+    scales 0 and 1 equal the base and the fine-tuned view. `max_bytes` is ignored, since
+    the size of real values is unknown.
+
+    Exit status: 0, or 2 for a mistake in the suite or the options.
     """
     spec = load_suite(suite)
-    try:
-        unbounded = plan_suite(spec)
-        bounded = plan_suite(spec, max_entries=spec.cache.max_entries)
-        enough, shared = enough_entries(spec), shared_work(spec)
-    except ProbeError as error:
-        raise UserError(f"{suite}: {error}") from error
-    tables = {"series": _series_table(spec, unbounded, bounded), "shared": _shared_table(shared)}
-    if format == "json":
-        Terminal().write(
-            json.dumps({**_totals(unbounded, bounded, enough), **_rows(tables)}, indent=2)
-        )
-    elif format == "markdown":
-        Terminal().write("\n".join(as_markdown(table) for table in tables.values()))
-        Terminal().write("\n".join(_summary(spec, unbounded, bounded, enough)))
+    location = chosen_store(spec.cache, store, no_store=no_store)
+    asking = location is not None and spec.cache.enabled
+    with planned_store(spec, str(location)) if asking else nullcontext() as asked:
+        try:
+            plans = _plans(spec, asked)
+        except ProbeError as error:
+            raise UserError(f"{suite}: {error}") from error
+    _write(plans, format)
+
+
+def _plans(spec: SuiteSpec, store: PlannedStore | None) -> _Plans:
+    backend = None if store is None else store.backend
+    return _Plans(
+        spec=spec,
+        unbounded=plan_suite(spec, backend),
+        bounded=plan_suite(spec, backend, max_entries=spec.cache.max_entries),
+        enough=enough_entries(spec, backend),
+        shared=shared_work(spec, backend),
+        store=store,
+    )
+
+
+def _write(plans: _Plans, form: str) -> None:
+    tables = {"series": _series_table(plans), "shared": _shared_table(plans.shared)}
+    terminal = Terminal()
+    if form == "json":
+        terminal.write(json.dumps({**_totals(plans), **_rows(tables)}, indent=2))
+    elif form == "markdown":
+        terminal.write("\n".join(as_markdown(table) for table in tables.values()))
+        terminal.write("\n".join(_summary(plans)))
     else:
-        terminal = Terminal()
         for table in tables.values():
             terminal.print(as_rich(table))
-        for line in _summary(spec, unbounded, bounded, enough):
+        for line in _summary(plans):
             terminal.print(line)
 
 
-def _series_table(spec: SuiteSpec, unbounded: Plan, bounded: Plan) -> Table:
-    columns = (
+def _series_table(plans: _Plans) -> Table:
+    columns = [
         Column("probe", "probe"),
         Column("view", "view"),
         Column("lookups", "lookups", count),
         Column("forward_passes", "passes", count),
-        Column("forward_passes_of_cache", _cache_title(spec), count),
-    )
+        Column("forward_passes_of_cache", _cache_title(plans.spec), count),
+    ]
+    if (answered := _answered(plans)) is not None:
+        columns += [Column("stored", "stored", count), Column("to_pay", "to pay", count)]
     rows: dict[tuple[str | None, str], tuple[Counts, Counts]] = {}
-    for key, counts in unbounded.series.items():
+    for key, counts in plans.unbounded.series.items():
         first, second = rows.get((key.probe, key.view_id), (Counts(), Counts()))
-        rows[key.probe, key.view_id] = (first + counts, second + bounded.series[key])
-    listed = [(_probe_name(probe), view, *_passes(*pair)) for (probe, view), pair in rows.items()]
-    return Table(
-        "lookups and forward passes",
-        columns,
-        [*listed, ("in all", "", *_passes(unbounded.total, bounded.total))],
-    )
+        rows[key.probe, key.view_id] = (first + counts, second + plans.bounded.series[key])
+    listed: list[tuple[Any, ...]] = [
+        (_probe_name(probe), view, *_passes(*pair)) for (probe, view), pair in rows.items()
+    ]
+    listed.append(("in all", "", *_passes(plans.unbounded.total, plans.bounded.total)))
+    if answered is not None:
+        stored = [*(answered.get(place, 0) for place in rows), sum(answered.values())]
+        listed = [
+            (*row, found, max(0, row[3] - found)) for row, found in zip(listed, stored, strict=True)
+        ]
+    return Table("lookups and forward passes", columns, listed)
+
+
+def _answered(plans: _Plans) -> Mapping[tuple[str | None, str], int] | None:
+    """Return the passes that the store would answer; None where there is no store to ask."""
+    known = None if plans.store is None else plans.store.plan
+    return None if known is None else known.answered
 
 
 def _passes(unbounded: Counts, bounded: Counts) -> tuple[int, int, int]:
@@ -99,13 +171,14 @@ def _shared_table(shared: dict[tuple[str | None, str | None], int]) -> Table:
     return Table("shared work", columns, rows)
 
 
-def _totals(unbounded: Plan, bounded: Plan, enough: int) -> dict[str, Any]:
+def _totals(plans: _Plans) -> dict[str, Any]:
     return {
-        "lookups": unbounded.total.lookups,
-        "forward_passes": unbounded.forward_passes,
-        "forward_passes_of_cache": bounded.forward_passes,
-        "evictions": bounded.evictions,
-        "enough_entries": enough,
+        "lookups": plans.unbounded.total.lookups,
+        "forward_passes": plans.unbounded.forward_passes,
+        "forward_passes_of_cache": plans.bounded.forward_passes,
+        "evictions": plans.bounded.evictions,
+        "enough_entries": plans.enough,
+        "store": None if plans.store is None else plans.store.facts(plans.unbounded.forward_passes),
     }
 
 
@@ -113,7 +186,8 @@ def _rows(tables: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
     return {name: as_dicts(table) for name, table in tables.items()}
 
 
-def _summary(spec: SuiteSpec, unbounded: Plan, bounded: Plan, enough: int) -> list[str]:
+def _summary(plans: _Plans) -> list[str]:
+    spec, unbounded, bounded = plans.spec, plans.unbounded, plans.bounded
     lookups = plural(unbounded.total.lookups, "lookup")
     passes = plural(unbounded.forward_passes, "forward pass")
     if not spec.cache.enabled:
@@ -123,14 +197,15 @@ def _summary(spec: SuiteSpec, unbounded: Plan, bounded: Plan, enough: int) -> li
         f"{percent(unbounded.total.hit_rate)}"
     )
     size, more = count(spec.cache.max_entries), bounded.forward_passes - unbounded.forward_passes
-    if not more:
-        return [first, f"max_entries {size} is enough; {count(enough)} would be too"]
-    evictions = plural(bounded.evictions, "eviction")
-    return [
-        first,
-        f"max_entries {size} costs {count(more)} more, after {evictions}; set cache.max_entries "
-        f"to at least {count(enough)}",
-    ]
+    second = f"max_entries {size} is enough; {count(plans.enough)} would be too"
+    if more:
+        evictions = plural(bounded.evictions, "eviction")
+        second = (
+            f"max_entries {size} costs {count(more)} more, after {evictions}; set "
+            f"cache.max_entries to at least {count(plans.enough)}"
+        )
+    store = () if plans.store is None else plans.store.sentences(unbounded.forward_passes)
+    return [first, second, *store]
 
 
 def _cache_title(spec: SuiteSpec) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "enough_entries",
     "expect_series",
     "expected_forward_passes",
+    "forward_calls",
     "plan_run",
     "plan_suite",
     "shared_work",
@@ -106,7 +107,7 @@ def expected_forward_passes(spec: SuiteSpec, backend: Backend | None = None) -> 
     return plan_suite(spec, backend).forward_passes
 
 
-def enough_entries(spec: SuiteSpec) -> int:
+def enough_entries(spec: SuiteSpec, backend: Backend | None = None) -> int:
     """Return a cache size with which a suite computes no lookup twice; 0 without a cache.
 
     It is the smallest size that a binary search finds.
@@ -114,18 +115,20 @@ def enough_entries(spec: SuiteSpec) -> int:
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    unbounded = plan_suite(spec).forward_passes
+    unbounded = plan_suite(spec, backend).forward_passes
     too_few, enough = 0, unbounded if spec.cache.enabled else 0
     while enough - too_few > 1:
         size = (too_few + enough) // 2
-        if plan_suite(spec, max_entries=size).forward_passes > unbounded:
+        if plan_suite(spec, backend, max_entries=size).forward_passes > unbounded:
             too_few = size
         else:
             enough = size
     return enough
 
 
-def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
+def shared_work(
+    spec: SuiteSpec, backend: Backend | None = None
+) -> dict[tuple[str | None, str | None], int]:
     """Return the number of hits by the probe of the hit and the probe of the forward pass.
 
     Both probes of a key can be the same; None means outside any probe. The cache
@@ -134,7 +137,7 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    dry_run = _dry_run(spec)
+    dry_run = _dry_run(spec, backend)
     dry_run.instrumentation.trace = trace = _TraceInMemory()
     try:
         _run_or_raise(spec, dry_run)
@@ -152,7 +155,14 @@ def shared_work(spec: SuiteSpec) -> dict[tuple[str | None, str | None], int]:
 
 
 def base_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
-    """Return the forward calls of a suite in the base view, in order, for `backend`.
+    """Return those `forward_calls` that are in the base view."""
+    return [call for call in forward_calls(spec, backend) if call.view_id == BASE]
+
+
+def forward_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
+    """Return the forward calls of a suite on a backend with its filler, in order.
+
+    With a cache, each prompt of each view is in one of them.
 
     Raises:
         ProbeError: As `plan_suite` does.
@@ -162,7 +172,7 @@ def base_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
         _run_or_raise(spec, dry_run)
     finally:
         dry_run.close()
-    return [call for call in dry_run.computed if call.view_id == BASE]
+    return dry_run.computed
 
 
 def plan_run(spec: SuiteSpec, backend: Backend) -> Plan | None:

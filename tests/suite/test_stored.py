@@ -1,0 +1,126 @@
+"""A store answers what is planned, and the run pays the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from forwardscope import BackendInstrumentation
+from forwardscope.probes import (
+    AdapterAblation,
+    DeltaKL,
+    NullAdapter,
+    Outcome,
+    Probe,
+    ProbeContext,
+    PromptCollapse,
+    Verdict,
+)
+from forwardscope.store.base import Store
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.spec import ModelSpec
+from forwardscope.suite.stored import StoredPlan, stored_plan
+from forwardscope.testing import MemoryStore, ScriptedBackend
+
+MakeSpec = Callable[..., SuiteSpec]
+
+prompts = st.lists(st.sampled_from(["hello", "a", "b", "."]), min_size=1, max_size=3)
+any_probe = st.one_of(
+    st.builds(
+        DeltaKL, name=st.just("x"), prompts=prompts, top_k=st.sampled_from([1, 8, 32, 33, 300])
+    ),
+    st.builds(AdapterAblation, name=st.just("x"), prompts=prompts),
+    st.builds(
+        PromptCollapse, name=st.just("x"), prompts=prompts, context_lengths=st.just((0, 1, 3))
+    ),
+    st.builds(NullAdapter, name=st.just("x"), runs=st.integers(1, 2), sentinel_prompts=prompts),
+)
+any_suite = st.lists(any_probe, min_size=1, max_size=4).map(
+    lambda probes: SuiteSpec(
+        version=1,
+        model=ModelSpec(path="some-model", adapter="some-adapter"),
+        probes=[one.model_copy(update={"name": f"{i}"}) for i, one in enumerate(probes)],
+    )
+)
+
+
+class Asking(Probe):
+    """A probe that asks for sums of log-probabilities."""
+
+    kind: str = "asking"
+
+    def run(self, context: ProbeContext) -> Outcome:
+        """Score a completion and a text."""
+        with context.backend.as_finetuned() as view:
+            view.logprob_of("a", "b")
+            view.rolling_logprob("ab")
+        return Outcome(Verdict.PASS, "asked")
+
+
+def backend_with(store: Store) -> ScriptedBackend:
+    """Return a backend whose fine-tuned view is not the one of another adapter."""
+    return ScriptedBackend(
+        instrumentation=BackendInstrumentation(store=store), view_identity=lambda view: view
+    )
+
+
+def answered(result: SuiteResult) -> Mapping[tuple[str | None, str], int]:
+    """Return the store hits of a run by probe and view."""
+    found = Counter[tuple[str | None, str]]()
+    for one in result.series:
+        found[one.probe, one.view_id] += one.store_hits
+    return {place: number for place, number in found.items() if number}
+
+
+@given(first=any_suite, second=any_suite)
+def test_a_run_is_answered_what_is_planned(first: SuiteSpec, second: SuiteSpec) -> None:
+    """After a run of any suite, for any other one, by probe and view."""
+    store = MemoryStore()
+    run_suite(first, backend_with(store))
+    asked = backend_with(store)
+    planned = stored_plan(second, asked, store)
+    assert asked.forward_batches == []
+    result = run_suite(second, backend_with(store))
+    assert dict(planned.answered) == answered(result)
+    assert result.backend_stats["forward_passes"] + planned.total == result.expected_forward_passes
+
+
+def test_planning_stores_nothing(full_suite: SuiteSpec) -> None:
+    """Made-up values do not get into the store, and no identity is described."""
+    store = MemoryStore()
+    assert stored_plan(full_suite, backend_with(store), store) == StoredPlan()
+    assert store.stats().entries == 0
+    assert store.identities() == {}
+
+
+def test_identities_are_counted_once(full_suite: SuiteSpec) -> None:
+    """A run verifies one value of each identity: of base, ft, two null and four scaled views."""
+    store = MemoryStore()
+    run_suite(full_suite, backend_with(store))
+    planned = stored_plan(full_suite, backend_with(store), store)
+    assert (planned.total, planned.identities) == (25, 8)
+
+
+def test_views_without_an_identity(make_spec: MakeSpec) -> None:
+    """They are named, and nothing is found for them."""
+    spec, store = make_spec(DeltaKL(name="one", prompts=["a"])), MemoryStore()
+    run_suite(spec, backend_with(store))
+    planned = stored_plan(spec, ScriptedBackend(view_identity={"base": "base"}.get), store)
+    assert planned.unidentified_views == ("ft",)
+    assert {view for _, view in planned.answered} == {"base"}
+
+
+def test_every_op_is_found() -> None:
+    """Sums of log-probabilities have other keys than distributions."""
+    store = MemoryStore()
+    spec = SuiteSpec.model_construct(
+        version=1,
+        model=ModelSpec(path="m", adapter="a"),
+        probes=(Asking(name="asking"),),
+    )
+    run_suite(spec, backend_with(store))
+    planned = stored_plan(spec, backend_with(store), store)
+    assert planned.answered["asking", "ft"] == 2
