@@ -129,7 +129,9 @@ def test_a_store_answers_the_next_run(invoke: Invoke, suite_file: Path, loaded: 
         )
         assert (ran.exit_code, ran.stderr) == (0, "")
     first, second = (SuiteResult.model_validate_json(file.read_text()) for file in files)
-    assert f"store: 8 lookups answered from {store}, 0 verified" in ran.stdout.splitlines()
+    lines = ran.stdout.splitlines()
+    assert f"store: 8 of 8 forward passes answered from disk ({store}), 0 verified" in lines
+    assert ["base", "5", "5", "4", "0"] in [line.split()[:5] for line in lines]
     assert second.store is not None
     assert (second.store.hits, second.store.entries) == (8, 8)
     assert (first.backend_stats["forward_passes"], second.backend_stats["forward_passes"]) == (8, 0)

@@ -13,7 +13,12 @@ from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.report import format_z, print_report
 from forwardscope.suite.result import PromptTokens, Reconciliation
-from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+from forwardscope.testing import (
+    MemoryStore,
+    ScriptedBackend,
+    ScriptedView,
+    pseudo_random_logits,
+)
 
 MakeSpec = Callable[..., SuiteSpec]
 RunOf = Callable[..., SuiteResult]
@@ -85,6 +90,35 @@ def test_reused_tokens(run_of: RunOf) -> None:
     assert lines_of(shared)[-2] == (
         "prompt tokens: 1 computed, 3 reused from shared prefixes (75 %)"
     )
+
+
+def run_with(store: MemoryStore, suite: SuiteSpec, **settings: object) -> SuiteResult:
+    """Run a suite on a backend whose values are in a store."""
+    instrumentation = BackendInstrumentation(store=store, **settings)
+    backend = ScriptedBackend(instrumentation=instrumentation, view_identity=lambda view: view)
+    return run_suite(suite, backend)
+
+
+def test_a_store_in_use(make_spec: MakeSpec) -> None:
+    """The line compares with what was needed, and the views have their share of it."""
+    store, suite = MemoryStore("s.db"), make_spec(ONE, TWO)
+    cold, warm = (lines_of(run_with(store, suite, verify=1.0)) for _ in range(2))
+    assert "store: 0 of 6 forward passes answered from disk (s.db), 0 verified" in cold
+    assert "store: 6 of 6 forward passes answered from disk (s.db), 6 verified" in warm
+    assert "cache: 8 of 8 lookups answered without a forward pass (100 %)" in warm
+    assert row_of(cold, "base")[1:5] == ["4", "1", "0", "3"]
+    assert row_of(warm, "base")[1:5] == ["4", "4", "3", "0"]
+
+
+def test_a_store_and_a_cache_that_is_too_small(make_spec: MakeSpec) -> None:
+    """What the store answered again counts as needed again; a warm run is not within its plan."""
+    store, suite = MemoryStore(), make_spec(ONE, TWO)
+    lines = [lines_of(run_with(store, suite, cache_maxsize=1)) for _ in range(2)]
+    for report in lines:
+        assert (
+            "8 forward passes needed, 6 expected: 2 needed again after 7 evictions in two on base "
+            "(1), two on ft (1); raise cache.max_entries to at least 6"
+        ) in report
 
 
 def test_every_probe_has_a_row(run_of: RunOf) -> None:

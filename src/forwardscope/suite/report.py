@@ -45,11 +45,11 @@ def print_report(result: SuiteResult, console: Console) -> None:
         line = f"warning: {shown(warning, MAX_SENTENCE)}"
         console.print(Text(line, style="bold yellow"), soft_wrap=True)
     console.print()
-    console.print(_view_table(result.series))
+    console.print(_view_table(result.series, stored=result.store is not None))
     console.print()
     console.print(Text(_cache_line(result)))
     if result.store is not None:
-        console.print(_store_line(result.store), soft_wrap=True)
+        console.print(_store_line(result.store, result.demand), soft_wrap=True)
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
     if result.optimisations:
@@ -94,10 +94,12 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NO_VALUE
 
 
-def _view_table(series: list[SeriesResult]) -> Table:
+def _view_table(series: list[SeriesResult], *, stored: bool) -> Table:
     table = _table("views")
     table.add_column("view", overflow="fold")
-    for header in ("lookups", "hits", "forward passes", "errors", "hit rate", "lookup time"):
+    from_store = ["from store"] if stored else []
+    costs = ["forward passes", "errors", "hit rate", "lookup time"]
+    for header in ("lookups", "hits", *from_store, *costs):
         table.add_column(header, justify="right", no_wrap=True)
     for view_id in dict.fromkeys(counts.view_id for counts in series):
         of_view = [counts for counts in series if counts.view_id == view_id]
@@ -107,6 +109,7 @@ def _view_table(series: list[SeriesResult]) -> Table:
             Text(shown(view_id)),
             str(lookups),
             str(hits),
+            *([str(sum(counts.store_hits for counts in of_view))] if stored else []),
             str(sum(counts.forward_passes for counts in of_view)),
             str(sum(counts.forward_errors for counts in of_view)),
             _percent(hits / lookups),
@@ -129,9 +132,9 @@ def _cache_line(result: SuiteResult) -> str:
     return line
 
 
-def _store_line(store: StoreUse) -> Text:
-    line = f"store: {plural(store.hits, 'lookup')} answered from {shown(store.name)}"
-    line += f", {store.verified} verified"
+def _store_line(store: StoreUse, demand: int) -> Text:
+    line = f"store: {store.hits} of {plural(demand, 'forward pass')} answered from "
+    line += f"{store.tier} ({shown(store.name)}), {store.verified} verified"
     problems = {
         f"{plural(store.mismatches, 'stored value')} did not agree with the computed one, which "
         "was used and stored": store.mismatches,
@@ -157,17 +160,18 @@ def _tokens_line(tokens: PromptTokens) -> str:
 
 
 def _over_plan_line(result: SuiteResult) -> str | None:
-    """Describe forward passes beyond the plan and their cause; None if there are none."""
-    expected, stored = result.expected_forward_passes, sum(one.store_hits for one in result.series)
-    passes = result.backend_stats["forward_passes"] + stored
-    if expected is None or passes <= expected:
+    """Describe needed forward passes beyond the plan and their cause; None if there are none."""
+    expected, needed = result.expected_forward_passes, result.demand
+    if expected is None or needed <= expected:
         return None
-    line = f"{plural(int(passes), 'forward pass')}, {expected} expected"
+    stored = any(one.store_hits for one in result.series)
+    line = f"{plural(needed, 'forward pass')}{' needed' * stored}, {expected} expected"
     counts = {"eviction": result.cache.evictions, "rejection": result.cache.rejections}
     causes = [plural(n, what) for what, n in counts.items() if n]
     if not causes:
         return line
-    line += f": {passes - expected} repeated after {' and '.join(causes)}"
+    again = "needed again" if stored else "repeated"
+    line += f": {needed - expected} {again} after {' and '.join(causes)}"
     if places := ", ".join(_repeated_passes(result.series)):
         line += f" in {places}"
     settings = " and ".join(_settings_to_raise(result.cache, expected))
@@ -175,13 +179,11 @@ def _over_plan_line(result: SuiteResult) -> str | None:
 
 
 def _repeated_passes(series: Iterable[SeriesResult]) -> Iterable[str]:
-    """Yield each probe and view with more forward passes than planned, and how many more."""
+    """Yield each probe and view that needed more passes than planned, and how many more."""
     more: Counter[tuple[str | None, str]] = Counter()
     for counts in series:
         if counts.expected_forward_passes is not None:
-            more[counts.probe, counts.view_id] += (
-                counts.forward_passes + counts.store_hits - counts.expected_forward_passes
-            )
+            more[counts.probe, counts.view_id] += counts.demand - counts.expected_forward_passes
     for (probe, view_id), passes in more.items():
         if passes > 0:
             place = "the check before the probes" if probe is None else shown(probe)

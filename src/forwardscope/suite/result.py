@@ -12,6 +12,7 @@ from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.files import write_file
 from forwardscope.probes import Verdict
+from forwardscope.store.base import Tier
 from forwardscope.suite.trace_url import TracesUrl, trace_url
 
 __all__ = [
@@ -76,6 +77,11 @@ class Tally(_Record):
     forward_s: _Seconds
     store_hits: _Count = 0
 
+    @property
+    def demand(self) -> int:
+        """Forward passes that an empty store would have needed."""
+        return self.forward_passes + self.store_hits
+
     @classmethod
     def of(cls, counts: Counts, **more: Any) -> Self:
         """Return a tally of the ledger's counts."""
@@ -101,8 +107,8 @@ class SeriesResult(Tally):
         probe: Name of the probe; null for lookups outside any probe.
         view_id: Id of the view.
         op: Name of the op.
-        expected_forward_passes: Planned forward passes of this series; null
-            if it was not planned.
+        expected_forward_passes: Planned forward passes of this series, to compare
+            with `demand`; null if it was not planned.
     """
 
     probe: str | None
@@ -159,6 +165,7 @@ class StoreUse(_Record):
 
     Attributes:
         name: The file.
+        tier: Where it is: `disk` or `remote`.
         hits: Lookups that it answered.
         verified: Hits that were computed again and agreed.
         mismatches: Hits that were computed again and did not; the computed value was used.
@@ -174,6 +181,7 @@ class StoreUse(_Record):
     """
 
     name: str
+    tier: Tier = "disk"
     hits: _Count
     verified: _Count
     mismatches: _Count
@@ -264,8 +272,9 @@ class SuiteResult(_Record):
             adapter was trained on a model of another name.
         optimisations: State of each optimisation of the backend: `on`,
             `on (limit)` or `off (reason)`; empty in results of older versions.
-        expected_forward_passes: Planned forward passes from an empty cache if
-            nothing is evicted or rejected; null if the run could not be planned.
+        expected_forward_passes: Planned forward passes from an empty cache and an
+            empty store if nothing is evicted or rejected, to compare with `demand`;
+            null if the run could not be planned.
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
@@ -312,6 +321,12 @@ class SuiteResult(_Record):
         return not (wrong or self.not_run) and all(
             probe.verdict in (Verdict.PASS, Verdict.SKIP) for probe in self.probes
         )
+
+    @property
+    def demand(self) -> int:
+        """Forward passes that an empty store would have needed."""
+        stored = sum(one.store_hits for one in self.series)
+        return int(self.backend_stats["forward_passes"]) + stored
 
     @property
     def complete(self) -> bool:

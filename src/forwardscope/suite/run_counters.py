@@ -123,6 +123,7 @@ class RunCounters:
         total = self.total()
         return StoreUse(
             name=tier.store.name,
+            tier=tier.store.tier,
             hits=total.store_hits,
             verified=total.matches,
             mismatches=total.mismatches,
