@@ -54,7 +54,37 @@ def test_a_store_moves_no_check() -> None:
     assert worse(warm, cold) == []
     assert worse(cold, warm) == []
     evicting = recorded({_KEY: Counts(hits=4, disk_hits=4, forward_passes=1)})
-    assert "the hit rate is 0.0 %, 40.0 % before" in worse(cold, evicting)
+    assert "the hit rate without the store is 0.0 %, 40.0 % before" in worse(cold, evicting)
+
+
+def test_a_store_in_the_table() -> None:
+    """Needed and paid passes are apart where a store spared some, and one pair otherwise."""
+    cold, warm = recorded(), recorded({_KEY: Counts(hits=4, coalesced=1, disk_hits=3)})
+    table = comparison_table(cold, warm)
+    assert [column.title for column in table.formatted()[0]] == [
+        *("probe", "view", "lookups", "now", "needed", "now", "paid", "now", "time", "now")
+    ]
+    assert table.formatted()[1][0][2:8] == ["5", "5", "3", "3", "3", "0"]
+    (plain, _) = as_dicts(comparison_table(cold, cold))
+    assert [column.title for column in comparison_table(cold, cold).formatted()[0]] == [
+        *("probe", "view", "lookups", "now", "passes", "now", "time", "now")
+    ]
+    assert plain["needed_passes"] == plain["forward_passes"] == 3
+    assert as_dicts(table)[0]["needed_passes"] == 3
+    assert as_dicts(table)[0]["forward_passes"] == 0
+
+
+def test_findings_about_runs_with_a_store() -> None:
+    """They say that passes were needed, not that they were paid."""
+    warm = recorded({_KEY: Counts(hits=6, disk_hits=4)})
+    assert worse(recorded(), warm, hit_rate_drop=1.0) == [
+        "p on base: 4 needed forward passes, 3 before; 1 more lookup"
+    ]
+    evicting = recorded({_KEY: Counts(hits=5, disk_hits=4)})
+    assert worse(recorded(), evicting, hit_rate_drop=1.0) == [
+        "p on base: 4 needed forward passes, 3 before; no additional lookups; values that were no "
+        "longer in the cache were needed again"
+    ]
 
 
 def test_more_passes() -> None:

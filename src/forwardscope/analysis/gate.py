@@ -55,8 +55,9 @@ class Check:
 def compare(reference: RunData, current: RunData, limits: Limits) -> list[Check]:
     """Compare a run with a reference run of the same suite.
 
-    Forward passes are compared by probe and view. Verdicts are compared only if both
-    runs have them, and time only if there is a limit for it.
+    Needed forward passes are compared by probe and view: those that were paid, and those
+    that a store spared. Verdicts are compared only if both runs have them, and time only
+    if there is a limit for it.
 
     Raises:
         UserError: The runs belong to different suites.
@@ -64,21 +65,27 @@ def compare(reference: RunData, current: RunData, limits: Limits) -> list[Check]
     _check_same_suite(reference, current)
     return [
         *_passes(reference, current, limits.more_passes),
-        _hit_rate(reference.total, current.total, limits.hit_rate_drop),
+        _hit_rate(reference, current, limits.hit_rate_drop),
         *_verdicts(reference.verdicts, current.verdicts),
         *_time(reference.total, current.total, limits.slowdown),
     ]
 
 
 def comparison_table(reference: RunData, current: RunData) -> Table:
-    """Return lookups, forward passes and time of both runs, by probe and view and in total."""
+    """Return lookups, forward passes and time of both runs, by probe and view and in total.
+
+    Where no store spared a pass, one pair of columns has those needed and those paid.
+    """
+    stored = _use_store(reference, current)
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
         Column("baseline_lookups", "lookups", count),
         Column("lookups", "now", count),
-        Column("baseline_forward_passes", "passes", count),
-        Column("forward_passes", "now", count),
+        Column("baseline_needed_passes", "needed" if stored else "passes", count),
+        Column("needed_passes", "now", count),
+        Column("baseline_forward_passes", "paid", count, hidden=not stored),
+        Column("forward_passes", "now", count, hidden=not stored),
         Column("baseline_forward_s", "time", seconds),
         Column("forward_s", "now", seconds),
     )
@@ -125,13 +132,19 @@ def _check_same_suite(reference: RunData, current: RunData) -> None:
 
 def _passes(reference: RunData, current: RunData, allowed: int) -> Iterator[Check]:
     before = reference.by_probe_and_view()
+    noun = "needed forward pass" if _use_store(reference, current) else "forward pass"
     for (probe, view), counts in current.by_probe_and_view().items():
         passes, passes_before = _demand(counts), _demand(before.get((probe, view), Counts()))
         place = f"{_name(probe)} on {view}"
-        finding = f"{place}: {plural(passes, 'forward pass')}, {passes_before} before"
+        finding = f"{place}: {plural(passes, noun)}, {passes_before} before"
         if passes > passes_before:
             finding += f"; {_cause(reference, current, probe, view)}"
         yield Check(f"forward passes of {place}", passes - passes_before <= allowed, finding)
+
+
+def _use_store(*runs: RunData) -> bool:
+    """Return whether a store spared one of the runs a forward pass."""
+    return any(run.total.store_hits for run in runs)
 
 
 def _demand(counts: Counts) -> int:
@@ -152,17 +165,20 @@ def _cause(reference: RunData, current: RunData, probe: str | None, view: str) -
             return plural(new, "new distinct lookup")
     if now.lookups > before.lookups:
         return plural(now.lookups - before.lookups, "more lookup")
-    return "no additional lookups; values that were no longer in the cache were computed again"
+    again = "needed" if _use_store(current) else "computed"
+    return f"no additional lookups; values that were no longer in the cache were {again} again"
 
 
-def _hit_rate(before: Counts, now: Counts, allowed: float) -> Check:
+def _hit_rate(reference: RunData, current: RunData, allowed: float) -> Check:
     """Compare the hit rates that the runs have without a store, as the passes are."""
+    before, now = reference.total, current.total
     rate, rate_before = _without_store(now).hit_rate, _without_store(before).hit_rate
+    what = "hit rate without the store" if _use_store(reference, current) else "hit rate"
     return Check(
         "hit rate",
         # rounding can make equal shares differ, so the counts are compared as well
         rate >= rate_before - allowed or _same_share(before, now),
-        f"the hit rate is {percent(rate)}, {percent(rate_before)} before",
+        f"the {what} is {percent(rate)}, {percent(rate_before)} before",
     )
 
 
@@ -207,9 +223,9 @@ def _time(before: Counts, now: Counts, allowed: float | None) -> Iterator[Check]
 
 def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...]:
     sides = [
-        (None, None, None)
+        (None, None, None, None)
         if counts is None
-        else (counts.lookups, counts.misses, counts.forward_ns / 1e9)
+        else (counts.lookups, _demand(counts), counts.misses, counts.forward_ns / 1e9)
         for counts in (before, now)
     ]
     return tuple(value for pair in zip(*sides, strict=True) for value in pair)

@@ -40,6 +40,7 @@ class Column:
         form: Formats a number and right-aligns the column. None: text, left-aligned.
         optional: Whether the column is hidden in terminal and Markdown output if all its
             values are 0 or None.
+        hidden: Whether the column is hidden there in any case.
         length: Characters of a text that terminal, Markdown and HTML output have.
     """
 
@@ -47,6 +48,7 @@ class Column:
     title: str
     form: Callable[[Any], str] | None = None
     optional: bool = False
+    hidden: bool = False
     length: int = MAX_NAME
 
 
@@ -64,7 +66,7 @@ class Table:
         visible = [
             (column, cells)
             for column, cells in zip(self.columns, values, strict=True)
-            if not (column.optional and not any(cells))
+            if not (column.hidden or (column.optional and not any(cells)))
         ]
         texts = [[_format(column, value) for value in cells] for column, cells in visible]
         return [column for column, _ in visible], [list(row) for row in zip(*texts, strict=True)]

@@ -71,9 +71,10 @@ def gate(
     """Compare a run with a reference run of the same suite.
 
     Each argument is a result (`forwardscope run --json`) or a trace (`--trace`).
-    A check fails when a probe made more forward passes on a view, when the hit
-    rate fell, or when a probe's verdict got worse. From two traces, additional
-    passes for new distinct lookups (view, op, prompt and top_k) are counted.
+    A check fails when a probe needed more forward passes on a view, when the hit
+    rate fell, or when a probe's verdict got worse. Needed passes are those that a
+    run paid, and those that a store spared it. From two traces, additional passes for
+    new distinct lookups (view, op, prompt and top_k) are counted.
 
     Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
     cannot be compared.
