@@ -17,9 +17,9 @@ from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
 from forwardscope.analysis.report import report
 from forwardscope.probes import DeltaKL, Probe
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
-from forwardscope.suite.result import Delivery
+from forwardscope.suite.result import Delivery, StoreUse
 from forwardscope.suite.spec import ModelSpec
-from forwardscope.testing import ScriptedBackend
+from forwardscope.testing import MemoryStore, ScriptedBackend
 
 from .conftest import MakeEvent
 
@@ -101,6 +101,79 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
         "10 lookups, 40.0 % answered without a forward pass; 6 forward passes, 6 expected" in page
     )
     assert "Reconciled: 10 lookups, 10 trace records." in page
+
+
+def test_what_answered_the_lookups(two: Run) -> None:
+    """There is a row for memory and for the model, and none for a store that was not used."""
+    page = report(two[0], None)
+    assert [row[:3] for row in cells(page) if row[:1] in (["memory"], ["computed"], ["disk"])] == [
+        ["memory", "4", "40.0 %"],
+        ["computed", "6", "60.0 %"],
+    ]
+    assert 'aria-label="Lookups by what answered them: memory 40.0 %, computed 60.0 %"' in page
+    assert "verified" not in page
+    assert "paid" not in page
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Run:
+    """A run whose values are all in its store."""
+    spec = SuiteSpec(
+        version=1,
+        name="nightly",
+        model=ModelSpec(path="m", adapter="a"),
+        probes=(DeltaKL(name="one", prompts=["a", "b"]), DeltaKL(name="two", prompts=["a", "b"])),
+    )
+    store, path = MemoryStore("s.db"), tmp_path / "warm.jsonl"
+    for trace in (None, path):
+        inst = BackendInstrumentation(store=store, verify=1.0, trace_path=trace)
+        backend = ScriptedBackend(instrumentation=inst, view_identity=lambda view: view)
+        result = run_suite(spec, backend)
+        backend.close()
+    return result, list(TraceReader(path))
+
+
+def test_a_run_that_a_store_answered(warm: Run) -> None:
+    """What was needed is compared with what was expected, and nothing was paid."""
+    page = report(*warm)
+    _Tags(page)
+    assert "6 forward passes needed, 6 expected, 0 paid" in page
+    assert "<p>6 of 6 forward passes answered from disk: s.db, with 6 entries.</p>" in page
+    rows = cells(page)
+    assert ["memory", "4", "40.0 %", "–", "–"] in rows
+    assert ["disk", "6", "60.0 %", "6", "0"] in rows
+    assert ["computed", "0", "0.0 %", "–", "–"] in rows
+    assert ["one", "base", "2", "2", "2", "0"] in [row[:6] for row in rows]
+    assert page.count("The run paid for no forward pass that succeeded.") == 2
+    assert 'class="fail"' not in page
+
+
+def test_stored_values_that_were_wrong_are_in_red(warm: Run) -> None:
+    """Their number and the sentence about them; what else happened to the store is a sentence."""
+    result = warm[0]
+    assert result.store is not None
+    lost = report(result.model_copy(update={"store": _with(result, dropped=3)}), None)
+    assert "<p>Store: 3 values not stored.</p>" in lost
+    wrong = report(result.model_copy(update={"store": _with(result, mismatches=2)}), None)
+    assert '<td class="number fail">2</td>' in wrong
+    assert (
+        '<p class="fail">Store: 2 stored values did not agree with the computed one, which was '
+        "used and stored.</p>"
+    ) in wrong
+
+
+def _with(result: SuiteResult, **counts: int) -> StoreUse:
+    assert result.store is not None
+    return result.store.model_copy(update=counts)
+
+
+def test_failed_lookups_are_a_part_of_the_cost(run_of: RunOf) -> None:
+    """They have a row where there are some."""
+    result, _ = run_of(DeltaKL(name="one", prompts=["a"]))
+    first = result.series[0].model_copy(update={"forward_errors": 2})
+    page = report(result.model_copy(update={"series": [first, *result.series[1:]]}), None)
+    assert ["failed", "2", "33.3 %"] in cells(page)
+    assert "failed" not in [row[0] for row in cells(report(result, None)) if row]
 
 
 def test_it_has_the_warnings_of_the_run(two: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -12,7 +12,7 @@ from typing import Any, Final
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.text import MAX_SENTENCE, printable, shown
 
-__all__ = ["chart", "html_table", "link", "page", "paragraph", "section"]
+__all__ = ["chart", "html_table", "link", "page", "paragraph", "section", "stacked_bar"]
 
 _FOLDER: Final = files("forwardscope.analysis") / "page"
 
@@ -40,9 +40,10 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{_escape(title)}</h2>{''.join(parts)}</section>"
 
 
-def paragraph(text: str, *, muted: bool = False) -> str:
-    """Return a paragraph of plain text, in a lighter colour if `muted`."""
-    return f'<p class="muted">{_escape(text)}</p>' if muted else f"<p>{_escape(text)}</p>"
+def paragraph(text: str, *, muted: bool = False, bad: bool = False) -> str:
+    """Return a paragraph of plain text, in a lighter colour if `muted`, in red if `bad`."""
+    kind = "muted" if muted else "fail" if bad else ""
+    return f'<p class="{kind}">{_escape(text)}</p>' if kind else f"<p>{_escape(text)}</p>"
 
 
 def link(url: str, text: str) -> str:
@@ -57,8 +58,18 @@ def chart(name: str, label: str) -> str:
     )
 
 
+def stacked_bar(shares: Mapping[str, float], label: str) -> str:
+    """Return a bar of parts, whose names are classes, with a label for screen readers."""
+    parts = "".join(
+        f'<span class="{_escape(name)}" style="flex-grow: {share:.4f}"></span>'
+        for name, share in shares.items()
+        if share
+    )
+    return f'<div class="bar" role="img" aria-label="{_escape(label)}">{parts}</div>'
+
+
 def html_table(table: Table) -> str:
-    """Return a table with a bar behind each hit rate and a colour for each verdict."""
+    """Return a table with a bar behind each hit rate, and colours of verdicts and tiers."""
     columns, rows = table.formatted()
     places = [table.columns.index(column) for column in columns]
     head = "".join(f"<th{_class(column)}>{escape(column.title)}</th>" for column in columns)
@@ -81,8 +92,12 @@ def _escape(text: str) -> str:
 def _cell(column: Column, text: str, value: Any) -> str:
     if column.key == "verdict":
         return f'<td class="{escape(text)}">{escape(text)}</td>'
+    if column.key == "tier":
+        return f'<td class="tier {escape(text)}">{escape(text)}</td>'
     if column.key == "hit_rate" and value is not None:
         return f'<td class="number share" style="--share: {100 * value:.1f}%">{escape(text)}</td>'
+    if column.key == "mismatches" and value:
+        return f'<td class="number fail">{escape(text)}</td>'
     return f"<td{_class(column)}>{escape(text)}</td>"
 
 

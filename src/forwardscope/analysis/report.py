@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from forwardscope.analysis.chart_data import ChartData, curve_data
+from forwardscope.analysis.cost import cost_section, needed
 from forwardscope.analysis.curve import SHARES, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import (
     OUTSIDE,
@@ -41,6 +42,7 @@ def report(result: SuiteResult, events: Iterable[TraceEvent] | None) -> str:
     body = [
         _head(result),
         section("Verdicts", html_table(_verdicts(result))),
+        cost_section(result),
         timeline,
         section("Hits by probe and view", html_table(_series(result)), note),
         *others,
@@ -52,21 +54,15 @@ def report(result: SuiteResult, events: Iterable[TraceEvent] | None) -> str:
 def _head(result: SuiteResult) -> str:
     verdict = "passed" if result.passed else "did not pass"
     stats, use = result.backend_stats, result.cache
-    passes = plural(int(stats["forward_passes"]), "forward pass")
-    if result.expected_forward_passes is not None:
-        passes += f", {count(result.expected_forward_passes)} expected"
     lookups = int(stats["cache_hits"] + stats["cache_misses"])
     entries, evictions = plural(use.max_entries, "entry"), plural(use.evictions, "eviction")
     cache = f"cache: {use.entries} of {entries}, {evictions}"
     lines = [
         f"{plural(lookups, 'lookup')}, {percent(stats['hit_rate'])} answered without a forward "
-        f"pass; {passes}; {cache if use.enabled else 'the cache is off'}",
+        f"pass; {needed(result)}; {cache if use.enabled else 'the cache is off'}",
         f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
         f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
-    if (store := result.store) is not None:
-        lines[0] += f"; {plural(store.hits, 'lookup')} answered from the store, "
-        lines[0] += f"{count(store.verified)} verified, {count(store.mismatches)} found wrong"
     title = f"<h1>{escape(shown(result.suite))} {verdict}</h1>"
     url = result.trace_url
     trace = "" if url is None else link(url, f"trace {result.trace_id}")
@@ -75,6 +71,7 @@ def _head(result: SuiteResult) -> str:
 
 
 def _verdicts(result: SuiteResult) -> Table:
+    stored = result.store is not None
     columns = (
         Column("probe", "probe"),
         Column("verdict", "verdict"),
@@ -83,7 +80,8 @@ def _verdicts(result: SuiteResult) -> Table:
         Column("z_score", "z", format_z),
         Column("duration_s", "time", seconds),
         Column("lookups", "lookups", count),
-        Column("forward_passes", "passes", count),
+        Column("demand", "needed" if stored else "passes", count),
+        Column("forward_passes", "paid", count, hidden=not stored),
         Column("message", "message", length=MAX_SENTENCE),
     )
     rows = [
@@ -95,6 +93,7 @@ def _verdicts(result: SuiteResult) -> Table:
             probe.z_score,
             probe.duration_s,
             probe.stats.lookups,
+            probe.stats.demand,
             probe.stats.forward_passes,
             probe.message,
         )
@@ -104,12 +103,14 @@ def _verdicts(result: SuiteResult) -> Table:
 
 
 def _series(result: SuiteResult) -> Table:
+    stored = result.store is not None
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
         Column("lookups", "lookups", count),
-        Column("forward_passes", "passes", count),
+        Column("demand", "needed" if stored else "passes", count),
         Column("expected", "expected", count),
+        Column("forward_passes", "paid", count, hidden=not stored),
         Column("forward_errors", "failed", count, optional=True),
         Column("hit_rate", "hit rate", percent),
         Column("forward_s", "time", seconds),
@@ -119,8 +120,9 @@ def _series(result: SuiteResult) -> Table:
             OUTSIDE if series.probe is None else series.probe,
             series.view_id,
             series.lookups,
-            series.forward_passes,
+            series.demand,
             series.expected_forward_passes,
+            series.forward_passes,
             series.forward_errors,
             series.hit_rate,
             series.forward_s,
@@ -144,9 +146,11 @@ def _trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Ite
         chart("timeline", "Forward passes and hits of each probe over time"),
         *_omission(charts["timeline"]),
     )
+    slowest = data.slowest.events()
+    none = paragraph("The run paid for no forward pass that succeeded.", muted=True)
     yield section(
         "Durations of forward passes",
-        chart("durations", "Histogram of the durations of forward passes"),
+        chart("durations", "Histogram of the durations of forward passes") if slowest else none,
     )
     best = list(optimum_at(curve, representative_sizes(curve)))
     if best:
@@ -160,7 +164,7 @@ def _trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Ite
                 "The dots are the optimum: Bélády's MIN, which knows all later lookups."
             ),
         )
-    yield section("Slowest forward passes", html_table(slowest_table(data.slowest.events())))
+    yield section("Slowest forward passes", html_table(slowest_table(slowest)) if slowest else none)
 
 
 def _omission(timeline: dict[str, Any]) -> Iterable[str]:

@@ -135,18 +135,7 @@ def _cache_line(result: SuiteResult) -> str:
 def _store_line(store: StoreUse, demand: int) -> Text:
     line = f"store: {store.hits} of {plural(demand, 'forward pass')} answered from "
     line += f"{store.tier} ({shown(store.name)}), {store.verified} verified"
-    problems = {
-        f"{plural(store.mismatches, 'stored value')} did not agree with the computed one, which "
-        "was used and stored": store.mismatches,
-        f"{plural(store.corrupt, 'damaged entry')} computed again": store.corrupt,
-        f"{plural(store.dropped, 'value')} not stored": store.dropped,
-        f"{plural(store.errors, 'failed operation')}": store.errors,
-        "given up after a failure": store.unavailable,
-        f"no identity, so nothing stored: {', '.join(map(shown, store.unidentified_views))}": bool(
-            store.unidentified_views
-        ),
-    }
-    found = [problem for problem, applies in problems.items() if applies]
+    found = list(store.problems())
     style = "bold red" if store.mismatches else "bold yellow" if found else ""
     return Text("; ".join([line, *found]), style=style)
 

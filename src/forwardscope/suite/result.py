@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -14,6 +15,7 @@ from forwardscope.files import write_file
 from forwardscope.probes import Verdict
 from forwardscope.store.base import Tier
 from forwardscope.suite.trace_url import TracesUrl, trace_url
+from forwardscope.text import plural, shown
 
 __all__ = [
     "CacheUse",
@@ -193,6 +195,25 @@ class StoreUse(_Record):
     errors: _Count
     unavailable: bool
     unidentified_views: list[str] = []
+
+    def problems(self) -> Iterator[str]:
+        """Yield what a reader should know, as parts of a sentence; nothing if all went well."""
+        if self.mismatches:
+            yield (
+                f"{plural(self.mismatches, 'stored value')} did not agree with the computed one, "
+                "which was used and stored"
+            )
+        if self.corrupt:
+            yield f"{plural(self.corrupt, 'damaged entry')} computed again"
+        if self.dropped:
+            yield f"{plural(self.dropped, 'value')} not stored"
+        if self.errors:
+            yield plural(self.errors, "failed operation")
+        if self.unavailable:
+            yield "given up after a failure"
+        if self.unidentified_views:
+            views = ", ".join(map(shown, self.unidentified_views))
+            yield f"no identity, so nothing stored: {views}"
 
 
 class PromptTokens(_Record):
