@@ -97,6 +97,13 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
         ),
         ("some-adapter", "''", "4: model.adapter: needs at least 1 character; got ''"),
         ("cache:\n  max_entries: 9", "cache: 9", "7: cache: must be a mapping; got 9"),
+        (
+            "max_entries: 9",
+            "store_max_bytes: 10 XB",
+            "8: cache.store_max_bytes: must be a size: a whole number of bytes, or such as 256MiB "
+            "or 10GiB; got '10 XB'",
+        ),
+        ("max_entries: 9", "max_bytes: -1MiB", "8: cache.max_bytes: must be a size: a whole"),
         ("defaults:", "exactness: exact\ndefaults:", "5: exactness: must be 'fast' or 'strict'"),
         ("defaults:", "period: 1y\ndefaults:", "5: period: must match pattern"),
         ("defaults:", "telemetry: {otpl: x}\ndefaults:", "5: telemetry.otpl: unknown key; did you"),

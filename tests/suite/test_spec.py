@@ -75,3 +75,28 @@ def test_sections_are_strict(
     """Wrong types, values out of range and unknown keys are errors."""
     with pytest.raises(ValidationError):
         section(**wrong)
+
+
+@pytest.mark.parametrize("key", ["max_bytes", "store_max_bytes"])
+@pytest.mark.parametrize(
+    ("size", "number"),
+    [
+        (1 << 20, 1 << 20),
+        ("1048576", 1 << 20),
+        ("1MiB", 1 << 20),
+        ("1.5 gib", 3 << 29),
+        ("2GB", 2_000_000_000),
+        ("7EiB", 7 << 60),
+    ],
+)
+def test_sizes_have_units(key: str, size: object, number: int) -> None:
+    """A size is a number of bytes, or one with a unit of 1000 or 1024, in any case."""
+    assert getattr(CacheSpec(**{key: size}), key) == number
+
+
+@pytest.mark.parametrize("key", ["max_bytes", "store_max_bytes"])
+@pytest.mark.parametrize("size", [0, -1, "0", "-1MiB", "", "MiB", "1e9", "1 XB", 1.5, True, "8EiB"])
+def test_invalid_sizes(key: str, size: object) -> None:
+    """Nothing, less than nothing, other units, and what no result could hold are errors."""
+    with pytest.raises(ValidationError):
+        CacheSpec(**{key: size})

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
 from forwardscope.suite.any_probe import AnyProbe
 from forwardscope.suite.trace_url import TracesUrl
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
@@ -25,6 +26,9 @@ __all__ = [
 
 #: Error type of a duplicate probe name; its context has the `index` of the second probe.
 DUPLICATE_NAME: Final = "duplicate_name"
+
+#: Sizes are whole numbers of 64 bits in results and in SQLite.
+_MAX_SIZE: Final = 2**63
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -106,7 +110,7 @@ class CacheSpec(Section):
     Attributes:
         enabled: Whether values are stored between calls.
         max_entries: Maximum number of entries.
-        max_bytes: Maximum bytes, also as `512MiB`; None for no bound.
+        max_bytes: Maximum bytes, also as `512MiB` or `0.5GiB`; None for no bound.
         store: Where values outlive the run: `default`, a path, or None for nowhere.
         store_max_bytes: Maximum bytes of the store, also as `10GiB`.
         verify: Share of the store's hits that are computed again and compared.
@@ -116,9 +120,11 @@ class CacheSpec(Section):
 
     enabled: bool = True
     max_entries: Annotated[int, Field(ge=1)] = 256
-    max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    max_bytes: Annotated[ByteSize, Field(ge=1, lt=_MAX_SIZE)] | None = None
     store: Annotated[str, Field(min_length=1)] | None = None
-    store_max_bytes: Annotated[ByteSize, Field(ge=2**20)] = ByteSize(10 * 2**30)
+    store_max_bytes: Annotated[ByteSize, Field(ge=MIN_BYTES, lt=_MAX_SIZE)] = ByteSize(
+        DEFAULT_MAX_BYTES
+    )
     verify: Annotated[float, Field(ge=0, le=1)] = 1 / 64
     rehash: bool = False
 

@@ -83,6 +83,8 @@ def _message(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> 
         return f"needs at least {minimum} {what}{'s' * (minimum > 1)}; got {value}"
     if error == INVALID_INSTALLED:
         return detail["msg"]
+    if error in ("byte_size", "byte_size_unit"):
+        return f"must be a size: a whole number of bytes, or such as 256MiB or 10GiB; got {value}"
     if error in ("model_type", "model_attributes_type"):
         return f"must be a mapping; got {value}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
