@@ -33,6 +33,14 @@ def test_the_file_is_a_suite_with_the_probes(name: str, left_out: set[str]) -> N
     assert kinds[0] == "null_adapter"
 
 
+@pytest.mark.parametrize("name", ["template.yaml", "demo.yaml"])
+def test_the_store_is_on(name: str) -> None:
+    """It is the one in the user's cache folder, and a comment says how to go without."""
+    text = text_of(name)
+    assert parse_suite(text, name).cache.store == "default"
+    assert "--no-store" in text.partition("store: default")[0].partition("defaults:")[2]
+
+
 def with_options(replaced: str) -> SuiteSpec:
     """Return the template with all commented options enabled, and one of adapter and tuned."""
     text, count = _OPTION.subn(r"\1\2", text_of("template.yaml"))
@@ -75,6 +83,7 @@ def test_template_values_are_the_defaults() -> None:
     assert template.probes[1].top_k == Defaults().top_k
     assert template.defaults == Defaults()
     assert template.cache.max_entries == CacheSpec().max_entries
+    assert template.cache.store_max_bytes == CacheSpec().store_max_bytes
     assert template.telemetry.span_budget == TelemetrySpec().span_budget
     assert template.telemetry.metrics_address == TelemetrySpec().metrics_address
     assert (template.exactness, template.model.device, template.model.dtype) == (

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from forwardscope.cli.dashboards import dashboards
-from forwardscope.cli.demo import demo_suite, demo_suite_text
+from forwardscope.cli.demo import demo_suite, demo_suite_text, store_notice
 from forwardscope.cli.doctor import print_installation
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
@@ -94,7 +94,8 @@ def demo(options: RunOptions) -> None:
     """Run all four probes on a small real model, SmolLM2-135M-Instruct.
 
     The first call unpacks the model and trains a small adapter, which takes about
-    a minute. Both are stored in the user's cache folder.
+    a minute. Both are stored in the user's cache folder. Computed values are not,
+    unless there is --store.
 
     Exit status: 0 when the run ends and its counts reconcile, whatever the
     verdicts; 1 when they do not; 2 for an error.
@@ -102,6 +103,9 @@ def demo(options: RunOptions) -> None:
     spec = options.override(demo_suite(quiet=options.quiet))
     check_outputs(options.output_files(spec))
     result = run_and_report(spec, options)
+    notice = store_notice(result)
+    if notice is not None and not options.quiet:
+        Terminal().print(notice)
     raise typer.Exit(0 if result.reconciliation.holds else 1)
 
 
@@ -118,7 +122,10 @@ def init(
         bool, typer.Option("--force", help="Overwrite the file if it exists.")
     ] = False,
 ) -> None:
-    """Write a commented suite file, to edit and run."""
+    """Write a commented suite file, to edit and run.
+
+    Its store is on: later runs, of any adapter on this base, pay for new values only.
+    """
     write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
     next_step = "run it" if demo else "edit the model and run"
     Terminal().print(f"wrote {path}; {next_step}: forwardscope run {path}")

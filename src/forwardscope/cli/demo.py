@@ -9,15 +9,32 @@ from string import Template
 
 from forwardscope.cli.progress import steps
 from forwardscope.suite.loading import parse_suite
+from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.text import plural
 
-__all__ = ["demo_suite", "demo_suite_text"]
+__all__ = ["demo_suite", "demo_suite_text", "store_notice"]
 
 
 def demo_suite(*, quiet: bool) -> SuiteSpec:
-    """Return the demo's suite; for errors see `demo_suite_text`."""
+    """Return the demo's suite, without its store; for errors see `demo_suite_text`."""
     spec = parse_suite(demo_suite_text(quiet=quiet), "demo.yaml")
-    return spec.model_copy(update={"name": "demo"})
+    cache = spec.cache.model_copy(update={"store": None})
+    return spec.model_copy(update={"name": "demo", "cache": cache})
+
+
+def store_notice(result: SuiteResult) -> str | None:
+    """Return what a store spared the run, or would spare the next one; None without a cache."""
+    passes = plural(result.demand, "forward pass")
+    store, seconds = result.store, sum(one.forward_s for one in result.series)
+    if not result.cache.enabled or not result.complete:
+        return None
+    if store is not None and store.hits:
+        return f"The store spared this run {store.hits} of {passes}."
+    if store is not None and any(store.problems()):
+        return None
+    place = "With --store default a second run" if store is None else "A second run with this store"
+    return f"{place} would pay 0 of these {passes} (they took {seconds:.1f} s)."
 
 
 def demo_suite_text(*, quiet: bool) -> str:
