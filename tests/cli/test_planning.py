@@ -147,6 +147,19 @@ def test_a_store_that_does_not_exist(invoke: Invoke, suite_file: Path, loaded: L
     assert loaded == []
 
 
+def test_a_small_cache_and_a_store(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """What the cache evicts is needed again, and paid only once."""
+    store = suite_file.with_name("s.db")
+    suite_file.write_text(suite_file.read_text() + "cache: {max_entries: 2}\n")
+    lines = invoke("plan", suite_file, "--store", store).stdout.splitlines()
+    assert lines[-2:] == [
+        "max_entries 2 needs 2 more, which a store answers, after 8 evictions; set "
+        "cache.max_entries to at least 3",
+        f"nothing is stored yet in {store}: a run would pay all 8",
+    ]
+    assert loaded == []
+
+
 def test_where_the_store_of_a_plan_is_named(
     invoke: Invoke, suite_file: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,8 +200,9 @@ def _summary(plans: _Plans) -> list[str]:
     second = f"max_entries {size} is enough; {count(plans.enough)} would be too"
     if more:
         evictions = plural(bounded.evictions, "eviction")
+        costs = "costs {} more" if plans.store is None else "needs {} more, which a store answers"
         second = (
-            f"max_entries {size} costs {count(more)} more, after {evictions}; set "
+            f"max_entries {size} {costs.format(count(more))}, after {evictions}; set "
             f"cache.max_entries to at least {count(plans.enough)}"
         )
     store = () if plans.store is None else plans.store.sentences(unbounded.forward_passes)
