@@ -97,9 +97,8 @@ def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
 def _view_table(series: list[SeriesResult], *, stored: bool) -> Table:
     table = _table("views")
     table.add_column("view", overflow="fold")
-    from_store = ["from store"] if stored else []
-    costs = ["forward passes", "errors", "hit rate", "lookup time"]
-    for header in ("lookups", "hits", *from_store, *costs):
+    costs = ("from store", "passes") if stored else ("forward passes",)  # to fit 80 columns
+    for header in ("lookups", "hits", *costs, "errors", "hit rate", "lookup time"):
         table.add_column(header, justify="right", no_wrap=True)
     for view_id in dict.fromkeys(counts.view_id for counts in series):
         of_view = [counts for counts in series if counts.view_id == view_id]
