@@ -356,7 +356,8 @@ RUN_EXPECTED: Final = _run_gauge(
     "passes",
     "Forward passes that the run needs if nothing is evicted; NaN where the run could not be "
     "planned.",
-    "forwardscope_run_forward_passes > forwardscope_run_expected_forward_passes",
+    "forwardscope_run_forward_passes + forwardscope_run_store_hits "
+    "> forwardscope_run_expected_forward_passes",
 )
 RUN_EXPECTED_LOOKUPS: Final = _run_gauge(
     "expected_lookups",
