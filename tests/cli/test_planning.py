@@ -238,6 +238,13 @@ def test_stores_that_cannot_be_asked(
     assert error_of("plan", suite_file, *options).startswith(message)
 
 
+def test_json_has_a_short_form(invoke: Invoke, suite_file: Path) -> None:
+    """`--json` prints what `--format json` does."""
+    assert json_of(invoke("plan", suite_file, "--json")) == json_of(
+        invoke("plan", suite_file, "--format", "json")
+    )
+
+
 def test_errors(error_of: ErrorOf, tmp_path: Path) -> None:
     """The error has the path of a missing or invalid suite."""
     missing, invalid = tmp_path / "nope.yaml", tmp_path / "bad.yaml"

@@ -64,6 +64,7 @@ def plan(
     format: Annotated[  # noqa: A002 - the option's name
         Literal["terminal", "json", "markdown"], typer.Option("--format", help="Output format.")
     ] = "terminal",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Count the lookups and forward passes of a suite, without running its model.
 
@@ -92,7 +93,7 @@ def plan(
             plans = _plans(spec, asked)
         except ProbeError as error:
             raise UserError(f"{suite}: {error}") from error
-    _write(plans, format)
+    _write(plans, "json" if as_json else format)
 
 
 def _plans(spec: SuiteSpec, store: PlannedStore | None) -> _Plans:

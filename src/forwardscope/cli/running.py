@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from forwardscope.backends.base import Backend
 from forwardscope.cli.models import load_model as _load
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from forwardscope.backends.base import Backend
 from forwardscope.backends.dry_run import DryRunBackend, ForwardCall, dry_run_backend
-from forwardscope.backends.views import BASE
 from forwardscope.core.cache import DisabledCache
 from forwardscope.core.keys import Question
 from forwardscope.core.series import Counts, SeriesKey
@@ -26,7 +25,6 @@ from forwardscope.trace import TraceEvent, TraceWriter
 
 __all__ = [
     "Plan",
-    "base_calls",
     "enough_entries",
     "expect_series",
     "expected_forward_passes",
@@ -152,11 +150,6 @@ def shared_work(
         else:
             computed_by[key] = event.probe
     return dict(shared)
-
-
-def base_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
-    """Return those `forward_calls` that are in the base view."""
-    return [call for call in forward_calls(spec, backend) if call.view_id == BASE]
 
 
 def forward_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:

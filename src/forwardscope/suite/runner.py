@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from forwardscope.backends.base import Backend
+from forwardscope.backends.views import BASE
 from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
-from forwardscope.suite.plan import Plan, base_calls, plan_run
+from forwardscope.suite.plan import Plan, forward_calls, plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
@@ -122,7 +123,9 @@ def _compute_base(spec: SuiteSpec, backend: Backend) -> None:
     """
     instrumentation = backend.instrumentation
     with suppress(Exception), backend.as_base() as view:
-        for call in base_calls(spec, backend):
+        for call in forward_calls(spec, backend):
+            if call.view_id != BASE:
+                continue
             instrumentation.set_current_probe(call.probe)
             if call.op == "next_token_dist":
                 view.next_token_dist_batch(call.prompts, top_k=call.top_k)

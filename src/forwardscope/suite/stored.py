@@ -39,7 +39,8 @@ def stored_plan(spec: SuiteSpec, backend: Backend, store: Store) -> StoredPlan:
     """Look up in a store what a suite would compute on a backend; nothing is computed.
 
     The cache is unbounded. A run with another may find what it computed itself in the
-    store, which is in no plan.
+    store, which is in no plan. Of views with different vocabularies, those that are smaller
+    than `top_k` are planned as if nothing was stored.
 
     Args:
         spec: The suite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,12 @@ from forwardscope.suite.yaml_source import locate
 
 __all__ = ["describe_mistake"]
 
+_SIZE: Final = "a size: a whole number of bytes, or such as 256MiB or 10GiB"
+#: What a value must be, by the type of the mistake.
+_EXPECTED: Final = {
+    **dict.fromkeys(("byte_size", "byte_size_unit"), _SIZE),
+    **dict.fromkeys(("model_type", "model_attributes_type"), "a mapping"),
+}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
     "defaults": Defaults,
@@ -83,10 +89,8 @@ def _message(detail: ErrorDetails, loc: tuple[int | str, ...], content: Any) -> 
         return f"needs at least {minimum} {what}{'s' * (minimum > 1)}; got {value}"
     if error == INVALID_INSTALLED:
         return detail["msg"]
-    if error in ("byte_size", "byte_size_unit"):
-        return f"must be a size: a whole number of bytes, or such as 256MiB or 10GiB; got {value}"
-    if error in ("model_type", "model_attributes_type"):
-        return f"must be a mapping; got {value}"
+    if error in _EXPECTED:
+        return f"must be {_EXPECTED[error]}; got {value}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
     message = message.replace("String should", "must").replace("a valid tuple", "a list")
     return message if error in ("value_error", DUPLICATE_NAME) else f"{message}; got {value}"
