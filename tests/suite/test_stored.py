@@ -20,9 +20,10 @@ from forwardscope.probes import (
     Verdict,
 )
 from forwardscope.store.base import Store
-from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
+from forwardscope.telemetry import names
 from forwardscope.testing import MemoryStore, ScriptedBackend
 
 MakeSpec = Callable[..., SuiteSpec]
@@ -86,6 +87,21 @@ def test_a_run_is_answered_what_is_planned(first: SuiteSpec, second: SuiteSpec) 
     result = run_suite(second, backend_with(store))
     assert dict(planned.answered) == answered(result)
     assert result.backend_stats["forward_passes"] + planned.total == result.expected_forward_passes
+
+
+def test_a_warm_run_reaches_its_plan(full_suite: SuiteSpec) -> None:
+    """Its lookups, and the passes that it needed, are those planned; only paid ones are fewer."""
+    store, metrics = MemoryStore(), RunMetrics(full_suite)
+    run_suite(full_suite, backend_with(store))
+    result = run_suite(full_suite, backend_with(store), observer=metrics)
+    values = {family.name: family.samples[0].value for family in metrics.collect()}
+    needed = values[names.RUN_FORWARD_PASSES.name] + values[names.RUN_STORE_HITS.name]
+    assert needed == values[names.RUN_EXPECTED.name] == result.demand == 25
+    assert values[names.RUN_LOOKUPS.name] == values[names.RUN_EXPECTED_LOOKUPS.name]
+    assert values[names.RUN_FORWARD_PASSES.name] == 0
+    assert [one.demand for one in result.series] == [
+        one.expected_forward_passes for one in result.series
+    ]
 
 
 def test_planning_stores_nothing(full_suite: SuiteSpec) -> None:
