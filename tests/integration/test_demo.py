@@ -171,5 +171,6 @@ def test_a_store_leaves_verification_alone(cache: Path, first: DemoRun, again: D
     store = result["store"]
     assert (store["hits"], store["verified"], store["mismatches"]) == (passes, verified, 0)
     assert sum(one["store_hits"] for one in result["series"]) == passes
-    said = f"store: {passes} lookups answered from {store_of(cache)}, {verified} verified"
+    said = f"store: {passes} of {passes} forward passes answered from disk ({store_of(cache)})"
+    said += f", {verified} verified"
     assert said.replace(" ", "") in "".join(again.process.stdout.split())

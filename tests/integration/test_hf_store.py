@@ -162,7 +162,8 @@ def test_a_second_run_pays_for_verification_alone(
     console = Console(record=True, width=200, file=StringIO())
     print_report(second, console)
     lines = console.export_text().splitlines()
-    said = f"store: {ledger.disk_hits} lookups answered from {path}, {ledger.matches} verified"
+    said = f"store: {ledger.disk_hits} of {ledger.demand} forward passes answered from disk "
+    said += f"({path}), {ledger.matches} verified"
     assert said in [line.strip() for line in lines]
     assert any(f"cache: {len(events)} of {len(events)} lookups" in line for line in lines)
 

@@ -11,13 +11,11 @@ from hypothesis import given
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import (
     AdapterAblation,
+    CompletionPreference,
     DeltaKL,
     NullAdapter,
-    Outcome,
-    Probe,
-    ProbeContext,
+    PerplexityShift,
     PromptCollapse,
-    Verdict,
 )
 from forwardscope.store.base import Store
 from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
@@ -27,6 +25,11 @@ from forwardscope.telemetry import names
 from forwardscope.testing import MemoryStore, ScriptedBackend
 
 MakeSpec = Callable[..., SuiteSpec]
+
+PAIRS = [
+    {"prompt": "a", "wanted": "b", "unwanted": "c"},
+    {"prompt": "ab", "wanted": "c", "unwanted": "d"},
+]
 
 prompts = st.lists(st.sampled_from(["hello", "a", "b", "."]), min_size=1, max_size=3)
 any_probe = st.one_of(
@@ -38,27 +41,23 @@ any_probe = st.one_of(
         PromptCollapse, name=st.just("x"), prompts=prompts, context_lengths=st.just((0, 1, 3))
     ),
     st.builds(NullAdapter, name=st.just("x"), runs=st.integers(1, 2), sentinel_prompts=prompts),
+    st.builds(PerplexityShift, name=st.just("x"), texts=prompts),
+    st.builds(
+        CompletionPreference,
+        name=st.just("x"),
+        pairs=st.lists(st.sampled_from(PAIRS), min_size=1, max_size=2),
+    ),
 )
-any_suite = st.lists(any_probe, min_size=1, max_size=4).map(
-    lambda probes: SuiteSpec(
+any_suite = st.builds(
+    lambda probes, chat: SuiteSpec(
         version=1,
         model=ModelSpec(path="some-model", adapter="some-adapter"),
+        chat=chat,
         probes=[one.model_copy(update={"name": f"{i}"}) for i, one in enumerate(probes)],
-    )
+    ),
+    st.lists(any_probe, min_size=1, max_size=4),
+    st.booleans(),
 )
-
-
-class Asking(Probe):
-    """A probe that asks for sums of log-probabilities."""
-
-    kind: str = "asking"
-
-    def run(self, context: ProbeContext) -> Outcome:
-        """Score a completion and a text."""
-        with context.backend.as_finetuned() as view:
-            view.logprob_of("a", "b")
-            view.rolling_logprob("ab")
-        return Outcome(Verdict.PASS, "asked")
 
 
 def backend_with(store: Store) -> ScriptedBackend:
@@ -127,16 +126,3 @@ def test_views_without_an_identity(make_spec: MakeSpec) -> None:
     planned = stored_plan(spec, ScriptedBackend(view_identity={"base": "base"}.get), store)
     assert planned.unidentified_views == ("ft",)
     assert {view for _, view in planned.answered} == {"base"}
-
-
-def test_every_op_is_found() -> None:
-    """Sums of log-probabilities have other keys than distributions."""
-    store = MemoryStore()
-    spec = SuiteSpec.model_construct(
-        version=1,
-        model=ModelSpec(path="m", adapter="a"),
-        probes=(Asking(name="asking"),),
-    )
-    run_suite(spec, backend_with(store))
-    planned = stored_plan(spec, backend_with(store), store)
-    assert planned.answered["asking", "ft"] == 2

@@ -37,6 +37,9 @@ _TOKENS: Final = 8
 _FILLER: Final = "\ufdd0{}\ufdd1"
 
 
+RenderChat = Callable[[Sequence[Mapping[str, str]]], RenderedChat]
+
+
 class ForwardCall(NamedTuple):
     """A forward call of a dry run: its probe, view, op, prompts (or pairs) and `top_k`."""
 
@@ -66,6 +69,7 @@ class DryRunBackend:
         vocab_size: Number to which `top_k` is clipped; None for no limit.
         longest_filler: As described in `Backend`.
         filler: As described in `Backend`; by default made-up text.
+        render_chat: As described in `Backend`; by default made-up text.
 
     Attributes:
         computed: The prompts of each forward call, in order.
@@ -81,6 +85,7 @@ class DryRunBackend:
         vocab_size: int | None = None,
         longest_filler: Callable[[str], int | None] | None = None,
         filler: Callable[[int], str] | None = None,
+        render_chat: RenderChat | None = None,
     ) -> None:
         self.instrumentation: Final = BackendInstrumentation(
             cache_maxsize=max_entries,
@@ -92,6 +97,7 @@ class DryRunBackend:
         self.refused_views: Final = {} if refused_views is None else refused_views
         self._longest_filler: Final = longest_filler
         self._filler: Final = filler or _made_up_filler
+        self._render_chat: Final = render_chat or _made_up_chat
         self.computed: Final[list[ForwardCall]] = []
         self.vocab_size: Final = sys.maxsize if vocab_size is None else vocab_size
 
@@ -108,8 +114,8 @@ class DryRunBackend:
         return self._filler(tokens)
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
-        """Return a made-up text that differs for different messages."""
-        return RenderedChat(repr([sorted(message.items()) for message in messages]))
+        """Return a text that differs for different messages."""
+        return self._render_chat(messages)
 
     def longest_filler(self, prompt: str) -> int | None:
         """Return the limit of the other backend; None without one or where it raises an error."""
@@ -171,7 +177,7 @@ def dry_run_backend(
     cache_enabled: bool = True,
     max_entries: int = sys.maxsize,
     has_adapter: bool = True,
-    filler: Callable[[int], str] | None = None,
+    real_texts: bool = False,
 ) -> DryRunBackend:
     """Return a dry-run backend with the abilities of another backend.
 
@@ -187,8 +193,8 @@ def dry_run_backend(
         max_entries: Maximum number of cache entries; by default none is evicted.
         has_adapter: Without `like`: whether to assume all abilities and a plain
             LoRA adapter, or only the views of a base and its full fine-tune.
-        filler: Filler that the prompts of `computed` should have; by default made-up
-            text, which never equals another prompt.
+        real_texts: Whether the prompts of `computed` have the filler of `like`, and its
+            rendered chats. By default they are made up, and never equal another prompt.
     """
     assumed = like is None and has_adapter
     cls = _CLASSES[
@@ -202,7 +208,8 @@ def dry_run_backend(
         refused_views=getattr(like, "refused_views", None),
         vocab_size=getattr(like, "vocab_size", None),
         longest_filler=getattr(like, "longest_filler", None),
-        filler=filler,
+        filler=like.filler if real_texts and like is not None else None,
+        render_chat=getattr(like, "render_chat", None) if real_texts else None,
     )
 
 
@@ -234,6 +241,10 @@ class _DryRunScorer:
     def logprobs_of(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         self._record("logprob_of", pairs, 0)
         return [float(self._logprobs[0])] * len(pairs)
+
+
+def _made_up_chat(messages: Sequence[Mapping[str, str]]) -> RenderedChat:
+    return RenderedChat(repr([sorted(message.items()) for message in messages]))
 
 
 def _made_up_filler(tokens: int) -> str:

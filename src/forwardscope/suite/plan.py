@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -153,14 +153,14 @@ def shared_work(
 
 
 def forward_calls(spec: SuiteSpec, backend: Backend) -> list[ForwardCall]:
-    """Return the forward calls of a suite on a backend with its filler, in order.
+    """Return the forward calls of a suite on a backend with its filler and chats, in order.
 
     With a cache, each prompt of each view is in one of them.
 
     Raises:
         ProbeError: As `plan_suite` does.
     """
-    dry_run = _dry_run(spec, backend, filler=backend.filler)
+    dry_run = _dry_run(spec, backend, real_texts=True)
     try:
         _run_or_raise(spec, dry_run)
     finally:
@@ -223,14 +223,14 @@ def _dry_run(
     spec: SuiteSpec,
     backend: Backend | None = None,
     max_entries: int = sys.maxsize,
-    filler: Callable[[int], str] | None = None,
+    real_texts: bool = False,
 ) -> DryRunBackend:
     return dry_run_backend(
         backend,
         cache_enabled=_cache_enabled(spec, backend),
         max_entries=max_entries,
         has_adapter=spec.model.tuned is None,
-        filler=filler,
+        real_texts=real_texts,
     )
 
 
