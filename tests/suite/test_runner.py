@@ -14,7 +14,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends.views import scaled_view_id
-from forwardscope.core.keys import prompt_hash
+from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.errors import NonFiniteError, UnsupportedViewError
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import Observer, ProbeResult, SuiteResult, SuiteSpec, run_suite
@@ -390,3 +390,18 @@ def test_cache_and_trace_change_no_value(
     result = run_suite(full_suite, ScriptedBackend(instrumentation=instrumentation))
     assert findings(result) == findings(run_suite(full_suite, ScriptedBackend()))
     assert result.cache.enabled is cached
+
+
+def test_chats_of_a_base_that_is_computed_first(make_spec: MakeSpec) -> None:
+    """They are computed as the model renders them, once, and the probe's lookups are hits."""
+
+    class BaseFirst(ScriptedBackend):
+        base_first = True
+
+    backend = BaseFirst()
+    result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"]), chat=True), backend)
+    asked = [
+        prompt for view, batch in backend.forward_batches for prompt in batch if view == "base"
+    ]
+    assert asked == ["hello", RenderedChat("user: a\nassistant: ")]
+    assert result.backend_stats["forward_passes"] == result.expected_forward_passes == 4
