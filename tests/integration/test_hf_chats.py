@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from forwardscope import BackendInstrumentation
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
 from forwardscope.backends.hf.tokens import encode
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import AdapterError, PromptError
+from forwardscope.store.sqlite import SqliteStore
 from forwardscope.suite import load_suite, run_suite
+from forwardscope.suite.stored import stored_plan
 
 #: Begins with a token that the tokenizer also adds to each plain text, as many templates do.
 TEMPLATE = (
@@ -151,3 +155,24 @@ def test_suite_of_chats(tmp_path: Path, backend: HFBackend) -> None:
         results.append(run_suite(load_suite(tmp_path / f"{number}.yaml"), backend))
     assert len({result.probes[0].raw for result in results}) == 1
     assert [result.probes[0].stats.forward_passes for result in results] == [4, 0, 0]
+
+
+def test_plan_with_a_store(tmp_path: Path, zoo: Any, tokenizer: Any) -> None:
+    """What a chat suite has stored is found before its next run, by the rendered text."""
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "version: 1\nmodel: {path: m, adapter: a}\nchat: true\n"
+        "probes: [{name: one, kind: delta_kl, prompts: [the cat, the mat]}]\n"
+    )
+    with closing(SqliteStore(tmp_path / "s.db")) as store:
+        inst = BackendInstrumentation(store=store)
+        backend = HFBackend(zoo.tuned("llama_lora"), tokenizer, instrumentation=inst)
+        run_suite(load_suite(suite), backend)
+        store.flush(10.0)
+        planned = stored_plan(load_suite(suite), backend, store)
+    assert planned.answered == {
+        (None, "base"): 1,
+        (None, "ft"): 1,
+        ("one", "base"): 2,
+        ("one", "ft"): 2,
+    }
