@@ -32,6 +32,7 @@ from forwardscope.store.sqlite_schema import (
     error_name,
     is_damage,
     prepare,
+    set_busy,
     transaction,
 )
 from forwardscope.store.sqlite_writer import SqliteWriter, abandon
@@ -46,6 +47,8 @@ MIN_BYTES: Final = 2**20
 #: A lookup waits so long for another process, and all lookups of a run so long together.
 _BUSY_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
+#: The numbers of `stats` wait so long for a lookup, and for another process.
+_GLANCE_S: Final = 0.05
 #: Digests of one query; SQLite allows 999 variables.
 _CHUNK: Final = 256
 #: Rows, and rows with their values, that are read at once.
@@ -246,9 +249,9 @@ class SqliteStore:
         return described
 
     def stats(self) -> StoreStats:
-        """Return the counts of now."""
+        """Return the counts of now; of a file that is in use by others for long, its last size."""
         if not self._closed and not self._counts.unavailable:
-            with suppress(*FAULTS):
+            with suppress(*FAULTS, TypeError, ValueError):  # of a damaged file
                 self._size = self._measured()
         return self._counts.snapshot(*self._size, self._max_bytes)
 
@@ -309,16 +312,30 @@ class SqliteStore:
 
     def _query(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._lock:
-            if self._connection is None:
-                if self._closed:
-                    raise sqlite3.ProgrammingError("the store is closed")
-                self._connection = connect(self.path, self._mode, _BUSY_S)
-            return self._connection.execute(query, parameters).fetchall()
+            return self._connected().execute(query, parameters).fetchall()
+
+    def _connected(self, busy_s: float = _BUSY_S) -> sqlite3.Connection:
+        """Return the connection, which is opened at first; the lock is held."""
+        if self._connection is None:
+            if self._closed:
+                raise sqlite3.ProgrammingError("the store is closed")
+            self._connection = connect(self.path, self._mode, busy_s)
+        return self._connection
 
     def _measured(self) -> tuple[int, int]:
-        with self._lock:
-            ((entries,),) = self._query("SELECT count(*) FROM entries")
-            return entries, 0 if self._connection is None else used_bytes(self._connection)
+        """Return the number of entries and the bytes in use, without waiting for long."""
+        if not self._lock.acquire(timeout=_GLANCE_S):  # a lookup waits for another process
+            return self._size
+        try:
+            connection = self._connected(_GLANCE_S)
+            try:
+                set_busy(connection, _GLANCE_S)
+                ((entries,),) = connection.execute("SELECT entries FROM totals")
+                return int(entries), used_bytes(connection)
+            finally:
+                set_busy(connection, _BUSY_S)
+        finally:
+            self._lock.release()
 
     def _entry(self, row: Any) -> StoredEntry | None:
         """Return the entry of a row; None for one that cannot be decoded."""

@@ -21,6 +21,7 @@ __all__ = [
     "error_name",
     "is_damage",
     "prepare",
+    "set_busy",
     "transaction",
 ]
 
@@ -40,6 +41,7 @@ _OF_ANOTHER: Final = "the store {} is a database of another program; give the na
 _BUSY_S: Final = 5.0
 
 #: Values are apart from what is known of them, so that a changed time of use rewrites no value.
+#: The number of entries is kept, because SQLite would read a whole index to count them.
 _SCHEMA: Final = (
     "CREATE TABLE identities (id INTEGER PRIMARY KEY, identity BLOB NOT NULL UNIQUE, info TEXT)",
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, "
@@ -50,6 +52,11 @@ _SCHEMA: Final = (
     "CREATE INDEX entries_by_question ON entries (question)",
     "CREATE TRIGGER content_of_deleted AFTER DELETE ON entries "
     "BEGIN DELETE FROM contents WHERE id = old.id; END",
+    "CREATE TABLE totals (entries INTEGER NOT NULL)",
+    "CREATE TRIGGER inserted AFTER INSERT ON entries "
+    "BEGIN UPDATE totals SET entries = entries + 1; END",
+    "CREATE TRIGGER deleted AFTER DELETE ON entries "
+    "BEGIN UPDATE totals SET entries = entries - 1; END",
 )
 
 
@@ -85,6 +92,11 @@ def connect(path: Path, mode: Mode, busy_s: float = _BUSY_S) -> sqlite3.Connecti
         connection.close()
         raise
     return connection
+
+
+def set_busy(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Change how long an operation waits for other processes."""
+    connection.execute(f"PRAGMA busy_timeout = {busy_s * 1000:.0f}")
 
 
 def prepare(path: Path, mode: Mode) -> None:
@@ -204,6 +216,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute(f'DROP {kind.decode()} IF EXISTS "{quoted}"')
     for statement in _SCHEMA:
         connection.execute(statement)
+    connection.execute("INSERT INTO totals VALUES (0)")
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
