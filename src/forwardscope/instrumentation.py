@@ -126,6 +126,11 @@ class BackendInstrumentation:
         self._recorder.trace = writer
 
     @property
+    def store(self) -> Store | None:
+        """The store below the cache; None without one."""
+        return None if self.store_tier is None else self.store_tier.store
+
+    @property
     def current_probe(self) -> str | None:
         """The label of lookups that end now; None outside any probe."""
         return self._recorder.probe

@@ -8,12 +8,18 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
+from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL
-from forwardscope.suite import RunMetrics, SuiteSpec, run_suite
+from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
-from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+from forwardscope.testing import (
+    MemoryStore,
+    ScriptedBackend,
+    ScriptedView,
+    pseudo_random_logits,
+)
 from forwardscope.testing.scripted import FloatArray
 
 _PASS_S = 0.02
@@ -64,3 +70,46 @@ def test_peak_memory_is_in_bytes(spec: SuiteSpec) -> None:
     metrics = RunMetrics(spec)
     run_suite(spec, ScriptedBackend(), observer=metrics)
     assert len(held) < value(metrics, names.RUN_MEMORY) < 1000 * len(held)
+
+
+def test_gauges_of_the_store_are_those_of_the_result(spec: SuiteSpec) -> None:
+    """During the run they have what was verified so far, after it what the result says."""
+    store = MemoryStore()
+
+    def run(ft: str) -> tuple[SuiteResult, RunMetrics, list[float]]:
+        metrics, during = RunMetrics(spec), []
+
+        def script(view: ScriptedView, prompt: str) -> FloatArray:
+            during.append(value(metrics, names.RUN_STORE_VERIFIED))
+            return pseudo_random_logits(view, prompt + (ft if view.id == "ft" else ""))
+
+        backend = ScriptedBackend(
+            script,
+            instrumentation=BackendInstrumentation(store=store, verify=1.0),
+            view_identity=lambda view_id: view_id,
+        )
+        return run_suite(spec, backend, observer=metrics), metrics, during
+
+    run("")
+    result, metrics, during = run(" was another")
+    used = result.store
+    assert used is not None
+    assert used.verified + used.mismatches == used.hits
+    assert 0 < max(during) <= used.verified < used.hits
+    assert value(metrics, names.RUN_STORE_VERIFIED) == used.verified
+    assert value(metrics, names.RUN_STORE_MISMATCHES) == used.mismatches
+    assert value(metrics, names.RUN_STORE_HITS) == used.hits
+    for metric, count in (
+        (names.RUN_STORE_CORRUPT, used.corrupt),
+        (names.RUN_STORE_DROPPED, used.dropped),
+        (names.RUN_STORE_ERRORS, used.errors),
+    ):
+        assert value(metrics, metric) == count == 0
+
+
+def test_gauges_of_a_store_without_one(spec: SuiteSpec) -> None:
+    """They are 0, so that a push replaces those of the run before."""
+    metrics = RunMetrics(spec)
+    run_suite(spec, ScriptedBackend(), observer=metrics)
+    gauges = [one for one in names.RUN_METRICS if "_store_" in one.name]
+    assert [value(metrics, one) for one in gauges] == [0] * 6

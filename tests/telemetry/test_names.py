@@ -31,6 +31,8 @@ from forwardscope.testing import (
     pseudo_random_logits,
 )
 
+from .conftest import CountingStore
+
 _SOURCE = Path(forwardscope.__file__).parent
 _MODULES = sorted(_SOURCE.rglob("*.py"))
 _TYPES = {"string": str, "int": int, "float": float, "boolean": bool}
@@ -106,7 +108,7 @@ def _check(families: Iterable[Family], metrics: Sequence[Metric]) -> None:
 
 def test_backend_exports_all_of_its_metrics(telemetry: InMemoryTelemetry, tmp_path: Path) -> None:
     """With all features in use, each metric has samples of its name and labels."""
-    store = MemoryStore()
+    store = CountingStore(max_bytes=4096, errors={("get", "OSError"): 1})
     stored = {"store": store, "view_identity": lambda view_id: view_id, "verify": 1.0}
     BackendInstrumentation(**stored).cached("op", "ft", "stored", 0, lambda: 1.0)
     backend = telemetry.instrumentation(

@@ -21,6 +21,7 @@ __all__ = [
     "DURATION_BOUNDS_S",
     "MAX_ERROR_CLASSES",
     "MAX_SERIES",
+    "OPERATION_BOUNDS_S",
     "OTHER",
     "Exemplar",
     "Histogram",
@@ -42,6 +43,11 @@ DURATION_BOUNDS_S: Final = (
 )
 #: Upper bounds of the buckets for the prompts of a forward batch.
 BATCH_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+#: Upper bounds of the buckets for the duration of an operation of a store, in seconds.
+OPERATION_BOUNDS_S: Final = (
+    *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
 
 
 class Exemplar(NamedTuple):

@@ -13,7 +13,6 @@ from forwardscope.core.ledger import Histogram
 
 __all__ = [
     "IMPORTED",
-    "OPERATION_BOUNDS_S",
     "IdentityInfo",
     "Lease",
     "NewEntry",
@@ -32,12 +31,6 @@ Operation = Literal["get", "put", "lease"]
 
 #: Precedes the run id of a value that came from a file; see `portable`.
 IMPORTED: Final = "imported:"
-
-#: Upper bounds of the buckets for the duration of one operation, in seconds.
-OPERATION_BOUNDS_S: Final = (
-    *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
-)
 
 
 class StoredEntry(NamedTuple):

@@ -8,8 +8,8 @@ from collections import Counter
 from contextlib import suppress
 
 from forwardscope.core.forks import reset_in_children
-from forwardscope.core.ledger import Histogram
-from forwardscope.store.base import OPERATION_BOUNDS_S, Operation, StoreStats
+from forwardscope.core.ledger import OPERATION_BOUNDS_S, Histogram
+from forwardscope.store.base import Operation, StoreStats
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["StoreCounts"]
@@ -30,7 +30,11 @@ class StoreCounts:
         self._name = name
         self._numbers: Counter[str] = Counter()
         self._errors: Counter[tuple[Operation, str]] = Counter()
-        self._durations: dict[Operation, Histogram] = {}
+        # they begin at 0, so that a scraper sees the first operations as an increase
+        self._durations: dict[Operation, Histogram] = {
+            "get": Histogram(OPERATION_BOUNDS_S),
+            "put": Histogram(OPERATION_BOUNDS_S),
+        }
         self._warned = False
         self.after_fork()
         reset_in_children(self)

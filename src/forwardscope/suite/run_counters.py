@@ -114,11 +114,16 @@ class RunCounters:
             rejections=cache.rejections,
         )
 
-    def store_use(self) -> StoreUse | None:
-        """Return what the run had from its store so far; None without one."""
+    def store_use(self, *, flush: bool = True) -> StoreUse | None:
+        """Return what the run had from its store so far; None without one.
+
+        Args:
+            flush: Whether to wait, for a bounded time, until all is stored.
+        """
         if (tier := self._inst.store_tier) is None:
             return None
-        tier.store.flush(_FLUSH_S)
+        if flush:
+            tier.store.flush(_FLUSH_S)
         before, stats = self._store_before, tier.store.stats()
         total = self.total()
         return StoreUse(

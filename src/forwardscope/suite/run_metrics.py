@@ -13,6 +13,7 @@ from forwardscope.probes import Probe, Verdict
 from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.process_use import cpu_seconds, peak_memory_bytes
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_sample, new_family
@@ -129,6 +130,7 @@ class RunMetrics(Observer):
         return (
             self._outcome(run is not None)
             | (self._at_end or self._process())
+            | self._store(counters)
             | {
                 names.RUN_START: started_s,
                 names.RUN_PROGRESS: self._progress_s,
@@ -149,6 +151,19 @@ class RunMetrics(Observer):
                 names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
             }
         )
+
+    def _store(self, counters: RunCounters | None) -> dict[Metric, float | None]:
+        if self._result is not None:
+            used = self._result.store
+        else:
+            used = None if counters is None else counters.store_use(flush=False)
+        return {
+            names.RUN_STORE_VERIFIED: used.verified if used else 0,
+            names.RUN_STORE_MISMATCHES: used.mismatches if used else 0,
+            names.RUN_STORE_CORRUPT: used.corrupt if used else 0,
+            names.RUN_STORE_DROPPED: used.dropped if used else 0,
+            names.RUN_STORE_ERRORS: used.errors if used else 0,
+        }
 
     def _process(self) -> dict[Metric, float | None]:
         return {

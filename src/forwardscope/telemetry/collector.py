@@ -24,6 +24,7 @@ from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
 from forwardscope.telemetry.names import Metric
 from forwardscope.telemetry.spans import LookupSpans
+from forwardscope.telemetry.store_samples import CountedStore, add_stores
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Source(Protocol):
     @property
     def cache(self) -> ForwardCache:
         """In-memory cache of the backend."""
+        ...
+
+    @property
+    def store(self) -> CountedStore | None:
+        """Store below the cache, or None without one."""
         ...
 
     @property
@@ -124,6 +130,7 @@ class ForwardscopeCollector:
         families = {metric: new_family(metric) for metric in names.BACKEND_METRICS}
         for source in sources:
             _Reading(source, families).add_all()
+        add_stores(families, [(source.name, source.store) for source in sources])
         build = (version("forwardscope"), platform.python_version())
         add_sample(families[names.BUILD_INFO], names.BUILD_INFO, build, 1)
         yield from families.values()

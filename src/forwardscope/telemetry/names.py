@@ -219,6 +219,82 @@ CACHE_REJECTIONS: Final = Metric(
     ("backend",),
     "increase(forwardscope_cache_rejections_total[1h])",
 )
+_STORE = ("backend", "store")
+
+STORE_DURATION: Final = Metric(
+    "forwardscope_store_operation_duration_seconds",
+    "histogram",
+    "seconds",
+    "Duration of an operation of the store: get (one lookup or batch) or put (one transaction).",
+    (*_STORE, "operation"),
+    "histogram_quantile(0.9, sum by (le, operation) "
+    "(rate(forwardscope_store_operation_duration_seconds_bucket[5m])))",
+)
+STORE_ERRORS: Final = Metric(
+    "forwardscope_store_errors_total",
+    "counter",
+    "errors",
+    "Operations of the store that failed, by class of the error. Lookups are misses then.",
+    (*_STORE, "operation", "error_type"),
+    "sum by (operation, error_type) (increase(forwardscope_store_errors_total[1h]))",
+)
+STORE_ENTRIES: Final = Metric(
+    "forwardscope_store_entries",
+    "gauge",
+    "entries",
+    "Entries in the store, of all processes that share it.",
+    _STORE,
+    "max by (store) (forwardscope_store_entries)",
+)
+STORE_BYTES: Final = Metric(
+    "forwardscope_store_bytes",
+    "gauge",
+    "bytes",
+    "Bytes that the store takes, of all processes that share it.",
+    _STORE,
+    "max by (store) (forwardscope_store_bytes)",
+)
+STORE_MAX_BYTES: Final = Metric(
+    "forwardscope_store_max_bytes",
+    "gauge",
+    "bytes",
+    "Maximum number of bytes in the store; absent without a bound.",
+    _STORE,
+    "forwardscope_store_bytes / forwardscope_store_max_bytes",
+)
+STORE_EVICTIONS: Final = Metric(
+    "forwardscope_store_evictions_total",
+    "counter",
+    "entries",
+    "Entries that this process removed from the store to make room.",
+    _STORE,
+    "increase(forwardscope_store_evictions_total[1h])",
+)
+STORE_CORRUPT: Final = Metric(
+    "forwardscope_store_corrupt_total",
+    "counter",
+    "entries",
+    "Damaged entries that were found in the store; each was a miss, and was deleted.",
+    _STORE,
+    "increase(forwardscope_store_corrupt_total[1h]) > 0",
+)
+STORE_DROPPED: Final = Metric(
+    "forwardscope_store_dropped_total",
+    "counter",
+    "values",
+    "Values that were not stored, by reason: unsupported (of a type that cannot be stored) or "
+    "lost (too large, the queue was full or closed, or writing failed).",
+    (*_STORE, "reason"),
+    "sum by (reason) (increase(forwardscope_store_dropped_total[1h]))",
+)
+STORE_UNAVAILABLE: Final = Metric(
+    "forwardscope_store_unavailable",
+    "gauge",
+    "",
+    "1 after the process has given the store up because of a failure, otherwise 0.",
+    _STORE,
+    "forwardscope_store_unavailable == 1",
+)
 TRACE_RECORDS: Final = Metric(
     "forwardscope_trace_records_total",
     "counter",
@@ -344,6 +420,27 @@ RUN_STORE_HITS: Final = _run_gauge(
     "Lookups of the run that its store answered.",
     "forwardscope_run_store_hits + forwardscope_run_forward_passes",
 )
+RUN_STORE_VERIFIED: Final = _run_gauge(
+    "store_verified", "values", "Values of the store that the run computed again and that agreed."
+)
+RUN_STORE_MISMATCHES: Final = _run_gauge(
+    "store_mismatches",
+    "values",
+    "Values of the store that the run computed again and that did not agree.",
+    "forwardscope_run_store_mismatches > 0",
+)
+RUN_STORE_CORRUPT: Final = _run_gauge(
+    "store_corrupt", "entries", "Damaged entries that the run found in its store."
+)
+RUN_STORE_DROPPED: Final = _run_gauge(
+    "store_dropped", "values", "Values of the run that were lost before they were stored."
+)
+RUN_STORE_ERRORS: Final = _run_gauge(
+    "store_errors",
+    "errors",
+    "Operations of the run's store that failed.",
+    "forwardscope_run_store_errors + forwardscope_run_store_corrupt > 0",
+)
 RUN_FORWARD_PASSES: Final = _run_gauge(
     "forward_passes",
     "passes",
@@ -455,6 +552,15 @@ BACKEND_METRICS: Final = (
     CACHE_MAX_BYTES,
     CACHE_EVICTIONS,
     CACHE_REJECTIONS,
+    STORE_DURATION,
+    STORE_ERRORS,
+    STORE_ENTRIES,
+    STORE_BYTES,
+    STORE_MAX_BYTES,
+    STORE_EVICTIONS,
+    STORE_CORRUPT,
+    STORE_DROPPED,
+    STORE_UNAVAILABLE,
     TRACE_RECORDS,
     TRACE_WRITE_ERRORS,
     SPANS_TOTAL,
@@ -477,6 +583,11 @@ RUN_METRICS: Final = (
     RUN_LOOKUPS,
     RUN_HITS,
     RUN_STORE_HITS,
+    RUN_STORE_VERIFIED,
+    RUN_STORE_MISMATCHES,
+    RUN_STORE_CORRUPT,
+    RUN_STORE_DROPPED,
+    RUN_STORE_ERRORS,
     RUN_FORWARD_PASSES,
     RUN_EXPECTED,
     RUN_EXPECTED_LOOKUPS,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from forwardscope.core.ledger import BATCH_BOUNDS, DURATION_BOUNDS_S, MAX_ERROR_CLASSES
+from forwardscope.core.ledger import (
+    BATCH_BOUNDS,
+    DURATION_BOUNDS_S,
+    MAX_ERROR_CLASSES,
+    OPERATION_BOUNDS_S,
+)
 from forwardscope.telemetry import names
 from forwardscope.telemetry.collector import MAX_PROBES
 from forwardscope.telemetry.names import Metric, Span
@@ -77,6 +82,10 @@ A scrape reads them from the ledger. `view` is the view family (`base`, `ft`, `s
 `probe` is empty for a lookup outside any probe; probe names beyond the first {MAX_PROBES} are
 counted as `_other`, and so are exception classes beyond the first {MAX_ERROR_CLASSES}.
 
+`store` is the file of a store. Its entries and bytes are those of all processes that use it: take
+the maximum over processes, not the sum. All else is what this process did. Several backends with
+one store export it once, under the name of the first.
+
 The multiprocess mode of prometheus_client (`PROMETHEUS_MULTIPROC_DIR`) reads files to which these
 metrics are not written. To serve those of the answering process, register the backend on the
 registry of the `MultiProcessCollector`: `register(backend.instrumentation, registry)`.
@@ -107,6 +116,8 @@ With OpenMetrics and over OTLP each bucket has the trace id of its latest forwar
 exemplar.
 
 Buckets of `{names.BATCH_PROMPTS.name}`: {_bounds(BATCH_BOUNDS)}.
+
+Buckets of `{names.STORE_DURATION.name}`, in seconds: {_bounds(OPERATION_BOUNDS_S)}.
 """
 
 
