@@ -36,7 +36,7 @@ on_each_alert = pytest.mark.parametrize(
 
 
 def test_alerts() -> None:
-    """There are thirteen alerts on suites and five on services, in separate files, each once."""
+    """There are fifteen alerts on suites and seven on services, in separate files, each once."""
     suites = [rule for name, rule in _ALERTS if name == "prometheus/alerts-runs.yml"]
     services = [rule for name, rule in _ALERTS if name == "prometheus/alerts-services.yml"]
     assert {rule["alert"] for rule in suites} == {
@@ -50,12 +50,14 @@ def test_alerts() -> None:
         "RunMissing",
         "SpansDropped",
         "TraceWriteErrors",
+        "StoredValueMismatch",
+        "StoreErrors",
         "PushFailed",
         "MetricsFileStale",
         "RulesFailed",
     }
     assert all(rule["alert"].startswith("Service") for rule in services)
-    assert len(services) == 5
+    assert len(services) == 7
     identities = [_identity(rule) for _, rule in _ALERTS]
     assert len(set(identities)) == len(identities) == len(suites) + len(services)
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL
+from forwardscope.store.base import StoreStats
 from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import names
@@ -99,12 +100,29 @@ def test_gauges_of_the_store_are_those_of_the_result(spec: SuiteSpec) -> None:
     assert value(metrics, names.RUN_STORE_VERIFIED) == used.verified
     assert value(metrics, names.RUN_STORE_MISMATCHES) == used.mismatches
     assert value(metrics, names.RUN_STORE_HITS) == used.hits
-    for metric, count in (
-        (names.RUN_STORE_CORRUPT, used.corrupt),
-        (names.RUN_STORE_DROPPED, used.dropped),
-        (names.RUN_STORE_ERRORS, used.errors),
-    ):
-        assert value(metrics, metric) == count == 0
+
+
+def test_gauges_of_a_store_that_fails(spec: SuiteSpec) -> None:
+    """They have the losses of the run, also where it ends without a result."""
+
+    class Failing(MemoryStore):
+        lost = StoreStats()
+
+        def stats(self) -> StoreStats:
+            return self.lost
+
+    def script(view: ScriptedView, prompt: str) -> FloatArray:
+        store.lost = StoreStats(corrupt=2, dropped=3, errors={("get", "A"): 1, ("put", "B"): 4})
+        if prompt == "c":
+            raise KeyboardInterrupt
+        return pseudo_random_logits(view, prompt)
+
+    store, metrics = Failing(), RunMetrics(spec)
+    backend = ScriptedBackend(script, instrumentation=BackendInstrumentation(store=store))
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(spec, backend, observer=metrics)
+    gauges = (names.RUN_STORE_CORRUPT, names.RUN_STORE_DROPPED, names.RUN_STORE_ERRORS)
+    assert [value(metrics, one) for one in gauges] == [2, 3, 5]
 
 
 def test_gauges_of_a_store_without_one(spec: SuiteSpec) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from forwardscope.dashboards import cost_alerts, delivery_alerts, run_alerts, service_rules
+from forwardscope.dashboards import (
+    cost_alerts,
+    delivery_alerts,
+    run_alerts,
+    service_rules,
+    store_alerts,
+)
 from forwardscope.dashboards.links import to_runs
 from forwardscope.dashboards.panels import ALARM, SOURCE, Panel, stat_panel
 from forwardscope.dashboards.rules import RUNBOOK
@@ -13,7 +19,7 @@ from forwardscope.dashboards.tables import TableColumn, table_panel
 
 __all__ = ["alert_list", "firing", "number_firing"]
 
-_RULES: Final = (run_alerts, cost_alerts, delivery_alerts, service_rules)
+_RULES: Final = (run_alerts, cost_alerts, store_alerts, delivery_alerts, service_rules)
 _NAMES: Final = "|".join(sorted({alert.name for rules in _RULES for alert in rules.alerts()}))
 _CHOSEN: Final = f'alertname=~"{_NAMES}", suite=~"$suite", model=~"$model"'
 _FIRING: Final = f'ALERTS{{alertstate="firing", {_CHOSEN}}}'

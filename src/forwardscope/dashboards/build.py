@@ -12,6 +12,7 @@ from forwardscope.dashboards import (
     run_alerts,
     run_recordings,
     service_rules,
+    store_alerts,
 )
 from forwardscope.dashboards.forward_passes import forward_passes
 from forwardscope.dashboards.overview import overview
@@ -37,7 +38,11 @@ def _dashboards() -> dict[str, str]:
 
 def _rules() -> dict[str, str]:
     """Return the rule files. The alerts on suites and those on services are separate."""
-    on_runs = [*cost_alerts.alerts(), *run_alerts.alerts(), *delivery_alerts.alerts()]
+    on_runs = [
+        alert
+        for rules in (cost_alerts, run_alerts, store_alerts, delivery_alerts)
+        for alert in rules.alerts()
+    ]
     files = {
         "recording": as_yaml(
             Group("forwardscope-runs", run_recordings.recordings(), interval="30s"),

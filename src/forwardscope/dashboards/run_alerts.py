@@ -71,8 +71,9 @@ def _run_failed() -> Alert:
         "1m",
         "critical",
         f"{NAME} did not pass",
-        "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, or one of its "
-        "probes failed or had an error. Its report and the dashboard Runs have the verdicts."
+        "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, one of its probes "
+        "failed or had an error, or a value of its store was wrong. Its report and the dashboard "
+        "Runs have the verdicts."
         + probes,
         links=links(FAILED_RUN),
     )

@@ -55,6 +55,8 @@ def alerts() -> list[Alert]:
         _forward_errors(),
         _spans_dropped(),
         _trace_write_errors(),
+        _stored_value_mismatch(),
+        _store_errors(),
     ]
 
 
@@ -63,15 +65,22 @@ def _increase(counter: str) -> str:
     return _of_services(f"increase({counter}[{_WINDOW}])")
 
 
-def _increase_from_zero(counter: str) -> str:
-    """Return the increase in the window of a counter that is absent before its first count.
+def _increase_from_zero(*counters: str) -> str:
+    """Return the increase in the window of counters that are absent before their first count.
 
     The first value is part of the increase, but the function `increase` does not include it,
     and has no result for a process that is scraped once.
+
+    Args:
+        *counters: They have different labels, and are added.
     """
-    first = f"(min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW})"
-    grown = f"increase({counter}[{_WINDOW}])"
-    return _of_services(f"({grown} + {first}\n  or {grown} or {first})")
+    each = []
+    for counter in counters:
+        first = f"(min_over_time({counter}[{_WINDOW}]) unless {counter} offset {_WINDOW})"
+        grown = f"increase({counter}[{_WINDOW}])"
+        each.append(f"{grown} + {first}\n  or {grown} or {first}")
+    added = "\n  or ".join(each)
+    return _of_services(f"({added})")
 
 
 def _of_services(query: str) -> str:
@@ -157,5 +166,34 @@ def _trace_write_errors() -> Alert:
         f"{_NAME} has lost lines of its JSONL trace",
         f'{{{{ printf "%.0f" $value }}}} lookups of the last {_WINDOW} are missing in the JSONL '
         "trace. The results are complete.",
+        links=_OVERVIEW,
+    )
+
+
+def _stored_value_mismatch() -> Alert:
+    wrong = _increase_from_zero(f'{names.VERIFICATIONS.name}{{outcome="mismatch"}}')
+    return Alert(
+        "ServiceStoredValueMismatch",
+        f"{wrong} > 0",
+        "1m",
+        "critical",
+        f"{_NAME} has found wrong values in its store",
+        f'{{{{ printf "%.0f" $value }}}} stored values of the last {_WINDOW} did not agree when '
+        "they were computed again, so the program used the computed ones. It verifies a share "
+        "alone: others that it used may be wrong.",
+        links=_OVERVIEW,
+    )
+
+
+def _store_errors() -> Alert:
+    return Alert(
+        "ServiceStoreErrors",
+        f"{_increase_from_zero(names.STORE_ERRORS.name, names.STORE_CORRUPT.name)} > 0",
+        "1m",
+        "warning",
+        f"{_NAME} has a store that fails",
+        f'{{{{ printf "%.0f" $value }}}} operations on the store failed or found a damaged entry '
+        f"in the last {_WINDOW}. What the store could not answer was computed, so the results "
+        "are complete.",
         links=_OVERVIEW,
     )
