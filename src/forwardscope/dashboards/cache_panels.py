@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from forwardscope.dashboards.panels import Panel, line_panel
+from typing import Final
+
+from forwardscope.dashboards.panels import Panel, Thresholds, line_panel
 from forwardscope.dashboards.queries import of_chosen_runs, rate, series
 from forwardscope.telemetry import names
 
-__all__ = ["cache_size"]
+__all__ = ["FULL", "cache_size"]
 
-_FULL = ((None, "green"), (0.9, "yellow"), (1.0, "orange"))
+#: Of a size as a share of its bound.
+FULL: Final[Thresholds] = ((None, "green"), (0.9, "yellow"), (1.0, "orange"))
 
 
 def cache_size() -> tuple[Panel, ...]:
@@ -29,7 +32,7 @@ def cache_fill() -> Panel:
             "{{backend}}: bytes": of_chosen_runs(stored),
         },
         "percentunit",
-        thresholds=_FULL,
+        thresholds=FULL,
         width=8,
     )
 

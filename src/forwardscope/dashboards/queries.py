@@ -24,6 +24,7 @@ __all__ = [
     "ratio",
     "seconds_per_pass",
     "series",
+    "share",
     "total",
 ]
 
@@ -105,6 +106,11 @@ def ratio(part: str, whole: str) -> str:
     return f"{part} / ({whole} > 0)"
 
 
+def share(part: str, whole: str) -> str:
+    """Return the quotient of each series and one whole, which has no value if the whole is 0."""
+    return f"{part} / on () group_left () ({whole} > 0)"
+
+
 def hit_rate(*, by: str = "", window: str = RATE) -> str:
     """Return the share of lookups that needed no forward pass of their own."""
     return ratio(
@@ -125,9 +131,9 @@ def seconds_per_pass(by: str = "") -> str:
     )
 
 
-def quantile(q: float, metric: Metric, window: str = RATE) -> str:
+def quantile(q: float, metric: Metric, window: str = RATE, *, by: str = "") -> str:
     """Return a quantile of a histogram, which has no value if the histogram is empty."""
-    buckets = rate(metric, by="le", part="_bucket", window=window)
+    buckets = rate(metric, by=f"le, {by}" if by else "le", part="_bucket", window=window)
     return f"histogram_quantile({q:g}, {buckets}) >= 0"  # drops the NaN of an empty histogram
 
 

@@ -43,8 +43,8 @@ class Alert:
         pending: How long the query must have a result before the alert fires. A minute, or
             at least ten: after a restart Prometheus continues the latter where they were, and
             with the former the alert is back before Alertmanager takes it for resolved.
-        severity: `critical`: a run failed, stalls, is missing or cannot report, or values are wrong.
-            `warning`: it cost too much, had errors or lost telemetry.
+        severity: `critical`: a run failed, stalls, is missing or cannot report, or values are
+            wrong. `warning`: it cost too much, had errors or lost telemetry.
         summary: One line, which may contain labels.
         description: A sentence with the value; it may add the next step.
         labels: Additional labels.

@@ -73,8 +73,7 @@ def _run_failed() -> Alert:
         f"{NAME} did not pass",
         "The run that ended at {{ $value | humanizeTimestamp }} was interrupted, one of its probes "
         "failed or had an error, or a value of its store was wrong. Its report and the dashboard "
-        "Runs have the verdicts."
-        + probes,
+        "Runs have the verdicts." + probes,
         links=links(FAILED_RUN),
     )
 

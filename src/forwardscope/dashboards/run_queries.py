@@ -31,9 +31,11 @@ __all__ = [
     "finished",
     "in_range",
     "known",
+    "needed_passes",
     "newest",
     "newest_finished",
     "of_each_run",
+    "own_hits",
     "reached_hit_rate",
     "run_hit_rate",
     "runs_and_services",
@@ -77,9 +79,19 @@ def reached_hit_rate() -> str:
 
     Hits of a store do not count: the plan begins with an empty cache and has no store.
     """
-    hits, stored = series(names.RUN_HITS), series(names.RUN_STORE_HITS)
-    own = f"({hits} - ({stored} or {hits} * 0))"
-    return ratio(ratio(own, series(names.RUN_LOOKUPS)), attainable_hit_rate())
+    return ratio(ratio(own_hits(), series(names.RUN_LOOKUPS)), attainable_hit_rate())
+
+
+def own_hits() -> str:
+    """Return the hits of each target's run without those of its store."""
+    hits = series(names.RUN_HITS)
+    return f"({hits} - ({series(names.RUN_STORE_HITS)} or {hits} * 0))"
+
+
+def needed_passes() -> str:
+    """Return the forward passes that each target's run would have had with an empty store."""
+    passes = series(names.RUN_FORWARD_PASSES)
+    return f"({passes} + ({series(names.RUN_STORE_HITS)} or {passes} * 0))"
 
 
 def known(metric: Metric) -> str:

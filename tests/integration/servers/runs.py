@@ -243,7 +243,7 @@ class Cli:
 
 def _clean() -> dict[str, str]:
     """This environment without anything that changes telemetry or the report."""
-    ours = ("OTEL_", "TRACE", "SCRIPT_", "FORCE_", "TTY_", "PROMETHEUS_")
+    ours = ("OTEL_", "TRACE", "SCRIPT_", "FORWARDSCOPE_", "FORCE_", "TTY_", "PROMETHEUS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     kept = {name: value for name, value in kept.items() if "proxy" not in name.lower()}
     return kept | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}

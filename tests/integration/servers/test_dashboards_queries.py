@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
+from forwardscope.core.ledger import OPERATION_BOUNDS_S, Histogram
+from forwardscope.store.base import StoreStats
 from forwardscope.telemetry import register
 from forwardscope.telemetry.endpoint import MetricsEndpoint
+from forwardscope.testing import MemoryStore
 
 from .demos import Demo
 from .observing import Stack, run_stack
@@ -156,20 +159,41 @@ def larger(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+class Losing(MemoryStore):
+    """A store with a bound, which fails as often as it stores a value."""
+
+    def stats(self) -> StoreStats:
+        """Return numbers that grow with its entries."""
+        counts = super().stats()
+        seconds, n = Histogram(OPERATION_BOUNDS_S), counts.entries
+        for _ in range(n):
+            seconds.observe(0.001)
+        lost = dict.fromkeys(("evictions", "corrupt", "unsupported", "dropped"), n)
+        failed = {("put", "SQLITE_FULL"): n} if n else {}
+        return replace(counts, max_bytes=2**20, errors=failed, durations={"get": seconds}, **lost)
+
+
 def serve(stack: Stack, port: int) -> None:
-    """A program that asks for a while, and is no suite."""
+    """A program that asks for a while, and is no suite; a store answers what its cache forgot."""
     registry = CollectorRegistry()
-    instrumentation = BackendInstrumentation(name="service")
+    instrumentation = BackendInstrumentation(
+        name="service", store=Losing(), view_identity=lambda view_id: view_id, verify=0.5
+    )
     register(instrumentation, registry)
     endpoint = MetricsEndpoint(registry, "127.0.0.1", port)
     shown = 'forwardscope_cache_lookups_total{{backend="service", result="{}"}} >= {}'
 
+    def ask(prompt: str, value: float) -> None:
+        instrumentation.cached("next_token_dist", "base", prompt, 8, lambda: value)
+
     def asked(times: int) -> None:
         for number in range(times):
             for _ in range(2):
-                instrumentation.cached(
-                    "next_token_dist", "base", f"{times}-{number}", 8, lambda: 1.0
-                )
+                ask(f"{times}-{number}", 1.0)
+        for value in (1.0, 2.0):  # the latter does not agree with the stored one
+            instrumentation.cache.clear()
+            for number in range(times):
+                ask(f"{times}-{number}", value)
         query = shown.format("miss", instrumentation.stats.forward_passes)
         until(lambda: stack.prometheus.query(query), "the service is scraped")
 
