@@ -117,3 +117,20 @@ def test_operations_are_counted_from_zero(registry: CollectorRegistry) -> None:
     register(_backend("main", CountingStore()), registry)
     count = Metric(f"{names.STORE_DURATION.name}_count", "counter", "", "", (), "")
     assert _of(registry, count, "operation") == {("get",): 0, ("put",): 0}
+
+
+def test_hits_and_verifications_are_counted_from_zero(registry: CollectorRegistry) -> None:
+    """A series of the store's tier begins with the series of its probe, view and op."""
+    backend = _backend("main", CountingStore())
+    register(backend, registry)
+    backend.cached("op", "base", "prompt", 0, lambda: 1.0)
+    hits = _of(registry, names.LOOKUPS, "view", "result", "tier")
+    assert {one: n for one, n in hits.items() if one[1] == "hit"} == {
+        ("base", "hit", "memory"): 0,
+        ("base", "hit", "disk"): 0,
+    }
+    outcomes = _of(registry, names.VERIFICATIONS, "view", "outcome")
+    assert outcomes == {("base", "match"): 0, ("base", "mismatch"): 0}
+    backend.cache.clear()
+    backend.cached("op", "base", "prompt", 0, lambda: 1.0)
+    assert _of(registry, names.LOOKUPS, "view", "result", "tier")["base", "hit", "disk"] == 1

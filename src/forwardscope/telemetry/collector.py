@@ -142,6 +142,7 @@ class _Reading:
     def __init__(self, source: Source, families: dict[Metric, Family]) -> None:
         self._source = source
         self._families = families
+        self._tier = None if source.store is None else source.store.tier
         # Spans and records follow a counted lookup. They are read before the
         # ledger, so that their counts never exceed the lookups of the snapshot.
         self._outcomes = source.spans.outcomes()
@@ -169,7 +170,7 @@ class _Reading:
                 ("miss", "", counts.misses),
                 ("coalesced", "memory", counts.coalesced),
             ):
-                if n or tier not in ("disk", "remote"):
+                if n or tier in ("memory", "", self._tier):
                     self._add(names.LOOKUPS, n, *series, result, tier)
             self._add(names.FORWARD_PASSES, counts.forward_passes, *series)
             self._add(names.SCORING_SECONDS, counts.scoring_ns / 1e9, *series)
@@ -182,7 +183,7 @@ class _Reading:
             view = printable(view_family(key.view_id))
             by_view[view] = by_view.get(view, Counts()) + counts
         for view, counts in by_view.items():
-            if counts.store_hits:
+            if counts.store_hits or self._tier is not None:
                 self._add(names.VERIFICATIONS, counts.matches, view, "match")
                 self._add(names.VERIFICATIONS, counts.mismatches, view, "mismatch")
 

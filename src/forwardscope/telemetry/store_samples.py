@@ -78,6 +78,11 @@ class CountedStore(Protocol):
         """Value of the label `store`."""
         ...
 
+    @property
+    def tier(self) -> str:
+        """Tier of its hits, `disk` or `remote`."""
+        ...
+
     def stats(self) -> StoreCounts:
         """Return the counts of now, without waiting for long."""
         ...
@@ -108,7 +113,7 @@ def _add(families: Mapping[Metric, Family], own: tuple[str, str], stats: StoreCo
         names.STORE_MAX_BYTES: stats.max_bytes,
         names.STORE_EVICTIONS: stats.evictions,
         names.STORE_CORRUPT: stats.corrupt,
-        names.STORE_UNAVAILABLE: stats.unavailable,
+        names.STORE_UNAVAILABLE: int(stats.unavailable),  # OTLP has no boolean
     }
     for metric, value in values.items():
         if value is not None:
