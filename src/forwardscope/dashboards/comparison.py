@@ -72,7 +72,7 @@ def cost_of_both() -> Panel:
         "Hit rate": (run_hit_rate(), "percentunit", 75),
         "Reached": (reached_hit_rate(), "percentunit", 80),
         "Passes": (passes, "locale", 70),
-        "From store": (series(names.RUN_STORE_HITS), "locale", 85),
+        "Store": (series(names.RUN_STORE_HITS), "locale", 60),
         "Time per pass": (ratio(series(names.RUN_FORWARD_SECONDS), passes), "s", 105),
         "CPU per pass": (ratio(series(names.RUN_CPU_SECONDS), passes), "s", 105),
         "Peak memory": (series(names.RUN_MEMORY), "bytes", 105),
@@ -86,7 +86,7 @@ def cost_of_both() -> Panel:
         "Run and baseline",
         "The run that is chosen as `Run` and the one that is chosen as `Baseline`; by default the "
         "newest and the oldest in the time range. Reached: the hit rate as a share of the "
-        "attainable one. Passes: forward passes. From store: lookups that the store answered.",
+        "attainable one. Passes: forward passes. Store: lookups that the store answered.",
         (
             started,
             TableColumn("Role", label="role", width=80),

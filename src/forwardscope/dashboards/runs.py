@@ -69,17 +69,17 @@ def table_of_runs() -> Panel:
     failed = series(names.PROBE_VERDICT, 'verdict=~"fail|error"')
     values = {
         "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 150),
-        "Complete": (series(names.RUN_COMPLETE), "bool_yes_no", 80),
-        "Wall time": (series(names.RUN_WALL), "s", 75),
-        "Lookups": (series(names.RUN_LOOKUPS), "locale", 70),
-        "Hit rate": (run_hit_rate(), "percentunit", 70),
-        "Attainable": (attainable_hit_rate(), "percentunit", 85),
-        "Reached": (reached_hit_rate(), "percentunit", 75),
+        "Complete": (series(names.RUN_COMPLETE), "bool_yes_no", 76),
+        "Wall time": (series(names.RUN_WALL), "s", 73),
+        "Lookups": (series(names.RUN_LOOKUPS), "locale", 69),
+        "Hit rate": (run_hit_rate(), "percentunit", 66),
+        "Attainable": (attainable_hit_rate(), "percentunit", 82),
+        "Reached": (reached_hit_rate(), "percentunit", 72),
         "Passes": (series(names.RUN_FORWARD_PASSES), "locale", 65),
-        "From store": (series(names.RUN_STORE_HITS), "locale", 85),
-        "Over expected": (f"{needed_passes()} - {EXPECTED}", "locale", 115),
-        "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 110),
-        "Failed passes": (series(names.RUN_ERRORS), "locale", 110),
+        "Store": (series(names.RUN_STORE_HITS), "locale", 56),
+        "Over expected": (f"{needed_passes()} - {EXPECTED}", "locale", 108),
+        "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 103),
+        "Failed passes": (series(names.RUN_ERRORS), "locale", 103),
     }
     coloured = ("Over expected", "Failed probes", "Failed passes")
     colours = dict.fromkeys(values, NEUTRAL) | dict.fromkeys(coloured, ALARM)
@@ -93,7 +93,7 @@ def table_of_runs() -> Panel:
         "The runs in the time range, with their last numbers. Complete: the run has ended, was "
         "not interrupted, and no probe had an error. Attainable: the hit rate of the suite if "
         "nothing is evicted. Reached: the hit rate as a share of it, above 100 % if the cache was "
-        "not empty. Passes: forward passes. From store: lookups that the store answered. Over "
+        "not empty. Passes: forward passes. Store: lookups that the store answered. Over "
         "expected: passes, and those that the store saved, beyond the ones of the suite if "
         "nothing is evicted.",
         (
@@ -103,8 +103,8 @@ def table_of_runs() -> Panel:
             TableColumn("Adapter", label="adapter"),
             TableColumn("Device", label="device", width=60),
             *others,
-            TableColumn("Run id", label="run_id", width=75),
-            TableColumn("Trace", label="trace_id", width=75, links=traces_of_run()),
+            TableColumn("Run id", label="run_id", width=70),
+            TableColumn("Trace", label="trace_id", width=70, links=traces_of_run()),
         ),
     )
 
