@@ -31,7 +31,7 @@ FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 Mode = Literal["write", "read"]
 
 #: Format of the tables. A newer one is refused, an older one is rebuilt without its entries.
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: "fwsc" in the database's header, so that the files of other programs are recognised.
 _APPLICATION_ID: Final = 0x66777363
 _MAGIC: Final = b"SQLite format 3\0"
