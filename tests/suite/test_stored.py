@@ -41,7 +41,7 @@ any_probe = st.one_of(
         PromptCollapse, name=st.just("x"), prompts=prompts, context_lengths=st.just((0, 1, 3))
     ),
     st.builds(NullAdapter, name=st.just("x"), runs=st.integers(1, 2), sentinel_prompts=prompts),
-    st.builds(PerplexityShift, name=st.just("x"), texts=prompts),
+    st.builds(PerplexityShift, name=st.just("x"), texts=st.just(["hello", "ab"])),
     st.builds(
         CompletionPreference,
         name=st.just("x"),
