@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from forwardscope.analysis.gate import Limits, as_junit, compare, comparison_table
+from forwardscope.analysis.gate import Limits, compare, comparison_table
 from forwardscope.analysis.run_data import RunData, run_data_of_result, run_data_of_trace
 from forwardscope.analysis.tables import as_dicts
 from forwardscope.core.series import Counts, SeriesKey
@@ -238,23 +237,3 @@ def test_table_of_both_runs() -> None:
     ]
     passes = [(one["baseline_forward_passes"], one["forward_passes"]) for one in rows]
     assert passes == [(3, None), (None, 1), (3, 1)]
-
-
-def test_junit_has_a_case_for_each_check() -> None:
-    """A failed case has its finding; names of probes are escaped."""
-    hostile = SeriesKey('<p> & "q"', "base", "op")
-    now = recorded({hostile: Counts(forward_passes=1), _KEY: Counts(hits=2, forward_passes=3)})
-    checks = compare(recorded(), now, Limits())
-    root = ET.fromstring(as_junit(checks))  # noqa: S314 - our own
-    (suite,) = root
-    assert (suite.attrib["tests"], suite.attrib["failures"]) == (str(len(checks)), "2")
-    cases = {case.attrib["name"]: [one.attrib["message"] for one in case] for case in suite}
-    assert cases == {check.name: [check.finding] * (not check.ok) for check in checks}
-
-
-def test_junit_has_no_character_that_xml_forbids() -> None:
-    """Control characters in names are escaped."""
-    now = recorded({SeriesKey("a\x1b[31m\x00", "base", "op"): Counts(forward_passes=1)})
-    checks = compare(recorded({SeriesKey(None, "b", "o"): Counts()}), now, Limits())
-    root = ET.fromstring(as_junit(checks))  # noqa: S314 - our own
-    assert r"a\x1b[31m\x00 on base" in root[0][0].attrib["name"]

@@ -46,6 +46,7 @@ def test_keys_of_a_result(result: SuiteResult) -> None:
     assert set(record) >= {"run_id", "suite", "model", "adapter", "identity", "versions", "seed"}
     probe_keys = (
         "name kind verdict error_type score raw z_score ci_95 n message evidence duration_s stats"
+        " lower_is_better weight"
     )
     assert [set(probe) for probe in record["probes"]] == [set(probe_keys.split())] * 4
     assert list(record["backend_stats"]) == [

@@ -60,7 +60,7 @@ def test_every_key_is_in_the_template() -> None:
     """The template has each key of a suite, its sections and its probes."""
     content = yaml.safe_load(_OPTION.sub(r"\1\2", text_of("template.yaml")))
     probes = {probe["kind"]: set(probe) for probe in content["probes"]}
-    shared = {"top_k", "divergence"}  # only in the first probe that has them
+    shared = {"top_k", "divergence", "weight"}  # only in the first probe that has them
     assert set(content) == set(SuiteSpec.model_fields)
     assert set(content["model"]) == set(ModelSpec.model_fields)
     assert set(content["defaults"]) == set(Defaults.model_fields)

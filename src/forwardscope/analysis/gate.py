@@ -1,21 +1,22 @@
-"""Comparison of a run with a reference run: forward passes, hit rate, verdicts and time."""
+"""Comparison of a run with a reference run: what was measured, and what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
-from xml.etree import ElementTree as ET
 
+from forwardscope.analysis.checks import Check
 from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural, seconds
 from forwardscope.analysis.run_data import RunData
+from forwardscope.analysis.score_gate import ScoreLimits, compare_scores
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
-from forwardscope.text import printable
+from forwardscope.suite.result import SuiteResult
 
-__all__ = ["Check", "Limits", "as_junit", "compare", "comparison_table"]
+__all__ = ["Limits", "compare", "comparison_table"]
 
 #: Verdicts from best to worst.
 _VERDICTS: Final = (Verdict.PASS, Verdict.SKIP, Verdict.FAIL, Verdict.ERROR)
@@ -30,43 +31,31 @@ class Limits:
         hit_rate_drop: Allowed drop of the hit rate; 0.01 is one percentage point.
         slowdown: Allowed ratio of the mean duration of a forward pass to that of the
             reference run; None does not compare time.
+        scores: How much worse what the probes measured may be.
     """
 
     more_passes: int = 0
     hit_rate_drop: float = 0.0
     slowdown: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one comparison.
-
-    Attributes:
-        name: What is compared.
-        ok: Whether it is within its limit.
-        finding: The result in one sentence.
-    """
-
-    name: str
-    ok: bool
-    finding: str
+    scores: ScoreLimits = field(default_factory=ScoreLimits)
 
 
 def compare(reference: RunData, current: RunData, limits: Limits) -> list[Check]:
-    """Compare a run with a reference run of the same suite.
+    """Compare a run with a reference run of the same suite, what was measured first.
 
-    Needed forward passes are compared by probe and view: those that were paid, and those
-    that a store spared. Verdicts are compared only if both runs have them, and time only
-    if there is a limit for it.
+    What was measured, and the verdicts, are compared if both are results, and time if there
+    is a limit for it. Needed forward passes are compared by probe and view: those that were
+    paid, and those that a store spared.
 
     Raises:
         UserError: The runs belong to different suites.
     """
     _check_same_suite(reference, current)
     return [
+        *_scores(reference.result, current.result, limits.scores),
+        *_verdicts(reference.verdicts, current.verdicts),
         *_passes(reference, current, limits.more_passes),
         _hit_rate(reference, current, limits.hit_rate_drop),
-        *_verdicts(reference.verdicts, current.verdicts),
         *_time(reference.total, current.total, limits.slowdown),
     ]
 
@@ -98,20 +87,11 @@ def comparison_table(reference: RunData, current: RunData) -> Table:
     return Table("reference run and current run", columns, [*rows, total])
 
 
-def as_junit(checks: Sequence[Check]) -> str:
-    """Return the checks as JUnit XML, one test case for each check."""
-    failed = sum(not check.ok for check in checks)
-    numbers = {"name": "forwardscope gate", "tests": str(len(checks)), "failures": str(failed)}
-    suite = ET.Element("testsuite", numbers)
-    for check in checks:
-        name, finding = printable(check.name), printable(check.finding)  # as XML requires
-        case = ET.SubElement(suite, "testcase", classname="forwardscope gate", name=name)
-        if not check.ok:
-            ET.SubElement(case, "failure", message=finding)
-    root = ET.Element("testsuites")
-    root.append(suite)
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+def _scores(
+    reference: SuiteResult | None, current: SuiteResult | None, limits: ScoreLimits
+) -> Iterator[Check]:
+    if reference is not None and current is not None:
+        yield from compare_scores(reference, current, limits)
 
 
 def _check_same_suite(reference: RunData, current: RunData) -> None:

@@ -48,6 +48,7 @@ class RunData:
         verdicts: Verdicts by probe; None for a trace.
         distinct_lookups: Distinct lookups by probe; None for a result, which has no prompts.
         trace_url: Address of the run's trace in a viewer, or None.
+        result: The result; None for a trace.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class RunData:
     verdicts: Mapping[str, Verdict] | None
     distinct_lookups: Mapping[str | None, frozenset[Question]] | None
     trace_url: str | None = None
+    result: SuiteResult | None = None
 
     @property
     def total(self) -> Counts:
@@ -123,7 +125,7 @@ def run_data_of_result(path: Path) -> RunData:
         SeriesKey(tally.probe, tally.view_id, tally.op): _counts(tally) for tally in result.series
     }
     verdicts = {probe.name: probe.verdict for probe in result.probes}
-    return RunData(path, result.suite, series, verdicts, None, result.trace_url)
+    return RunData(path, result.suite, series, verdicts, None, result.trace_url, result)
 
 
 def run_data_of_trace(path: Path, events: Iterable[TraceEvent]) -> RunData:

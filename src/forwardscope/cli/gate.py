@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
+from forwardscope.analysis.checks import Check
 from forwardscope.analysis.formatting import plural
-from forwardscope.analysis.gate import Check, Limits, as_junit, compare, comparison_table
+from forwardscope.analysis.gate import Limits, compare, comparison_table
+from forwardscope.analysis.junit import Case, as_junit
 from forwardscope.analysis.run_data import RunData, is_result, run_data_of_result, run_data_of_trace
+from forwardscope.analysis.score_gate import ScoreLimits, differences
 from forwardscope.analysis.tables import (
     Column,
     Table,
@@ -21,8 +25,10 @@ from forwardscope.analysis.tables import (
 )
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
+from forwardscope.errors import UserError
 from forwardscope.files import write_file
-from forwardscope.text import MAX_SENTENCE
+from forwardscope.suite.result import SuiteResult
+from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["gate"]
 
@@ -40,6 +46,25 @@ def gate(
             help="Result or trace of the run to check.", metavar="CURRENT", show_default=False
         ),
     ],
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share of a probe's value, z-score and score by which it may be worse, for "
+            "example change=0.1, or 0.1 for all probes. By default a value may be within the "
+            "reference run's 95 % interval, z may fall by half, and a score by 0.1.",
+            metavar="[PROBE=]SHARE",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Smallest score of the suite, the mean of the probes' scores by their weights.",
+            min=0,
+            max=1,
+            show_default=False,
+        ),
+    ] = None,
     max_more_passes: Annotated[
         int,
         typer.Option(help="Additional forward passes to allow per probe and view.", min=0),
@@ -71,28 +96,32 @@ def gate(
     """Compare a run with a reference run of the same suite.
 
     Each argument is a result (`forwardscope run --json`) or a trace (`--trace`).
-    A check fails when a probe needed more forward passes on a view, when the hit
-    rate fell, or when a probe's verdict got worse. Needed passes are those that a
+    A check fails when what a probe measured got worse beyond a limit, when its verdict
+    got worse, when a probe needed more forward passes on a view, or when the hit
+    rate fell. A trace has no measurements. Needed passes are those that a
     run paid, and those that a store spared it. From two traces, additional passes for
     new distinct lookups (view, op, prompt and top_k) are counted.
 
     Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
     cannot be compared.
     """
-    limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown)
     before, now = _run_data(reference), _run_data(current)
+    scores = _score_limits(max_drop or [], min_score, now)
+    limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown, scores)
     checks = compare(before, now, limits)
     if junit is not None:
-        write_file("JUnit file", junit, as_junit(checks), [reference, current])
+        cases = [Case(one.name, "pass" if one.ok else "failure", one.finding) for one in checks]
+        write_file("JUnit file", junit, as_junit("forwardscope gate", cases), [reference, current])
     table = comparison_table(before, now)
     failed = [check for check in checks if not check.ok]
     if format == "json":
         urls = {"reference_trace": before.trace_url, "current_trace": now.trace_url}
-        Terminal().write(json.dumps(_facts(checks, table) | urls, indent=2))
+        facts = {"differences": _differences(before, now), "score": _suite_score(now)}
+        Terminal().write(json.dumps(_facts(checks, table) | facts | urls, indent=2))
     elif format == "markdown":
-        Terminal().write(_markdown(failed, len(checks), table, _traces(before, now)))
+        Terminal().write(_markdown(failed, len(checks), table, _notes(before, now)))
     else:
-        _print(failed, len(checks), table, _traces(before, now))
+        _print(failed, len(checks), table, _notes(before, now))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -114,26 +143,71 @@ def _summary(failed: list[Check], checks: int) -> str:
     return f"worse than the reference run: {len(failed)} of {plural(checks, 'check')}"
 
 
-def _traces(before: RunData, now: RunData) -> list[str]:
-    """Return a line with the address of each trace."""
-    runs = {"reference": before.trace_url, "current": now.trace_url}
-    return [f"trace of the {name} run: {url}" for name, url in runs.items() if url is not None]
+def _notes(before: RunData, now: RunData) -> list[str]:
+    """Return what is compared, how models and adapters differ, and the addresses of traces."""
+    runs = {"reference": before, "current": now}
+    about = [f"{name} run: {_about(run.result)}" for name, run in runs.items() if run.result]
+    differ = [f"the runs differ in {one}" for one in _differences(before, now)]
+    traces = [
+        f"trace of the {name} run: {run.trace_url}" for name, run in runs.items() if run.trace_url
+    ]
+    return [*about, *differ, *traces]
 
 
-def _print(failed: list[Check], checks: int, table: Table, traces: list[str]) -> None:
+def _differences(before: RunData, now: RunData) -> list[str]:
+    if before.result is None or now.result is None:
+        return []
+    return differences(before.result, now.result)
+
+
+def _about(result: SuiteResult) -> str:
+    states = [f"{name} {state}" for name, state in result.optimisations.items()]
+    store = [] if result.store is None else [f"store {result.store.name}"]
+    return "; ".join([result.about, *states, *store])
+
+
+def _suite_score(run: RunData) -> float | None:
+    return None if run.result is None else run.result.score
+
+
+def _score_limits(given: list[str], min_score: float | None, now: RunData) -> ScoreLimits:
+    """Return the limits of the options.
+
+    Raises:
+        UserError: A share is no number from 0 on, or the run has no such probe.
+    """
+    general, of_probe = None, {}
+    for option in given:
+        name, _, text = option.rpartition("=")
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share < math.inf:
+            raise UserError(f"--max-drop {option}: give a share such as 0.1, or PROBE=0.1")
+        if not name:
+            general = share
+        elif name in (now.verdicts or {}):
+            of_probe[name] = share
+        else:
+            raise UserError(f"--max-drop {option}: {now.source} has no probe {name!r}")
+    return ScoreLimits(general, of_probe, min_score)
+
+
+def _print(failed: list[Check], checks: int, table: Table, notes: list[str]) -> None:
     terminal = Terminal()
-    terminal.print(as_rich(table))
     for check in failed:
         terminal.print_message("worse", "bold red", check.finding)
-    for line in traces:
-        terminal.print(line)
+    terminal.print(as_rich(table))
+    for line in notes:
+        terminal.print(shown(line, MAX_SENTENCE))
     style = "bold red" if failed else "bold green"
     terminal.print(Text(_summary(failed, checks), style=style))
 
 
-def _markdown(failed: list[Check], checks: int, table: Table, traces: list[str]) -> str:
+def _markdown(failed: list[Check], checks: int, table: Table, notes: list[str]) -> str:
     finding = Column("finding", "finding", length=MAX_SENTENCE)
     rows = [(check.finding,) for check in failed]
     worse = as_markdown(Table("Worse", (finding,), rows)) + "\n" if rows else ""
-    links = "".join(f"{line}\n\n" for line in traces)
+    links = "".join(f"{shown(line, MAX_SENTENCE)}\n\n" for line in notes)
     return f"## forwardscope gate: {_summary(failed, checks)}\n\n{links}{worse}{as_markdown(table)}"

@@ -40,6 +40,20 @@ class RunOptions:
     json: Annotated[
         Path | None, typer.Option(help="Write the result to this file, as JSON.", metavar="FILE")
     ] = None
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write verdicts and values to this file, as Markdown for a pull request.",
+            metavar="FILE.md",
+        ),
+    ] = None
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the verdicts to this file, as JUnit XML for a CI system.",
+            metavar="FILE.xml",
+        ),
+    ] = None
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print no progress and no report.")
     ] = False
@@ -219,6 +233,8 @@ class RunOptions:
         return {
             "trace": self.trace,
             "result": self.json,
+            "Markdown": self.markdown,
+            "JUnit": self.junit,
             "metrics": None if metrics is None else Path(metrics),
         }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
+from forwardscope.analysis.run_files import result_junit, result_markdown
 from forwardscope.cli.models import load_model as _load
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for
@@ -14,6 +15,7 @@ from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import OutputError
+from forwardscope.files import write_file
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series
@@ -58,8 +60,7 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteRe
         stop.on_request(telemetry.end_linger)
         result = _run(spec, instrumentation, telemetry, options, stop)
     try:
-        if options.json is not None:
-            result.write(options.json)
+        _write(result, options)
     finally:
         if not options.quiet:
             print_report(result, Terminal(soft_wrap=False))
@@ -76,10 +77,7 @@ def _run(
     progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
     counters_observer = _CountersObserver()
     with progress, ExitStack() as closing:
-        if telemetry.endpoint_place is not None:
-            progress.print_line(f"metrics: {telemetry.endpoint_place}")
-        if telemetry.notice is not None:
-            progress.print_line(telemetry.notice)
+        _announce(telemetry, progress)
         if telemetry.has_counters:
             expect_series(spec, instrumentation)
         try:
@@ -99,11 +97,19 @@ def _run(
                 progress.print_line(f"{delivery.to}: {delivery.what}")
             if instrumentation.trace.records:
                 progress.print_line(f"{options.trace}: has the lookups so far")
-            if isinstance(error, RunInterrupted) and options.json is not None:
-                partial = _delivered(error.result, counters_observer, deliveries)
-                progress.print_line(_write_partial(partial, options.json))
+            if isinstance(error, RunInterrupted):
+                finished = _delivered(error.result, counters_observer, deliveries)
+                for line in _write_partial(finished, options):
+                    progress.print_line(line)
             raise
     return _delivered(result, counters_observer, deliveries)
+
+
+def _announce(telemetry: Telemetry, progress: RunProgress) -> None:
+    if telemetry.endpoint_place is not None:
+        progress.print_line(f"metrics: {telemetry.endpoint_place}")
+    if telemetry.notice is not None:
+        progress.print_line(telemetry.notice)
 
 
 def _delivered(
@@ -114,13 +120,27 @@ def _delivered(
     return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
 
 
-def _write_partial(result: SuiteResult, path: Path) -> str:
-    """Write the result of an interrupted run; return what became of it."""
+def _write(result: SuiteResult, options: RunOptions) -> None:
+    """Write a result to the files of the options."""
+    if options.json is not None:
+        result.write(options.json)
+    if options.markdown is not None:
+        write_file("Markdown file", options.markdown, result_markdown(result))
+    if options.junit is not None:
+        write_file("JUnit file", options.junit, result_junit(result))
+
+
+def _write_partial(result: SuiteResult, options: RunOptions) -> Iterator[str]:
+    """Write the result of an interrupted run; yield what became of it."""
     try:
-        result.write(path)
+        _write(result, options)
     except OutputError as error:
-        return str(error)
-    return f"{path}: has the {plural(len(result.probes), 'finished probe')}, marked as interrupted"
+        yield str(error)
+        return
+    done = plural(len(result.probes), "finished probe")
+    for path in (options.json, options.markdown, options.junit):
+        if path is not None:
+            yield f"{path}: has the {done}, marked as interrupted"
 
 
 def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:

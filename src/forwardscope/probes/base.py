@@ -84,6 +84,7 @@ class Outcome:
         z_score: Distance of `raw` from the null baseline, in standard deviations.
         ci_95: A 95 % confidence interval of `raw`.
         n: Number of prompts, texts or pairs that `raw` is a mean over.
+        lower_is_better: Whether a smaller `raw` is better.
         evidence: The data behind the verdict, as plain JSON. Never a prompt.
         baseline: Null baseline for the later probes.
     """
@@ -95,6 +96,7 @@ class Outcome:
     z_score: float | None = None
     ci_95: tuple[float, float] | None = None
     n: int | None = None
+    lower_is_better: bool = False
     evidence: Mapping[str, Any] = field(default_factory=dict)
     baseline: NullBaseline | None = None
 
@@ -150,6 +152,8 @@ class Probe(BaseModel):
 
     name: Annotated[str, Field(min_length=1)]
     kind: str
+    #: Weight of the score in that of the suite.
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @abstractmethod
     def run(self, context: ProbeContext) -> Outcome:

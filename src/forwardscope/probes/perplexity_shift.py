@@ -104,6 +104,7 @@ class PerplexityShift(Probe):
             z_score=z,
             ci_95=interval and (_exp(interval[0]), _exp(interval[1])),
             n=len(counts),
+            lower_is_better=True,
             evidence={
                 "perplexity_base": _exp(base),
                 "perplexity_tuned": _exp(tuned),

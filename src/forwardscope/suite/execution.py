@@ -96,7 +96,11 @@ def _run_probe(
             return Outcome(Verdict.SKIP, format_error(unsupported))
 
     instrumentation = context.backend.instrumentation
-    return _measure(probe.name, probe.kind, run, instrumentation, counters, show_errors=show_errors)
+    return _measure(
+        *(probe.name, probe.kind, run, instrumentation, counters),
+        show_errors=show_errors,
+        weight=probe.weight,
+    )
 
 
 def _measure(
@@ -107,6 +111,7 @@ def _measure(
     counters: RunCounters,
     *,
     show_errors: bool,
+    weight: float = 1.0,
 ) -> tuple[Outcome, ProbeResult]:
     """Run one measurement in its span; the check's lookups are outside any probe."""
     label = None if kind == FINITE_CHECK else name
@@ -131,9 +136,11 @@ def _measure(
             z_score=outcome.z_score,
             ci_95=outcome.ci_95,
             n=outcome.n,
+            lower_is_better=outcome.lower_is_better,
             message=outcome.message,
             evidence=dict(outcome.evidence),
             duration_s=time.perf_counter() - start,
+            weight=weight,
             stats=counters.tally(label),
         )
         at_probe_end(span, result, counters.elided - elided)

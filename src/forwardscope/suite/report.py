@@ -37,6 +37,7 @@ _NO_VALUE = "–"
 def print_report(result: SuiteResult, console: Console) -> None:
     """Print the probe and view tables, cache use, trace id, deliveries and reconciliation."""
     console.print()
+    console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
     console.print(_probe_table(result))
     for probe in result.probes:
         message = shown(probe.message, MAX_SENTENCE)

@@ -132,7 +132,7 @@ class ProbeResult(_Record):
     """Outcome and counts of one probe; see `forwardscope.probes.Outcome`.
 
     `error_type`, the class of the exception of an ERROR, and `n` are null in results of
-    older versions.
+    older versions. `weight` is that of the score in the score of the suite.
     """
 
     name: str
@@ -144,6 +144,8 @@ class ProbeResult(_Record):
     z_score: float | None = None
     ci_95: tuple[float, float] | None = None
     n: _Count | None = None
+    lower_is_better: bool = False
+    weight: Annotated[float, Field(ge=0, le=1e9)] = 1.0
     message: str
     evidence: dict[str, Any] = {}
     duration_s: _Seconds
@@ -278,6 +280,9 @@ class SuiteResult(_Record):
         model: Path or hub id of the model.
         adapter: Path or hub id of the adapter, or of the tuned model in its place.
         identity: Hash of everything that determines the backend's values.
+        base_identity: Identity of the base view, 64 hex digits; null if nothing says what
+            determines its values, and in results of older versions.
+        tuned_identity: Identity of the fine-tuned view; likewise.
         exactness: `fast` or `strict`, as the backend computed.
         dtype: Dtype of the weights.
         device: Device of the weights. A backend that does not say which exactness,
@@ -314,6 +319,8 @@ class SuiteResult(_Record):
     model: str
     adapter: str
     identity: str
+    base_identity: str | None = None
+    tuned_identity: str | None = None
     exactness: str
     dtype: str
     device: str
@@ -354,6 +361,28 @@ class SuiteResult(_Record):
         """Whether all probes ran without an error, so that the costs of runs can be compared."""
         errors = any(probe.verdict is Verdict.ERROR for probe in self.probes)
         return not errors and not self.not_run
+
+    @property
+    def score(self) -> float | None:
+        """Mean of the probes' scores by their weights; an ERROR counts as 0. None without any."""
+        scored = [
+            (0.0 if probe.verdict is Verdict.ERROR else probe.score, probe.weight)
+            for probe in self.probes
+        ]
+        known = [(score, weight) for score, weight in scored if score is not None]
+        weights = sum(weight for _, weight in known)
+        return sum(score * weight for score, weight in known) / weights if weights else None
+
+    @property
+    def about(self) -> str:
+        """What was measured, in one line: model, adapter, device, dtype and exactness."""
+        adapter = self.adapter
+        if self.tuned_identity is not None:
+            adapter += f" ({self.tuned_identity[:8]})"
+        return (
+            f"model {self.model}, adapter {adapter}; {self.dtype} on {self.device}, "
+            f"{self.exactness}"
+        )
 
     @property
     def trace_url(self) -> str | None:

@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from forwardscope.backends.base import Backend
-from forwardscope.backends.views import BASE
+from forwardscope.backends.views import BASE, FINETUNED
+from forwardscope.errors import ForwardscopeError
 from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import Plan, forward_calls, plan_run
@@ -159,6 +160,8 @@ def _result(
         model=spec.model.label,
         adapter=spec.model.adapter_label,
         identity=identity,
+        base_identity=_view_identity(backend, BASE),
+        tuned_identity=_view_identity(backend, FINETUNED),
         exactness=getattr(backend, "exactness", spec.exactness),
         dtype=getattr(backend, "dtype", spec.model.dtype),
         device=getattr(backend, "device", spec.model.device),
@@ -186,6 +189,14 @@ def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
     ran = {probe.name for probe in probes}
     names_left = [probe.name for probe in spec.probes if probe.name not in ran]
     return [] if any(probe.kind == FINITE_CHECK for probe in probes) else names_left
+
+
+def _view_identity(backend: Backend, view_id: str) -> str | None:
+    """Return a view's identity; None where it has none or cannot tell it now."""
+    identify = getattr(backend, "view_identity", None)
+    with suppress(ForwardscopeError):
+        return None if identify is None else identify(view_id)
+    return None
 
 
 def _optimisations(backend: Backend) -> dict[str, str]:
