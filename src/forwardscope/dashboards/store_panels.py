@@ -7,7 +7,6 @@ from typing import Final
 from forwardscope.dashboards.cache_panels import FULL
 from forwardscope.dashboards.panels import (
     ALARM,
-    NEUTRAL,
     Panel,
     Thresholds,
     line_panel,
@@ -210,6 +209,5 @@ def errors() -> Panel:
         "file or three seconds of waiting for other programs the store is not used any more.",
         {"{{operation}}: {{error_type}}": rate(names.STORE_ERRORS, by="operation, error_type")},
         "suffix:/s",
-        thresholds=NEUTRAL,
         width=8,
     )
