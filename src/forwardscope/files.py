@@ -81,22 +81,23 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name[:_MAX_NAME]}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except PermissionError:
-        if not target.exists():
-            raise
-        with target.open("wb") as file:
-            yield file
-        return
-    try:
+    try:  # from here on, so that an interrupt leaves no file
+        try:
+            descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except PermissionError:
+            if not target.exists():
+                raise
+            with target.open("wb") as file:
+                yield file
+            return
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             yield file
         with suppress(FileNotFoundError):
             work.chmod(target.stat().st_mode & 0o777)
         work.replace(target)
     finally:
-        work.unlink(missing_ok=True)
+        with suppress(OSError):
+            work.unlink()
 
 
 def check_writable(what: str, path: Path) -> None:

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from forwardscope.errors import StoreError
 from forwardscope.store.sqlite import MIN_BYTES, SqliteStore
+from forwardscope.store.sqlite_schema import FORMAT
 
 from .entries import new, put, text_of, value_of
 
@@ -96,9 +98,11 @@ def _edit(path: Path, *statements: str) -> None:
 
 def test_a_newer_format_is_refused(filled: Path) -> None:
     """A store of a newer version is an error with the way out, and is not changed."""
-    _edit(filled, "PRAGMA user_version = 2")
+    _edit(filled, f"PRAGMA user_version = {FORMAT + 1}")
     before = filled.read_bytes()
-    with pytest.raises(StoreError, match=r"has format 2, of a newer forwardscope.*upgrade"):
+    with pytest.raises(
+        StoreError, match=rf"has format {FORMAT + 1}, of a newer forwardscope.*upgrade"
+    ):
         SqliteStore(filled)
     assert filled.read_bytes() == before
 
@@ -184,7 +188,7 @@ def test_what_is_put_meanwhile_is_left_out(path: Path) -> None:
 def test_mode_read_of_an_older_format(filled: Path) -> None:
     """There is nothing to read, and it is not rebuilt."""
     _edit(filled, "PRAGMA user_version = 0")
-    with pytest.raises(StoreError, match="no entries of format 1 to read"):
+    with pytest.raises(StoreError, match=f"no entries of format {FORMAT} to read"):
         SqliteStore(filled, mode="read")
 
 
@@ -209,12 +213,11 @@ def test_the_use_within_one_batch_counts(path: Path) -> None:
     """Entries that are used at one time are evicted in the order of their use."""
     with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: 1000.0)) as store:
         put(store, *(new(f"{n}", text_of(f"{n}")) for n in range(200)))
-    now = 2000.0
-    with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: now)) as store:
+    seconds = count(2000)  # a batch is written later than the one before
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: next(seconds))) as store:
         for n in reversed(range(200)):
             value_of(store, f"{n}")
         assert store.flush(30)
-        now = 3000.0
         put(store, *(new(f"new {n}", text_of(f"{n}")) for n in range(100)))
         kept = [n for n in range(200) if value_of(store, f"{n}") is not None]
     assert kept == list(range(len(kept)))
