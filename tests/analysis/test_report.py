@@ -88,7 +88,7 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
     rows = cells(page)
     for probe in result.probes:
         (row,) = (row for row in rows if row[:2] == [probe.name, probe.verdict.value])
-        assert row[-1] == probe.message
+        assert row[-1] == f"{probe.message}; {probe.interval_note}"
     for one in result.series:
         expected = [
             one.probe or "(outside)",

@@ -120,3 +120,50 @@ def test_files_that_cannot_be_read_or_written(
     assert error == f"{missing} cannot be read: No such file or directory"
     error = error_of("gate", good, runs["same result"], "--junit", good / "j.xml")
     assert "cannot be written" in error
+
+
+def test_measurements(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
+    """What a probe measured is compared; a limit of one probe or of all allows more."""
+    worse = tmp_path / "worse.json"
+    record = json.loads(runs["good result"].read_text())
+    record["probes"][0]["raw"] /= 2
+    worse.write_text(json.dumps(record))
+    ran = invoke("gate", runs["good result"], worse)
+    assert ran.exit_code == 1
+    assert ran.stdout.startswith("worse: first: value ")
+    for allowed in ("0.6", "first=0.6"):
+        assert invoke("gate", runs["good result"], worse, "--max-drop", allowed).exit_code == 0
+    assert invoke("gate", runs["good result"], worse, "--max-drop", "second=0.6").exit_code == 1
+    assert invoke("gate", worse, runs["good result"]).exit_code == 0
+
+
+def test_smallest_score(invoke: Invoke, runs: Files) -> None:
+    """The score of the suite has a limit."""
+    both = (runs["good result"], runs["same result"])
+    score = json.loads(invoke("gate", *both, "--format", "json").stdout)["score"]
+    assert invoke("gate", *both, "--min-score", score).exit_code == 0
+    broken = json.loads(runs["same result"].read_text())
+    broken["probes"][0]["score"] = 0.5
+    runs["same result"].write_text(json.dumps(broken))
+    limits = ("--max-drop", 1)
+    assert invoke("gate", *both, *limits, "--min-score", score / 2 + 0.2).exit_code == 0
+    assert invoke("gate", *both, *limits, "--min-score", score / 2 + 0.3).exit_code == 1
+
+
+@pytest.mark.parametrize("option", ["x=0.1", "much", "first=-1", "first=nan", "=0.1x", "inf"])
+def test_a_drop_that_is_no_share(error_of: ErrorOf, runs: Files, option: str) -> None:
+    """The error names the option."""
+    both = (runs["good result"], runs["same result"])
+    assert error_of("gate", *both, "--max-drop", option).startswith(f"--max-drop {option}: ")
+
+
+def test_models_and_adapters_are_named(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
+    """Both runs are described, and what of model and adapter differs is said."""
+    other = tmp_path / "other.json"
+    record = json.loads(runs["good result"].read_text())
+    other.write_text(json.dumps(record | {"adapter": "checkpoint-9"}))
+    said = invoke("gate", runs["good result"], other).stdout
+    assert "reference run: model some-model, adapter some-adapter (ft); " in said
+    assert "the runs differ in adapter: checkpoint-9, some-adapter before" in said
+    found = json.loads(invoke("gate", runs["good result"], other, "--format", "json").stdout)
+    assert found["differences"] == ["adapter: checkpoint-9, some-adapter before"]

@@ -425,3 +425,11 @@ def test_the_result_is_written_if_the_report_cannot_be_printed(
     assert ended.value.code == 2
     assert "error: the output cannot be written: No space left on device" in capsys.readouterr().err
     assert json.loads(result_file.read_text())["backend_stats"]["cache_hits"] == 2
+
+
+def test_files_for_a_pull_request(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Verdicts are written as Markdown and as JUnit XML."""
+    markdown, junit = suite_file.with_name("r.md"), suite_file.with_name("r.xml")
+    assert invoke("run", suite_file, "--markdown", markdown, "--junit", junit).exit_code == 0
+    assert "| first | pass |" in markdown.read_text()
+    assert '<testcase classname="forwardscope suite" name="second"' in junit.read_text()

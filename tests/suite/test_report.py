@@ -151,7 +151,9 @@ def test_every_probe_has_its_message(run_of: RunOf) -> None:
     result = run_of(ONE, TWO)
     lines = lines_of(result)
     for probe in result.probes:
-        assert f"  {probe.name}: {probe.message}" in lines
+        low, high = probe.ci_95
+        note = f"95 % interval {low:.4g} to {high:.4g} from 2; 8 would halve it"
+        assert f"{probe.name}: {probe.message}; {note}" in " ".join(" ".join(lines).split())
 
 
 def test_every_view_has_a_row(run_of: RunOf) -> None:

@@ -60,8 +60,7 @@ def _head(result: SuiteResult) -> str:
     lines = [
         f"{plural(lookups, 'lookup')}, {percent(stats['hit_rate'])} answered without a forward "
         f"pass; {needed(result)}; {cache if use.enabled else 'the cache is off'}",
-        f"{result.model} with {result.adapter}, {result.exactness}, {result.dtype} on "
-        f"{result.device}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
+        f"{result.about}; {result.started_at}, {seconds(result.wall_s)}; run {result.run_id}",
     ]
     title = f"<h1>{escape(shown(result.suite))} {verdict}</h1>"
     url = result.trace_url
@@ -95,7 +94,7 @@ def _verdicts(result: SuiteResult) -> Table:
             probe.stats.lookups,
             probe.stats.demand,
             probe.stats.forward_passes,
-            probe.message,
+            "; ".join(filter(None, (probe.message, probe.interval_note))),
         )
         for probe in result.probes
     ]

@@ -8,6 +8,7 @@ from forwardscope.analysis.formatting import count, plural, seconds
 from forwardscope.analysis.junit import Case, as_junit
 from forwardscope.analysis.tables import Column, Table, as_markdown
 from forwardscope.probes import Verdict
+from forwardscope.suite.report import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown
 
@@ -68,6 +69,6 @@ def _row(probe: ProbeResult) -> tuple[str, ...]:
         "" if probe.score is None else f"{probe.score:.3f}",
         "" if probe.raw is None else f"{probe.raw:.4g}",
         low_high + number,
-        "" if probe.z_score is None else f"{probe.z_score:+.3g}",
+        "" if probe.z_score is None else format_z(probe.z_score),
         probe.message,
     )

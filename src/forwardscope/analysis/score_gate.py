@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forwardscope.analysis.checks import Check
+from forwardscope.suite.report import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
 __all__ = ["ScoreLimits", "compare_scores", "differences"]
@@ -83,7 +84,7 @@ def _z(was: ProbeResult, now: ProbeResult, drop: float) -> Iterator[Check]:
     """Compare the distances from random adapters; for a probe whose verdict uses them."""
     if was.z_score is None or now.z_score is None or now.lower_is_better:
         return
-    finding = f"{now.name}: z {now.z_score:+.3g}, {was.z_score:+.3g} before"
+    finding = f"{now.name}: z {format_z(now.z_score)}, {format_z(was.z_score)} before"
     limit = was.z_score - drop * abs(was.z_score)
     yield Check(f"z of {now.name}", now.z_score >= limit, f"{finding} ({drop:.3g} of it allowed)")
 

@@ -40,7 +40,8 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
     console.print(_probe_table(result))
     for probe in result.probes:
-        message = shown(probe.message, MAX_SENTENCE)
+        said = "; ".join(filter(None, (probe.message, probe.interval_note)))
+        message = shown(said, MAX_SENTENCE)
         console.print(Text.assemble("  ", (shown(probe.name), "bold"), f": {message}"))
     for warning in result.warnings:
         line = f"warning: {shown(warning, MAX_SENTENCE)}"

@@ -151,6 +151,17 @@ class ProbeResult(_Record):
     duration_s: _Seconds
     stats: Tally
 
+    @property
+    def interval_note(self) -> str | None:
+        """How many values stand behind the interval, and how many would halve it; or None.
+
+        The width of a bootstrap interval falls with the square root of their number.
+        """
+        if self.ci_95 is None or self.n is None:
+            return None
+        low, high = self.ci_95
+        return f"95 % interval {low:.4g} to {high:.4g} from {self.n}; {4 * self.n} would halve it"
+
 
 class CacheUse(_Record):
     """Contents and bounds of the cache at the end of the run."""
