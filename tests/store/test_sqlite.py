@@ -224,6 +224,21 @@ def test_the_use_within_one_batch_counts(path: Path) -> None:
     assert 0 < len(kept) < 200
 
 
+def test_the_use_of_a_process_that_puts_nothing_counts(path: Path) -> None:
+    """It is noted when the store is closed."""
+    now = 1000.0
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: now)) as store:
+        put(store, *(new(f"{n}", text_of(f"{n}")) for n in range(200)))
+    now = 2000.0
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: now)) as store:
+        assert all(value_of(store, f"{n}") for n in range(10))
+    now = 3000.0
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: now)) as store:
+        put(store, *(new(f"new {n}", text_of(f"{n}")) for n in range(250)))
+        assert all(value_of(store, f"{n}") for n in range(10))
+        assert value_of(store, "10") is None
+
+
 def test_a_smaller_bound_shrinks_the_file(path: Path) -> None:
     """A store that is opened with a smaller bound gives the space back."""
     with closing(SqliteStore(path)) as store:

@@ -123,9 +123,8 @@ class SqliteWriter:
         self._ensure_worker()
 
     def touch(self, rows: Sequence[int]) -> None:
-        """Note that rows were used, in this order; it is written with the next batch."""
+        """Note that rows were used, in this order; it is written with the next changes or flush."""
         self._touched.extend(rows)
-        self._ensure_worker()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all changes and uses so far are written; return whether they are."""
@@ -177,8 +176,7 @@ class SqliteWriter:
                 self._hurry.get(timeout=_ROUND_S)
             idle = 0 if self._write_round() else idle + 1
             with self._lock:
-                empty = not self._queue and not self._touched
-                if empty and (idle > _IDLE_ROUNDS or self._closed):
+                if not self._queue and (idle > _IDLE_ROUNDS or self._closed):
                     self._worker = None
                     break
         if self._closed:
@@ -186,9 +184,10 @@ class SqliteWriter:
                 self._disconnect()
 
     def _write_round(self) -> bool:
-        """Write all changes and uses that wait; return whether there were any."""
+        """Write all changes that wait, and uses with them; return whether there were any."""
         changes, marks = self._take()
-        touched = [self._touched.popleft() for _ in range(len(self._touched))]
+        waiting = len(self._touched) if changes or marks else 0
+        touched = [self._touched.popleft() for _ in range(waiting)]
         try:
             with self._writing:
                 if changes or touched:
@@ -198,7 +197,7 @@ class SqliteWriter:
         finally:
             for mark in marks:
                 mark.passed = True
-        return bool(changes or touched)
+        return bool(changes)
 
     def _take(self) -> tuple[list[Change], list[_Mark]]:
         """Empty the queue."""
