@@ -234,7 +234,7 @@ def test_the_use_of_a_process_that_puts_nothing_counts(path: Path) -> None:
         assert all(value_of(store, f"{n}") for n in range(10))
     now = 3000.0
     with closing(SqliteStore(path, max_bytes=MIN_BYTES, clock=lambda: now)) as store:
-        put(store, *(new(f"new {n}", text_of(f"{n}")) for n in range(250)))
+        put(store, *(new(f"new {n}", text_of(f"{n}")) for n in range(150)))
         assert all(value_of(store, f"{n}") for n in range(10))
         assert value_of(store, "10") is None
 
