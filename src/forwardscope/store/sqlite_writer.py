@@ -31,7 +31,7 @@ CAPACITY: Final = 1024
 _ROUND_S: Final = 0.02
 _IDLE_ROUNDS: Final = 100
 #: Wait for the writers of other processes; SQLite lets them in without order.
-_BUSY_S: Final = 10.0
+_BUSY_S: Final = 30.0
 _POLL_S: Final = 0.001
 _MAX_TOUCHED: Final = 65536
 
