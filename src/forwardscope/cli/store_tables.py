@@ -26,12 +26,10 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(min(max(seconds, 0.0), time.time())).strftime("%Y-%m-%d")
 
 
-_COUNTS: Final[tuple[Column, ...]] = (
-    Column("entries", "entries", count),
-    Column("imported", "imported", count, optional=True),
-    Column("bytes", "bytes", shown_size),
-    Column("last_used", "last used", _when),
-)
+_ENTRIES: Final = Column("entries", "entries", count)
+_IMPORTED: Final = Column("imported", "imported", count, optional=True)
+_BYTES: Final = Column("bytes", "bytes", shown_size)
+_LAST_USED: Final = Column("last_used", "last used", _when)
 
 
 def models_table(found: Mapping[str, Usage]) -> Table:
@@ -52,7 +50,7 @@ def models_table(found: Mapping[str, Usage]) -> Table:
     ]
     columns = (
         *(Column("model", "model"), Column("adapter", "adapter"), Column("view", "view")),
-        *(Column("identities", "identities", count), *_COUNTS),
+        *(Column("identities", "identities", count), _ENTRIES, _IMPORTED, _BYTES, _LAST_USED),
     )
     return Table("by model, adapter and view", columns, rows)
 
@@ -62,11 +60,12 @@ def identities_table(found: Mapping[str, Usage]) -> Table:
     rows = []
     for name, used in list(found.items())[:MAX_LISTED]:
         model, adapter, family = _kind(used)
-        counts = used.entries, used.imported, used.bytes, used.last_used
+        counts = used.entries, used.bytes, used.last_used
         rows.append((name[:_DIGITS], family, adapter or model, *counts))
     columns = (
         Column("identity", "identity", str),  # not wrapped
-        *(Column("view", "view"), Column("of", "adapter or model"), *_COUNTS),
+        *(Column("view", "view"), Column("of", "adapter or model")),
+        *(_ENTRIES, _BYTES, _LAST_USED),
     )
     return Table("by view identity, the largest first", columns, rows)
 
