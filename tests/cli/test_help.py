@@ -80,6 +80,8 @@ def test_help_describes_every_option_and_command(invoke: Invoke, names: tuple[st
         ("trace why", "Exit status: 0, or 2 when there is no such miss"),
         ("trace export", "Exit status: 0 when all spans are exported, 1 when some are not"),
         ("dashboards check", "Exit status: 0 when everything is exported, 1 when something is"),
+        ("store verify", "Exit status: 0 when all entries are sound, 1 when some are damaged"),
+        ("store export", "Exit status: 0; 1 when damaged entries were left out"),
     ],
 )
 def test_help_states_the_exit_status(invoke: Invoke, command: str, status: str) -> None:
