@@ -51,7 +51,7 @@ def test_markdown(result: SuiteResult) -> None:
     """It says what was measured on what; cells are escaped."""
     text = result_markdown(result)
     assert text.startswith(
-        f"## nightly: did not pass, score {result.score:.3f}\n\nmodel m, adapter a"
+        f"## nightly: did not pass, score {result.score:.3f}\n\nbase m, fine-tuned a"
     )
     changed = result.probes[0]
     (row,) = (line for line in text.splitlines() if "changed" in line)

@@ -163,7 +163,7 @@ def test_models_and_adapters_are_named(invoke: Invoke, runs: Files, tmp_path: Pa
     record = json.loads(runs["good result"].read_text())
     other.write_text(json.dumps(record | {"adapter": "checkpoint-9"}))
     said = invoke("gate", runs["good result"], other).stdout
-    assert "reference run: model some-model, adapter some-adapter (ft); " in said
+    assert "reference run: base some-model, fine-tuned some-adapter (ft); " in said
     assert "the runs differ in adapter: checkpoint-9, some-adapter before" in said
     found = json.loads(invoke("gate", runs["good result"], other, "--format", "json").stdout)
     assert found["differences"] == ["adapter: checkpoint-9, some-adapter before"]

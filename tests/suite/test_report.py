@@ -43,8 +43,9 @@ def lines_of(result: SuiteResult) -> list[str]:
 
 
 def row_of(lines: list[str], first: str) -> list[str]:
-    """Return the words of the first line that starts with `first`."""
-    return next(line.split() for line in lines if line.split()[:1] == [first])
+    """Return the words of the first row of a table that starts with `first`."""
+    rows = (line.split() for line in lines if line.startswith(" "))
+    return next(row for row in rows if row[:1] == [first])
 
 
 ONE = DeltaKL(name="one", prompts=["a", "b"])

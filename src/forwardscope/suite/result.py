@@ -386,12 +386,12 @@ class SuiteResult(_Record):
 
     @property
     def about(self) -> str:
-        """What was measured, in one line: model, adapter, device, dtype and exactness."""
+        """What was measured, in one line: models, dtype, device and exactness."""
         adapter = self.adapter
         if self.tuned_identity is not None:
             adapter += f" ({self.tuned_identity[:8]})"
         return (
-            f"model {self.model}, adapter {adapter}; {self.dtype} on {self.device}, "
+            f"base {self.model}, fine-tuned {adapter}; {self.dtype} on {self.device}, "
             f"{self.exactness}"
         )
 
