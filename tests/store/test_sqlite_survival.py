@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import resource
@@ -394,6 +395,19 @@ def test_a_program_that_forgets_to_close(path: Path) -> None:
     assert done.stderr == ""
     with closing(SqliteStore(path)) as store:
         assert store.stats().entries == 500
+
+
+@pytest.mark.parametrize("nbytes", ["big", b"\0", math.inf, -math.inf])
+def test_an_odd_size_of_a_row_does_not_end_the_bound(path: Path, nbytes: object) -> None:
+    """A store whose rows give sizes of other types is still kept within its bound."""
+    with closing(SqliteStore(path, max_bytes=MIN_BYTES)) as store:
+        put(store, new("odd"))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE entries SET nbytes = ?", (nbytes,))
+        put(store, *(new(str(number), text_of(str(number))) for number in range(800)))
+        stats = store.stats()
+        assert stats.evictions > 0
+        assert stats.bytes <= MIN_BYTES
 
 
 @pytest.mark.skipif(not _SOAK, reason="takes minutes")

@@ -89,8 +89,9 @@ def evict(connection: sqlite3.Connection, max_bytes: int) -> Iterator[int]:
     if used_bytes(connection) <= max_bytes:
         return
     while (excess := used_bytes(connection) - goal) > 0:
-        oldest = connection.execute(
-            "SELECT id, nbytes FROM entries ORDER BY last_used, id LIMIT ?", (_STEP,)
+        oldest = connection.execute(  # a size of another type must not end evictions
+            "SELECT id, CAST(nbytes AS INTEGER) FROM entries ORDER BY last_used, id LIMIT ?",
+            (_STEP,),
         )
         chosen = []
         left = excess / 2  # half at a time, as a value may free more pages than it fills
