@@ -64,3 +64,13 @@ def test_a_damaged_number_costs_no_value(filled: Path, change: str) -> None:
         _edit(filled, change)
         assert store.stats().entries == before.entries
         assert value_of(store, "7") == text_of("7")
+
+
+@pytest.mark.parametrize("damage", ["UPDATE totals SET entries = 'abc'", "DELETE FROM totals"])
+def test_a_damaged_number(path: Path, damage: str) -> None:
+    """Entries are counted where their kept number is damaged."""
+    with closing(SqliteStore(path)) as store:
+        put(store, new("one"), new("two"))
+    _edit(path, damage)
+    with closing(SqliteStore(path)) as store:
+        assert (store.stats().entries, store.stats().bytes > 0) == (2, True)

@@ -330,8 +330,7 @@ class SqliteStore:
             connection = self._connected(_GLANCE_S)
             try:
                 set_busy(connection, _GLANCE_S)
-                ((entries,),) = connection.execute("SELECT entries FROM totals")
-                return int(entries), used_bytes(connection)
+                return _kept_number(connection), used_bytes(connection)
             finally:
                 set_busy(connection, _BUSY_S)
         finally:
@@ -358,6 +357,16 @@ class SqliteStore:
         if is_damage(error) or self._waited_s > _PATIENCE_S:
             self._counts.unavailable = True
         self._counts.failed("get", error_name(error), str(error))
+
+
+def _kept_number(connection: sqlite3.Connection) -> int:
+    """Return the kept number of entries; count them where that is damaged."""
+    ((number, counted),) = connection.execute(
+        "SELECT max(entries), max(typeof(entries)) = 'integer' FROM totals"
+    )
+    if not counted:
+        ((number,),) = connection.execute("SELECT count(*) FROM entries")
+    return int(number)
 
 
 @cache
