@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,32 @@ def test_a_key_of_another_probe(tmp_path: Path) -> None:
 
 
 def test_size_is_bounded(tmp_path: Path) -> None:
-    """A file that does not end is read up to the bound."""
-    with pytest.raises(SpecError, match=r"/dev/zero is larger than \d+ bytes"):
-        read_items(Path("/dev/zero"))
+    """A file that is too large is read up to the bound."""
+    file = tmp_path / "large.txt"
+    file.touch()
+    os.truncate(file, 2**40)
+    with pytest.raises(SpecError, match=r"is larger than \d+ bytes"):
+        read_items(file)
+
+
+def test_only_plain_files(tmp_path: Path) -> None:
+    """A pipe, for which the suite would wait, a device and a folder are refused."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(SpecError, match="is no plain file"):
+            read_items(path)
+
+
+@pytest.mark.parametrize("name", [r'"a\0b"', r'"a\ud800b"'])
+def test_impossible_path(tmp_path: Path, name: str) -> None:
+    """A name that no file can have is an error of the suite."""
+    assert "cannot be read" in error_of(suite(tmp_path, "delta_kl", "prompts_file", name))
+
+
+@pytest.mark.parametrize(("file", "form"), [("t.txt", "{}"), ("t.jsonl", '"{}"')])
+def test_separators_that_end_no_line(tmp_path: Path, file: str, form: str) -> None:
+    """Only line feeds and carriage returns end a line; U+2028 and its like are part of a text."""
+    texts = ["a\u2028b", "c\u2029d", "e\x85f"]
+    lines = map(form.format, texts)
+    (tmp_path / file).write_bytes("{}\r\n{}\r{}\n".format(*lines).encode())
+    assert read_items(tmp_path / file) == texts

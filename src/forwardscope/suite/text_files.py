@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,8 @@ MAX_BYTES: Final = 64 * 2**20
 FILE_KEYS: Final = {f"{key}_file": key for key in ("prompts", "texts", "pairs", "sentinel_prompts")}
 #: Where an object in a line has its text or its chat.
 _KEYS: Final = ("text", "prompt", "messages")
+#: Other separators, such as U+2028, are part of a text, and of a string in JSON.
+_LINE_BREAK: Final = re.compile(r"\r\n?|\n")
 
 
 def read_items(path: Path) -> list[Any]:
@@ -29,18 +32,27 @@ def read_items(path: Path) -> list[Any]:
         SpecError: The file is missing, unreadable or too large, or a line is not JSON. The
             message has the line, and not its text.
     """
-    try:
-        with path.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {error.strerror or error}") from error
+    data = _content(path)
     if len(data) > MAX_BYTES:
         raise SpecError(f"{path} is larger than {MAX_BYTES} bytes")
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    lines = _LINE_BREAK.split(text)
     return list(_json_items(path, lines) if path.suffix == ".jsonl" else filter(str.strip, lines))
+
+
+def _content(path: Path) -> bytes:
+    """Return the first bytes of a file, one more than the maximum."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe without a writer would wait
+            raise SpecError(f"{path} is no plain file; give the name of another file")
+        with path.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError for a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"{path} cannot be read: {reason}") from error
 
 
 def _json_items(path: Path, lines: list[str]) -> Iterator[Any]:
