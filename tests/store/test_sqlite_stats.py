@@ -55,7 +55,13 @@ def test_the_size_is_not_waited_for(filled: Path, in_thread: Callable[..., Any])
 
 
 @pytest.mark.parametrize(
-    "change", ["DELETE FROM totals", "UPDATE totals SET entries = 'many'", "DROP TABLE totals"]
+    "change",
+    [
+        "DELETE FROM totals",
+        "UPDATE totals SET entries = 'many'",
+        "UPDATE totals SET entries = 9e999",
+        "DROP TABLE totals",
+    ],
 )
 def test_a_damaged_number_costs_no_value(filled: Path, change: str) -> None:
     """Where the number is not there, the last one is returned, and values are found."""

@@ -30,6 +30,16 @@ class Longest(Probe):
 class Other(Longest):
     pass
 
+class Without(Probe):
+    pass
+
+class Failing(Longest):
+    def model_post_init(self, context: object) -> None:
+        raise RuntimeError("broken")
+
+def __getattr__(name: str) -> object:
+    raise SystemExit(0) if name == "Leaving" else AttributeError(name)
+
 no_class = 3
 """
 SUITE = """version: 1
@@ -106,13 +116,21 @@ def test_invalid_settings(install: Install, settings: str, message: str) -> None
     [
         ("no_such_module:Longest", "cannot be imported: ModuleNotFoundError"),
         ("some_probes:Missing", "cannot be imported: AttributeError"),
+        ("some_probes:Leaving", "cannot be imported: SystemExit"),
         ("some_probes:no_class", "is no subclass of Probe"),
+        ("some_probes:Without", "is no probe of kind 'longest'"),
     ],
 )
 def test_a_broken_entry_point(install: Install, target: str, message: str) -> None:
     """The error names the entry point."""
     install(f"longest = {target}")
     assert error_of() == f": the entry point {target} {message}"
+
+
+def test_validators_that_raise(install: Install) -> None:
+    """Whatever the class raises for its settings is an error of the suite."""
+    install("longest = some_probes:Failing")
+    assert error_of() == ": the settings cannot be checked: RuntimeError"
 
 
 def test_an_entry_point_of_another_kind(install: Install) -> None:

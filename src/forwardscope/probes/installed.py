@@ -31,12 +31,12 @@ def load_kind(found: EntryPoint) -> type[Probe]:
     """
     try:
         kind = found.load()
-    except Exception as error:  # whatever the package does at its import
+    except (Exception, SystemExit) as error:  # whatever the package does at its import
         raise ProbeError(
             f"the entry point {found.value} cannot be imported: {type(error).__name__}"
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, Probe)):
         raise ProbeError(f"the entry point {found.value} is no subclass of Probe")
-    if kind.model_fields["kind"].default != found.name:
+    if "kind" not in kind.model_fields or kind.model_fields["kind"].default != found.name:
         raise ProbeError(f"the entry point {found.value} is no probe of kind {found.name!r}")
     return kind

@@ -251,7 +251,7 @@ class SqliteStore:
     def stats(self) -> StoreStats:
         """Return the counts of now; of a file that is in use by others for long, its last size."""
         if not self._closed and not self._counts.unavailable:
-            with suppress(*FAULTS, TypeError, ValueError):  # of a damaged file
+            with suppress(*FAULTS, TypeError, ValueError, OverflowError):  # of a damaged file
                 self._size = self._measured()
         return self._counts.snapshot(*self._size, self._max_bytes)
 

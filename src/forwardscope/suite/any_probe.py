@@ -54,6 +54,8 @@ def _validate_installed(value: Any) -> Probe:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         reason = f"{where}: {first['msg']}" if where else first["msg"]
+    except Exception as error:  # noqa: BLE001 - whatever the package's validators do
+        reason = f"the settings cannot be checked: {type(error).__name__}"
     raise PydanticCustomError(INVALID_INSTALLED, "{reason}", {"reason": printable(reason)})
 
 
