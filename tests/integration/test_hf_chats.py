@@ -109,6 +109,12 @@ def test_filler_keeps_a_chat(backend: HFBackend, tokenizer: Any) -> None:
         (None, "the tokenizer has no chat template"),
         ("{{ raise_exception('no ' + messages[0].content) }}", "refuses messages of the roles"),
         ("{% for %}", "refuses messages of the roles system, user (TemplateSyntaxError)"),
+        ("{{ 1 / 0 }}", "refuses messages of the roles system, user (ZeroDivisionError)"),
+        ("{{ range(10 ** 12) }}", "(OverflowError)"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "(RecursionError)"),
+        ("{{ 'x' * 10 ** 15 }}", "(MemoryError)"),
+        ("{% if 1 %}" * 200 + "{% endif %}" * 200, "(IndentationError)"),
+        ("{{ '\\ud800' }}", "(UnicodeEncodeError)"),
     ],
 )
 def test_no_template_for_the_messages(

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import TemplateError
-
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import AdapterError, PromptError
 
@@ -40,7 +38,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Render
             add_generation_prompt=not begun,
             continue_final_message=begun,
         )
-    except (TemplateError, TypeError, ValueError, LookupError) as error:
+        rendered.encode()  # a lone surrogate has no tokens
+    except Exception as error:  # a template is foreign code
         roles = ", ".join(message["role"] for message in messages)
         raise PromptError(
             f"the chat template refuses messages of the roles {roles} ({type(error).__name__})"
