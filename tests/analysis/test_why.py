@@ -48,6 +48,13 @@ def test_first_lookup_with_a_view_op_and_top_k(event: MakeEvent) -> None:
     )
 
 
+def test_many_other_lookups(event: MakeEvent) -> None:
+    """A miss has the first hundred of them, so that all misses of a prompt fit into memory."""
+    found = list(explain([event(view_id=f"v{n}") for n in range(300)], prompt_hash="a"))
+    assert [len(one.elsewhere) for one in found] == [*range(100), *[100] * 200]
+    assert [other.view_id for other in found[-1].elsewhere] == [f"v{n}" for n in range(100)]
+
+
 def test_after_a_failed_pass(event: MakeEvent) -> None:
     """The reason is the failure of the previous lookup."""
     found = miss_of([event(), event(error="ValueError"), event()], 3)

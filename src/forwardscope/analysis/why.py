@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,6 +17,10 @@ from forwardscope.core.keys import Question
 from forwardscope.trace import TraceEvent
 
 __all__ = ["Miss", "Reason", "explain", "lookup_line", "miss_line", "reason_line"]
+
+
+#: Other lookups that a miss has.
+_MAX_ELSEWHERE: Final = 100
 
 
 class Reason(StrEnum):
@@ -42,7 +48,8 @@ class Miss:
         number: Number of the miss in the trace, from 1.
         event: The record of the lookup.
         reason: The reason.
-        elsewhere: Distinct earlier lookups of the prompt with another view, op or top_k.
+        elsewhere: Distinct earlier lookups of the prompt with another view, op or top_k;
+            at most the first 100.
         distance: Reuse distance: the number of other distinct lookups since the previous
             equal lookup. None if there was none.
         farthest: Largest reuse distance of a hit in the run; the cache had at least one
@@ -124,28 +131,26 @@ def _misses_of_run(
     distances = reuse_distances(lookups_of(records_of_run()).key_ids)
     hit_distances = distances[np.asarray(hits, dtype=np.bool_) & (distances != NEVER)]
     farthest = int(hit_distances.max()) if hit_distances.size else None
-    for index, record in enumerate(records):
+    latest: dict[str, dict[Question, TraceEvent]] = {prompt: {} for prompt in prompts}
+    for record in records:
+        earlier = latest[record.event.prompt_hash]
         if record.number in selected:
-            earlier = [other.event for other in records[:index]]
-            yield _miss(
-                record,
-                [event for event in earlier if event.prompt_hash == record.event.prompt_hash],
-                distance=int(distances[record.index]),
-                farthest=farthest,
-            )
+            distance = int(distances[record.index])
+            yield _miss(record, earlier, distance=distance, farthest=farthest)
+        earlier[_key(record.event)] = record.event
 
 
 def _miss(
     record: _Record,
-    earlier: Collection[TraceEvent],
+    earlier: Mapping[Question, TraceEvent],
     *,
     distance: int,
     farthest: int | None,
 ) -> Miss:
     key = _key(record.event)
-    equal = [event for event in earlier if _key(event) == key]
-    failure = equal[-1].error if equal else None
-    if not equal:
+    equal = earlier.get(key)
+    failure = equal.error if equal else None
+    if equal is None:
         reason = Reason.ELSEWHERE if earlier else Reason.FIRST
     elif failure is not None:
         reason = Reason.FAILED
@@ -156,7 +161,7 @@ def _miss(
         number=record.number or 0,
         event=record.event,
         reason=reason,
-        elsewhere=[other for other in dict.fromkeys(map(_key, earlier)) if other != key],
+        elsewhere=list(islice((other for other in earlier if other != key), _MAX_ELSEWHERE)),
         distance=None if distance == NEVER else distance,
         farthest=farthest,
         failure=failure,
