@@ -327,6 +327,18 @@ def test_hostile_payloads(file: Path, payload: bytes) -> None:
     assert "is damaged at byte 28: " in error_of(file, _FIRST_LINE + frame + payload)
 
 
+def test_a_long_description(file: Path) -> None:
+    """What describes an identity has a bound, as its objects would take many times its size."""
+    info = '{"parts": {}, "model": "m", "adapter": null, "view_family": "b", "more": [PAD]}'
+    for pad, fits in ("0," * 500_000 + "0", True), ("0," * 600_000 + "0", False):
+        description = record("identity", b"i", info.replace("PAD", pad))
+        content = _FIRST_LINE + description + record("end", 0)
+        if fits:
+            assert imported(file, content)[1].identities()["i"].model == "m"
+        else:
+            assert "the JSON has more than" in error_of(file, content)
+
+
 @pytest.mark.parametrize("length", [2**32 - 1, 2**31, 2**30 + 1, 101])
 def test_a_length_is_not_trusted(file: Path, length: int) -> None:
     """A record that is longer than the rest of the file is refused before it is read."""

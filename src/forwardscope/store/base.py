@@ -32,6 +32,9 @@ Operation = Literal["get", "put", "lease"]
 #: Precedes the run id of a value that came from a file; see `portable`.
 IMPORTED: Final = "imported:"
 
+#: Maximum length of what describes an identity; ours have some thousand bytes.
+_MAX_JSON: Final = 2**20
+
 
 class StoredEntry(NamedTuple):
     """A value that was found, and the forward call that computed it.
@@ -125,8 +128,10 @@ class IdentityInfo:
         """Return what `to_json` gave.
 
         Raises:
-            ValueError: The JSON is damaged, or something else.
+            ValueError: The JSON is damaged, or something else, or too long.
         """
+        if len(data) > _MAX_JSON:  # as objects it could take 25 times the memory
+            raise ValueError(f"the JSON has more than {_MAX_JSON} bytes")
         try:
             return msgspec.convert(json.loads(data), cls)
         except RecursionError as error:
