@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from pydantic import ValidationError
 
+from forwardscope.errors import ProbeError
 from forwardscope.probes import CompletionPreference, NullAdapter, Outcome, ProbeContext, Verdict
 from forwardscope.probes.calibration import NullBaseline, NullStats
 from forwardscope.testing import ScriptedBackend, ScriptedView
@@ -51,6 +52,18 @@ def test_shift_of_the_margins() -> None:
     assert outcome.evidence["margins_base"] == pytest.approx([margin(0.4)] * 2)
     assert outcome.evidence["margins_tuned"] == pytest.approx([margin(0.7)] * 2)
     assert "preferred in 2 of 2 pairs, by the base in 0" in outcome.message
+
+
+@pytest.mark.parametrize("broken", ["base", "ft"])
+def test_infinite_values(broken: str) -> None:
+    """They are an error, as they would pass or fail without a reason."""
+
+    def script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
+        return np.array([1.0, -1.0]) * (1e308 if view.id == broken else 1.0)
+
+    backend = ScriptedBackend(script, vocab_size=2)
+    with np.errstate(over="ignore"), pytest.raises(ProbeError, match="non-finite log-probability"):
+        probe().run(ProbeContext(backend))
 
 
 def test_one_batch_a_view() -> None:

@@ -122,6 +122,20 @@ def test_a_broken_model_has_a_finite_ratio() -> None:
     outcome = run(0.5, 1e-320, texts=["aa"])
     assert outcome.verdict is Verdict.FAIL
     assert np.isfinite(outcome.raw)
+    assert "ratio 1.01e+304," in outcome.message
+
+
+@pytest.mark.parametrize("broken", ["base", "ft"])
+def test_infinite_values(broken: str) -> None:
+    """They are an error, as they would pass or fail without a reason."""
+
+    def script(view: ScriptedView, prompt: str) -> npt.NDArray[np.float64]:
+        return np.array([1.0, -1.0]) * (1e308 if view.id == broken else 1.0)
+
+    probe = PerplexityShift(name="shift", texts=TEXTS)
+    backend = ScriptedBackend(script, vocab_size=2)
+    with np.errstate(over="ignore"), pytest.raises(ProbeError, match="non-finite log-probability"):
+        probe.run(ProbeContext(backend))
 
 
 @pytest.mark.parametrize(

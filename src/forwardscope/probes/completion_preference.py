@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from forwardscope.backends.base import ScoringView
+from forwardscope.errors import ProbeError
 from forwardscope.probes.base import (
     Outcome,
     Probe,
@@ -85,6 +86,10 @@ class CompletionPreference(Probe):
         wanted = [(at, pair.wanted) for at, pair in zip(prompts, self.pairs, strict=True)]
         unwanted = [(at, pair.unwanted) for at, pair in zip(prompts, self.pairs, strict=True)]
         logprobs = np.asarray(view.logprob_of_batch(wanted + unwanted), dtype=np.float64)
+        if not np.isfinite(logprobs).all():
+            raise ProbeError(
+                "a completion has a non-finite log-probability; check the model's logits"
+            )
         return logprobs[: len(wanted)] - logprobs[len(wanted) :]
 
     def _judge(self, before: FloatArray, after: FloatArray, context: ProbeContext) -> Outcome:

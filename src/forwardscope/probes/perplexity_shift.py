@@ -46,6 +46,8 @@ __all__ = ["PerplexityShift"]
 
 #: Larger logarithms of a perplexity are cut, so that it stays finite.
 _MAX_LOG = 700.0
+#: Ratios from here on are written with an exponent.
+_LARGE = 1e6
 
 
 class PerplexityShift(Probe):
@@ -77,6 +79,8 @@ class PerplexityShift(Probe):
                 "base and fine-tuned model split the texts into different tokens, so their "
                 "perplexities cannot be compared"
             )
+        if not all(math.isfinite(one.total_logprob) for one in (*before, *after)):
+            raise ProbeError("a text has a non-finite log-probability; check the model's logits")
         counts = [one.num_tokens - 1 for one in before]
         tokens = sum(counts)
         if tokens == 0:
@@ -92,7 +96,8 @@ class PerplexityShift(Probe):
         null = context.baseline and context.baseline.stats.get(self.calibration(()))
         z = null.z_score(ratio) if null else None
         passed, limit, score = self._against(ratio)
-        message = f"perplexity {_exp(base):.4g}, fine-tuned {_exp(tuned):.4g}, ratio {ratio:.3f}"
+        shown = f"{ratio:.3f}" if ratio < _LARGE else f"{ratio:.3g}"
+        message = f"perplexity {_exp(base):.4g}, fine-tuned {_exp(tuned):.4g}, ratio {shown}"
         message += f", {limit}"
         if null and z is not None:
             message += f"; z {z:+.1f} of {plural(null.n, 'random adapter')}"
