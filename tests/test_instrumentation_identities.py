@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
-from forwardscope.store.base import IdentityInfo
+from forwardscope.store.base import IdentityInfo, Store
+from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
 
 DESCRIPTION = "ignore:the store did not take a view's description:RuntimeWarning"
 
 
-def identified(store: MemoryStore, parts: Any = None, **settings: Any) -> BackendInstrumentation:
+def identified(store: Store, parts: Any = None, **settings: Any) -> BackendInstrumentation:
     backend = BackendInstrumentation(store=store, **settings)
     backend.identify_views(lambda view_id: f"identity of {view_id}", parts=parts)
     return backend
@@ -78,12 +80,41 @@ def test_an_identity_of_the_program_is_not_described_by_the_backend() -> None:
 
 
 @pytest.mark.filterwarnings(DESCRIPTION)
-@pytest.mark.parametrize("parts", [lambda _: 1 / 0, lambda _: {"dtype": 3}, lambda _: None])
-def test_parts_that_cannot_be_described_fail_no_lookup(parts: Any) -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda _: 1 / 0,
+        lambda _: None,
+        *(lambda _, part=part: {"dtype": part} for part in (3, b"float32", {}, None)),
+        lambda _: {3: "float32"},
+    ],
+)
+def test_parts_that_cannot_be_described_fail_no_lookup(parts: Any, tmp_path: Path) -> None:
     """The value is computed and stored without a description."""
+    with closing(SqliteStore(tmp_path / "store.db")) as store:
+        look_up(identified(store, parts), "ft")
+        assert store.flush(5)
+        assert (store.identities(), store.stats().entries) == ({}, 1)
+
+
+@pytest.mark.filterwarnings("ignore:the view ft has no identity.*TypeError:RuntimeWarning")
+@pytest.mark.parametrize("identity", [3, b"ft", ["ft"]])
+def test_an_identity_that_is_no_text_fails_no_lookup(identity: Any) -> None:
+    """The view has none, so its values are not stored."""
     store = MemoryStore()
-    look_up(identified(store, parts), "ft")
-    assert (store.identities(), store.stats().entries) == ({}, 1)
+    backend = BackendInstrumentation(store=store, view_identity=lambda _: identity)
+    look_up(backend, "ft")
+    assert store.stats().entries == 0
+
+
+def test_a_run_id_of_any_text_fails_no_lookup() -> None:
+    """Even one that cannot be encoded in UTF-8, as an argument that is not UTF-8 gives."""
+    store = MemoryStore()
+    for _ in range(2):
+        backend = identified(store, verify=0.5)
+        backend.set_run_id("\udc80")
+        look_up(backend, "ft")
+    assert store.stats().entries == 1
 
 
 @pytest.mark.filterwarnings(DESCRIPTION)

@@ -209,7 +209,7 @@ class StoreTier:
         family = view_family(view_id)
         adapter = self.adapter if family in ADAPTED_FAMILIES else None
         try:
-            parts = {name: _brief(part) for name, part in parts_of(view_id).items()}
+            parts = {_text(name): _brief(_text(part)) for name, part in parts_of(view_id).items()}
             self.store.describe_identity(
                 identity, parts, model=self.model, adapter=adapter, view_family=family
             )
@@ -218,7 +218,8 @@ class StoreTier:
 
     def _identified(self, view_id: str) -> str | None:
         try:
-            return None if self.view_identity is None else self.view_identity(view_id)
+            identity = None if self.view_identity is None else self.view_identity(view_id)
+            return None if identity is None else _text(identity)
         except Exception as error:  # noqa: BLE001 - no lookup fails for a store
             _warn(f"the view {shown(view_id)} has no identity: {type(error).__name__}")
             return None
@@ -242,7 +243,7 @@ class StoreTier:
 
     def _is_in_share(self, digest: bytes, entry: StoredEntry) -> bool:
         """Return whether an entry is in the share that this run verifies."""
-        seed = (self._run_id or "").encode()
+        seed = (self._run_id or "").encode("utf-8", "surrogatepass")
         drawn = hashlib.blake2b(digest + seed, digest_size=8).digest()
         share = self._verify * (_IMPORTED_FACTOR if _is_imported(entry) else 1)
         return int.from_bytes(drawn, "little") < share * 2**64
@@ -250,6 +251,13 @@ class StoreTier:
 
 def _is_imported(entry: StoredEntry) -> bool:
     return entry.run_id is not None and entry.run_id.startswith(IMPORTED)
+
+
+def _text(given: object) -> str:
+    """Return what a caller gave; TypeError if it is no text."""
+    if not isinstance(given, str):
+        raise TypeError
+    return given
 
 
 def _brief(part: str) -> str:
