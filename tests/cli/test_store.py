@@ -244,6 +244,10 @@ def test_places_for_an_export(error_of: ErrorOf, path: Path, tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(path)
     for target in (path, tmp_path / "link"):
         assert "over the input" in error_of("store", "export", target, path)
+    for suffix in ("-wal", "-shm"):  # not there while no program has the store open
+        target = path.with_name(path.name + suffix)
+        assert "belongs to the store" in error_of("store", "export", target, path)
+        assert not target.exists()
     assert "it is a folder" in error_of("store", "export", tmp_path, path)
     assert path.read_bytes() == before
 

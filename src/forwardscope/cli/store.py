@@ -224,6 +224,8 @@ def export(
     path = store_path(_location(location))
     beside = [Path(f"{os.path.realpath(path)}{suffix}") for suffix in ("", "-wal", "-shm")]
     check_no_input("export", file, beside)
+    if Path(os.path.realpath(file)) in beside:  # which SQLite may make at any time
+        raise UserError(f"{file} belongs to the store; choose another file for the export")
     check_writable("export", file)
     try:
         with (
