@@ -167,3 +167,13 @@ def test_models_and_adapters_are_named(invoke: Invoke, runs: Files, tmp_path: Pa
     assert "the runs differ in adapter: checkpoint-9, some-adapter before" in said
     found = json.loads(invoke("gate", runs["good result"], other, "--format", "json").stdout)
     assert found["differences"] == ["adapter: checkpoint-9, some-adapter before"]
+
+
+def test_identities_that_differ_are_short(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
+    """Of the identities of two adapters the first digits are said, as the store lists them."""
+    record = json.loads(runs["good result"].read_text())
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, digit in zip(files, "ab", strict=True):
+        file.write_text(json.dumps(record | {"tuned_identity": digit * 64}))
+    said = invoke("gate", *files).stdout.splitlines()
+    assert f"the runs differ in tuned identity: {'b' * 12}, {'a' * 12} before" in said

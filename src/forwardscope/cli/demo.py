@@ -1,4 +1,4 @@
-"""The demo: a small real model, a small adapter, and a suite with all four probes."""
+"""The demo: a small real model, a small adapter, and a suite with four probes."""
 
 from __future__ import annotations
 
