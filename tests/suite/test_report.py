@@ -44,8 +44,8 @@ def lines_of(result: SuiteResult) -> list[str]:
 
 def row_of(lines: list[str], first: str) -> list[str]:
     """Return the words of the first row of a table that starts with `first`."""
-    rows = (line.split() for line in lines if line.startswith(" "))
-    return next(row for row in rows if row[:1] == [first])
+    _, _about, *tables = lines
+    return next(row for line in tables if (row := line.split())[:1] == [first])
 
 
 ONE = DeltaKL(name="one", prompts=["a", "b"])
@@ -57,6 +57,16 @@ def test_the_last_lines(run_of: RunOf) -> None:
     *_, cache, reconciled = lines_of(run_of(ONE, TWO))
     assert cache == "cache: 2 of 8 lookups answered without a forward pass (25 %)"
     assert reconciled == "reconciled: 8 lookups; no trace or spans"
+
+
+def test_names_in_80_columns(run_of: RunOf) -> None:
+    """A name of 12 characters is whole beside the widest numbers of a probe."""
+    result = run_of(ONE.model_copy(update={"name": "long-context"}))
+    widest = {"score": 0.5, "raw": 0.4275, "z_score": 4097.0, "ci_95": (0.3258, 0.5326)}
+    probe = result.probes[0].model_copy(update=widest | {"duration_s": 18.4})
+    file = StringIO()
+    print_report(result.model_copy(update={"probes": [probe]}), Console(file=file, width=80))
+    assert row_of(file.getvalue().splitlines(), "long-context")[1] == probe.verdict.value
 
 
 def test_warnings_of_the_backend(make_spec: MakeSpec) -> None:

@@ -39,6 +39,7 @@ def print_report(result: SuiteResult, console: Console) -> None:
     console.print()
     console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
     console.print(_probe_table(result))
+    console.print()
     for probe in result.probes:
         said = "; ".join(filter(None, (probe.message, probe.interval_note)))
         message = shown(said, MAX_SENTENCE)
@@ -74,10 +75,11 @@ def format_z(z: float) -> str:
 
 
 def _probe_table(result: SuiteResult) -> Table:
+    """Return the table of the probes; 80 columns hold names of 12 characters."""
     table = _table(f"{shown(result.suite)}, {result.wall_s:.1f} s")
     table.add_column("probe", overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hit rate"):
+    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hit\nrate"):
         table.add_column(header, justify="right", no_wrap=True)
     for probe in result.probes:
         table.add_row(*_probe_row(probe))
@@ -219,6 +221,7 @@ def _table(title: str) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
+        show_edge=False,
     )
 
 
