@@ -185,18 +185,18 @@ class SqliteWriter:
 
     def _write_round(self) -> bool:
         """Write all changes that wait, and uses with them; return whether there were any."""
-        changes, marks = self._take()
-        waiting = len(self._touched) if changes or marks else 0
-        touched = [self._touched.popleft() for _ in range(waiting)]
-        try:
-            with self._writing:
+        with self._writing:  # before the queue is taken: an interrupted start can give two threads
+            changes, marks = self._take()
+            waiting = len(self._touched) if changes or marks else 0
+            touched = [self._touched.popleft() for _ in range(waiting)]
+            try:
                 if changes or touched:
                     self._write(changes, touched)
                 if not self._is_within_bound:
                     self._attempt(self._evict)
-        finally:
-            for mark in marks:
-                mark.passed = True
+            finally:
+                for mark in marks:
+                    mark.passed = True
         return bool(changes)
 
     def _take(self) -> tuple[list[Change], list[_Mark]]:
