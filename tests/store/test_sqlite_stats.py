@@ -41,7 +41,7 @@ def test_the_size_is_not_waited_for(filled: Path, in_thread: Callable[..., Any])
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         other.execute("DELETE FROM entries")
-        with pytest.warns(RuntimeWarning, match="failed to get"):
+        with pytest.warns(RuntimeWarning, match="could not read values"):
             lookup = in_thread(lambda: value_of(store, "7"))
             start = time.monotonic()
             for _ in range(20):

@@ -140,7 +140,9 @@ def test_a_full_disk_costs_entries_alone(filled: Path) -> None:
     """Entries that do not fit are dropped and counted, one warning is given, others are found."""
     with closing(SqliteStore(filled)) as store:
         with (
-            pytest.warns(RuntimeWarning, match=r"failed to put .*the run goes on") as warned,
+            pytest.warns(
+                RuntimeWarning, match=r"could not write values .*the run goes on"
+            ) as warned,
             _file_limit(filled.stat().st_size // 2),
         ):
             for n in range(100, 110):
@@ -167,7 +169,7 @@ def test_a_locked_database_costs_a_bounded_time(filled: Path) -> None:
     """While another program holds the database, lookups are misses; soon none is tried."""
     with closing(SqliteStore(filled)) as store, closing(sqlite3.connect(filled)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        with pytest.warns(RuntimeWarning, match="failed to") as warned:
+        with pytest.warns(RuntimeWarning, match="could not") as warned:
             other.execute("BEGIN EXCLUSIVE")
             other.execute("DELETE FROM contents")
             store.put_many([new("one")])
@@ -195,7 +197,7 @@ def _copies(filled: Path) -> Iterator[tuple[int, Path, bytearray]]:
             yield start + place, filled.with_name("damaged.db"), bytearray(good)
 
 
-@pytest.mark.filterwarnings("ignore:the store .* failed to:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:the store .* could not:RuntimeWarning")
 def test_damage_never_gives_a_wrong_value(filled: Path) -> None:
     """With a flipped bit in any page, each lookup gets the value or a miss; or opening fails."""
     outcomes = {"refused": 0, "all": 0, "some": 0}
@@ -220,7 +222,7 @@ def test_damage_never_gives_a_wrong_value(filled: Path) -> None:
     assert min(outcomes.values()) > 0
 
 
-@pytest.mark.filterwarnings("ignore:the store .* failed to:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:the store .* could not:RuntimeWarning")
 def test_a_cut_file_never_gives_a_wrong_value(filled: Path) -> None:
     """A file that lost its end is refused, or gives what is left."""
     good = filled.read_bytes()
@@ -271,7 +273,7 @@ def test_a_file_that_is_removed(filled: Path) -> None:
     """Removing the file under a store raises nothing."""
     with closing(SqliteStore(filled)) as store:
         filled.unlink()
-        with pytest.warns(RuntimeWarning, match="failed to"):
+        with pytest.warns(RuntimeWarning, match="could not"):
             assert value_of(store, "7") is None
             put(store, new("one"))
 

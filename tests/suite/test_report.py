@@ -164,7 +164,7 @@ def test_every_probe_has_its_message(run_of: RunOf) -> None:
     for probe in result.probes:
         assert f"{probe.name}: {probe.message}" in " ".join(" ".join(lines).split())
     (low, high), message = result.probes[0].ci_95, " ".join(" ".join(lines).split())
-    assert f"; 95 % interval {low:.4g} to {high:.4g} from 2; 8 would halve it" in message
+    assert f"; 95 % interval {low:.4g} to {high:.4g} from 2 values; 8 would halve it" in message
 
 
 def test_every_view_has_a_row(run_of: RunOf) -> None:

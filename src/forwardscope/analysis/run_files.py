@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from forwardscope.analysis.formatting import count, plural, seconds
+from forwardscope.analysis.formatting import plural, seconds
 from forwardscope.analysis.junit import Case, as_junit
 from forwardscope.analysis.tables import Column, Table, as_markdown
 from forwardscope.probes import Verdict
@@ -49,13 +49,13 @@ def result_markdown(result: SuiteResult) -> str:
     table = Table("probes", columns, [_row(probe) for probe in result.probes])
     passed = "passed" if result.passed else "did not pass"
     score = "" if result.score is None else f", score {result.score:.3f}"
-    paid, time = result.backend_stats["forward_passes"], result.backend_stats["scoring_wall_s"]
+    paid, time = result.backend_stats["forward_passes"], sum(one.forward_s for one in result.series)
     lines = [
         f"## {shown(result.suite)}: {passed}{score}",
         shown(result.about, MAX_SENTENCE),
         *(shown(warning, MAX_SENTENCE) for warning in result.warnings),
         as_markdown(table).rstrip("\n"),
-        f"{count(int(paid))} forward passes in {seconds(time)}; run {result.run_id}",
+        f"{plural(int(paid), 'forward pass')} in {seconds(time)}; run {result.run_id}",
     ]
     return "\n\n".join(lines) + "\n"
 

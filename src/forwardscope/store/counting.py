@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import Counter
 from contextlib import suppress
+from typing import Final
 
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.ledger import OPERATION_BOUNDS_S, Histogram
@@ -13,6 +14,8 @@ from forwardscope.store.base import Operation, StoreStats
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["StoreCounts"]
+
+_VERBS: Final = {"get": "read", "put": "write", "lease": "claim"}
 
 
 class StoreCounts:
@@ -65,7 +68,7 @@ class StoreCounts:
             consequence = "it is not used any more" if self.unavailable else "the run goes on"
             with suppress(RuntimeWarning):  # where warnings are errors, no lookup fails
                 warnings.warn(
-                    f"the store {self._name} failed to {operation} "
+                    f"the store {self._name} could not {_VERBS[operation]} values "
                     f"({shown(message, MAX_SENTENCE)}); {consequence}",
                     RuntimeWarning,
                     stacklevel=2,

@@ -160,7 +160,8 @@ class ProbeResult(_Record):
         if self.ci_95 is None or self.n is None:
             return None
         low, high = self.ci_95
-        return f"95 % interval {low:.4g} to {high:.4g} from {self.n}; {4 * self.n} would halve it"
+        needed = f"{4 * self.n} would halve it"
+        return f"95 % interval {low:.4g} to {high:.4g} from {plural(self.n, 'value')}; {needed}"
 
 
 class CacheUse(_Record):
