@@ -29,6 +29,9 @@ CAPACITY: Final = 1024
 #: The thread writes so often. Between rounds it does not compete with its callers for the
 #: interpreter: where it woke for each entry, a put took 1.7 times as long.
 _ROUND_S: Final = 0.02
+#: Changes of one transaction. Each statement may wait some milliseconds for the interpreter, and
+#: a killed process loses a transaction that it has not ended.
+_BATCH: Final = 64
 _IDLE_ROUNDS: Final = 100
 #: Wait for the writers of other processes; SQLite lets them in without order.
 _BUSY_S: Final = 30.0
@@ -151,7 +154,7 @@ class SqliteWriter:
             return
         atexit.unregister(self._exit_hook)
         self.flush(timeout_s)
-        rest, _ = self._take()
+        rest, _ = self._take(CAPACITY * 2)  # marks too
         self._counts.add("dropped", _entries_in(rest))
         if self._writing.acquire(timeout=max(0.1, timeout_s / 10)):
             try:
@@ -170,11 +173,13 @@ class SqliteWriter:
                 self._worker = worker
 
     def _work(self) -> None:
-        idle = 0
+        idle = number = 0
         while True:
-            with suppress(Empty):
-                self._hurry.get(timeout=_ROUND_S)
-            idle = 0 if self._write_round() else idle + 1
+            if number < _BATCH:  # else more may wait
+                with suppress(Empty):
+                    self._hurry.get(timeout=_ROUND_S)
+            number = self._write_round()
+            idle = 0 if number else idle + 1
             with self._lock:
                 if not self._queue and (idle > _IDLE_ROUNDS or self._closed):
                     self._worker = None
@@ -183,10 +188,10 @@ class SqliteWriter:
             with self._writing:
                 self._disconnect()
 
-    def _write_round(self) -> bool:
-        """Write all changes that wait, and uses with them; return whether there were any."""
+    def _write_round(self) -> int:
+        """Write changes that wait, and uses with them; return the number of changes and marks."""
         with self._writing:  # before the queue is taken: an interrupted start can give two threads
-            changes, marks = self._take()
+            changes, marks = self._take(_BATCH)
             waiting = len(self._touched) if changes or marks else 0
             touched = [self._touched.popleft() for _ in range(waiting)]
             try:
@@ -197,14 +202,14 @@ class SqliteWriter:
             finally:
                 for mark in marks:
                     mark.passed = True
-        return bool(changes)
+        return len(changes) + len(marks)
 
-    def _take(self) -> tuple[list[Change], list[_Mark]]:
-        """Empty the queue."""
+    def _take(self, most: int) -> tuple[list[Change], list[_Mark]]:
+        """Take changes and marks from the queue."""
         with self._lock:
-            queue, self._queue = self._queue, deque()
-        marks = [one for one in queue if isinstance(one, _Mark)]
-        return [one for one in queue if not isinstance(one, _Mark)], marks
+            taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        marks = [one for one in taken if isinstance(one, _Mark)]
+        return [one for one in taken if not isinstance(one, _Mark)], marks
 
     def _write(self, changes: Sequence[Change], touched: Sequence[int]) -> None:
         """Write a batch; the entries of a failed one are dropped."""
