@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope.analysis.score_gate import ScoreLimits, compare_scores, differences
+from forwardscope.analysis.score_gate import ScoreLimits, compare_scores, differences, suite_score
 from forwardscope.probes import DeltaKL
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
@@ -78,11 +78,10 @@ def test_without_an_interval() -> None:
 
 
 def test_score_of_the_suite() -> None:
-    """A limit for it fails a run below, or without a score."""
-    limits = ScoreLimits(min_score=0.75)
-    assert worse(run(), run(), limits) == []
-    assert worse(run(score=0.7), run(score=0.7), limits) == ["score of the suite"]
-    assert worse(run(score=None), run(score=None), limits) == ["score of the suite"]
+    """A run with a smaller score than allowed, or without one, fails."""
+    assert suite_score(run(), 0.75).ok
+    assert not suite_score(run(score=0.7), 0.75).ok
+    assert not suite_score(run(score=None), 0.0).ok
 
 
 def test_a_value_that_is_missing_is_not_compared() -> None:

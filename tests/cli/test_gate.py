@@ -177,3 +177,18 @@ def test_identities_that_differ_are_short(invoke: Invoke, runs: Files, tmp_path:
         file.write_text(json.dumps(record | {"tuned_identity": digit * 64}))
     said = invoke("gate", *files).stdout.splitlines()
     assert f"the runs differ in tuned identity: {'b' * 12}, {'a' * 12} before" in said
+
+
+@pytest.mark.parametrize("option", ["--max-drop", "--min-score"])
+def test_limits_of_measurements_need_results(error_of: ErrorOf, runs: Files, option: str) -> None:
+    """With a trace they are an error, and not dropped."""
+    both = (runs["good result"], runs["same trace"])
+    message = error_of("gate", *both, option, "0.1")
+    assert message.startswith(f"{option}: {runs['same trace']} is a trace")
+
+
+def test_smallest_score_beside_a_trace(invoke: Invoke, runs: Files) -> None:
+    """It needs the result of the current run alone."""
+    both = (runs["good trace"], runs["same result"])
+    assert invoke("gate", *both, "--min-score", 0.9).exit_code == 0
+    assert "the suite's score" in invoke("gate", *both, "--min-score", 1, "--format", "json").stdout

@@ -9,7 +9,7 @@ from typing import Final
 from forwardscope.analysis.checks import Check
 from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural, seconds
 from forwardscope.analysis.run_data import RunData
-from forwardscope.analysis.score_gate import ScoreLimits, compare_scores
+from forwardscope.analysis.score_gate import ScoreLimits, compare_scores, suite_score
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
@@ -92,6 +92,8 @@ def _scores(
 ) -> Iterator[Check]:
     if reference is not None and current is not None:
         yield from compare_scores(reference, current, limits)
+    if current is not None and limits.min_score is not None:
+        yield suite_score(current, limits.min_score)
 
 
 def _check_same_suite(reference: RunData, current: RunData) -> None:

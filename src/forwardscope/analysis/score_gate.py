@@ -10,7 +10,7 @@ from forwardscope.analysis.checks import Check
 from forwardscope.suite.report import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
-__all__ = ["ScoreLimits", "compare_scores", "differences"]
+__all__ = ["ScoreLimits", "compare_scores", "differences", "suite_score"]
 
 #: Without an interval, a score may fall by so much.
 _SCORE_DROP: Final = 0.1
@@ -53,8 +53,6 @@ def compare_scores(
             yield from _value(was, probe, drop)
             yield from _z(was, probe, _Z_DROP if drop is None else drop)
             yield from _score(was, probe, _SCORE_DROP if drop is None else drop)
-    if limits.min_score is not None:
-        yield _suite_score(current, limits.min_score)
 
 
 def differences(reference: SuiteResult, current: SuiteResult) -> list[str]:
@@ -99,7 +97,8 @@ def _score(was: ProbeResult, now: ProbeResult, drop: float) -> Iterator[Check]:
     yield Check(f"score of {now.name}", now.score >= was.score - drop, finding)
 
 
-def _suite_score(current: SuiteResult, least: float) -> Check:
+def suite_score(current: SuiteResult, least: float) -> Check:
+    """Compare the score of a run's suite with the smallest that is allowed."""
     name = "score of the suite"
     if current.score is None:
         return Check(name, ok=False, finding="the suite has no score: no probe has one")

@@ -146,7 +146,7 @@ def _state(miss: TraceEvent, own: StoredRow | None) -> State:
         return State.UNKNOWN
     if own is None:
         return State.ABSENT
-    return State.SAVED if own.run_id == miss.run_id else State.FOUND
+    return State.SAVED if _is_of_run(own, miss) else State.FOUND
 
 
 def _differences(stored: Mapping[str, str], here: Mapping[str, str]) -> Iterator[Difference]:

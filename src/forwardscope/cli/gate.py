@@ -106,6 +106,8 @@ def gate(
     cannot be compared.
     """
     before, now = _run_data(reference), _run_data(current)
+    _check_for_results("--max-drop", max_drop, before, now)
+    _check_for_results("--min-score", min_score, now)
     scores = _score_limits(max_drop or [], min_score, now)
     limits = Limits(max_more_passes, max_hit_rate_drop, max_slowdown, scores)
     checks = compare(before, now, limits)
@@ -168,6 +170,16 @@ def _about(result: SuiteResult) -> str:
 
 def _suite_score(run: RunData) -> float | None:
     return None if run.result is None else run.result.score
+
+
+def _check_for_results(option: str, given: object, *runs: RunData) -> None:
+    """Raise a UserError if an option is given that needs results, and a run has none."""
+    for run in runs:
+        if given is not None and run.result is None:
+            raise UserError(
+                f"{option}: {run.source} is a trace, which has no measurements; give the result "
+                "of this run (run --json)"
+            )
 
 
 def _score_limits(given: list[str], min_score: float | None, now: RunData) -> ScoreLimits:
