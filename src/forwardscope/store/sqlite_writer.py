@@ -31,7 +31,7 @@ CAPACITY: Final = 1024
 _ROUND_S: Final = 0.02
 #: Changes of one transaction. Each statement may wait some milliseconds for the interpreter, and
 #: a killed process loses a transaction that it has not ended.
-_BATCH: Final = 64
+_BATCH: Final = 16
 _IDLE_ROUNDS: Final = 100
 #: Wait for the writers of other processes; SQLite lets them in without order.
 _BUSY_S: Final = 30.0
