@@ -176,7 +176,7 @@ class BackendInstrumentation:
             tolerance: Largest difference of a log-probability between two computations
                 of one value, in nats; 0.0 if they are equal.
             parts: Returns by name what an identity is made of, each a digest or a short
-                text, so that a later run can be told which part differs.
+                text, so that `trace why` can name the part that differs.
         """
         tier = self.store_tier
         if tier is not None:

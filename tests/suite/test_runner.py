@@ -405,3 +405,18 @@ def test_chats_of_a_base_that_is_computed_first(make_spec: MakeSpec) -> None:
     ]
     assert asked == ["hello", RenderedChat("user: a\nassistant: ")]
     assert result.backend_stats["forward_passes"] == result.expected_forward_passes == 4
+
+
+@pytest.mark.parametrize("identity", ["raises", 3])
+def test_an_identity_that_cannot_be_had(make_spec: MakeSpec, identity: object) -> None:
+    """A backend whose view identity raises, or is no text, costs no result."""
+
+    def view_identity(view_id: str) -> str:
+        if identity == "raises":
+            raise RuntimeError("gone")
+        return identity  # type: ignore[return-value]
+
+    backend = ScriptedBackend(view_identity=view_identity)
+    result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend)
+    assert (result.base_identity, result.tuned_identity) == (None, None)
+    assert len(result.probes) == 1

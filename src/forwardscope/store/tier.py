@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_TOLERANCE", "Answer", "StoreTier"]
 
 #: Largest difference of a log-probability, in nats, that `fast` allows in float32.
 DEFAULT_TOLERANCE: Final = 1e-4
-#: Imported entries are verified so many times as often; whoever wrote them is another.
+#: Imported entries are verified this many times as often, as others have computed them.
 _IMPORTED_FACTOR: Final = 4
 #: Views of a run whose identity, and that it was verified, are remembered.
 _MAX_REMEMBERED: Final = 4096

@@ -1,4 +1,7 @@
-"""The result of a run, as plain data and as JSON."""
+"""The result of a run, as plain data and as JSON.
+
+The module is longer than others because it is the whole format of one file.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from platform import python_version
 
 from forwardscope.backends.base import Backend
 from forwardscope.backends.views import BASE, FINETUNED
-from forwardscope.errors import ForwardscopeError
 from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import Plan, forward_calls, plan_run
@@ -192,11 +191,12 @@ def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
 
 
 def _view_identity(backend: Backend, view_id: str) -> str | None:
-    """Return a view's identity; None where it has none or cannot tell it now."""
+    """Return a view's identity; None where it has none, or raises, which costs no result."""
     identify = getattr(backend, "view_identity", None)
-    with suppress(ForwardscopeError):
-        return None if identify is None else identify(view_id)
-    return None
+    identity = None
+    with suppress(Exception):
+        identity = None if identify is None else identify(view_id)
+    return identity if isinstance(identity, str) else None
 
 
 def _optimisations(backend: Backend) -> dict[str, str]:
