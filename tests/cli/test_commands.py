@@ -25,7 +25,7 @@ def test_init_writes_a_suite(invoke: Invoke, tmp_path: Path) -> None:
     ran = invoke("init", path)
     assert ran.exit_code == 0
     assert f"forwardscope run {path}" in ran.stdout
-    assert (load_suite(path).name, len(load_suite(path).probes)) == ("mine", 6)
+    assert (load_suite(path).name, len(load_suite(path).probes)) == ("mine", 4)
 
 
 def test_init_writes_the_demos_suite(

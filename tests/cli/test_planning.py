@@ -40,7 +40,7 @@ def test_a_plan_in_a_terminal(invoke: Invoke, suite_file: Path) -> None:
     assert ["second", "first", "2"] in rows
     assert ran.stdout.endswith(
         "10 lookups cost 8 forward passes with an unbounded cache: a hit rate of 20.0 %\n"
-        "max_entries 256 is enough; 3 would be too\n"
+        "max_entries 4 096 is enough; 3 would be too\n"
     )
 
 
@@ -63,7 +63,7 @@ def test_a_cache_that_is_off(invoke: Invoke, suite_file: Path) -> None:
     assert "max_entries" not in ran.stdout
 
 
-@pytest.mark.parametrize("size", [2, 3, 256])
+@pytest.mark.parametrize("size", [2, 3, 4096])
 def test_a_run_has_the_planned_counts(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path, size: int
 ) -> None:
@@ -89,9 +89,11 @@ def test_a_run_has_the_planned_counts(
 def test_markdown(invoke: Invoke, suite_file: Path) -> None:
     """The Markdown has both tables and the summary."""
     text = invoke("plan", suite_file, "--format", "markdown").stdout
-    assert "### lookups and forward passes\n\n| probe | view | lookups | passes | at 256 |" in text
+    assert (
+        "### lookups and forward passes\n\n| probe | view | lookups | passes | at 4 096 |" in text
+    )
     assert "### shared work" in text
-    assert text.endswith("max_entries 256 is enough; 3 would be too\n")
+    assert text.endswith("max_entries 4 096 is enough; 3 would be too\n")
 
 
 def test_what_a_store_would_answer(

@@ -20,7 +20,7 @@ from forwardscope.probes import (
     Verdict,
 )
 from forwardscope.probes.divergence import divergence
-from forwardscope.probes.null_adapter import SENTINEL_PROMPTS
+from forwardscope.probes.general import GENERAL_PROMPTS
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
 SENTINELS = ("calm", "still")
@@ -183,9 +183,8 @@ def test_evidence_is_json_without_prompts() -> None:
     assert outcome.evidence["calibrations"][0]["kind"] == "delta_kl"
 
 
-def test_the_built_in_sentinels_are_the_default() -> None:
-    """By default the six built-in sentinels are scored."""
+def test_the_general_prompts_are_the_default() -> None:
+    """By default the general prompts are scored."""
     backend = ScriptedBackend()
     NullAdapter(name="null", runs=1).run(ProbeContext(backend, later=(ONE,)))
-    assert len(SENTINEL_PROMPTS) == 6
-    assert backend.forward_batches[0] == ("base", list(SENTINEL_PROMPTS))
+    assert backend.forward_batches[0] == ("base", list(GENERAL_PROMPTS))

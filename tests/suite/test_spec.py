@@ -45,7 +45,7 @@ def test_defaults(make_spec: MakeSpec) -> None:
     """Settings that a suite omits have their defaults."""
     spec = make_spec(ONE)
     assert spec.defaults == Defaults(seed=0, top_k=256)
-    assert spec.cache == CacheSpec(enabled=True, max_entries=256, max_bytes=None)
+    assert spec.cache == CacheSpec(enabled=True, max_entries=4096, max_bytes=None)
     assert (spec.model.device, spec.model.dtype) == ("auto", "auto")
     assert (spec.exactness, spec.period_s) == ("fast", None)
 

@@ -14,7 +14,7 @@ from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec, TelemetrySpec
 from forwardscope.suite.text_files import FILE_KEYS
 
-_OPTION = re.compile(r"^( *)# (\w+: )", re.MULTILINE)
+_OPTION = re.compile(r"^( *)# ( *(?:- |# |\w+:(?: |$)))", re.MULTILINE)
 
 
 def text_of(name: str) -> str:
@@ -24,7 +24,10 @@ def text_of(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "left_out"),
-    [("template.yaml", set()), ("demo.yaml", {"perplexity_shift", "completion_preference"})],
+    [
+        ("template.yaml", {"prompt_collapse", "completion_preference"}),
+        ("demo.yaml", {"perplexity_shift", "completion_preference"}),
+    ],
 )
 def test_the_file_is_a_suite_with_the_probes(name: str, left_out: set[str]) -> None:
     """The `null_adapter` is first, because it calibrates only later probes."""
@@ -45,7 +48,7 @@ def with_options(replaced: str) -> SuiteSpec:
     """Return the template with all commented options enabled, and one of adapter and tuned."""
     text, count = _OPTION.subn(r"\1\2", text_of("template.yaml"))
     assert count >= 15
-    text = re.sub(r"^ *(prompts|texts|pairs)_file: .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[ #]*(prompts|texts|pairs)_file: .*\n", "", text, flags=re.MULTILINE)
     return parse_suite(re.sub(f"^  {replaced}: .*\n", "", text, flags=re.MULTILINE), "template")
 
 
@@ -60,7 +63,7 @@ def test_every_key_is_in_the_template() -> None:
     """The template has each key of a suite, its sections and its probes."""
     content = yaml.safe_load(_OPTION.sub(r"\1\2", text_of("template.yaml")))
     probes = {probe["kind"]: set(probe) for probe in content["probes"]}
-    shared = {"top_k", "divergence", "weight"}  # only in the first probe that has them
+    shared = {"prompts", "top_k", "divergence", "weight"}  # only in the first probe that has them
     assert set(content) == set(SuiteSpec.model_fields)
     assert set(content["model"]) == set(ModelSpec.model_fields)
     assert set(content["defaults"]) == set(Defaults.model_fields)
@@ -75,6 +78,7 @@ def test_every_key_is_in_the_template() -> None:
 def test_template_values_are_the_defaults() -> None:
     """Each option in the template has its default value."""
     template = with_options("tuned")
+    assert {probe.kind for probe in template.probes} == set(PROBES)
     own = {"name", "kind", "top_k", *FILE_KEYS.values()}
     for probe in template.probes:
         fields = type(probe).model_fields

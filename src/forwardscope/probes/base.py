@@ -14,6 +14,7 @@ from forwardscope.backends.base import Backend
 from forwardscope.errors import PromptError
 from forwardscope.probes.calibration import NullBaseline
 from forwardscope.probes.divergence import Divergence
+from forwardscope.probes.general import GENERAL_PROMPTS
 
 __all__ = [
     "PROMPT_KINDS",
@@ -173,9 +174,9 @@ class Probe(BaseModel):
 
 
 class PromptProbe(Probe):
-    """A probe that compares next-token distributions over a list of prompts."""
+    """A probe that compares next-token distributions over prompts, by default the general ones."""
 
-    prompts: Prompts
+    prompts: Prompts = GENERAL_PROMPTS
     top_k: Annotated[int, Field(ge=1)] | None = None
     divergence: Divergence = "js"
 

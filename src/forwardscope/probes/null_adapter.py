@@ -3,9 +3,9 @@
 For each seed, a random adapter of the same shape replaces the fine-tuned one.
 Both LoRA factors are Gaussian with standard deviation init_scale *
 sqrt(rank_scale); this probe uses a rank_scale of 1. Every later probe that can
-be calibrated is run on each random adapter, over a fixed list of sentinel
-prompts. The mean and the sample standard deviation of the raw values over the
-seeds give those probes their z-scores.
+be calibrated is run on each random adapter, over a list of sentinel prompts, by
+default the general ones. The mean and the sample standard deviation of the raw
+values over the seeds give those probes their z-scores.
 
 Probes with the same kind, divergence and top_k share a baseline. With one run,
 or where all runs agree, the deviation is 0. There is then no z-score, and a
@@ -42,18 +42,9 @@ from forwardscope.probes.base import (
     skip_without,
 )
 from forwardscope.probes.calibration import NullBaseline, NullStats
+from forwardscope.probes.general import GENERAL_PROMPTS
 
-__all__ = ["SENTINEL_PROMPTS", "NullAdapter"]
-
-#: Short prompts without a specific subject, which any language model can continue.
-SENTINEL_PROMPTS = (
-    "The weather this morning was",
-    "She opened the door and saw",
-    "The most important thing to remember is",
-    "In the middle of the city there is",
-    "After a long day at work, he",
-    "The first step of the method is to",
-)
+__all__ = ["NullAdapter"]
 
 
 class NullAdapter(Probe):
@@ -63,7 +54,7 @@ class NullAdapter(Probe):
     runs: Annotated[int, Field(ge=1)] = 8
     seed_base: Annotated[int, Field(ge=0, lt=2**32)] = 1000
     init_scale: Threshold = 0.02
-    sentinel_prompts: Prompts = SENTINEL_PROMPTS
+    sentinel_prompts: Prompts = GENERAL_PROMPTS
 
     def run(self, context: ProbeContext) -> Outcome:
         """Run each distinct calibration of the later probes on each random adapter."""

@@ -40,6 +40,7 @@ from forwardscope.probes.base import (
     score_against,
 )
 from forwardscope.probes.bootstrap import bootstrap_interval
+from forwardscope.probes.general import GENERAL_TEXTS
 from forwardscope.text import plural
 
 __all__ = ["PerplexityShift"]
@@ -54,7 +55,7 @@ class PerplexityShift(Probe):
     """Ratio of the fine-tuned model's perplexity to the base model's."""
 
     kind: Literal["perplexity_shift"] = "perplexity_shift"
-    texts: Texts
+    texts: Texts = GENERAL_TEXTS
     expect: Literal["kept", "learned"] = "kept"
     max_rise: Threshold = 0.1
     min_fall: Annotated[Threshold, Field(lt=1)] = 0.1

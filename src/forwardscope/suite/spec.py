@@ -119,7 +119,7 @@ class CacheSpec(Section):
     """
 
     enabled: bool = True
-    max_entries: Annotated[int, Field(ge=1)] = 256
+    max_entries: Annotated[int, Field(ge=1)] = 4096
     max_bytes: Annotated[ByteSize, Field(ge=1, lt=_MAX_SIZE)] | None = None
     store: Annotated[str, Field(min_length=1)] | None = None
     store_max_bytes: Annotated[ByteSize, Field(ge=MIN_BYTES, lt=_MAX_SIZE)] = ByteSize(
