@@ -26,6 +26,7 @@ from transformers import (
 
 from forwardscope import BackendInstrumentation
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
+from forwardscope.backends.hf.demo_model import demo_model
 from forwardscope.backends.hf.loading import quiet_transformers
 
 _SENTENCES = (
@@ -113,6 +114,20 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "user-cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "forwardscope"
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's cache folder for the demo's files, for XDG_CACHE_HOME."""
+    return tmp_path_factory.mktemp("demo-cache")
+
+
+@pytest.fixture(scope="session")
+def demo_model_folder(demo_cache: Path) -> Path:
+    """The demo's model, SmolLM2-135M-Instruct."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(demo_cache))
+        return demo_model(lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -54,23 +54,22 @@ def store_of(cache: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def first(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> DemoRun:
+    return run_demo(
+        tmp_path_factory.mktemp("runs") / "first", demo_cache, "--store", store_of(demo_cache)
+    )
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> DemoRun:
-    return run_demo(tmp_path_factory.mktemp("runs") / "first", cache, "--store", store_of(cache))
+def again(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, first: DemoRun) -> DemoRun:
+    return run_demo(
+        tmp_path_factory.mktemp("runs") / "again", demo_cache, "--store", store_of(demo_cache)
+    )
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory, cache: Path, first: DemoRun) -> DemoRun:
-    return run_demo(tmp_path_factory.mktemp("runs") / "again", cache, "--store", store_of(cache))
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory, cache: Path, first: DemoRun) -> DemoRun:
-    return run_demo(tmp_path_factory.mktemp("runs") / "second", cache, "--no-cache")
+def second(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, first: DemoRun) -> DemoRun:
+    return run_demo(tmp_path_factory.mktemp("runs") / "second", demo_cache, "--no-cache")
 
 
 def test_report_shows_all_four_probes_and_a_hit_rate(first: DemoRun) -> None:
@@ -149,7 +148,9 @@ def test_cache_changes_no_value(first: DemoRun, second: DemoRun) -> None:
     assert measured == pytest.approx({name: paid_each_time[name] for name in measured}, rel=1e-3)
 
 
-def test_a_store_leaves_verification_alone(cache: Path, first: DemoRun, again: DemoRun) -> None:
+def test_a_store_leaves_verification_alone(
+    demo_cache: Path, first: DemoRun, again: DemoRun
+) -> None:
     """Every pass of the first run is a hit of the next one; its scores are the same.
 
     Trace, result and report tell the same of it.
@@ -171,6 +172,6 @@ def test_a_store_leaves_verification_alone(cache: Path, first: DemoRun, again: D
     store = result["store"]
     assert (store["hits"], store["verified"], store["mismatches"]) == (passes, verified, 0)
     assert sum(one["store_hits"] for one in result["series"]) == passes
-    said = f"store: {passes} of {passes} forward passes answered from disk ({store_of(cache)})"
+    said = f"store: {passes} of {passes} forward passes answered from disk ({store_of(demo_cache)})"
     said += f", {verified} verified"
     assert said.replace(" ", "") in "".join(again.process.stdout.split())

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forwardscope import BackendInstrumentation
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
+from forwardscope.backends.hf.models import quiet_transformers
 from forwardscope.backends.hf.tokens import encode
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import AdapterError, PromptError
+from forwardscope.probes import ProbeContext
+from forwardscope.probes.general import GENERAL_PROMPTS
 from forwardscope.store.sqlite import SqliteStore
 from forwardscope.suite import load_suite, run_suite
 from forwardscope.suite.stored import stored_plan
@@ -182,3 +187,31 @@ def test_plan_with_a_store(tmp_path: Path, zoo: Any, tokenizer: Any) -> None:
         ("one", "base"): 2,
         ("one", "ft"): 2,
     }
+
+
+@pytest.mark.parametrize("view_id", ["base", "ft"])
+def test_a_chat_model_answers_as_in_plain_transformers(
+    demo_model_folder: Path, tmp_path: Path, view_id: str
+) -> None:
+    """A suite with `chat: true` asks SmolLM2-Instruct what its own template makes of a prompt."""
+    tokenizer = AutoTokenizer.from_pretrained(demo_model_folder)
+    chats = [[{"role": "user", "content": prompt}] for prompt in GENERAL_PROMPTS[:6]]
+    recipe = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    with quiet_transformers():
+        plain = AutoModelForCausalLM.from_pretrained(demo_model_folder, dtype=torch.float32)
+        tuned = get_peft_model(plain, recipe)
+        tuned.save_pretrained(tmp_path)
+    expected = []
+    with torch.no_grad(), tuned.disable_adapter() if view_id == "base" else nullcontext():
+        for chat in chats:
+            ids = tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            expected.append(tuned(**ids).logits[0, -1].double().log_softmax(-1).numpy())
+    source = ModelSource(str(demo_model_folder), str(tmp_path), device="cpu", dtype="float32")
+    with closing(load_backend(source, BackendInstrumentation())) as backend:
+        prompts = ProbeContext(backend, chat=True).render(GENERAL_PROMPTS[:6])
+        with backend.as_base() if view_id == "base" else backend.as_finetuned() as view:
+            dists = view.next_token_dist_batch(prompts, top_k=256)
+    for dist, logprobs in zip(dists, expected, strict=True):
+        assert np.abs(dist.logprobs - logprobs[dist.token_ids]).max() < 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,8 @@ from rich.console import Console
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
-from forwardscope.suite.report import format_z, print_report
+from forwardscope.suite.report import print_report
+from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import PromptTokens, Reconciliation
 from forwardscope.testing import (
     MemoryStore,
@@ -133,28 +135,25 @@ def test_a_store_and_a_cache_that_is_too_small(make_spec: MakeSpec) -> None:
 
 
 def test_every_probe_has_a_row(run_of: RunOf) -> None:
-    """A row has name, verdict, score, raw, z, interval, time, lookups and hit rate."""
+    """A row has name, verdict, score, raw, z, time, lookups and hit rate."""
     result = run_of(NullAdapter(name="null", runs=2), ONE, DeltaKL(name="solo", prompts=["a"]))
     lines = lines_of(result)
     _, one, solo = result.probes
-    assert one.ci_95 is not None
     assert row_of(lines, "one") == [
         "one",
         "pass",
         f"{one.score:.2f}",
         f"{one.raw:.4g}",
         format_z(one.z_score),
-        f"{one.ci_95[0]:.3g}…{one.ci_95[1]:.3g}",
         f"{one.duration_s:.1f}",
         "s",
         "4",
         "0",
         "%",
     ]
-    assert solo.ci_95 is None
-    assert row_of(lines, "solo")[5] == "–"
+    assert solo.z_score is not None
     assert row_of(lines, "solo")[-3:] == ["2", "100", "%"]
-    assert row_of(lines, "null")[1:6] == ["pass", "–", "–", "–", "–"]
+    assert row_of(lines, "null")[1:5] == ["pass", "–", "–", "–"]
 
 
 def test_every_probe_has_its_message(run_of: RunOf) -> None:
@@ -322,3 +321,50 @@ def test_verdicts_are_words(run_of: RunOf) -> None:
 def test_format_z(z: float, text: str) -> None:
     """There are three significant digits, and no exponent, which would widen the table."""
     assert format_z(z) == text
+
+
+def test_the_title_has_the_score_of_the_suite(run_of: RunOf) -> None:
+    """It is the weighted mean of the scores."""
+    result = run_of(ONE, TWO)
+    assert result.score is not None
+    assert any(line.endswith(f" s, score {result.score:.2f}") for line in lines_of(result))
+
+
+def test_lookups_outside_the_probes_have_a_row(run_of: RunOf) -> None:
+    """With it the lookups of the table are those of the run."""
+    lines = lines_of(run_of(ONE, TWO))
+    assert row_of(lines, "(outside)")[-3:] == ["2", "0", "%"]
+    assert sum(int(row_of(lines, name)[-3]) for name in ("one", "two", "(outside)")) == 8
+
+
+@pytest.mark.parametrize(("runs", "folded"), [(10, False), (11, True)])
+def test_many_views_are_folded_into_families(run_of: RunOf, runs: int, folded: bool) -> None:
+    """Twelve views have a row each; of more, those of one family share one."""
+    lines = lines_of(run_of(NullAdapter(name="null", runs=runs, sentinel_prompts=["s"]), ONE))
+    rows = [line for line in lines if line.startswith("null")][1:]
+    assert len(rows) == (1 if folded else runs)
+    if folded:
+        assert row_of(lines, "null")[0] == "null"
+        assert any(line.split()[:4] == ["null", "(11", "views)", "11"] for line in lines)
+
+
+def test_what_to_do_next(run_of: RunOf) -> None:
+    """Where a probe failed, the last line names it and the command that shows its values."""
+    passed = run_of(ONE)
+    assert not [line for line in lines_of(passed) if line.startswith("next: ")]
+    probe = passed.probes[0].model_copy(update={"verdict": Verdict.FAIL})
+    failed = passed.model_copy(update={"probes": [probe]})
+    last = lines_of(failed)[-1]
+    assert last.startswith("next: run again with --json result.json, then forwardscope report ")
+    assert "the values behind one" in last
+    file = StringIO()
+    print_report(failed, Console(file=file), saved=Path("r.json"))
+    assert "next: forwardscope report r.json -o report.html" in file.getvalue()
+
+
+def test_sentences_in_a_pipe_are_whole_lines(run_of: RunOf) -> None:
+    """A message is one line where no terminal needs it wrapped."""
+    result = run_of(ONE)
+    probe = result.probes[0].model_copy(update={"message": "word " * 60})
+    lines = lines_of(result.model_copy(update={"probes": [probe]}))
+    assert any(line.count("word") == 60 for line in lines)

@@ -10,6 +10,7 @@ from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
 from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
 from forwardscope.core.series import Counts
+from forwardscope.suite.report_tables import OUTSIDE
 from forwardscope.trace import TraceEvent
 
 __all__ = [
@@ -27,8 +28,6 @@ __all__ = [
     "with_bars",
 ]
 
-#: Name of the row of lookups that belong to no probe.
-OUTSIDE: Final = "(outside)"
 OUTSIDE_MEANING: Final = (
     "lookups outside the probes: a run first checks both views for NaN and infinity"
 )

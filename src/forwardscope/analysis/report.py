@@ -20,7 +20,7 @@ from forwardscope.analysis.formatting import (
 )
 from forwardscope.analysis.page import chart, html_table, link, page, paragraph, section
 from forwardscope.analysis.tables import Column, Table
-from forwardscope.suite.report import format_z
+from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown
 from forwardscope.trace import TraceEvent

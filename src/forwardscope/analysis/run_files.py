@@ -8,7 +8,7 @@ from forwardscope.analysis.formatting import plural, seconds
 from forwardscope.analysis.junit import Case, as_junit
 from forwardscope.analysis.tables import Column, Table, as_markdown
 from forwardscope.probes import Verdict
-from forwardscope.suite.report import format_z
+from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown
 

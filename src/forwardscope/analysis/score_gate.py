@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forwardscope.analysis.checks import Check
-from forwardscope.suite.report import format_z
+from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
 __all__ = ["ScoreLimits", "compare_scores", "differences", "suite_score"]

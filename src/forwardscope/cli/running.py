@@ -63,7 +63,7 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteRe
         _write(result, options)
     finally:
         if not options.quiet:
-            print_report(result, Terminal(soft_wrap=False))
+            print_report(result, Terminal(soft_wrap=False), saved=options.json)
     return result
 
 

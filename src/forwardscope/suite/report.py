@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from forwardscope.probes import Verdict
+from forwardscope.suite.report_tables import format_percent, probe_table, view_table
 from forwardscope.suite.result import (
     CacheUse,
     Delivery,
-    ProbeResult,
     PromptTokens,
     Reconciliation,
     SeriesResult,
@@ -23,32 +23,55 @@ from forwardscope.suite.result import (
 )
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
-__all__ = ["format_z", "print_report"]
+__all__ = ["print_report"]
 
-_STYLES = {
-    Verdict.PASS: "bold green",
-    Verdict.FAIL: "bold red",
-    Verdict.ERROR: "bold red reverse",
-    Verdict.SKIP: "dim",
-}
-_NO_VALUE = "–"
+#: What the columns of the probes mean.
+_LEGEND: Final = (
+    "score: 0.5 at the threshold, 1 at best; raw: what the probe measures, with its unit below; "
+    "z: distance from random adapters, in standard deviations"
+)
 
 
-def print_report(result: SuiteResult, console: Console) -> None:
-    """Print the probe and view tables, cache use, trace id, deliveries and reconciliation."""
+def print_report(result: SuiteResult, console: Console, *, saved: Path | None = None) -> None:
+    """Print what was measured, what it cost, what was delivered, and what to do next.
+
+    Args:
+        result: The result.
+        console: Where to print; sentences are wrapped on a terminal alone.
+        saved: The file that has the result, if any.
+    """
+    _print_measurements(result, console)
+    _print_costs(result, console)
+    if result.trace_id is not None:
+        url = result.trace_url
+        where = "" if url is None else f": {printable(url)}"
+        console.print(Text(f"trace {printable(result.trace_id)}{where}"), soft_wrap=True)
+    for delivery in result.delivery:
+        console.print(_delivery_line(delivery), soft_wrap=True)
+    console.print(_reconciliation_line(result.reconciliation))
+    if (step := _next_step(result, saved)) is not None:
+        console.print(Text(step, style="bold"), soft_wrap=not console.is_terminal)
+
+
+def _print_measurements(result: SuiteResult, console: Console) -> None:
+    whole_lines = not console.is_terminal
     console.print()
     console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
-    console.print(_probe_table(result))
+    console.print(probe_table(result))
+    console.print(Text(_LEGEND, style="dim"), soft_wrap=whole_lines)
     console.print()
     for probe in result.probes:
         said = "; ".join(filter(None, (probe.message, probe.interval_note)))
-        message = shown(said, MAX_SENTENCE)
-        console.print(Text.assemble("  ", (shown(probe.name), "bold"), f": {message}"))
+        line = Text.assemble("  ", (shown(probe.name), "bold"), f": {shown(said, MAX_SENTENCE)}")
+        console.print(line, soft_wrap=whole_lines)
     for warning in result.warnings:
-        line = f"warning: {shown(warning, MAX_SENTENCE)}"
-        console.print(Text(line, style="bold yellow"), soft_wrap=True)
+        line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
+        console.print(line, soft_wrap=True)
     console.print()
-    console.print(_view_table(result.series, stored=result.store is not None))
+
+
+def _print_costs(result: SuiteResult, console: Console) -> None:
+    console.print(view_table(result.series, stored=result.store is not None))
     console.print()
     console.print(Text(_cache_line(result)))
     if result.store is not None:
@@ -60,65 +83,6 @@ def print_report(result: SuiteResult, console: Console) -> None:
         console.print(Text(shown(states, MAX_SENTENCE)), soft_wrap=True)
     if (over_plan := _over_plan_line(result)) is not None:
         console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
-    if result.trace_id is not None:
-        url = result.trace_url
-        where = "" if url is None else f": {printable(url)}"
-        console.print(Text(f"trace {printable(result.trace_id)}{where}"), soft_wrap=True)
-    for delivery in result.delivery:
-        console.print(_delivery_line(delivery), soft_wrap=True)
-    console.print(_reconciliation_line(result.reconciliation))
-
-
-def format_z(z: float) -> str:
-    """Format a z-score with three significant digits, or as a whole number from 100 on."""
-    return f"{z:+.0f}" if abs(z) >= 100 else f"{z:+.3g}"
-
-
-def _probe_table(result: SuiteResult) -> Table:
-    """Return the table of the probes; 80 columns hold names of 12 characters."""
-    table = _table(f"{shown(result.suite)}, {result.wall_s:.1f} s")
-    table.add_column("probe", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for header in ("score", "raw", "z", "95 % CI", "time", "lookups", "hit\nrate"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for probe in result.probes:
-        table.add_row(*_probe_row(probe))
-    return table
-
-
-def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
-    yield Text(shown(probe.name))
-    yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
-    yield _number(probe.score, ".2f")
-    yield _number(probe.raw, ".4g")
-    yield _NO_VALUE if probe.z_score is None else format_z(probe.z_score)
-    yield _NO_VALUE if probe.ci_95 is None else f"{probe.ci_95[0]:.3g}…{probe.ci_95[1]:.3g}"
-    yield f"{probe.duration_s:.1f} s"
-    yield str(probe.stats.lookups)
-    yield _percent(probe.stats.hit_rate) if probe.stats.lookups else _NO_VALUE
-
-
-def _view_table(series: list[SeriesResult], *, stored: bool) -> Table:
-    table = _table("views")
-    table.add_column("view", overflow="fold")
-    costs = ("from store", "passes") if stored else ("forward passes",)  # to fit 80 columns
-    for header in ("lookups", "hits", *costs, "errors", "hit rate", "lookup time"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for view_id in dict.fromkeys(counts.view_id for counts in series):
-        of_view = [counts for counts in series if counts.view_id == view_id]
-        lookups = sum(counts.lookups for counts in of_view)
-        hits = sum(counts.cache_hits for counts in of_view)
-        table.add_row(
-            Text(shown(view_id)),
-            str(lookups),
-            str(hits),
-            *([str(sum(counts.store_hits for counts in of_view))] if stored else []),
-            str(sum(counts.forward_passes for counts in of_view)),
-            str(sum(counts.forward_errors for counts in of_view)),
-            _percent(hits / lookups),
-            f"{sum(counts.scoring_wall_s for counts in of_view):.1f} s",
-        )
-    return table
 
 
 def _cache_line(result: SuiteResult) -> str:
@@ -126,7 +90,7 @@ def _cache_line(result: SuiteResult) -> str:
     lookups = int(stats["cache_hits"] + stats["cache_misses"])
     line = (
         f"cache: {stats['cache_hits']} of {plural(lookups, 'lookup')} "
-        f"answered without a forward pass ({_percent(stats['hit_rate'])})"
+        f"answered without a forward pass ({format_percent(stats['hit_rate'])})"
     )
     if not result.cache.enabled:
         return f"{line}; the cache is off"
@@ -144,7 +108,7 @@ def _store_line(store: StoreUse, demand: int) -> Text:
 
 
 def _tokens_line(tokens: PromptTokens) -> str:
-    share = _percent(tokens.reused / (tokens.computed + tokens.reused))
+    share = format_percent(tokens.reused / (tokens.computed + tokens.reused))
     return (
         f"prompt tokens: {tokens.computed} computed, {tokens.reused} reused from shared prefixes "
         f"({share})"
@@ -191,6 +155,24 @@ def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
         yield "cache.max_bytes"
 
 
+def _next_step(result: SuiteResult, saved: Path | None) -> str | None:
+    """Return what to do where probes did not pass; None where all did."""
+    names = {
+        verdict: ", ".join(shown(one.name) for one in result.probes if one.verdict is verdict)
+        for verdict in (Verdict.ERROR, Verdict.FAIL)
+    }
+    if names[Verdict.ERROR]:
+        return f"next: mend what {names[Verdict.ERROR]} says above, and run again"
+    if not names[Verdict.FAIL]:
+        return None
+    first = "run again with --json result.json, then " if saved is None else ""
+    file = "result.json" if saved is None else printable(str(saved))
+    return (
+        f"next: {first}forwardscope report {file} -o report.html shows the values behind "
+        f"{names[Verdict.FAIL]}; docs/probes.md says what they mean"
+    )
+
+
 def _delivery_line(delivery: Delivery) -> Text:
     line = f"{shown(delivery.to)}: {shown(delivery.what, MAX_SENTENCE)}"
     return Text(line, style="" if delivery.ok else "bold yellow")
@@ -210,24 +192,3 @@ def _reconciliation_line(reconciliation: Reconciliation) -> Text:
     if reconciliation.holds:
         return Text(f"reconciled: {' = '.join(sides)}", style="green")
     return Text(f"NOT reconciled: {'; '.join(sides)}", style="bold red")
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title),
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-
-
-def _number(value: float | None, form: str) -> str:
-    return _NO_VALUE if value is None else format(value, form)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
