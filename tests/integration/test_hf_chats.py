@@ -209,7 +209,7 @@ def test_a_chat_model_answers_as_in_plain_transformers(
             )
             expected.append(tuned(**ids).logits[0, -1].double().log_softmax(-1).numpy())
     source = ModelSource(str(demo_model_folder), str(tmp_path), device="cpu", dtype="float32")
-    with closing(load_backend(source, BackendInstrumentation())) as backend:
+    with closing(load_backend(source)) as backend:
         prompts = ProbeContext(backend, chat=True).render(GENERAL_PROMPTS[:6])
         with backend.as_base() if view_id == "base" else backend.as_finetuned() as view:
             dists = view.next_token_dist_batch(prompts, top_k=256)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from forwardscope.cli.check import check
 from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text, store_notice
 from forwardscope.cli.doctor import print_installation
@@ -107,6 +108,9 @@ def demo(options: RunOptions) -> None:
     if notice is not None and not options.quiet:
         Terminal().print(notice)
     raise typer.Exit(0 if result.reconciliation.holds else 1)
+
+
+app.command()(check)
 
 
 @app.command()

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
 
 from forwardscope.analysis.run_files import result_junit, result_markdown
 from forwardscope.cli.models import load_model as _load
@@ -27,10 +31,25 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
 from forwardscope.text import plural
 
-__all__ = ["run_and_report"]
+__all__ = ["Show", "run_and_report"]
 
 
-def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
+class Show(Protocol):
+    """Prints a result."""
+
+    def __call__(self, result: SuiteResult, console: Console, *, saved: Path | None) -> None:
+        """Print it.
+
+        Args:
+            result: The result.
+            console: Where to print.
+            saved: The file that has the result, if any.
+        """
+
+
+def run_and_report(
+    spec: SuiteSpec, options: RunOptions, *, show: Show = print_report
+) -> SuiteResult:
     """Load the suite's model, run its probes, write the files and print the report.
 
     The run is in a worker thread, which SIGINT and SIGTERM stop before the next
@@ -40,6 +59,7 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
     Args:
         spec: The suite, with the options applied.
         options: The output files, and whether to print.
+        show: Prints the report.
 
     Raises:
         UserError: A file cannot be written, or the model or adapter cannot be
@@ -47,10 +67,10 @@ def run_and_report(spec: SuiteSpec, options: RunOptions) -> SuiteResult:
         Stopped: A signal stopped the run. The result has the probes that ended, if any.
     """
     check_environment()
-    return run_stoppable(partial(_run_and_report, spec, options))
+    return run_stoppable(partial(_run_and_report, spec, options, show))
 
 
-def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteResult:
+def _run_and_report(spec: SuiteSpec, options: RunOptions, show: Show, stop: Stop) -> SuiteResult:
     with (
         Telemetry(spec) as telemetry,
         instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
@@ -63,7 +83,7 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, stop: Stop) -> SuiteRe
         _write(result, options)
     finally:
         if not options.quiet:
-            print_report(result, Terminal(soft_wrap=False), saved=options.json)
+            show(result, Terminal(soft_wrap=False), saved=options.json)
     return result
 
 

@@ -9,13 +9,28 @@ from typing import Final
 
 from peft import LoraConfig
 
+from forwardscope.backends.hf.adapter_config import read_config
+from forwardscope.backends.hf.adapters import adapter_folder
 from forwardscope.backends.hf.model_files import ModelFiles
 from forwardscope.errors import AdapterError
 
-__all__ = ["compare_base"]
+__all__ = ["compare_base", "named_base"]
 
 #: A model's folder in the cache of the hub.
 _SNAPSHOT: Final = re.compile(r"models--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<commit>[0-9a-f]+)$")
+
+
+def named_base(adapter: str) -> str | None:
+    """Return the base that an adapter's config names; None where it names none.
+
+    Args:
+        adapter: A folder, or a hub id, which is downloaded.
+
+    Raises:
+        AdapterError: The adapter cannot be found, lacks a file or has a config that is refused.
+    """
+    config, _ = read_config(adapter_folder(adapter))
+    return config.base_model_name_or_path or None
 
 
 def compare_base(config: LoraConfig, base: ModelFiles) -> list[str]:

@@ -1,0 +1,96 @@
+"""What the suite of `forwardscope check` found, in one sentence and one small table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from forwardscope.analysis.tables import Column, Table
+from forwardscope.probes import Verdict
+from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.result import ProbeResult, SuiteResult
+from forwardscope.text import plural, shown
+
+__all__ = ["answer", "answer_table"]
+
+_CHANGE: Final = "delta_kl"
+_DAMAGE: Final = "perplexity_shift"
+
+
+def answer(result: SuiteResult) -> str:
+    """Return one sentence: whether the adapter does something, and whether it breaks something."""
+    failed = [probe for probe in result.probes if probe.verdict is Verdict.ERROR]
+    if failed:
+        return f"The adapter could not be measured: {failed[0].message}"
+    change, damage = _probe(result, _CHANGE), _probe(result, _DAMAGE)
+    if change.raw == 0:
+        return (
+            "The adapter has no effect: no answer changed at all. Its weights are as before "
+            "training; was the trained adapter saved?"
+        )
+    name = shown(result.adapter)
+    if change.verdict is Verdict.FAIL:
+        return f"{name} does nothing beyond noise: it changes answers {_strength(result, change)}."
+    if damage.verdict is Verdict.FAIL:
+        return (
+            f"{name} does something, but it breaks general text, whose perplexity is "
+            f"{damage.raw:.3g} times the base's: trained for too long, or on too little?"
+        )
+    return (
+        f"{name} does something: it changes answers {_strength(result, change)}, and general "
+        f"text is not broken."
+    )
+
+
+def answer_table(result: SuiteResult) -> Table:
+    """Return a row for each of the two: what was measured, and what random adapters have."""
+    columns = (
+        Column("question", "what"),
+        Column("value", "measured"),
+        Column("random", "random adapters"),
+        Column("z_score", "z", format_z),
+        Column("verdict", "verdict"),
+    )
+    whats = {_CHANGE: "change, nats", _DAMAGE: "perplexity ratio"}
+    forms = {_CHANGE: "{:.2g}", _DAMAGE: "{:.3f}"}
+    rows = [
+        (
+            whats[probe.kind],
+            None if probe.raw is None else forms[probe.kind].format(probe.raw),
+            _spread(_random(result, probe.kind), forms[probe.kind]),
+            probe.z_score,
+            probe.verdict.value,
+        )
+        for probe in result.probes
+        if probe.kind in whats
+    ]
+    return Table("check", columns, rows)
+
+
+def _probe(result: SuiteResult, kind: str) -> ProbeResult:
+    return next(probe for probe in result.probes if probe.kind == kind)
+
+
+def _strength(result: SuiteResult, change: ProbeResult) -> str:
+    """Compare a change with that of random adapters, in words."""
+    random = _random(result, change.kind)
+    if change.raw is None or not random:
+        return f"by {change.raw:.3g} nats (noise is up to 0.005)"
+    times = change.raw / max(random)
+    return f"{times:.3g} times as much as the strongest of {plural(len(random), 'random adapter')}"
+
+
+def _random(result: SuiteResult, kind: str) -> list[float]:
+    """Return what a kind of probe measured on each random adapter; empty without a baseline."""
+    return [value for samples in _samples(result, kind) for value in samples]
+
+
+def _samples(result: SuiteResult, kind: str) -> Iterator[list[float]]:
+    for probe in result.probes:
+        for calibration in probe.evidence.get("calibrations", ()):
+            if calibration["kind"] == kind:
+                yield calibration["samples"]
+
+
+def _spread(values: list[float], form: str) -> str | None:
+    return f"{form.format(min(values))} … {form.format(max(values))}" if values else None

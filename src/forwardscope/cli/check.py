@@ -1,0 +1,145 @@
+"""`forwardscope check`: whether an adapter does anything, without a suite file."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from forwardscope.analysis.check import answer, answer_table
+from forwardscope.analysis.tables import as_rich
+from forwardscope.cli.options import RunOptions, takes_run_options
+from forwardscope.cli.outputs import check_outputs
+from forwardscope.cli.running import run_and_report
+from forwardscope.errors import OutputError, UserError
+from forwardscope.files import write_file
+from forwardscope.suite.loading import parse_suite
+from forwardscope.suite.result import SuiteResult
+from forwardscope.text import MAX_SENTENCE, shown
+
+__all__ = ["check"]
+
+
+@takes_run_options
+def check(
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or a hub id: of an adapter, or with --base of a whole fine-tuned model.",
+            metavar="ADAPTER",
+        ),
+    ],
+    options: RunOptions,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The base model: a folder, a .gguf file or a hub id. By default the one that the "
+            "adapter's config names.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="A torch device, or auto.", metavar="DEVICE")
+    ] = "auto",
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write the suite that is run to this new file.", metavar="SUITE.yaml"),
+    ] = None,
+) -> None:
+    """Tell in a minute whether an adapter does anything, and breaks nothing.
+
+    Base and adapter answer 32 general prompts and predict 32 general texts; five
+    random adapters of the same shape show what is noise. Values are kept in the
+    store, so that the next adapter on this base takes less time.
+
+    For questions of your own, write the suite with --save, edit it, and run it:
+
+        forwardscope check ./my-adapter --save suite.yaml
+
+    Exit status: 0 when the adapter does something and breaks no general text, 1
+    when it does not, 2 for an error.
+    """
+    text = _suite_text(adapter, base, device)
+    suite = parse_suite(text, "check.yaml")
+    model = suite.model.model_copy(update={"adapter_name": adapter})
+    spec = options.override(suite.model_copy(update={"name": "check", "model": model}))
+    check_outputs(options.output_files(spec) | {"suite": save})
+    if save is not None:
+        if save.exists():
+            raise OutputError(f"{save} exists; choose another name for the suite")
+        write_file("suite", save, text)
+    result = run_and_report(spec, options, show=_print_answer)
+    raise typer.Exit(0 if result.passed else 1)
+
+
+def _suite_text(adapter: str, base: str | None, device: str) -> str:
+    """Return the suite as YAML; its paths are absolute.
+
+    Raises:
+        UserError: The base is not given, and the adapter does not name one that is here.
+    """
+    whole = base is not None and _is_whole_model(adapter)
+    values = {
+        "model": base if base is not None else _named_base(adapter),
+        "tuned": adapter,
+        "device": device,
+    }
+    text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
+    # JSON strings are valid YAML, so any character in a path is quoted correctly
+    quoted = {name: json.dumps(_absolute(value)) for name, value in values.items()}
+    quoted |= {"device": json.dumps(device), "kind": "tuned" if whole else "adapter"}
+    return Template(text).substitute(quoted)
+
+
+def _named_base(adapter: str) -> str:
+    from forwardscope.backends.hf.trained_on import named_base  # noqa: PLC0415 - loads torch
+
+    name = named_base(adapter)
+    if name is None:
+        raise UserError(f"adapter {adapter} names no base model; add --base MODEL")
+    if not _exists(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(
+            f"adapter {adapter} was trained on {name}, which is not on this machine; "
+            "add --base MODEL"
+        )
+    return name
+
+
+def _is_whole_model(path: str) -> bool:
+    if path.endswith(".gguf"):
+        return True
+    folder = Path(path).expanduser()
+    return _exists(str(folder / "config.json")) and not _exists(str(folder / "adapter_config.json"))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve()) if _exists(path) else path
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # no home of that user, too long, NUL
+        return False
+
+
+def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) -> None:
+    whole_lines = not console.is_terminal
+    console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
+    if (table := answer_table(result)).rows:
+        console.print(as_rich(table))
+    for warning in result.warnings:
+        line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
+        console.print(line, soft_wrap=True)
+    style = "bold green" if result.passed else "bold red"
+    line = Text(shown(answer(result), MAX_SENTENCE), style=style)
+    console.print(line, soft_wrap=whole_lines)
+    if saved is not None:
+        step = f"forwardscope report {shown(str(saved))} -o report.html shows each value"
+        console.print(step, soft_wrap=whole_lines)

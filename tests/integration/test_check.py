@@ -1,0 +1,129 @@
+"""`forwardscope check`, on adapters as their users have them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from forwardscope.cli.app import app
+from forwardscope.suite import load_suite
+
+from .conftest import Zoo
+
+Check = Callable[..., Result]
+
+
+@pytest.fixture
+def check(user_cache: Path) -> Check:
+    """Call `forwardscope check`; its store is in a folder of this test."""
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(app, ["check", *map(str, arguments)])
+
+    return call
+
+
+def edited(source: Path, folder: Path, name: str, **settings: object) -> Path:
+    """Copy a folder, with other settings in a JSON file of it."""
+    shutil.copytree(source, folder)
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
+
+
+@pytest.fixture
+def model(zoo: Zoo, tmp_path: Path) -> Path:
+    """A model whose context is long enough for a sentence."""
+    return edited(zoo.path("llama"), tmp_path / "model", "config.json", max_position_embeddings=512)
+
+
+@pytest.fixture
+def adapter_on(zoo: Zoo, tmp_path: Path) -> Callable[[object], Path]:
+    """Return a function that makes an adapter whose config names a base."""
+
+    def make(base: object) -> Path:
+        settings = {"base_model_name_or_path": base and str(base)}
+        return edited(zoo.path("llama_lora"), tmp_path / "mine", "adapter_config.json", **settings)
+
+    return make
+
+
+@pytest.fixture
+def adapter(adapter_on: Callable[[object], Path], model: Path) -> Path:
+    """An adapter whose config names its base's folder."""
+    return adapter_on(model)
+
+
+def test_the_base_is_in_the_adapters_config(check: Check, adapter: Path) -> None:
+    """An adapter alone is enough; the last line on stdout is the answer."""
+    ran = check(adapter)
+    assert ran.exit_code in (0, 1), ran.output
+    assert f"{adapter} does " in ran.stdout.splitlines()[-1]
+    assert "perplexity ratio" in ran.stdout
+
+
+def test_the_next_check_takes_values_from_the_store(
+    check: Check, adapter: Path, tmp_path: Path
+) -> None:
+    """A second check of an adapter computes nothing again but what it verifies."""
+    for name in ("first", "second"):
+        check(adapter, "--json", tmp_path / name)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("first", "second"))
+    assert first["backend_stats"]["forward_passes"] > 300
+    assert second["backend_stats"]["forward_passes"] == 0
+    assert [one["raw"] for one in first["probes"]] == [one["raw"] for one in second["probes"]]
+
+
+def test_the_saved_suite_is_what_was_run(check: Check, adapter: Path, tmp_path: Path) -> None:
+    """The suite can be loaded from any folder, and is not overwritten."""
+    suite = tmp_path / "suite.yaml"
+    ran = check(adapter, "--save", suite, "--device", "cpu", "--json", tmp_path / "r.json")
+    spec = load_suite(suite)
+    assert (spec.model.adapter, spec.model.device) == (str(adapter), "cpu")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert [probe.name for probe in spec.probes] == [one["name"] for one in result["probes"]]
+    assert "forwardscope report" in ran.stdout.splitlines()[-1]
+    again = check(adapter, "--save", suite)
+    assert (again.exit_code, "exists; choose another name" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (None, "names no base model; add --base MODEL"),
+        ("/home/else/model", "was trained on /home/else/model, which is not on this machine"),
+    ],
+)
+def test_a_base_that_is_not_here(
+    check: Check,
+    adapter_on: Callable[[object], Path],
+    model: Path,
+    base: str | None,
+    said: str,
+) -> None:
+    """One sentence says what is missing; with --base the adapter is checked."""
+    adapter = adapter_on(base)
+    ran = check(adapter)
+    assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
+    assert said in ran.stderr
+    assert check(adapter, "--base", model, "-q").exit_code in (0, 1)
+
+
+def test_a_whole_model(check: Check, model: Path) -> None:
+    """A folder without an adapter is a fully fine-tuned model, which equals its base here."""
+    ran = check(model, "--base", model)
+    assert ran.exit_code == 1, ran.output
+    assert ran.stdout.count("The adapter has no effect") == 1
+
+
+@pytest.mark.parametrize("adapter", ["nowhere", "/nowhere", "a\0b", "~nobody/x", ""])
+def test_an_adapter_that_does_not_exist(check: Check, adapter: str) -> None:
+    """One sentence, and exit status 2."""
+    ran = check(adapter, "--base", adapter)
+    assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
+    assert ran.stderr.startswith("error: ")
