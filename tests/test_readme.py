@@ -50,7 +50,7 @@ def test_the_example_in_readme_prints_what_it_says(
 def test_the_suite_in_readme_is_valid() -> None:
     """Its one block of YAML is a whole suite."""
     (block,) = _blocks(_ROOT / "README.md", "yaml")
-    assert len(SuiteSpec.model_validate(yaml.safe_load(block)).probes) == 4
+    assert len(SuiteSpec.model_validate(yaml.safe_load(block)).probes) == 5
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
