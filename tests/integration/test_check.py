@@ -121,6 +121,21 @@ def test_a_whole_model(check: Check, model: Path) -> None:
     assert ran.stdout.count("The adapter has no effect") == 1
 
 
+def test_a_chat_model(check: Check, adapter: Path, model: Path, tmp_path: Path) -> None:
+    """With --chat the template renders each prompt; a model without one is told so."""
+    ran = check(adapter, "--chat")
+    assert (ran.exit_code, "chat template" in ran.stdout) == (1, True)
+    (model / "chat_template.jinja").write_text(
+        "{% for message in messages %}<pad>{{ message.content }}{% endfor %}"
+    )
+    results = [tmp_path / "plain.json", tmp_path / "chat.json"]
+    check(adapter, "--json", results[0])
+    assert check(adapter, "--chat", "--json", results[1]).exit_code in (0, 1)
+    plain, chat = (json.loads(result.read_text())["probes"] for result in results)
+    assert plain[1]["raw"] != chat[1]["raw"]
+    assert plain[2]["raw"] == chat[2]["raw"]  # texts are never chats
+
+
 @pytest.mark.parametrize("adapter", ["nowhere", "/nowhere", "a\0b", "~nobody/x", ""])
 def test_an_adapter_that_does_not_exist(check: Check, adapter: str) -> None:
     """One sentence, and exit status 2."""

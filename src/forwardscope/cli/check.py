@@ -47,6 +47,12 @@ def check(
     device: Annotated[
         str, typer.Option(help="A torch device, or auto.", metavar="DEVICE")
     ] = "auto",
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="Ask the prompts as messages of a user, for an adapter of a chat model."
+        ),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(help="Write the suite that is run to this new file.", metavar="SUITE.yaml"),
@@ -65,7 +71,7 @@ def check(
     Exit status: 0 when the adapter does something and breaks no general text, 1
     when it does not, 2 for an error.
     """
-    text = _suite_text(adapter, base, device)
+    text = _suite_text(adapter, base, device, chat=chat)
     suite = parse_suite(text, "check.yaml")
     model = suite.model.model_copy(update={"adapter_name": adapter})
     spec = options.override(suite.model_copy(update={"name": "check", "model": model}))
@@ -78,7 +84,7 @@ def check(
     raise typer.Exit(0 if result.passed else 1)
 
 
-def _suite_text(adapter: str, base: str | None, device: str) -> str:
+def _suite_text(adapter: str, base: str | None, device: str, *, chat: bool) -> str:
     """Return the suite as YAML; its paths are absolute.
 
     Raises:
@@ -86,15 +92,15 @@ def _suite_text(adapter: str, base: str | None, device: str) -> str:
     """
     whole = base is not None and _is_whole_model(adapter)
     values = {
-        "model": base if base is not None else _named_base(adapter),
-        "tuned": adapter,
+        "model": _absolute(base if base is not None else _named_base(adapter)),
+        "tuned": _absolute(adapter),
         "device": device,
+        "chat": chat,
     }
     text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
-    # JSON strings are valid YAML, so any character in a path is quoted correctly
-    quoted = {name: json.dumps(_absolute(value)) for name, value in values.items()}
-    quoted |= {"device": json.dumps(device), "kind": "tuned" if whole else "adapter"}
-    return Template(text).substitute(quoted)
+    # JSON is valid YAML, so any character in a path is quoted correctly
+    quoted = {name: json.dumps(value) for name, value in values.items()}
+    return Template(text).substitute(quoted, kind="tuned" if whole else "adapter")
 
 
 def _named_base(adapter: str) -> str:
