@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from forwardscope.analysis.run_files import result_markdown
+from forwardscope.suite import SuiteResult
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
@@ -192,3 +194,17 @@ def test_smallest_score_beside_a_trace(invoke: Invoke, runs: Files) -> None:
     both = (runs["good trace"], runs["same result"])
     assert invoke("gate", *both, "--min-score", 0.9).exit_code == 0
     assert "the suite's score" in invoke("gate", *both, "--min-score", 1, "--format", "json").stdout
+
+
+def test_names_are_no_markup_in_markdown(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
+    """Neither the gate's Markdown nor that of a run has an element that a name brought."""
+    hostile = tmp_path / "hostile.json"
+    result = json.loads(runs["good result"].read_text())
+    hostile.write_text(json.dumps(result | {"adapter": "<img src=x>", "model": "[a](b)"}))
+    text = invoke("gate", runs["good result"], hostile, "--format", "markdown").stdout
+    assert "img src" in text
+    assert "<img" not in text
+    assert "[a](b)" not in text
+    markdown = result_markdown(SuiteResult.model_validate_json(hostile.read_text()))
+    assert "<img" not in markdown
+    assert "[a](b)" not in markdown

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from forwardscope.analysis.formatting import plural, seconds
 from forwardscope.analysis.junit import Case, as_junit
-from forwardscope.analysis.tables import Column, Table, as_markdown
+from forwardscope.analysis.tables import Column, Table, as_markdown, markdown_text
 from forwardscope.probes import Verdict
 from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
@@ -51,9 +51,9 @@ def result_markdown(result: SuiteResult) -> str:
     score = "" if result.score is None else f", score {result.score:.3f}"
     paid, time = result.backend_stats["forward_passes"], sum(one.forward_s for one in result.series)
     lines = [
-        f"## {shown(result.suite)}: {passed}{score}",
-        shown(result.about, MAX_SENTENCE),
-        *(shown(warning, MAX_SENTENCE) for warning in result.warnings),
+        f"## {markdown_text(shown(result.suite))}: {passed}{score}",
+        markdown_text(shown(result.about, MAX_SENTENCE)),
+        *(markdown_text(shown(warning, MAX_SENTENCE)) for warning in result.warnings),
         as_markdown(table).rstrip("\n"),
         f"{plural(int(paid), 'forward pass')} in {seconds(time)}; run {result.run_id}",
     ]

@@ -22,10 +22,13 @@ __all__ = [
     "as_dicts",
     "as_markdown",
     "as_rich",
+    "markdown_text",
 ]
 
 #: Thousands separator. A comma is a decimal sign in some languages.
 NARROW_SPACE: Final = "\u202f"
+#: Columns of a text in a terminal are no narrower than this, where the text is not shorter.
+_MIN_WIDTH: Final = 16
 #: First characters of a formula in a spreadsheet; tabs and line breaks are escaped anyway.
 _FORMULA: Final = ("=", "+", "-", "@")
 
@@ -84,9 +87,11 @@ def as_rich(table: Table) -> RichTable:
         pad_edge=False,
     )
     columns, rows = table.formatted()
-    for column in columns:
+    for place, column in enumerate(columns):
         if column.form is None:
-            rich_table.add_column(column.title, overflow="fold")
+            longest = max((len(row[place]) for row in rows), default=0)
+            narrowest = min(longest, _MIN_WIDTH)
+            rich_table.add_column(column.title, overflow="fold", min_width=narrowest)
         else:
             rich_table.add_column(column.title, justify="right", no_wrap=True)
     for row in rows:
@@ -98,11 +103,11 @@ def as_markdown(table: Table) -> str:
     """Return the table as GitHub Markdown, with a heading."""
     columns, rows = table.formatted()
     lines = [
-        f"### {_escape(table.title)}",
+        f"### {markdown_text(table.title)}",
         "",
         _markdown_row(column.title for column in columns),
         _markdown_row("---:" if column.form else "---" for column in columns),
-        *(_markdown_row(map(_escape, row)) for row in rows),
+        *(_markdown_row(map(markdown_text, row)) for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -141,6 +146,6 @@ def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape(text: str) -> str:
-    """Escape the characters that Markdown or HTML would interpret."""
+def markdown_text(text: str) -> str:
+    """Return text with escapes for the characters that Markdown or HTML would interpret."""
     return "".join(f"\\{one}" if one in "\\`*_{}[]<>()#+!|&~" else one for one in text)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from forwardscope.cli.check import check
+from forwardscope.cli.compare import compare
 from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text, store_notice
 from forwardscope.cli.doctor import print_installation
@@ -182,6 +183,7 @@ def run(
 
 
 app.command()(report)
+app.command()(compare)
 app.command()(gate)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from forwardscope.analysis.tables import (
     as_dicts,
     as_markdown,
     as_rich,
+    markdown_text,
 )
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
@@ -121,7 +123,7 @@ def gate(
         facts = {"differences": _differences(before, now), "score": _suite_score(now)}
         Terminal().write(json.dumps(_facts(checks, table) | facts | urls, indent=2))
     elif format == "markdown":
-        Terminal().write(_markdown(failed, len(checks), table, _notes(before, now)))
+        Terminal().write(_markdown(failed, len(checks), table, _notes(before, now, markdown_text)))
     else:
         _print(failed, len(checks), table, _notes(before, now))
     raise typer.Exit(1 if failed else 0)
@@ -145,15 +147,22 @@ def _summary(failed: list[Check], checks: int) -> str:
     return f"worse than the reference run: {len(failed)} of {plural(checks, 'check')}"
 
 
-def _notes(before: RunData, now: RunData) -> list[str]:
-    """Return what is compared, how models and adapters differ, and the addresses of traces."""
+def _notes(before: RunData, now: RunData, form: Callable[[str], str] = str) -> list[str]:
+    """Return what is compared, how models and adapters differ, and the addresses of traces.
+
+    Args:
+        before: The reference run.
+        now: The run to check.
+        form: Escapes a sentence; the addresses of traces are as they are.
+    """
     runs = {"reference": before, "current": now}
     about = [f"{name} run: {_about(run.result)}" for name, run in runs.items() if run.result]
     differ = [f"the runs differ in {one}" for one in _differences(before, now)]
+    texts = [form(shown(line, MAX_SENTENCE)) for line in (*about, *differ)]
     traces = [
         f"trace of the {name} run: {run.trace_url}" for name, run in runs.items() if run.trace_url
     ]
-    return [*about, *differ, *traces]
+    return [*texts, *(shown(line, MAX_SENTENCE) for line in traces)]
 
 
 def _differences(before: RunData, now: RunData) -> list[str]:
@@ -212,7 +221,7 @@ def _print(failed: list[Check], checks: int, table: Table, notes: list[str]) -> 
         terminal.print_message("worse", "bold red", check.finding)
     terminal.print(as_rich(table))
     for line in notes:
-        terminal.print(shown(line, MAX_SENTENCE))
+        terminal.print(line)
     style = "bold red" if failed else "bold green"
     terminal.print(Text(_summary(failed, checks), style=style))
 
@@ -221,5 +230,5 @@ def _markdown(failed: list[Check], checks: int, table: Table, notes: list[str]) 
     finding = Column("finding", "finding", length=MAX_SENTENCE)
     rows = [(check.finding,) for check in failed]
     worse = as_markdown(Table("Worse", (finding,), rows)) + "\n" if rows else ""
-    links = "".join(f"{shown(line, MAX_SENTENCE)}\n\n" for line in notes)
-    return f"## forwardscope gate: {_summary(failed, checks)}\n\n{links}{worse}{as_markdown(table)}"
+    lines = "".join(f"{line}\n\n" for line in notes)
+    return f"## forwardscope gate: {_summary(failed, checks)}\n\n{lines}{worse}{as_markdown(table)}"

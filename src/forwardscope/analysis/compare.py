@@ -1,0 +1,228 @@
+"""Several results side by side: what each probe measured, how that changed, and what it cost.
+
+It shows, and decides nothing: that is the gate's.
+
+**Change.** The value of a probe less that of the first result. It is *clear* where each of the
+two values lies outside the other's 95 % interval.
+
+**p** is the probability of a change as large as that, in either direction, if there were none:
+from the normal distribution, with a standard error of the difference of sqrt(a² + b²), where
+a and b are those of the two values, each its 95 % interval's width / (2 · 1.96). Equal prompts
+make the two values alike, so it is rather too large than too small. All p of one comparison are
+corrected together by Holm's method. A value without an interval has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from string import ascii_uppercase
+from typing import Any, Final
+
+from forwardscope.analysis.formatting import count, percent, plural, seconds
+from forwardscope.analysis.holm import holm
+from forwardscope.analysis.score_gate import differences
+from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.result import ProbeResult, SuiteResult
+
+__all__ = ["MAX_RESULTS", "comparison_notes", "comparison_tables"]
+
+#: Each result has a letter.
+MAX_RESULTS: Final = len(ascii_uppercase)
+_NORMAL: Final = NormalDist()
+_WIDTH: Final = 2 * _NORMAL.inv_cdf(0.975)
+#: Columns of a change.
+_CHANGE: Final = (
+    Column("change", "change", lambda value: f"{value:+.3g}"),
+    Column("clear", "clear", lambda value: "yes" if value else "no"),
+    Column("p", "p", lambda value: "<0.001" if value < 0.001 else f"{value:.3f}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one result has of one probe.
+
+    Attributes:
+        probe: Name of the probe.
+        run: Letter of the result.
+        now: The probe's result; None if the run has no such probe.
+        change: Its value less that of the first result; None without both.
+        clear: Whether each value lies outside the other's interval; None without both.
+        p: Of no change, not corrected; None without both intervals.
+    """
+
+    probe: str
+    run: str
+    now: ProbeResult | None
+    change: float | None = None
+    clear: bool | None = None
+    p: float | None = None
+
+
+def comparison_tables(results: Sequence[SuiteResult], names: Sequence[str]) -> dict[str, Table]:
+    """Return the tables of a comparison, by their names in the JSON output.
+
+    Args:
+        results: At least two and at most `MAX_RESULTS`; changes are those to the first.
+        names: What each is called, such as its file.
+    """
+    rows = [row for probe in _probes(results) for row in _rows(results, probe)]
+    return {
+        "runs": _runs_table(results, names),
+        "probes": _probes_table(rows),
+        "changes": _changes_table(rows),
+        "cost": _cost_table(results),
+    }
+
+
+def comparison_notes(results: Sequence[SuiteResult]) -> list[str]:
+    """Return how the results differ in what was measured, and how p was corrected."""
+    first, notes = results[0], []
+    for letter, result in zip(ascii_uppercase[1:], results[1:], strict=False):
+        notes += [f"{letter} and A differ in {one}" for one in differences(first, result)]
+        if result.suite != first.suite:
+            notes.append(f"{letter} and A are of different suites: {result.suite}, {first.suite}")
+        notes += [f"{letter} and A differ in {one}" for one in _settings(first, result)]
+    tested = sum(row.p is not None for probe in _probes(results) for row in _rows(results, probe))
+    if tested:
+        notes.append(
+            f"p: of no change, corrected for {plural(tested, 'comparison')} by Holm's method; "
+            "clear: each value lies outside the other's 95 % interval"
+        )
+    return notes
+
+
+def _probes(results: Sequence[SuiteResult]) -> list[str]:
+    return list(dict.fromkeys(probe.name for result in results for probe in result.probes))
+
+
+def _rows(results: Sequence[SuiteResult], name: str) -> Iterator[_Row]:
+    first = _probe(results[0], name)
+    for index, (letter, result) in enumerate(zip(ascii_uppercase, results, strict=False)):
+        now = _probe(result, name)
+        if index == 0 or first is None or now is None or now.kind != first.kind:
+            yield _Row(name, letter, now)
+        else:
+            yield _Row(name, letter, now, *_change(first, now))
+
+
+def _probe(result: SuiteResult, name: str) -> ProbeResult | None:
+    return next((probe for probe in result.probes if probe.name == name), None)
+
+
+def _change(first: ProbeResult, now: ProbeResult) -> tuple[float | None, bool | None, float | None]:
+    """Return the change, whether it is clear, and its p."""
+    if first.raw is None or now.raw is None:
+        return None, None, None
+    change = now.raw - first.raw
+    if first.ci_95 is None or now.ci_95 is None:
+        return change, None, None
+    clear = not (
+        first.ci_95[0] <= now.raw <= first.ci_95[1] or now.ci_95[0] <= first.raw <= now.ci_95[1]
+    )
+    widths = [high - low for low, high in (first.ci_95, now.ci_95)]
+    error = math.hypot(*widths) / _WIDTH
+    if error == 0.0:
+        return change, clear, 0.0 if change else 1.0
+    return change, clear, 2.0 * _NORMAL.cdf(-abs(change) / error)
+
+
+def _settings(first: SuiteResult, now: SuiteResult) -> Iterator[str]:
+    """Yield how probes of one name were set differently, as far as the results know."""
+    for probe in now.probes:
+        if (was := _probe(first, probe.name)) is None:
+            continue
+        if was.kind != probe.kind:
+            yield f"the kind of {probe.name}: {probe.kind}, {was.kind}"
+        elif None not in (was.n, probe.n) and was.n != probe.n:
+            yield f"the number of values of {probe.name}: {probe.n}, {was.n}"
+
+
+def _runs_table(results: Sequence[SuiteResult], names: Sequence[str]) -> Table:
+    columns = (
+        Column("run", "run"),
+        Column("name", "result"),
+        Column("model", "base"),
+        Column("adapter", "fine-tuned"),
+        Column("dtype", "dtype", hidden=len({one.dtype for one in results}) == 1),
+        Column("device", "device", hidden=len({one.device for one in results}) == 1),
+        Column("started_at", "started", hidden=True),
+        Column("score", "score", lambda value: f"{value:.3f}"),
+        Column("passed", "passed"),
+    )
+    rows = [
+        (
+            letter,
+            name,
+            *(one.model, one.adapter, one.dtype, one.device, one.started_at, one.score),
+            "yes" if one.passed else "no",
+        )
+        for letter, name, one in zip(ascii_uppercase, names, results, strict=False)
+    ]
+    return Table("runs", columns, rows)
+
+
+def _probes_table(rows: Sequence[_Row]) -> Table:
+    """Return all that is known of each probe in each run; the changes are for programs."""
+    columns = (
+        Column("probe", "probe"),
+        Column("run", "run"),
+        Column("verdict", "verdict"),
+        Column("score", "score", lambda value: f"{value:.2f}"),
+        Column("raw", "raw", lambda value: f"{value:.4g}"),
+        Column("ci_low", "95 % from", lambda value: f"{value:.3g}"),
+        Column("ci_high", "to", lambda value: f"{value:.3g}"),
+        Column("z_score", "z", format_z),
+        *(replace(column, hidden=True) for column in _CHANGE),
+    )
+    corrected = _corrected(rows)
+    cells = [
+        (row.probe, row.run, *_measured(row.now), row.change, row.clear, p)
+        for row, p in zip(rows, corrected, strict=True)
+    ]
+    return Table("measured", columns, cells)
+
+
+def _changes_table(rows: Sequence[_Row]) -> Table:
+    columns = (Column("probe", "probe"), Column("run", "run"), *_CHANGE)
+    cells = [
+        (row.probe, row.run, row.change, row.clear, p)
+        for row, p in zip(rows, _corrected(rows), strict=True)
+        if row.change is not None
+    ]
+    return Table("changes to A", columns, cells)
+
+
+def _measured(now: ProbeResult | None) -> tuple[Any, ...]:
+    if now is None:
+        return ("not run", *[None] * 5)
+    return (now.verdict.value, now.score, now.raw, *(now.ci_95 or (None, None)), now.z_score)
+
+
+def _corrected(rows: Sequence[_Row]) -> list[float | None]:
+    """Return the p of each row, corrected for all of them; None for a row without."""
+    corrected = iter(holm([row.p for row in rows if row.p is not None]))
+    return [None if row.p is None else next(corrected) for row in rows]
+
+
+def _cost_table(results: Sequence[SuiteResult]) -> Table:
+    columns = (
+        Column("run", "run"),
+        Column("lookups", "lookups", count),
+        Column("needed_passes", "needed", count),
+        Column("forward_passes", "paid", count),
+        Column("hit_rate", "hit rate", percent),
+        Column("forward_s", "passes took", seconds),
+        Column("wall_s", "run took", seconds),
+    )
+    rows = []
+    for letter, one in zip(ascii_uppercase, results, strict=False):
+        stats = one.backend_stats
+        lookups = int(stats["cache_hits"] + stats["cache_misses"])
+        paid, forward_s = int(stats["forward_passes"]), sum(row.forward_s for row in one.series)
+        rows.append((letter, lookups, one.demand, paid, stats["hit_rate"], forward_s, one.wall_s))
+    return Table("cost", columns, rows)

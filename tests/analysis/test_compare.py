@@ -1,0 +1,141 @@
+"""Several results side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forwardscope.analysis.compare import comparison_notes, comparison_tables
+from forwardscope.analysis.tables import as_dicts
+from forwardscope.probes import DeltaKL, Verdict
+from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.testing import ScriptedBackend
+
+ResultWith = Callable[..., SuiteResult]
+
+
+@pytest.fixture
+def result_with() -> ResultWith:
+    """Return a function that makes a result whose probes have other values."""
+
+    def make(*changes: dict[str, Any], **facts: Any) -> SuiteResult:
+        probes = [DeltaKL(name=f"p{index}", prompts=["a"]) for index in range(len(changes))]
+        model = {"path": "base", "adapter": "mine"}
+        result = run_suite(SuiteSpec(version=1, model=model, probes=probes), ScriptedBackend())
+        changed = [
+            probe.model_copy(update={"verdict": Verdict.PASS} | change)
+            for probe, change in zip(result.probes, changes, strict=True)
+        ]
+        return result.model_copy(update={"probes": changed} | facts)
+
+    return make
+
+
+def rows_of(*results: SuiteResult, table: str = "probes") -> list[dict[str, Any]]:
+    """Return the rows of a table."""
+    return as_dicts(comparison_tables(results, [f"{index}.json" for index in range(9)])[table])
+
+
+def measured(raw: float, low: float, high: float) -> dict[str, Any]:
+    return {"raw": raw, "ci_95": (low, high)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "clear"),
+    [
+        (measured(1.0, 0.9, 1.1), measured(2.0, 1.8, 2.2), True),
+        (measured(1.0, 0.5, 2.1), measured(2.0, 1.8, 2.2), False),  # in the first interval
+        (measured(1.0, 0.9, 1.1), measured(2.0, 0.9, 2.2), False),  # in the second
+        (measured(2.0, 1.8, 2.2), measured(1.0, 0.9, 1.1), True),
+    ],
+)
+def test_a_clear_change(
+    result_with: ResultWith, first: dict[str, Any], second: dict[str, Any], clear: bool
+) -> None:
+    """Each of the values lies outside the other's interval."""
+    before, after = rows_of(result_with(first), result_with(second))
+    assert (before["change"], before["clear"], before["p"]) == (None, None, None)
+    assert after["change"] == second["raw"] - first["raw"]
+    assert after["clear"] is clear
+    assert after["p"] < 0.05
+
+
+def test_p_of_one_change(result_with: ResultWith) -> None:
+    """A difference of 1.96 standard errors has a p of 0.05, in either direction."""
+    one = measured(0.0, -1.96, 1.96)
+    for sign in (1, -1):
+        value = sign * 1.959964 * 2**0.5
+        other = measured(value, value - 1.96, value + 1.96)
+        assert rows_of(result_with(one), result_with(other))[1]["p"] == pytest.approx(
+            0.05, abs=1e-4
+        )
+
+
+def test_all_p_are_corrected_together(result_with: ResultWith) -> None:
+    """Three results of two probes have four comparisons, the smallest p of which counts four."""
+    one = measured(0.0, -1.96, 1.96)
+    far, near = measured(6.0, 4.04, 7.96), measured(3.0, 1.04, 4.96)
+    results = [result_with(one, one), result_with(far, one), result_with(near, one)]
+    ps = {(row["probe"], row["run"]): row["p"] for row in rows_of(*results)}
+    alone = rows_of(result_with(one), result_with(far))[1]["p"]
+    assert ps["p0", "B"] == pytest.approx(4 * alone)
+    assert ps["p0", "C"] == pytest.approx(3 * rows_of(result_with(one), result_with(near))[1]["p"])
+    assert ps["p1", "B"] == ps["p1", "C"] == 1.0
+    assert "corrected for 4 comparisons by Holm's method" in comparison_notes(results)[-1]
+
+
+def test_values_without_an_interval(result_with: ResultWith) -> None:
+    """Their change is shown, and neither tested nor said to be clear."""
+    results = [result_with({"raw": 1.0, "ci_95": None}), result_with({"raw": 3.0, "ci_95": None})]
+    (_, after) = rows_of(*results)
+    assert (after["change"], after["clear"], after["p"]) == (2.0, None, None)
+    assert comparison_notes(results) == []
+
+
+@pytest.mark.parametrize(("second", "p"), [(1.0, 1.0), (2.0, 0.0)])
+def test_intervals_of_no_width(result_with: ResultWith, second: float, p: float) -> None:
+    """Equal values on all prompts: a difference is certain, and none is none."""
+    results = [result_with(measured(one, one, one)) for one in (1.0, second)]
+    assert rows_of(*results)[1]["p"] == p
+
+
+def test_a_probe_that_one_result_lacks(result_with: ResultWith) -> None:
+    """It has a row for each result, without a change."""
+    one = measured(1.0, 0.9, 1.1)
+    rows = rows_of(result_with(one), result_with(one, one))
+    found = {(row["probe"], row["run"]): row["verdict"] for row in rows}
+    assert found["p1", "A"] == "not run"
+    assert found["p1", "B"] == "pass"
+    assert rows_of(result_with(one), result_with(one, one), table="changes") == [
+        {"probe": "p0", "run": "B", "change": 0.0, "clear": False, "p": 1.0}
+    ]
+
+
+def test_what_differs(result_with: ResultWith) -> None:
+    """Models, suites, kinds and numbers of values that differ are said."""
+    one = measured(1.0, 0.9, 1.1)
+    first = result_with(one | {"n": 6}, one)
+    second = result_with(
+        one | {"n": 32}, one | {"kind": "other"}, adapter="yours", suite="another", dtype="bfloat16"
+    )
+    notes = comparison_notes([first, second])
+    assert notes[:3] == [
+        "B and A differ in adapter: yours, mine before",
+        f"B and A differ in dtype: bfloat16, {first.dtype} before",
+        "B and A are of different suites: another, suite",
+    ]
+    assert "B and A differ in the number of values of p0: 32, 6" in notes
+    assert "B and A differ in the kind of p1: other, delta_kl" in notes
+    assert rows_of(first, second)[3]["change"] is None
+
+
+def test_cost(result_with: ResultWith) -> None:
+    """What each run needed and paid, as in its result."""
+    result = result_with({})
+    (row, _) = rows_of(result, result, table="cost")
+    stats = result.backend_stats
+    assert row["forward_passes"] == stats["forward_passes"] == row["needed_passes"]
+    assert row["lookups"] == stats["cache_hits"] + stats["cache_misses"]
+    assert (row["hit_rate"], row["wall_s"]) == (stats["hit_rate"], result.wall_s)
