@@ -121,6 +121,17 @@ def test_a_whole_model(check: Check, model: Path) -> None:
     assert ran.stdout.count("The adapter has no effect") == 1
 
 
+def test_prompts_of_ones_own(check: Check, adapter: Path, tmp_path: Path) -> None:
+    """They are in the saved suite too; a file that is missing is said before the model loads."""
+    (tmp_path / "own.txt").write_text("the cat sat\nhello there\n")
+    options = ("--prompts", tmp_path / "own.txt", "--save", tmp_path / "s.yaml")
+    assert check(adapter, *options, "--json", tmp_path / "r.json").exit_code in (0, 1)
+    assert load_suite(tmp_path / "s.yaml").probes[1].prompts == ("the cat sat", "hello there")
+    assert json.loads((tmp_path / "r.json").read_text())["probes"][1]["n"] == 2
+    ran = check(adapter, "--prompts", tmp_path / "none.txt")
+    assert (ran.exit_code, "none.txt cannot be read" in ran.stderr) == (2, True)
+
+
 def test_a_chat_model(check: Check, adapter: Path, model: Path, tmp_path: Path) -> None:
     """With --chat the template renders each prompt; a model without one is told so."""
     ran = check(adapter, "--chat")

@@ -53,6 +53,14 @@ def check(
             "--chat", help="Ask the prompts as messages of a user, for an adapter of a chat model."
         ),
     ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts of your own instead of the general ones: a file with one in each line, "
+            "or .jsonl.",
+            metavar="FILE",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(help="Write the suite that is run to this new file.", metavar="SUITE.yaml"),
@@ -71,7 +79,7 @@ def check(
     Exit status: 0 when the adapter does something and breaks no general text, 1
     when it does not, 2 for an error.
     """
-    text = _suite_text(adapter, base, device, chat=chat)
+    text = _suite_text(adapter, base, device, prompts, chat=chat)
     suite = parse_suite(text, "check.yaml")
     model = suite.model.model_copy(update={"adapter_name": adapter})
     spec = options.override(suite.model_copy(update={"name": "check", "model": model}))
@@ -84,7 +92,9 @@ def check(
     raise typer.Exit(0 if result.passed else 1)
 
 
-def _suite_text(adapter: str, base: str | None, device: str, *, chat: bool) -> str:
+def _suite_text(
+    adapter: str, base: str | None, device: str, prompts: Path | None, *, chat: bool
+) -> str:
     """Return the suite as YAML; its paths are absolute.
 
     Raises:
@@ -100,7 +110,9 @@ def _suite_text(adapter: str, base: str | None, device: str, *, chat: bool) -> s
     text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
     # JSON is valid YAML, so any character in a path is quoted correctly
     quoted = {name: json.dumps(value) for name, value in values.items()}
-    return Template(text).substitute(quoted, kind="tuned" if whole else "adapter")
+    own = "" if prompts is None else f", prompts_file: {json.dumps(_absolute(str(prompts)))}"
+    kind = "tuned" if whole else "adapter"
+    return Template(text).substitute(quoted, kind=kind, prompts=own)
 
 
 def _named_base(adapter: str) -> str:
