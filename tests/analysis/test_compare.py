@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from forwardscope.analysis.compare import comparison_notes, comparison_tables
-from forwardscope.analysis.tables import as_dicts
+from forwardscope.analysis.tables import as_dicts, as_rich
 from forwardscope.probes import DeltaKL, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.testing import ScriptedBackend
@@ -139,3 +141,15 @@ def test_cost(result_with: ResultWith) -> None:
     assert row["forward_passes"] == stats["forward_passes"] == row["needed_passes"]
     assert row["lookups"] == stats["cache_hits"] + stats["cache_misses"]
     assert (row["hit_rate"], row["wall_s"]) == (stats["hit_rate"], result.wall_s)
+
+
+def test_paths_are_shortened_in_a_terminal(result_with: ResultWith) -> None:
+    """Of a path the last parts that tell it from the others; programs have the whole."""
+    models = ["/x/a/models/smol", "/x/b/models/smol", "org/model"]
+    results = [result_with({}, model=model) for model in models]
+    file = StringIO()
+    table = comparison_tables(results, ["1", "2", "3"])["runs"]
+    Console(file=file, width=100).print(as_rich(table))
+    assert [row["model"] for row in as_dicts(table)] == models
+    for short in ("…/a/models/smol", "…/b/models/smol", "org/model"):
+        assert f" {short} " in file.getvalue()

@@ -279,7 +279,6 @@ def test_why_of_a_prompt_as_json(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --miss N or --prompt-hash HASH"),
         (["--miss", 1, "--prompt-hash", "a"], "give either --miss N"),
         (["--prompt-hash", ""], "give either --miss N"),
         (["--miss", 76], "has no miss 76; see: forwardscope trace summary"),

@@ -131,3 +131,20 @@ def test_stores_that_cannot_be_searched(
     trace = run("first", "old")
     store = name if ":" in name or not name else trace.with_name(name)
     assert message in error_of("trace", "why", trace, "--miss", 1, "--store", store)
+
+
+def test_all_misses_by_their_reasons(
+    invoke: Invoke, error_of: Callable[..., str], run: Callable[..., Path]
+) -> None:
+    """Without options a table counts them, and says how to explain one."""
+    trace = run("one", "new")
+    ran = invoke("trace", "why", trace)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == f"one of them: forwardscope trace why {trace} --miss N"
+    rows = json.loads(invoke("trace", "why", trace, "--format", "json").stdout)
+    misses = sum(not one.hit for one in TraceReader(trace))
+    assert sum(row["misses"] for row in rows) == misses > 0
+    assert {row["reason"] for row in rows} == {"first lookup", "seen elsewhere"}
+    assert "give either" in error_of("trace", "why", trace, "--miss", 1, "--prompt-hash", "a")
+    warm = run("warm", "new")
+    assert invoke("trace", "why", warm).stdout == "every lookup was a hit\n"

@@ -12,6 +12,7 @@ from rich.console import Console
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.plan import enough_entries
 from forwardscope.suite.report import print_report
 from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import PromptTokens, Reconciliation
@@ -130,7 +131,7 @@ def test_a_store_and_a_cache_that_is_too_small(make_spec: MakeSpec) -> None:
     for report in lines:
         assert (
             "8 forward passes needed, 6 expected: 2 needed again after 7 evictions in two on base "
-            "(1), two on ft (1); raise cache.max_entries to at least 6"
+            "(1), two on ft (1); raise cache.max_entries to at least 4"
         ) in report
 
 
@@ -219,14 +220,14 @@ def test_the_cache_line(run_of: RunOf, settings: dict[str, int], end: str) -> No
     assert cache.endswith(end)
 
 
-def test_a_run_over_its_plan(run_of: RunOf) -> None:
-    """One line has actual and expected passes, the probes and views, and the setting to raise."""
+def test_a_run_over_its_plan(run_of: RunOf, make_spec: MakeSpec) -> None:
+    """One line has actual and expected passes, the probes and views, and the setting of `plan`."""
     three = [DeltaKL(name=name, prompts=["a", "b"]) for name in ("one", "two", "three")]
     result = run_of(*three, cache_maxsize=3)
     passes, evicted = result.backend_stats["forward_passes"], result.cache.evictions
     line = f"{passes} forward passes, 6 expected: {passes - 6} repeated after"
     places = "two on base (1), two on ft (1), three on base (1), three on ft (1)"
-    end = "raise cache.max_entries to at least 6"
+    end = f"raise cache.max_entries to at least {enough_entries(make_spec(*three))}"
     assert lines_of(result)[-2] == f"{line} {evicted} evictions in {places}; {end}"
 
 

@@ -145,9 +145,9 @@ def _settings(first: SuiteResult, now: SuiteResult) -> Iterator[str]:
 def _runs_table(results: Sequence[SuiteResult], names: Sequence[str]) -> Table:
     columns = (
         Column("run", "run"),
-        Column("name", "result"),
-        Column("model", "base"),
-        Column("adapter", "fine-tuned"),
+        Column("name", "result", paths=True),
+        Column("model", "base", paths=True),
+        Column("adapter", "fine-tuned", paths=True),
         Column("dtype", "dtype", hidden=len({one.dtype for one in results}) == 1),
         Column("device", "device", hidden=len({one.device for one in results}) == 1),
         Column("started_at", "started", hidden=True),

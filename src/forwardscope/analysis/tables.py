@@ -27,8 +27,6 @@ __all__ = [
 
 #: Thousands separator. A comma is a decimal sign in some languages.
 NARROW_SPACE: Final = "\u202f"
-#: Columns of a text in a terminal are no narrower than this, where the text is not shorter.
-_MIN_WIDTH: Final = 16
 #: First characters of a formula in a spreadsheet; tabs and line breaks are escaped anyway.
 _FORMULA: Final = ("=", "+", "-", "@")
 
@@ -45,6 +43,7 @@ class Column:
             values are 0 or None.
         hidden: Whether the column is hidden there in any case.
         length: Characters of a text that terminal, Markdown and HTML output have.
+        paths: Whether the texts are names that can be paths, of which a terminal has the ends.
     """
 
     key: str
@@ -53,6 +52,7 @@ class Column:
     optional: bool = False
     hidden: bool = False
     length: int = MAX_NAME
+    paths: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +87,32 @@ def as_rich(table: Table) -> RichTable:
         pad_edge=False,
     )
     columns, rows = table.formatted()
-    for place, column in enumerate(columns):
+    for column in columns:
         if column.form is None:
-            longest = max((len(row[place]) for row in rows), default=0)
-            narrowest = min(longest, _MIN_WIDTH)
-            rich_table.add_column(column.title, overflow="fold", min_width=narrowest)
+            rich_table.add_column(column.title, overflow="fold")
         else:
             rich_table.add_column(column.title, justify="right", no_wrap=True)
-    for row in rows:
+    paths = [column.paths for column in columns]
+    cells = [
+        _ends_of_paths(texts) if shorten else texts
+        for shorten, texts in zip(paths, zip(*rows, strict=True), strict=False)
+    ]
+    for row in zip(*cells, strict=True):
         rich_table.add_row(*map(Text, row))
     return rich_table
+
+
+def _ends_of_paths(texts: Sequence[str]) -> list[str]:
+    """Return of each path the last parts that tell it from the others, after an ellipsis."""
+    parts = {text: text.split("/") for text in texts}
+    short = {text: text for text in texts}
+    for text, own in parts.items():
+        for length in range(1, len(own) - 1):  # two parts, as in a hub id, are not shortened
+            end = own[-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                short[text] = "/".join(["…", *end])
+                break
+    return [short[text] for text in texts]
 
 
 def as_markdown(table: Table) -> str:

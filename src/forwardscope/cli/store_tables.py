@@ -49,7 +49,8 @@ def models_table(found: Mapping[str, Usage]) -> Table:
         for kind, group in sorted(groups.items())
     ]
     columns = (
-        *(Column("model", "model"), Column("adapter", "adapter"), Column("view", "view")),
+        *(Column("model", "model", paths=True), Column("adapter", "adapter", paths=True)),
+        Column("view", "view"),
         *(Column("identities", "identities", count), _ENTRIES, _IMPORTED, _BYTES, _LAST_USED),
     )
     return Table("by model, adapter and view", columns, rows)
@@ -64,7 +65,7 @@ def identities_table(found: Mapping[str, Usage]) -> Table:
         rows.append((name[:_DIGITS], family, adapter or model, *counts))
     columns = (
         Column("identity", "identity", str),  # not wrapped
-        *(Column("view", "view"), Column("of", "adapter or model")),
+        *(Column("view", "view"), Column("of", "adapter or model", paths=True)),
         *(_ENTRIES, _BYTES, _LAST_USED),
     )
     return Table("by view identity, the largest first", columns, rows)

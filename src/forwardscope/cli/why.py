@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from forwardscope.analysis.causes import cause_lines, causes_of, causes_table
 from forwardscope.analysis.formatting import plural
 from forwardscope.analysis.stored import InStore, StoreSearch, hit_line, store_lines
+from forwardscope.analysis.tables import as_dicts, as_rich
 from forwardscope.analysis.why import Miss, explain, lookup_line, miss_line, reason_line
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
@@ -51,12 +53,14 @@ def why(
         Literal["terminal", "json"], typer.Option("--format", help="Output format.")
     ] = "terminal",
 ) -> None:
-    """Explain why a lookup was a miss and cost a forward pass.
+    """Explain why lookups were misses and cost forward passes.
 
-    Needs --miss or --prompt-hash; hashes are in the trace and in `trace summary`.
-    The reasons are: it is the first lookup of the prompt; earlier lookups of the
-    prompt had another view, op or top_k; the previous equal lookup failed; its
-    value was evicted; or its value is gone for another reason, such as max_bytes.
+    Without --miss and --prompt-hash, a table counts all misses of the file by their
+    reasons, with the number of the first one for --miss; hashes are in the trace
+    and in `trace summary`. The reasons are: it is the first lookup of the prompt;
+    earlier lookups of the prompt had another view, op or top_k; the previous equal
+    lookup failed; its value was evicted; or its value is gone for another reason,
+    such as max_bytes.
     With a store, the reason why it did not answer: no run stored the value, or
     runs stored it for another model, adapter, dtype or the like, which is named.
     Of a hit in a store, the run that computed the value, and whether it was
@@ -66,9 +70,12 @@ def why(
     Exit status: 0, or 2 when there is no such miss or store hit, or a file cannot be
     read.
     """
-    if (miss is None) == (not prompt_hash):
-        raise UserError("give either --miss N or --prompt-hash HASH")
+    if (miss is not None and prompt_hash is not None) or prompt_hash == "":
+        raise UserError("give either --miss N or --prompt-hash HASH, or neither")
     require_plain_file(file)
+    if miss is None and prompt_hash is None:
+        _print_causes(file, format)
+        return
     events = Traces([file])
     misses = list(explain(events, number=miss, prompt_hash=prompt_hash))
     hits = [] if prompt_hash is None else [*_store_hits(events, prompt_hash)]
@@ -84,6 +91,22 @@ def why(
         _print_miss(explained, in_store)
     for hit in hits:
         _print(lookup_line("hit", hit), f"  {hit_line(hit)}", *_trace_line(hit))
+
+
+def _print_causes(file: Path, format: Literal["terminal", "json"]) -> None:  # noqa: A002
+    causes = causes_of(Traces([file]))
+    table = causes_table(causes)
+    if format == "json":
+        Terminal().write(json.dumps(as_dicts(table)))
+        return
+    if not causes:
+        _print("every lookup was a hit")
+        return
+    terminal = Terminal(soft_wrap=False)
+    terminal.print(as_rich(table))
+    lines = [*cause_lines(causes), f"one of them: forwardscope trace why {file} --miss N"]
+    for line in lines:
+        terminal.print(shown(line, MAX_SENTENCE), soft_wrap=not terminal.is_terminal)
 
 
 def _store_hits(events: Iterable[TraceEvent], prompt_hash: str) -> Iterator[TraceEvent]:

@@ -130,7 +130,8 @@ def _over_plan_line(result: SuiteResult) -> str | None:
     line += f": {needed - expected} {again} after {' and '.join(causes)}"
     if places := ", ".join(_repeated_passes(result.series)):
         line += f" in {places}"
-    settings = " and ".join(_settings_to_raise(result.cache, expected))
+    enough = result.enough_entries or expected  # each distinct lookup is always enough
+    settings = " and ".join(_settings_to_raise(result.cache, enough))
     return f"{line}; raise {settings}" if settings else line
 
 

@@ -316,6 +316,9 @@ class SuiteResult(_Record):
         expected_forward_passes: Planned forward passes from an empty cache and an
             empty store if nothing is evicted or rejected, to compare with `demand`;
             null if the run could not be planned.
+        enough_entries: Smallest `cache.max_entries` with which the suite computes nothing
+            twice, as `forwardscope plan` prints it; null where nothing was evicted, or
+            the run could not be planned.
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
@@ -349,6 +352,7 @@ class SuiteResult(_Record):
     warnings: list[str] = []
     optimisations: dict[str, str] = {}
     expected_forward_passes: _Count | None = None
+    enough_entries: _Count | None = None
     backend_stats: _Totals
     series: list[SeriesResult]
     cache: CacheUse

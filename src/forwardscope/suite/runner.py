@@ -14,7 +14,7 @@ from forwardscope.backends.base import Backend
 from forwardscope.backends.views import BASE, FINETUNED
 from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
-from forwardscope.suite.plan import Plan, forward_calls, plan_run
+from forwardscope.suite.plan import Plan, enough_entries, forward_calls, plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
@@ -151,6 +151,7 @@ def _result(
     not_run, warnings = _not_run(spec, probes), list(getattr(backend, "warnings", ()))
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
+    cache = counters.cache_use()
     return SuiteResult(
         run_id=run.run_id,
         trace_id=run.trace_id,
@@ -176,11 +177,19 @@ def _result(
         expected_forward_passes=run.expected_forward_passes,
         backend_stats=counters.backend_stats().to_dict(),
         series=counters.series_results({} if plan is None else plan.series),
-        cache=counters.cache_use(),
+        cache=cache,
+        enough_entries=_enough_entries(spec, backend) if cache.evictions else None,
         store=counters.store_use(),
         prompt_tokens=counters.prompt_tokens(),
         reconciliation=counters.reconciliation(),
     )
+
+
+def _enough_entries(spec: SuiteSpec, backend: Backend) -> int | None:
+    """Return the size with which nothing is computed twice; None for a run without a plan."""
+    with suppress(Exception):  # whatever a probe or a backend raises in a plan
+        return enough_entries(spec, backend)
+    return None
 
 
 def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:

@@ -1,0 +1,84 @@
+"""All misses of a trace by their reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forwardscope.analysis.causes import cause_lines, causes_of, causes_table
+from forwardscope.analysis.tables import as_dicts
+from forwardscope.analysis.why import Reason, explain
+from forwardscope.trace import TraceEvent
+
+MakeEvent = Callable[..., TraceEvent]
+
+LOOKUPS = st.lists(
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from(["base", "ft"]),
+        st.booleans(),
+        st.sampled_from(["run", None]),
+    ),
+    max_size=40,
+)
+
+
+@given(LOOKUPS)
+def test_the_reasons_are_those_of_each_miss(
+    lookups: list[tuple[str, str, bool, str | None]],
+) -> None:
+    """The counts are what `explain` says of one miss after the other."""
+    events = [
+        TraceEvent(1.0, "p", view, prompt, 8, "next_token_dist", 1.0, hit, run_id=run)
+        for prompt, view, hit, run in lookups
+    ]
+    misses = sum(not one.hit for one in events)
+    one_by_one = [next(iter(explain(events, number=n))) for n in range(1, misses + 1)]
+    causes = causes_of(events)
+    assert Counter({(one.reason, one.view_id): one.misses for one in causes}) == Counter(
+        (miss.reason, miss.event.view_id) for miss in one_by_one
+    )
+    for cause in causes:
+        of_cause = [
+            miss
+            for miss in one_by_one
+            if (miss.reason, miss.event.view_id) == (cause.reason, cause.view_id)
+        ]
+        assert cause.first == of_cause[0].number
+        if cause.reason is Reason.EVICTED:
+            assert cause.enough == max((miss.distance or 0) + 1 for miss in of_cause)
+
+
+def test_a_lookup_whose_last_pass_failed(event: MakeEvent) -> None:
+    """It is no eviction: there was no value."""
+    events = [event("a", error="RuntimeError"), event("a"), event("a", hit=True), event("a")]
+    reasons = [(one.reason, one.misses) for one in causes_of(events)]
+    assert reasons == [(Reason.FIRST, 1), (Reason.FAILED, 1), (Reason.GONE, 1)]
+
+
+def test_the_table_and_what_to_do(event: MakeEvent) -> None:
+    """Time and number of the first miss of each row; a line for each reason that occurs."""
+    events = [event(name, wall_ms=500.0) for name in ("a", "b", "c", "a")]
+    causes = causes_of(events)
+    first, evicted = as_dicts(causes_table(causes))
+    assert (first["misses"], first["forward_s"], first["first"]) == (3, 1.5, 1)
+    assert (evicted["reason"], evicted["first"], evicted["enough"]) == ("evicted", 4, 3)
+    lines = list(cause_lines(causes))
+    assert len(lines) == 2
+    assert "max_entries 3 would have kept them all" in lines[1]
+
+
+def test_no_miss(event: MakeEvent) -> None:
+    """A trace of hits has no cause."""
+    assert causes_of([event("a", hit=True)]) == []
+
+
+@pytest.mark.parametrize("prompts", [1, 1000])
+def test_memory_is_bounded_by_distinct_lookups(event: MakeEvent, prompts: int) -> None:
+    """The result has a row for each reason, probe and view, however many misses there are."""
+    causes = causes_of(event(str(index)) for index in range(prompts))
+    assert [(one.reason, one.misses) for one in causes] == [(Reason.FIRST, prompts)]
