@@ -36,7 +36,8 @@ def test_raw_is_the_mean_over_prompts(kind: str) -> None:
     outcome = probe.run(ProbeContext(ScriptedBackend()))
     pairs = zip(distributions("base", 8), distributions("ft", 8), strict=True)
     expected = [divergence(base, tuned, probe.divergence) for base, tuned in pairs]
-    assert outcome.evidence == {"divergence": kind, "per_prompt": expected}
+    assert outcome.evidence["divergence"] == kind
+    assert outcome.evidence["per_prompt"] == expected
     assert outcome.raw == pytest.approx(np.mean(expected), rel=1e-12)
 
 

@@ -86,6 +86,12 @@ class AdapterAblation(PromptProbe):
             "lambdas": list(self.lambdas),
             "mean_divergence_per_lambda": means.tolist(),
             "per_prompt": per_lambda.T.tolist(),
+            **context.named(prompts),
+            "thresholds": {
+                "min_linearity": self.min_linearity,
+                "min_saturation": self.min_saturation,
+                "min_overshoot": self.min_overshoot,
+            },
         }
         return self._judge(np.asarray(self.lambdas), means, evidence)
 

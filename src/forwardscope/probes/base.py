@@ -11,10 +11,12 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from forwardscope.backends.base import Backend
+from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 from forwardscope.probes.calibration import NullBaseline
 from forwardscope.probes.divergence import Divergence
 from forwardscope.probes.general import GENERAL_PROMPTS
+from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = [
     "PROMPT_KINDS",
@@ -86,7 +88,8 @@ class Outcome:
         ci_95: A 95 % confidence interval of `raw`.
         n: Number of prompts, texts or pairs that `raw` is a mean over.
         lower_is_better: Whether a smaller `raw` is better.
-        evidence: The data behind the verdict, as plain JSON. Never a prompt.
+        evidence: The data behind the verdict, as plain JSON. Never a prompt, except as
+            `ProbeContext.named` gives it.
         baseline: Null baseline for the later probes.
     """
 
@@ -113,6 +116,7 @@ class ProbeContext:
         baseline: Null baseline of an earlier `null_adapter`, or None.
         later: The probes after this one in the suite.
         chat: Whether a prompt that is a text is a message of the user.
+        show_prompts: Whether evidence has the texts of prompts.
     """
 
     backend: Backend
@@ -121,6 +125,7 @@ class ProbeContext:
     baseline: NullBaseline | None = None
     later: tuple[Probe, ...] = ()
     chat: bool = False
+    show_prompts: bool = False
 
     def render(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return what the views are asked: texts, and chats as the backend renders them.
@@ -129,6 +134,20 @@ class ProbeContext:
             PromptError: The backend has no chat template, or it refuses a chat.
         """
         return [self._rendered(prompt) for prompt in prompts]
+
+    def named(
+        self, prompts: Sequence[str], texts: Sequence[str] | None = None
+    ) -> dict[str, list[str]]:
+        """Return evidence that names what was measured: hashes, and texts if the suite shows them.
+
+        Args:
+            prompts: What the views were asked; see `prompt_hash`.
+            texts: What is shown for each of them; by default the prompt itself.
+        """
+        evidence = {"prompts": [prompt_hash(prompt) for prompt in prompts]}
+        if self.show_prompts:
+            evidence["prompt_texts"] = [shown(text, MAX_SENTENCE) for text in texts or prompts]
+        return evidence
 
     def _rendered(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = ["NullBaseline", "NullStats"]
@@ -21,16 +21,22 @@ class NullStats:
         std: Sample standard deviation (n-1) of the raw values; 0.0 for a single one.
         n: Number of raw values.
         largest: Largest raw value.
+        samples: The raw values, in the order of the seeds.
     """
 
     mean: float
     std: float
     n: int
     largest: float
+    samples: tuple[float, ...] = ()
 
     def z_score(self, raw: float) -> float | None:
         """Return (raw - mean) / std, or None where the deviation is 0."""
         return None if self.std < _NO_DEVIATION else (raw - self.mean) / self.std
+
+    def to_evidence(self) -> dict[str, Any]:
+        """Return the statistics as plain JSON."""
+        return {**asdict(self), "samples": list(self.samples)}
 
 
 @dataclass(frozen=True, slots=True)

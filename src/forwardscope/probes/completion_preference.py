@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from forwardscope.backends.base import ScoringView
+from forwardscope.core.keys import fold_strings
 from forwardscope.errors import ProbeError
 from forwardscope.probes.base import (
     Outcome,
@@ -75,7 +76,7 @@ class CompletionPreference(Probe):
             before = self._margins(base, prompts)
         with context.backend.as_finetuned() as tuned:
             after = self._margins(tuned, prompts)
-        return self._judge(before, after, context)
+        return self._judge(before, after, context, prompts)
 
     def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe:  # noqa: ARG002 - the own pairs
         """Return a probe that measures the shift of the same pairs."""
@@ -92,7 +93,21 @@ class CompletionPreference(Probe):
             )
         return logprobs[: len(wanted)] - logprobs[len(wanted) :]
 
-    def _judge(self, before: FloatArray, after: FloatArray, context: ProbeContext) -> Outcome:
+    def _named(self, context: ProbeContext, prompts: Sequence[str]) -> dict[str, list[str]]:
+        """Return evidence that names each pair as the trace names its wanted completion."""
+        pairs = list(zip(prompts, self.pairs, strict=True))
+        return context.named(
+            [fold_strings(at, pair.wanted) for at, pair in pairs],
+            [f"{at}{pair.wanted} (unwanted: {pair.unwanted})" for at, pair in pairs],
+        )
+
+    def _judge(
+        self,
+        before: FloatArray,
+        after: FloatArray,
+        context: ProbeContext,
+        prompts: Sequence[str],
+    ) -> Outcome:
         shifts = (after - before).tolist()
         mean = float(np.mean(shifts))
         null = context.baseline and context.baseline.stats.get(self.calibration(()))
@@ -117,5 +132,8 @@ class CompletionPreference(Probe):
                 "margins_base": before.tolist(),
                 "margins_tuned": after.tolist(),
                 "per_pair": shifts,
+                **self._named(context, prompts),
+                "random_adapters": null.to_evidence() if null else None,
+                "thresholds": {"min_shift": self.min_shift, "min_z": self.min_z},
             },
         )

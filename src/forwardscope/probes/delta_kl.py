@@ -18,6 +18,7 @@ suite's seed; none for a single prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,13 +56,15 @@ class DeltaKL(PromptProbe):
         with context.backend.as_finetuned() as tuned:
             after = tuned.next_token_dist_batch(prompts, top_k=k)
         per_prompt = divergences(before, after, self.divergence)
-        return self._judge(per_prompt, context)
+        return self._judge(per_prompt, context, prompts)
 
     def calibration(self, sentinels: tuple[Prompt, ...]) -> Probe:
         """Return a probe that measures the same divergence on the sentinel prompts."""
         return DeltaKL(name="null", prompts=sentinels, top_k=self.top_k, divergence=self.divergence)
 
-    def _judge(self, per_prompt: list[float], context: ProbeContext) -> Outcome:
+    def _judge(
+        self, per_prompt: list[float], context: ProbeContext, prompts: Sequence[str]
+    ) -> Outcome:
         mean = float(np.mean(per_prompt))
         null = self._null(context)
         z = None if null is None else null.z_score(mean)
@@ -82,7 +85,13 @@ class DeltaKL(PromptProbe):
             z_score=z,
             ci_95=bootstrap_interval(per_prompt, context.seed),
             n=len(per_prompt),
-            evidence={"divergence": self.divergence, "per_prompt": per_prompt},
+            evidence={
+                "divergence": self.divergence,
+                "per_prompt": per_prompt,
+                **context.named(prompts),
+                "random_adapters": None if null is None else null.to_evidence(),
+                "thresholds": {"min_mean": self.min_mean, "min_z": self.min_z},
+            },
         )
 
     def _null(self, context: ProbeContext) -> NullStats | None:

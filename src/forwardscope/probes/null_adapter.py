@@ -24,7 +24,7 @@ make random adapters or no later probe can be calibrated. There is no score.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -127,10 +127,10 @@ class _NullAsFinetuned:
 
 def _stats(raws: list[float]) -> NullStats:
     deviation = float(np.std(raws, ddof=1)) if len(raws) > 1 else 0.0
-    return NullStats(float(np.mean(raws)), deviation, len(raws), max(raws))
+    return NullStats(float(np.mean(raws)), deviation, len(raws), max(raws), tuple(raws))
 
 
 def _describe(probe: Probe, raws: list[float]) -> dict[str, Any]:
-    stats = asdict(_stats(raws)) if raws else {}
+    stats = _stats(raws).to_evidence() if raws else {"samples": raws}
     settings = probe.model_dump(mode="json", include={"kind", "divergence", "top_k"})
-    return {**settings, **stats, "samples": raws}
+    return {**settings, **stats}

@@ -99,7 +99,7 @@ class PerplexityShift(Probe):
         passed, limit, score = self._against(ratio)
         shown = f"{ratio:.3f}" if ratio < _LARGE else f"{ratio:.3g}"
         message = f"perplexity {_exp(base):.4g}, fine-tuned {_exp(tuned):.4g}, ratio {shown}"
-        message += f", {limit}"
+        message += f", at most {limit:g}"
         if null and z is not None:
             message += f"; z {z:+.1f} of {plural(null.n, 'random adapter')}"
         return Outcome(
@@ -116,17 +116,21 @@ class PerplexityShift(Probe):
                 "perplexity_tuned": _exp(tuned),
                 "per_text_log_ratio": rises,
                 "per_text_tokens": counts,
+                **context.named(self.texts),
+                "expect": self.expect,
+                "random_adapters": null.to_evidence() if null else None,
+                "thresholds": {"max_ratio": limit},
             },
         )
 
-    def _against(self, ratio: float) -> tuple[bool, str, float]:
-        """Return whether a ratio passes, its limit in words, and its score."""
+    def _against(self, ratio: float) -> tuple[bool, float, float]:
+        """Return whether a ratio passes, its limit, and its score."""
         if self.expect == "learned":
             limit = 1.0 - self.min_fall
-            return ratio <= limit, f"at most {limit:g}", score_against(1.0 - ratio, self.min_fall)
+            return ratio <= limit, limit, score_against(1.0 - ratio, self.min_fall)
         limit = 1.0 + self.max_rise
         score = 1.0 - score_against(ratio - 1.0, self.max_rise)
-        return ratio <= limit, f"at most {limit:g}", score
+        return ratio <= limit, limit, score
 
 
 def _exp(log: float) -> float:

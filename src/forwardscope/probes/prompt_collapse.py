@@ -98,6 +98,8 @@ class PromptCollapse(PromptProbe):
             "context_lengths": lengths,
             "mean_divergence_per_length": means.tolist(),
             "per_prompt": per_length.T.tolist(),
+            **context.named(prompts),
+            "thresholds": {"min_half_life": self.min_half_life},
         }
         outcome = self._judge(lengths, means, evidence)
         if lengths[-1] < self.context_lengths[-1]:

@@ -63,6 +63,7 @@ def run_probes(
             baseline=baseline,
             later=spec.probes[index + 1 :],
             chat=spec.chat,
+            show_prompts=spec.report.prompts == "show",
         )
         outcome, result = _run_probe(probe, context, counters, show_errors=spec.show_errors)
         baseline = outcome.baseline or baseline

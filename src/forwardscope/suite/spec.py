@@ -19,6 +19,7 @@ __all__ = [
     "CacheSpec",
     "Defaults",
     "ModelSpec",
+    "ReportSpec",
     "Section",
     "SuiteSpec",
     "TelemetrySpec",
@@ -168,6 +169,17 @@ class TelemetrySpec(Section):
     metrics_file: Text | None = None
 
 
+class ReportSpec(Section):
+    """Settings of what reports show.
+
+    Attributes:
+        prompts: `show` writes the prompts' texts into the result, for the HTML report;
+            `hide` writes their hashes alone.
+    """
+
+    prompts: Literal["hide", "show"] = "hide"
+
+
 class SuiteSpec(Section):
     """A suite.
 
@@ -184,6 +196,7 @@ class SuiteSpec(Section):
             template renders. Prompts that are messages are rendered anyway.
         period: Intended interval between runs: a number and s, m, h, d or w.
         telemetry: Destinations of spans and metrics.
+        report: Settings of what reports show.
         show_errors: Whether the result has the messages of exceptions that are not of
             forwardscope; they may contain prompts. Otherwise it has only their classes.
         probes: Probes in the order in which they run.
@@ -198,6 +211,7 @@ class SuiteSpec(Section):
     chat: bool = False
     period: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] | None = None
     telemetry: TelemetrySpec = TelemetrySpec()
+    report: ReportSpec = ReportSpec()
     show_errors: bool = False
     probes: Annotated[tuple[AnyProbe, ...], Field(strict=False, min_length=1)]
 

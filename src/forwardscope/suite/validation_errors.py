@@ -19,6 +19,7 @@ from forwardscope.suite.spec import (
     CacheSpec,
     Defaults,
     ModelSpec,
+    ReportSpec,
     SuiteSpec,
     TelemetrySpec,
 )
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
     "defaults": Defaults,
     "cache": CacheSpec,
+    "report": ReportSpec,
     "telemetry": TelemetrySpec,
 }
 
