@@ -86,9 +86,13 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
     page = report(result, events)
     _Tags(page)
     rows = cells(page)
+    assert page.index("<h2>Verdicts") < page.index("<h2>Measurements") < page.index("<h2>Cost")
+    assert "<p>2 probes: 2 pass; score 0.98 of 1</p>" in page
     for probe in result.probes:
         (row,) = (row for row in rows if row[:2] == [probe.name, probe.verdict.value])
-        assert row[-1] == f"{probe.message}; {probe.interval_note}"
+        assert row[3] == f"{probe.raw:.4g}"
+        assert f"<p>{probe.message}; score {probe.score:.2f}</p>" in page
+        assert f"How sure: {probe.interval_note}; without z: no random adapters before it." in page
     for one in result.series:
         expected = [
             one.probe or "(outside)",

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from forwardscope.analysis.curve import Curve, CurvePoint
-from forwardscope.analysis.formatting import OUTSIDE
+from forwardscope.analysis.formatting import OUTSIDE, count, seconds
 from forwardscope.analysis.summary import Slowest
+from forwardscope.analysis.tables import Column, Table
 from forwardscope.text import shown
 from forwardscope.trace import TraceEvent
 
@@ -67,6 +68,28 @@ class ChartData:
             "hits": [row if hit else None for _, row, hit in plotted],
             "omitted": self.total - len(plotted),
         }
+
+    def timeline_table(self) -> Table:
+        """Return when the lookups of each probe ended, and how many were passes and hits."""
+        columns = (
+            Column("probe", "probe"),
+            *(Column(key, f"{key} lookup", seconds) for key in ("first", "last")),
+            *(Column(key, key, count) for key in ("passes", "hits")),
+        )
+        ends = {hit: np.frombuffer(self._ends_s[hit]) - self._start_s for hit in (False, True)}
+        rows = []
+        for name, row in self._probes.items():
+            passes, hits = (ends[hit][np.asarray(self._rows[hit]) == row] for hit in (False, True))
+            both = np.concatenate([passes, hits])
+            named = OUTSIDE if name is None else name
+            rows.append((named, float(both.min()), float(both.max()), passes.size, hits.size))
+        return Table("timeline", columns, rows)
+
+    def durations_table(self) -> Table:
+        """Return the bars of the histogram."""
+        bars = self.durations()
+        columns = (Column("at_least", "at least"), Column("passes", "forward passes", count))
+        return Table("durations", columns, list(zip(*bars.values(), strict=True)))
 
     def _dots(self, *, hit: bool) -> Iterator[tuple[float, int, bool]]:
         """Yield end, row and kind of at most `_MAX_DOTS` lookups."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from forwardscope.analysis.formatting import count, percent, plural
+from forwardscope.analysis.formatting import (
+    OUTSIDE,
+    OUTSIDE_MEANING,
+    count,
+    percent,
+    plural,
+    seconds,
+)
 from forwardscope.analysis.page import html_table, paragraph, section, stacked_bar
 from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import StoreUse, SuiteResult
 
-__all__ = ["cost_section", "needed"]
+__all__ = ["cost_section", "numbers_section", "series_section"]
 
 
 def cost_section(result: SuiteResult) -> str:
@@ -20,13 +28,36 @@ def cost_section(result: SuiteResult) -> str:
     parts = ", ".join(f"{tier} {percent(share)}" for tier, share in shares.items())
     return section(
         "Cost",
+        paragraph(_summary(result)),
         stacked_bar(shares, f"Lookups by what answered them: {parts}"),
         html_table(_table(result.store, tiers, shares)),
         *_store(result),
     )
 
 
-def needed(result: SuiteResult) -> str:
+def numbers_section(result: SuiteResult) -> str:
+    """Return the numbers of each probe: what it measured and what it cost."""
+    return section("Numbers by probe", html_table(_by_probe(result)))
+
+
+def series_section(result: SuiteResult) -> str:
+    """Return the lookups of each probe and view."""
+    note = paragraph(f"{OUTSIDE}: {OUTSIDE_MEANING}.", muted=True)
+    return section("Hits by probe and view", html_table(_series(result)), note)
+
+
+def _summary(result: SuiteResult) -> str:
+    stats, use = result.backend_stats, result.cache
+    lookups = int(stats["cache_hits"] + stats["cache_misses"])
+    entries, evictions = plural(use.max_entries, "entry"), plural(use.evictions, "eviction")
+    cache = f"cache: {use.entries} of {entries}, {evictions}"
+    return (
+        f"{plural(lookups, 'lookup')}, {percent(stats['hit_rate'])} answered without a forward "
+        f"pass; {_needed(result)}; {cache if use.enabled else 'the cache is off'}"
+    )
+
+
+def _needed(result: SuiteResult) -> str:
     """Return the forward passes of a run in words: needed, expected and, with a store, paid."""
     expected, paid = result.expected_forward_passes, int(result.backend_stats["forward_passes"])
     words = plural(result.demand, "forward pass")
@@ -78,3 +109,69 @@ def _store(result: SuiteResult) -> Iterator[str]:
     )
     for problem in store.problems():
         yield paragraph(f"Store: {problem}.", bad=store.mismatches > 0)
+
+
+def _by_probe(result: SuiteResult) -> Table:
+    stored = result.store is not None
+    columns = (
+        Column("probe", "probe"),
+        Column("verdict", "verdict"),
+        Column("score", "score", lambda value: f"{value:.2f}"),
+        Column("raw", "raw", lambda value: f"{value:.4g}"),
+        Column("z_score", "z", format_z),
+        Column("ci_95", "95 % interval", _interval),
+        Column("duration_s", "time", seconds),
+        Column("lookups", "lookups", count),
+        Column("demand", "needed" if stored else "passes", count),
+        Column("forward_passes", "paid", count, hidden=not stored),
+    )
+    rows = [
+        (
+            probe.name,
+            probe.verdict.value,
+            probe.score,
+            probe.raw,
+            probe.z_score,
+            probe.ci_95,
+            probe.duration_s,
+            probe.stats.lookups,
+            probe.stats.demand,
+            probe.stats.forward_passes,
+        )
+        for probe in result.probes
+    ]
+    return Table("probes", columns, rows)
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.4g} to {ends[1]:.4g}"
+
+
+def _series(result: SuiteResult) -> Table:
+    stored = result.store is not None
+    columns = (
+        Column("probe", "probe"),
+        Column("view", "view"),
+        Column("lookups", "lookups", count),
+        Column("demand", "needed" if stored else "passes", count),
+        Column("expected", "expected", count),
+        Column("forward_passes", "paid", count, hidden=not stored),
+        Column("forward_errors", "failed", count, optional=True),
+        Column("hit_rate", "hit rate", percent),
+        Column("forward_s", "time", seconds),
+    )
+    rows = [
+        (
+            OUTSIDE if series.probe is None else series.probe,
+            series.view_id,
+            series.lookups,
+            series.demand,
+            series.expected_forward_passes,
+            series.forward_passes,
+            series.forward_errors,
+            series.hit_rate,
+            series.forward_s,
+        )
+        for series in result.series
+    ]
+    return Table("series", columns, rows)

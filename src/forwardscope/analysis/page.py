@@ -12,7 +12,17 @@ from typing import Any, Final
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.text import MAX_SENTENCE, printable, shown
 
-__all__ = ["chart", "html_table", "link", "page", "paragraph", "section", "stacked_bar"]
+__all__ = [
+    "chart",
+    "data_table",
+    "figure",
+    "html_table",
+    "link",
+    "page",
+    "paragraph",
+    "section",
+    "stacked_bar",
+]
 
 _FOLDER: Final = files("forwardscope.analysis") / "page"
 
@@ -27,7 +37,7 @@ def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
     """
     return Template(_read("report.html")).substitute(
         title=_escape(title),
-        styles=_read("uPlot.min.css") + _read("report.css"),
+        styles=_read("uPlot.min.css") + _read("chart.css") + _read("report.css"),
         body="\n".join(body),
         # an escaped "<" cannot close the script element that contains the data
         data=json.dumps(charts).replace("<", "\\u003c"),
@@ -58,6 +68,19 @@ def chart(name: str, label: str) -> str:
     )
 
 
+def figure(title: str, svg: str, table: Table, note: str = "") -> str:
+    """Return a chart of `forwardscope.analysis.svg` with a title, and its data beneath."""
+    said = paragraph(note, muted=True) if note else ""
+    return (
+        f"<figure><figcaption>{_escape(title)}</figcaption>{svg}{said}{data_table(table)}</figure>"
+    )
+
+
+def data_table(table: Table) -> str:
+    """Return the data of a chart as a table that opens at a click."""
+    return f"<details><summary>Data</summary>{html_table(table)}</details>"
+
+
 def stacked_bar(shares: Mapping[str, float], label: str) -> str:
     """Return a bar of parts, whose names are classes, with a label for screen readers."""
     parts = "".join(
@@ -82,7 +105,9 @@ def html_table(table: Table) -> str:
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{html}</div>'
+    label = _escape(table.title)
+    # a keyboard scrolls what has the focus
+    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{html}</div>'
 
 
 def _escape(text: str) -> str:

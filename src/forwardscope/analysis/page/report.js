@@ -2,8 +2,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)} %`);
-  const whole = (value) => (value == null ? "–" : Math.round(value).toLocaleString("en"));
+  const percent = (value) => (value == null ? "" : `${(100 * value).toFixed(1)} %`);
+  const whole = (value) => (value == null ? "" : Math.round(value).toLocaleString("en"));
 
   const axis = (more) => ({
     stroke: color("muted"),
@@ -25,11 +25,12 @@
         axis({ size: 130, splits: () => probes.map((_, row) => row), values: () => probes }),
       ],
       series: [
-        { label: "time", value: (_, at) => (at == null ? "–" : `${at.toFixed(2)} s`) },
-        dots("forward pass", "pass", 6, (_, row) => (row == null ? "–" : probes[Math.round(row)])),
-        dots("hit", "hit", 4, (_, row) => (row == null ? "–" : probes[Math.round(row)])),
+        { label: "time", value: (_, at) => (at == null ? "" : `${at.toFixed(2)} s`) },
+        dots("forward pass", "pass", 6, (_, row) => (row == null ? "" : probes[Math.round(row)])),
+        dots("hit", "hit", 4, (_, row) => (row == null ? "" : probes[Math.round(row)])),
       ],
-      columns: [seconds, passes, hits],
+      // the two kinds beside each other, so that neither hides the other
+      columns: [seconds, passes.map((row) => row == null ? null : row - 0.15), hits.map((row) => row == null ? null : row + 0.15)],
     }),
     durations: ({ labels, counts }) => ({
       height: 220,
@@ -39,7 +40,7 @@
         axis({ size: 60 }),
       ],
       series: [
-        { label: "at least", value: (_, place) => (place == null ? "–" : labels[place]) },
+        { label: "at least", value: (_, place) => (place == null ? "" : labels[place]) },
         {
           label: "forward passes", stroke: color("pass"), fill: color("pass"), value: (_, n) => whole(n),
           paths: uPlot.paths.bars({ size: [0.85] }), points: { show: false },
