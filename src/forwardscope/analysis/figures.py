@@ -35,6 +35,8 @@ _MAX_ROWS: Final = 500
 _MAX_RESAMPLED: Final = 50_000
 #: From this ratio of the largest to the smallest value on, an axis is logarithmic.
 _LOG_FROM: Final = 30.0
+#: A logarithmic axis begins above.
+_TINY: Final = 1e-100
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def bars_figure(
 
 def _spread(values: Sequence[float]) -> bool:
     """Return whether values need a logarithmic axis."""
-    return min(values) > 0 and max(values) / min(values) > _LOG_FROM
+    return min(values) > _TINY and max(values) / min(values) > _LOG_FROM
 
 
 def curve_points(

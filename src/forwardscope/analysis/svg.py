@@ -18,9 +18,9 @@ from forwardscope.text import MAX_SENTENCE, shown
 __all__ = ["WIDTH", "Key", "Scale", "circle", "drawing", "line", "path", "rectangle", "words"]
 
 #: Width of every chart, in units of its own; a phone shows it at about this many pixels.
-WIDTH: Final = 440
+WIDTH: Final = 380
 _LINE_HEIGHT: Final = 15
-_LEGEND_CHARS: Final = 62
+_LEGEND_CHARS: Final = 54
 _MARGIN: Final = 0.05
 #: Values that differ by less are equal, and smaller ones are 0.
 _ROUNDING, _TINY = 1e-9, 1e-200
