@@ -31,7 +31,7 @@ __all__ = [
     "run_data_of_trace",
 ]
 
-#: Maximum bytes of a result, enough for a million prompts.
+#: Maximum bytes of a result, enough for half a million prompts.
 MAX_BYTES: Final = 32 << 20
 _HEAD_BYTES: Final = 1 << 16
 _MAX_PLACE: Final = 80

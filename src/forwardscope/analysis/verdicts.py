@@ -52,12 +52,14 @@ def certainty(probe: ProbeResult) -> str:
 
 
 def _change(probe: ProbeResult, *, passed: bool) -> str:
-    than = "random adapters of its shape do" if probe.z_score is not None else "the threshold"
+    more = "by more than the threshold"
+    if probe.z_score is not None:
+        more = "clearly more than random adapters of its shape do"
     if passed:
-        return f"The adapter changes what the model says next more than {than}."
+        return f"The adapter changes what the model says next {more}."
     return (
-        f"The adapter does not change what the model says next more than {than}: it may be "
-        "untrained or not in use."
+        f"The adapter does not change what the model says next {more}: it may be untrained or "
+        "not in use."
     )
 
 

@@ -54,7 +54,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trace = folder / "t.jsonl"
     backend = ScriptedBackend(instrumentation=BackendInstrumentation(trace_path=trace))
     model, show = ModelSpec(path="m", adapter="a"), ReportSpec(prompts="show")
-    spec = SuiteSpec(version=1, model=model, probes=_PROBES, report=show)
+    spec = SuiteSpec(version=1, name="x" * 300, model=model, probes=_PROBES, report=show)
     result = run_suite(spec, backend)
     backend.close()
     path = folder / "report.html"
