@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
-from forwardscope.analysis.report import report
+from forwardscope.analysis.report import report, report_of_runs
 from forwardscope.probes import DeltaKL, Probe
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.result import Delivery, StoreUse
@@ -281,7 +281,7 @@ def test_many_lookups_are_sampled(two: Run, event: MakeEvent) -> None:
 def test_a_trace_without_passes_or_hits(two: Run, event: MakeEvent) -> None:
     """The page has no empty charts of passes or of the curve."""
     page = report(two[0], [event("a", hit=True)])
-    assert charts(page)["durations"] == {"labels": [], "counts": []}
+    assert "durations" not in charts(page)
     assert "curve" not in charts(report(two[0], [event("a")]))
 
 
@@ -291,3 +291,38 @@ def test_a_run_that_did_not_pass(run_of: RunOf) -> None:
     page = report(result, events)
     assert "<h1>nightly did not pass</h1>" in page
     assert '<td class="fail">fail</td>' in page
+
+
+def test_several_runs(run_of: RunOf) -> None:
+    """One page with an article for each, which a list leads to; each has its own charts."""
+    first = run_of(DeltaKL(name="one", prompts=["a"]), name="<first>")
+    second = run_of(DeltaKL(name="two", prompts=["a", "b"]), name="second")
+    page = report_of_runs([first, second])
+    _Tags(page)
+    assert "<h1>2 runs</h1>" in page
+    assert '<a href="#run-1">&lt;first&gt; passed, a, ' in page
+    assert page.index('<article id="run-1">') < page.index("<h1>&lt;first&gt; passed</h1>")
+    assert page.index('<article id="run-2">') < page.index("<h1>second passed</h1>")
+    found = charts(page)
+    assert found["timeline"]["probes"] == ["(outside)", "one"]
+    assert found["timeline-2"]["probes"] == ["(outside)", "two"]
+    assert 'id="timeline-2" data-kind="timeline"' in page
+
+
+def test_the_data_of_each_chart_is_a_table(two: Run) -> None:
+    """Also that of the charts of the trace: for each probe its passes and hits."""
+    page = report(*two)
+    assert page.count("<figure>") + page.count('class="chart"') == page.count("<details>")
+    rows = [[row[0], *row[3:]] for row in cells(page) if len(row) == 5]
+    assert ["one", "4", "0"] in rows
+    assert ["two", "0", "4"] in rows
+
+
+def test_a_result_that_lacks_data_says_so(two: Run) -> None:
+    """As that of an older version; the rest of the page is there."""
+    probes = [probe.model_copy(update={"evidence": {}}) for probe in two[0].probes]
+    page = report(two[0].model_copy(update={"probes": probes}), None)
+    _Tags(page)
+    assert "one: the result lacks the data of its chart" in page
+    assert "<figure>" not in page
+    assert probes[0].message in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_a_report_without_a_trace(
     monkeypatch.chdir(tmp_path)
     assert invoke("report", files[0]).exit_code == 0
     assert "use the option --trace FILE" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_of_several_runs(invoke: Invoke, files: Files, tmp_path: Path) -> None:
+    """Of the traces each run has its own records; a run without some says so."""
+    result, trace = files
+    other, page = tmp_path / "other.json", tmp_path / "page.html"
+    text = result.read_text()
+    run_id = json.loads(text)["run_id"]
+    other.write_text(text.replace(run_id, "0" * 32))
+    ran = invoke("report", result, other, "--trace", trace, "-o", page)
+    assert (ran.exit_code, ran.stdout) == (0, f"wrote {page}\n")
+    html = page.read_text()
+    assert html.count("<article ") == 2
+    assert html.count("<h2>Timeline") == html.count("use the option --trace FILE") == 1
 
 
 def test_errors(error_of: ErrorOf, files: Files) -> None:

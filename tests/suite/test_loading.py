@@ -106,6 +106,8 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
         ("max_entries: 9", "max_bytes: -1MiB", "8: cache.max_bytes: must be a size: a whole"),
         ("defaults:", "exactness: exact\ndefaults:", "5: exactness: must be 'fast' or 'strict'"),
         ("defaults:", "period: 1y\ndefaults:", "5: period: must match pattern"),
+        ("defaults:", "report: {prompt: show}\ndefaults:", "5: report.prompt: unknown key; did"),
+        ("defaults:", "report: {prompts: yes}\ndefaults:", "5: report.prompts: must be 'hide' or"),
         ("defaults:", "telemetry: {otpl: x}\ndefaults:", "5: telemetry.otpl: unknown key; did you"),
         (
             "defaults:",

@@ -108,7 +108,7 @@ def z_marks(
     """Yield the value from which z is large enough."""
     if random is not None and min_z is not None and probe.z_score is not None:
         least = random.mean + min_z * random.std
-        said = f"passes from {least:.3g}: {min_z:g} standard deviations above their mean"
+        said = f"passes from {least:.3g}: {min_z:g} deviations above their mean"
         yield Mark("threshold", said, least, least)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
@@ -13,7 +14,7 @@ from forwardscope.analysis.tables import Column, Table
 from forwardscope.text import MAX_SENTENCE, printable, shown
 
 __all__ = [
-    "chart",
+    "Charts",
     "data_table",
     "figure",
     "html_table",
@@ -27,20 +28,44 @@ __all__ = [
 _FOLDER: Final = files("forwardscope.analysis") / "page"
 
 
-def page(title: str, body: Iterable[str], charts: dict[str, Any]) -> str:
+class Charts:
+    """The charts of a page that report.js draws.
+
+    Attributes:
+        data: Their data by the id of their element: the kind of the chart, with a number after
+            the first of a kind.
+    """
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def add(self, kind: str, data: Any, label: str) -> str:
+        """Return the empty element of a chart, with a label for screen readers."""
+        self._numbers[kind] += 1
+        number = self._numbers[kind]
+        name = kind if number == 1 else f"{kind}-{number}"
+        self.data[name] = data
+        return (
+            f'<div class="chart" id="{name}" data-kind="{kind}" role="img" '
+            f'aria-label="{_escape(label)}"></div>'
+        )
+
+
+def page(title: str, body: Iterable[str], charts: Charts) -> str:
     """Return the page as HTML.
 
     Args:
         title: Plain text.
         body: HTML from the functions below.
-        charts: Data for report.js, by the id of the chart's element.
+        charts: The charts in the body.
     """
     return Template(_read("report.html")).substitute(
         title=_escape(title),
         styles=_read("uPlot.min.css") + _read("chart.css") + _read("report.css"),
         body="\n".join(body),
         # an escaped "<" cannot close the script element that contains the data
-        data=json.dumps(charts).replace("<", "\\u003c"),
+        data=json.dumps(charts.data).replace("<", "\\u003c"),
         scripts=_read("uPlot.iife.min.js") + _read("report.js"),
     )
 
@@ -59,13 +84,6 @@ def paragraph(text: str, *, muted: bool = False, bad: bool = False) -> str:
 def link(url: str, text: str) -> str:
     """Return a paragraph with a link; the URL is http or https."""
     return f'<p class="muted"><a href="{escape(printable(url))}">{_escape(text)}</a></p>'
-
-
-def chart(name: str, label: str) -> str:
-    """Return the empty element of a chart, with a label for screen readers."""
-    return (
-        f'<div class="chart" id="{_escape(name)}" role="img" aria-label="{_escape(label)}"></div>'
-    )
 
 
 def figure(title: str, svg: str, table: Table, note: str = "") -> str:

@@ -70,7 +70,7 @@ def _divergence(probe: ProbeResult, seed: int) -> Iterator[Figure]:  # noqa: ARG
 def _perplexity(probe: ProbeResult, seed: int) -> Iterator[Figure]:  # noqa: ARG001
     found = PerplexityEvidence.model_validate(probe.evidence)
     ratios = [math.exp(log) for log in found.per_text_log_ratio]
-    marks = [*random_marks(found.random_adapters), *mean_marks(probe, "the ratio of all texts")]
+    marks = [*random_marks(found.random_adapters), *mean_marks(probe, "the ratio")]
     most = found.thresholds.get("max_ratio")
     limit = [] if most is None else [Mark("threshold", f"passes up to {most:g}", most, most)]
     marks += limit
@@ -109,7 +109,7 @@ def _ablation(probe: ProbeResult, seed: int) -> Iterator[Figure]:
         marks.append(Mark("mark", f"{said} at λ = {full:g}", full, full))
     if found.overshoot is not None and 1.0 in x:
         level = y[x.index(1.0)]
-        said = f"overshoot {found.overshoot:.2f}: the end of the curve over this level of λ = 1"
+        said = f"overshoot {found.overshoot:.2f}: the end over this level of λ = 1"
         lines.append(Line("level", said, [(1.0, level), (x[-1], level)]))
     points = curve_points(x, y, found.per_prompt, seed)
     yield Figure(

@@ -25,7 +25,7 @@ _MARGIN: Final = 0.05
 #: Values that differ by less are equal, and smaller ones are 0.
 _ROUNDING, _TINY = 1e-9, 1e-200
 _STEPS: Final = (1, 2, 5, 10)
-_MAX_TICKS: Final = 6
+_MAX_TICKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from forwardscope.analysis.chart_data import ChartData, curve_data
 from forwardscope.analysis.curve import SHARES, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import count, curve_table, plural, slowest_table
-from forwardscope.analysis.page import chart, data_table, html_table, paragraph, section
+from forwardscope.analysis.page import Charts, data_table, html_table, paragraph, section
 from forwardscope.trace import TraceEvent
 
 __all__ = ["trace_sections"]
 
 
-def trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Iterator[str]:
+def trace_sections(events: Iterable[TraceEvent], charts: Charts) -> Iterator[str]:
     """Yield the sections that need a trace, and add their charts to `charts`."""
     data = ChartData()
     curve = curve_of(data.collect(events))
@@ -22,26 +21,27 @@ def trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Iter
         parts = "The timeline, durations, cache curve and slowest passes need the run's trace"
         yield section("Trace", paragraph(f"{parts}: use the option --trace FILE."))
         return
-    charts |= {"timeline": data.timeline(), "durations": data.durations()}
+    timeline = data.timeline()
+    omitted = f"Not plotted: {plural(timeline['omitted'], 'lookup')}."
     yield section(
         "Timeline",
-        chart("timeline", "Forward passes and hits of each probe over time"),
-        *_omission(charts["timeline"]),
+        charts.add("timeline", timeline, "Forward passes and hits of each probe over time"),
+        paragraph(omitted, muted=True) if timeline["omitted"] else "",
         data_table(data.timeline_table()),
     )
     slowest = data.slowest.events()
     none = paragraph("The run paid for no forward pass that succeeded.", muted=True)
     yield section(
         "Durations of forward passes",
-        *(_durations(data) if slowest else [none]),
+        *(_durations(data, charts) if slowest else [none]),
     )
     best = list(optimum_at(curve, representative_sizes(curve)))
     if best:
-        charts["curve"] = curve_data(curve, best)
+        label = "Hit rate over the number of entries in the cache"
         sizes = [f"{count(curve.smallest_size(share))} for {share:.0%}" for share in SHARES]
         yield section(
             "Hit rate by cache size",
-            chart("curve", "Hit rate over the number of entries in the cache"),
+            charts.add("curve", curve_data(curve, best), label),
             paragraph(
                 f"Entries needed for a share of an unbounded cache's hits: {', '.join(sizes)}. "
                 "The dots are the optimum: Bélády's MIN, which knows all later lookups."
@@ -51,11 +51,6 @@ def trace_sections(events: Iterable[TraceEvent], charts: dict[str, Any]) -> Iter
     yield section("Slowest forward passes", html_table(slowest_table(slowest)) if slowest else none)
 
 
-def _omission(timeline: dict[str, Any]) -> Iterable[str]:
-    if timeline["omitted"]:
-        yield paragraph(f"Not plotted: {plural(timeline['omitted'], 'lookup')}.", muted=True)
-
-
-def _durations(data: ChartData) -> Iterable[str]:
-    yield chart("durations", "Histogram of the durations of forward passes")
+def _durations(data: ChartData, charts: Charts) -> Iterable[str]:
+    yield charts.add("durations", data.durations(), "Histogram of the durations of forward passes")
     yield data_table(data.durations_table())

@@ -70,10 +70,9 @@
   const plots = [];
   const draw = () => {
     plots.splice(0).forEach((plot) => plot.destroy());
-    for (const [name, make] of Object.entries(charts)) {
+    for (const [name, values] of Object.entries(data)) {
       const place = document.getElementById(name);
-      if (!place || !data[name]) continue;
-      const { columns, ...options } = make(data[name]);
+      const { columns, ...options } = charts[place.dataset.kind](values);
       plots.push(new uPlot({ ...options, width: place.clientWidth }, columns, place));
     }
   };
