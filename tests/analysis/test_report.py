@@ -326,3 +326,8 @@ def test_a_result_that_lacks_data_says_so(two: Run) -> None:
     assert "one: the result lacks the data of its chart" in page
     assert "<figure>" not in page
     assert probes[0].message in page
+    old = {"divergence": "js", "per_prompt": [0.1, 0.2]}
+    probes = [probe.model_copy(update={"evidence": old, "z_score": 4.0}) for probe in probes]
+    page = report(two[0].model_copy(update={"probes": probes}), None)
+    assert page.count("<figure>") == 2
+    assert "one: the result lacks the values of its random adapters" in page

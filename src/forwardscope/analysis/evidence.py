@@ -63,11 +63,6 @@ class _Named(_Evidence):
 class _Calibrated(_Named):
     random_adapters: RandomAdapters | None = None
 
-    @property
-    def lacks_random_adapters(self) -> bool:
-        """Whether an older version wrote the result, which does not say what they gave."""
-        return "random_adapters" not in self.model_fields_set
-
 
 class DivergenceEvidence(_Calibrated):
     """Evidence of `delta_kl`: the divergence of each prompt in nats."""
