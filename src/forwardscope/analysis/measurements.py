@@ -47,6 +47,11 @@ def _charts_of(probe: ProbeResult, seed: int) -> Iterator[str]:
     if measured and not charts:
         said = "the result lacks the data of its chart, as those of older versions do"
         yield paragraph(f"{shown(probe.name)}: {said}.", muted=True)
-    if charts and probe.z_score is not None and not probe.evidence.get("random_adapters"):
+    if (
+        measured
+        and charts
+        and probe.z_score is not None
+        and not probe.evidence.get("random_adapters")
+    ):
         said = "the result lacks the values of its random adapters, as those of older versions do"
         yield paragraph(f"{shown(probe.name)}: {said}.", muted=True)

@@ -26,7 +26,7 @@ def report(
         list[Path],
         typer.Argument(
             help="Results of runs, from `forwardscope run --json`.",
-            metavar="RESULT.json...",
+            metavar="RESULT.json",
             show_default=False,
         ),
     ],
@@ -43,11 +43,11 @@ def report(
 ) -> None:
     """Write an HTML report of runs: one file, which loads nothing from the network.
 
-    The report has the verdicts, charts of what the probes measured, and the hits by
-    probe and view; "(outside)" are lookups outside the probes: a run first checks
-    both views for NaN and infinity. With --trace it also has a timeline, the
-    durations of forward passes, the hit rate at every cache size, and the slowest
-    passes. Of the traces each run has its own records.
+    The report has the verdicts, charts of what the probes measured, and the hits
+    by probe and view; "(outside)" are lookups outside the probes: a run first
+    checks both views for NaN and infinity. With --trace it also has a timeline,
+    the durations of forward passes, the hit rate at every cache size, and the
+    slowest passes. Of the traces each run has its own records.
 
     Exit status: 0, or 2 for an error.
     """
