@@ -20,13 +20,13 @@ from forwardscope.analysis.svg import (
 
 __all__ = ["Line", "Mark", "Point", "bars", "curve", "strip"]
 
-_LEFT, _RIGHT, _TOP = 106.0, WIDTH - 12.0, 8.0
+_LEFT, _RIGHT, _TOP = 118.0, WIDTH - 12.0, 8.0
 _CURVE_LEFT, _CURVE_BOTTOM = 48.0, 190.0
 _ROW: Final = 18.0
 _AXIS: Final = 34.0
 #: Narrower ranges are drawn this wide, so that they are seen.
 _MIN_WIDTH: Final = 2.0
-_MAX_LABEL: Final = 16
+_MAX_LABEL: Final = 15
 
 
 @dataclass(frozen=True, slots=True)

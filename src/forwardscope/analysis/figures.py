@@ -115,7 +115,7 @@ def z_marks(
 def _null_table(random: RandomAdapters, value: float) -> Table:
     names = [f"random adapter {place + 1}" for place in range(len(random.samples))]
     rows = [*zip(names, random.samples, strict=True), ("this adapter", value)]
-    return Table("values", (Column("of", "of"), *_numbers("value")), rows[-_MAX_ROWS:])
+    return Table("values", (Column("adapter", "adapter"), *_numbers("value")), rows[-_MAX_ROWS:])
 
 
 def bars_figure(
