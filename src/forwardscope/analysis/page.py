@@ -52,20 +52,20 @@ class Charts:
         )
 
 
-def page(title: str, body: Iterable[str], charts: Charts) -> str:
+def page(title: str, body: Iterable[str], charts: Charts | None = None) -> str:
     """Return the page as HTML.
 
     Args:
         title: Plain text.
         body: HTML from the functions below.
-        charts: The charts in the body.
+        charts: The charts in the body, if report.js draws some.
     """
     return Template(_read("report.html")).substitute(
         title=_escape(title),
         styles=_read("uPlot.min.css") + _read("chart.css") + _read("report.css"),
         body="\n".join(body),
         # an escaped "<" cannot close the script element that contains the data
-        data=json.dumps(charts.data).replace("<", "\\u003c"),
+        data=json.dumps(charts.data if charts else {}).replace("<", "\\u003c"),
         scripts=_read("uPlot.iife.min.js") + _read("report.js"),
     )
 

@@ -113,7 +113,7 @@ def _formatted(format: Format, tables: dict[str, Table], notes: list[str]) -> st
         lines = "".join(f"- {markdown_text(shown(note, MAX_SENTENCE))}\n" for note in notes)
         return "\n".join(["## forwardscope compare\n", *parts, lines])
     body = [section(table.title, html_table(table)) for table in tables.values()]
-    return page("forwardscope compare", [*body, *map(paragraph, notes)], {})
+    return page("forwardscope compare", [*body, *map(paragraph, notes)])
 
 
 def _print(tables: dict[str, Table], notes: list[str]) -> None:
