@@ -190,8 +190,8 @@ def test_many_prompts_have_the_ends() -> None:
     """The chart has the largest and the smallest, and says so; the table is bounded."""
     values = [place / 1e4 for place in range(5000)]
     (figure,) = figures(made("delta_kl", {"per_prompt": values}), 0)
-    assert len(marks(figure, "value")) == 24
-    assert figure.note == "The 12 largest and the 12 smallest of 5000 prompts."
+    assert len(marks(figure, "value")) == 32
+    assert figure.note == "The 16 largest and the 16 smallest of 5000 prompts."
     assert len(figure.table.rows) == 500
 
 

@@ -28,8 +28,8 @@ __all__ = [
     "z_marks",
 ]
 
-#: Bars of a chart, and rows of its table. Of more, those with the largest values are kept.
-_MAX_BARS: Final = 24
+#: Bars of a chart, enough for the general prompts, and rows of its table.
+_MAX_BARS: Final = 32
 _MAX_ROWS: Final = 500
 #: From this many values on, the intervals of a curve are left out.
 _MAX_RESAMPLED: Final = 50_000
