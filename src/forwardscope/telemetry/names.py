@@ -445,8 +445,9 @@ RUN_FORWARD_PASSES: Final = _run_gauge(
     "forward_passes",
     "passes",
     "Prompts that the model computed in the run.",
-    "forwardscope_run_forward_passes "
-    "> 1.1 * quantile_over_time(0.5, forwardscope_run_forward_passes[7d])",
+    "(forwardscope_run_forward_passes and forwardscope_run_complete == 1)\n"
+    "> 1.1 * quantile_over_time(0.5, "
+    "(forwardscope_run_forward_passes and forwardscope_run_complete == 1)[7d:5m])",
 )
 RUN_EXPECTED: Final = _run_gauge(
     "expected_forward_passes",
