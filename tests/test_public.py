@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import forwardscope
 from forwardscope import BackendInstrumentation, BackendStats, ForwardCache, TraceEvent, TraceWriter
@@ -49,6 +50,12 @@ def test_names_of_the_contract_are_public() -> None:
         "TraceEvent",
         "TraceWriter",
     }
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """`__version__` is the installed version; other names that do not exist are errors."""
+    assert forwardscope.__version__ == version("forwardscope")
+    assert not hasattr(forwardscope, "__author__")
 
 
 def test_import_has_no_side_effects() -> None:

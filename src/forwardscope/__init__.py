@@ -1,5 +1,7 @@
 """forwardscope: a cache of forward passes, with a trace, spans and metrics of all lookups."""
 
+from typing import TYPE_CHECKING
+
 from forwardscope.core.cache import MISS, ForwardCache
 from forwardscope.core.stats import BackendStats
 from forwardscope.errors import ForwardscopeError
@@ -16,3 +18,15 @@ __all__ = [
     "TraceReader",
     "TraceWriter",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return `__version__`, which is read when it is used: an import stays cheap."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("forwardscope")
