@@ -122,6 +122,34 @@ def test_failed_exports(
     assert "Traceback" not in ran.stderr
 
 
+def test_quiet_says_what_was_not_delivered(
+    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
+) -> None:
+    """One line on stderr for each, and none for what was delivered."""
+    ran = invoke(
+        *("run", suite_file, "--quiet", "--metrics-file", tmp_path / "run.prom"),
+        *("--otlp", _REFUSED, "--pushgateway", _REFUSED),
+    )
+    spans, push = ran.stderr.splitlines()
+    assert spans.startswith(f"warning: OTLP {_REFUSED}: 0 spans exported, ")
+    assert push.endswith(": the run's end was not pushed: Connection refused")
+    assert (ran.exit_code, ran.stdout) == (0, "")
+
+
+def test_quiet_says_so_of_an_interrupted_run(
+    invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend], tmp_path: Path
+) -> None:
+    """What was delivered is not named."""
+    suite_file.write_text(suite_file.read_text().replace("[b, c]", "[b, interrupt]"))
+    ran = invoke(
+        *("run", suite_file, "--quiet", "--metrics-file", tmp_path / "run.prom"),
+        *("--pushgateway", _REFUSED, "--json", tmp_path / "r.json"),
+    )
+    push, interrupted = ran.stderr.splitlines()
+    assert push.endswith(": the run's end was not pushed: Connection refused")
+    assert (ran.exit_code, interrupted) == (130, "interrupted")
+
+
 def test_the_metrics_url_is_printed(
     invoke: Invoke, suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:

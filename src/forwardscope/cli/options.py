@@ -55,7 +55,12 @@ class RunOptions:
         ),
     ] = None
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no progress and no report.")
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Print no progress and no report, only what was not delivered, on stderr.",
+        ),
     ] = False
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Turn cache and store off: keep no computed value.")

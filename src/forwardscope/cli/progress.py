@@ -75,9 +75,9 @@ class RunProgress(Observer):
         """Set the bar's text."""
         self._progress.update(self._task, description=activity)
 
-    def print_line(self, line: str) -> None:
-        """Print a line above the bar, also when no bar is drawn."""
-        if not self._quiet:
+    def print_line(self, line: str, *, failure: bool = False) -> None:
+        """Print a line above the bar, also when no bar is drawn; when quiet, only of a failure."""
+        if failure or not self._quiet:
             self._progress.console.print(line)
 
     def probe_started(self, index: int, probe: Probe) -> None:

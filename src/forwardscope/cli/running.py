@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -84,7 +83,17 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, show: Show, stop: Stop
     finally:
         if not options.quiet:
             show(result, Terminal(soft_wrap=False), saved=options.json)
+        else:
+            _warn_of_undelivered(result.delivery)
     return result
+
+
+def _warn_of_undelivered(deliveries: list[Delivery]) -> None:
+    """Print what was not delivered on stderr."""
+    for one in deliveries:
+        if not one.ok:
+            message = f"{one.to}: {one.what}"
+            Terminal(stderr=True).print_message("warning", "bold yellow", message)
 
 
 def _run(
@@ -114,13 +123,13 @@ def _run(
         except BaseException as error:
             deliveries = telemetry.finish(linger=False)
             for delivery in deliveries:
-                progress.print_line(f"{delivery.to}: {delivery.what}")
+                line = f"{delivery.to}: {delivery.what}"
+                progress.print_line(line, failure=not delivery.ok)
             if instrumentation.trace.records:
                 progress.print_line(f"{options.trace}: has the lookups so far")
             if isinstance(error, RunInterrupted):
                 finished = _delivered(error.result, counters_observer, deliveries)
-                for line in _write_partial(finished, options):
-                    progress.print_line(line)
+                _write_partial(finished, options, progress)
             raise
     return _delivered(result, counters_observer, deliveries)
 
@@ -150,17 +159,17 @@ def _write(result: SuiteResult, options: RunOptions) -> None:
         write_file("JUnit file", options.junit, result_junit(result))
 
 
-def _write_partial(result: SuiteResult, options: RunOptions) -> Iterator[str]:
-    """Write the result of an interrupted run; yield what became of it."""
+def _write_partial(result: SuiteResult, options: RunOptions, progress: RunProgress) -> None:
+    """Write the result of an interrupted run; print what became of it."""
     try:
         _write(result, options)
     except OutputError as error:
-        yield str(error)
+        progress.print_line(str(error), failure=True)
         return
     done = plural(len(result.probes), "finished probe")
     for path in (options.json, options.markdown, options.junit):
         if path is not None:
-            yield f"{path}: has the {done}, marked as interrupted"
+            progress.print_line(f"{path}: has the {done}, marked as interrupted")
 
 
 def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:
