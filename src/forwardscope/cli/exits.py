@@ -30,10 +30,10 @@ def errors_exit_with_two() -> Iterator[None]:
 
     The message of a mistake in the usage, which typer prints, is made printable.
     After SIGINT the exit status is 130, after SIGTERM 143, for runs and for other
-    work. In the main thread SIGTERM raises KeyboardInterrupt, as SIGINT does.
+    work. In the main thread both raise KeyboardInterrupt.
     """
     terminal = Terminal(stderr=True)
-    with _terminate_as_interrupt() as terminated:
+    with _signals_interrupt() as terminated:
         try:
             yield
         except UserError as error:
@@ -52,7 +52,7 @@ def errors_exit_with_two() -> Iterator[None]:
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[threading.Event]:
+def _signals_interrupt() -> Iterator[threading.Event]:
     terminated = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # cannot set handlers
         yield terminated
@@ -62,8 +62,11 @@ def _terminate_as_interrupt() -> Iterator[threading.Event]:
         terminated.set()
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield terminated
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
