@@ -77,6 +77,8 @@ class BackendInstrumentation:
         flights: The forward calls in flight.
         ledger: The counts behind everything, by series.
         stats: One live object with the totals of the moment at which it is read.
+        computed_in_flight: Prompts that a forward call in flight has computed so far, if
+            the backend sets it; the ledger counts them when the call ends. For progress.
         store_tier: The tier of the store; None without one.
         spans: The spans of lookups and what became of them. Their parent is the
             span that is current where the lookup is made; in a thread without
@@ -103,6 +105,7 @@ class BackendInstrumentation:
         self.cache = make_cache(cache_maxsize, max_bytes=cache_max_bytes)
         self.ledger = Ledger()
         self.stats = LiveStats(self.ledger.totals)
+        self.computed_in_flight = 0
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.flights = SingleFlight(self.cache)
         self.store_tier: StoreTier | None = None

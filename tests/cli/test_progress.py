@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
-from forwardscope.cli.progress import steps
+from forwardscope import BackendInstrumentation
+from forwardscope.cli.progress import RunProgress, steps
+from forwardscope.suite import load_suite
+from forwardscope.suite.observer import RunStarted
+from forwardscope.suite.run_counters import RunCounters
 from forwardscope.testing import ScriptedBackend
+
+_PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -24,10 +32,76 @@ def terminal(monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Result]) -> 
 def test_progress_of_a_run(
     invoke: Callable[..., Result], suite_file: Path, loaded: list[ScriptedBackend]
 ) -> None:
-    """The bar has the current probe, the number of lookups and the hit rate."""
+    """The bar has the current probe, the computed and the planned passes and the hit rate."""
     drawn = invoke("run", suite_file).stderr
+    assert "loading the model" in drawn
     assert "second (2/2)" in drawn
-    assert "10 lookups, 20 % hits" in drawn
+    assert "8/8 passes, 20 % hits" in drawn
+
+
+@pytest.mark.usefixtures("terminal")
+def test_progress_within_a_forward_call(
+    suite_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bar advances and tells the time left while a call computes; it never goes back."""
+    spec, instrumentation = load_suite(suite_file), BackendInstrumentation()
+    run = RunStarted(spec, "id", None, 0.0, RunCounters(instrumentation), 10, 12)
+    drawn = ""
+
+    def drawn_after(computed: int, awaited: str) -> str:
+        nonlocal drawn
+        instrumentation.computed_in_flight = computed
+        deadline = time.monotonic() + _PATIENCE_S
+        while awaited not in drawn:
+            assert time.monotonic() < deadline, drawn
+            time.sleep(0.01)
+            drawn += capsys.readouterr().err
+        return drawn
+
+    with RunProgress(spec, instrumentation, quiet=False) as progress:
+        progress.run_started(run)
+        progress.probe_started(0, spec.probes[0])
+        assert " left" not in drawn_after(0, "0/10 passes")
+        assert " left" in drawn_after(4, "4/10 passes")
+        drawn_after(0, "")
+        instrumentation.cached("op", "base", "prompt", 0, lambda: drawn_after(6, "6/10 passes"))
+    assert "1/10 passes" not in drawn + capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("terminal")
+def test_progress_of_a_run_without_a_plan(
+    suite_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The passes have no total, and no time is left."""
+    spec, instrumentation = load_suite(suite_file), BackendInstrumentation()
+    with RunProgress(spec, instrumentation, quiet=False) as progress:
+        progress.run_started(RunStarted(spec, "id", None, 0.0, RunCounters(instrumentation)))
+        instrumentation.cached("op", "base", "prompt", 0, lambda: 1.0)
+    drawn = capsys.readouterr().err
+    assert "1 passes" in drawn
+    assert " left" not in drawn
+
+
+@pytest.mark.usefixtures("terminal")
+def test_progress_in_a_narrow_terminal(
+    suite_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bar is one line: a long name is cut, and without room there is no hit rate."""
+    monkeypatch.setenv("COLUMNS", "80")
+    suite_file.write_text(suite_file.read_text().replace("first", "a name of many words " * 4))
+    spec, instrumentation = load_suite(suite_file), BackendInstrumentation()
+    with RunProgress(spec, instrumentation, quiet=False) as progress:
+        run = RunStarted(spec, "id", None, 0.0, RunCounters(instrumentation), 1000, 1200)
+        progress.run_started(run)
+        progress.probe_started(0, spec.probes[0])
+        instrumentation.computed_in_flight = 321
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    lines = re.split(r"[\r\n]+", drawn)
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if "321/1000 passes" in line and "…" in line and "left" in line]
+    assert "hits" not in drawn
 
 
 @pytest.mark.usefixtures("terminal")

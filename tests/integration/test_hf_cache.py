@@ -14,7 +14,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends import ScoringView
-from forwardscope.backends.hf import HFBackend
+from forwardscope.backends.hf import HFBackend, load_backend
 
 Open = Callable[..., HFBackend]
 InThread = Callable[[Callable[[], Any]], "Future[Any]"]
@@ -181,3 +181,22 @@ def test_records_of_a_failed_batch_have_tokens(zoo: Any, tmp_path: Path) -> None
         view.next_token_dist_batch(["the", "the cat"])
     got = [(e.error, e.tokens, e.batch) for e in TraceReader(path)]
     assert got == [("RuntimeError", 1, 2), ("RuntimeError", 2, 2)]
+
+
+class _Watched(BackendInstrumentation):
+    """Records each number of computed prompts."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "computed_in_flight":
+            self.seen: list[object] = [*getattr(self, "seen", ()), value]
+        super().__setattr__(name, value)
+
+
+def test_a_forward_call_tells_how_many_prompts_it_has_computed(zoo: Any) -> None:
+    """The number grows with each batch of the model, and is 0 after the call."""
+    watched = _Watched()
+    backend = load_backend(zoo.source("llama_lora"), exactness="strict", instrumentation=watched)
+    with backend.as_finetuned() as view:
+        view.next_token_dist_batch(PROMPTS[:3], top_k=4)
+    backend.close()
+    assert watched.seen == [0, 1, 2, 3, 0]

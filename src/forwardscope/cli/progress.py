@@ -1,12 +1,13 @@
-"""Progress on stderr: the current probe, the number of lookups, and the hit rate."""
+"""Progress on stderr: what is loaded, then the probe, the forward passes and the time left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -18,46 +19,59 @@ from rich.progress import (
     TextColumn,
 )
 from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Column
 from rich.text import Text
 
 from forwardscope.cli.terminal import Terminal
-from forwardscope.core.stats import BackendStats
+from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Probe
-from forwardscope.suite.observer import Observer
-from forwardscope.suite.result import ProbeResult
+from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.text import shown
 
 __all__ = ["RunProgress", "steps"]
 
-#: Characters of a probe's name beside the bar.
-_MAX_NAME: Final = 60
+#: Columns of the bar, and of all that is beside a probe's name.
+_BAR: Final = 16
+_BESIDE_NAME: Final = 60
+_MIN_NAME: Final = 8
+#: Columns of a terminal that has room for the hit rate.
+_WIDE: Final = 100
 
 
 class RunProgress(Observer):
-    """A progress bar over a suite's probes, with live counts.
+    """A progress bar over the loading of a model and the forward passes of its run.
+
+    The counts are read whenever the bar is drawn, so no lookup waits for it.
 
     Args:
         spec: The suite that is run.
-        stats: The backend's live stats, read whenever the bar is drawn.
+        instrumentation: Instrumentation of the run's backend.
         quiet: Draw nothing.
     """
 
-    def __init__(self, spec: SuiteSpec, stats: BackendStats, *, quiet: bool) -> None:
+    def __init__(
+        self, spec: SuiteSpec, instrumentation: BackendInstrumentation, *, quiet: bool
+    ) -> None:
         console = Terminal(stderr=True)
         self._total = len(spec.probes)
+        self._max_name = max(_MIN_NAME, console.width - _BESIDE_NAME)
         self._quiet = quiet
-        self._progress = Progress(
+        self._instrumentation = instrumentation
+        self._run: RunStarted | None = None
+        self._done = 0
+        self._progress = _Polled(
+            self._poll,
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            _LookupsColumn(stats),
-            Elapsed(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=_BAR),
+            _PassesColumn(wide=console.width >= _WIDE),
+            _TimesColumn(),
             console=console,
             transient=True,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._progress.add_task("loading the model", total=None)
+        self._task = self._progress.add_task("starting", total=None, passes=None)
 
     def __enter__(self) -> RunProgress:
         self._progress.start()
@@ -71,38 +85,99 @@ class RunProgress(Observer):
     ) -> None:
         self._progress.stop()
 
-    def describe(self, activity: str) -> None:
-        """Set the bar's text."""
-        self._progress.update(self._task, description=activity)
+    def step(self, activity: str, done: int = 0, total: int = 0) -> None:
+        """Show a step of the work before or after the probes, and the time since its start.
+
+        Args:
+            activity: What is done; another one than before begins at 0:00.
+            done: The amount done.
+            total: The total amount; 0 if it is not known.
+        """
+        self._run = None
+        description, known = escape(activity), total or None
+        if self._progress.tasks[0].description != description:
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(description, total=known, passes=None)
+        self._progress.update(self._task, completed=done, total=known)
 
     def print_line(self, line: str, *, failure: bool = False) -> None:
         """Print a line above the bar, also when no bar is drawn; when quiet, only of a failure."""
         if failure or not self._quiet:
             self._progress.console.print(line)
 
+    def run_started(self, run: RunStarted) -> None:
+        """Begin to count the forward passes of the plan."""
+        self.step("before the first probe", total=run.expected_forward_passes or 0)
+        self._run, self._done = run, 0
+
     def probe_started(self, index: int, probe: Probe) -> None:
         """Set the bar's text to the probe's name and position."""
+        name = f"{shown(probe.name, self._max_name)} ({index + 1}/{self._total})"
+        self._progress.update(self._task, description=escape(name))
+
+    def _poll(self) -> None:
+        """Read how many of the planned forward passes are computed or were stored."""
+        if (run := self._run) is None:
+            return
+        counts = run.counters.total()
+        done = counts.forward_passes + counts.store_hits + self._instrumentation.computed_in_flight
+        self._done = max(self._done, done)
+        total = run.expected_forward_passes
+        if total is not None:
+            total = max(total, self._done)
+        hit_rate = (counts.hits + counts.coalesced) / max(1, counts.lookups)
         self._progress.update(
-            self._task,
-            description=f"{escape(shown(probe.name, _MAX_NAME))} ({index + 1}/{self._total})",
-            total=self._total,
-            completed=index,
+            self._task, completed=self._done, total=total, passes=(self._done, total, hit_rate)
         )
 
-    def probe_finished(self, result: ProbeResult) -> None:  # noqa: ARG002 - of the base class
-        """Advance the bar."""
-        self._progress.advance(self._task)
+
+class _Polled(Progress):
+    """Progress that calls a function before it is drawn."""
+
+    def __init__(self, poll: Callable[[], None], *columns: ProgressColumn, **options: Any) -> None:
+        self._poll = poll
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        self._poll()
+        return super().get_renderables()
 
 
-class _LookupsColumn(ProgressColumn):
-    def __init__(self, stats: BackendStats) -> None:
-        super().__init__()
-        self._stats = stats
+class _PassesColumn(ProgressColumn):
+    """Forward passes, and where there is room the hit rate."""
 
-    def render(self, task: Task) -> Text:  # noqa: ARG002 - of the base class
-        now = self._stats.to_dict()
-        lookups = now["cache_hits"] + now["cache_misses"]
-        return Text(f"{lookups:.0f} lookups, {100 * now['hit_rate']:.0f} % hits", style="cyan")
+    max_refresh = None
+
+    def __init__(self, *, wide: bool) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._wide = wide
+
+    def render(self, task: Task) -> Text:
+        if task.fields["passes"] is None:
+            return Text()
+        done, total, hit_rate = task.fields["passes"]
+        passes = f"{done}/{total} passes" if total is not None else f"{done} passes"
+        return Text(passes + f", {100 * hit_rate:.0f} % hits" * self._wide, style="cyan")
+
+
+class _TimesColumn(ProgressColumn):
+    """Time since the start, and the time left if the other passes take as long as those so far."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        times = _clock(elapsed)
+        if task.fields["passes"] is not None and task.completed and task.remaining:
+            times += f", {_clock(elapsed * task.remaining / task.completed)} left"
+        return Text(times, style="yellow")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 @contextmanager

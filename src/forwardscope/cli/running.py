@@ -103,22 +103,24 @@ def _run(
     options: RunOptions,
     stop: Stop,
 ) -> SuiteResult:
-    progress = RunProgress(spec, instrumentation.stats, quiet=options.quiet)
+    progress = RunProgress(spec, instrumentation, quiet=options.quiet)
     counters_observer = _CountersObserver()
     with progress, ExitStack() as closing:
         _announce(telemetry, progress)
         if telemetry.has_counters:
             expect_series(spec, instrumentation)
         try:
+            progress.step("loading the model")
             backend = _load(spec, instrumentation)
             closing.callback(backend.close)
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
+            progress.step("identifying model and adapter")
             observers = Observers(progress, counters_observer, telemetry.observer)
             result = run_suite(spec, backend, observer=observers)
             stop.notice = "all probes have run; the run continues to its end"
             if telemetry.enabled:
-                progress.describe(_delivery_step(spec, telemetry))
+                progress.step(_delivery_step(spec, telemetry))
             deliveries = telemetry.finish()
         except BaseException as error:
             deliveries = telemetry.finish(linger=False)

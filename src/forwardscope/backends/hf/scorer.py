@@ -106,13 +106,17 @@ class HFScorer:
             self._change_weights()
             if not self._finite:
                 raise NonFiniteError(self._view_id, prompt_hash(keys[0]))
-            for batch, logits, prefix in self._forward.run(rows, self._prefixes):
-                for place, index in enumerate(batch):
-                    reused[index] = prefix
-                    own = logits[place][:, : self._vocab_size]
-                    if not bool(own.isfinite().all()):
-                        raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
-                    results[index] = reduce(index, own)
+            try:
+                for batch, logits, prefix in self._forward.run(rows, self._prefixes):
+                    for place, index in enumerate(batch):
+                        reused[index] = prefix
+                        own = logits[place][:, : self._vocab_size]
+                        if not bool(own.isfinite().all()):
+                            raise NonFiniteError(self._view_id, prompt_hash(keys[index]))
+                        results[index] = reduce(index, own)
+                    self._inst.computed_in_flight = len(results)
+            finally:
+                self._inst.computed_in_flight = 0
         return [results[i] for i in range(len(rows))]
 
     def _check_tokens(self, row: Row, key: str) -> None:
