@@ -104,7 +104,7 @@ def loaded(
         return pseudo_random_logits(view, prompt)
 
     def load(
-        spec: SuiteSpec, instrumentation: BackendInstrumentation, *, check: bool = True
+        spec: SuiteSpec, instrumentation: BackendInstrumentation, *_: object, check: bool = True
     ) -> ScriptedBackend:
         backends.append(
             ScriptedBackend(

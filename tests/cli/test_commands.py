@@ -140,10 +140,20 @@ def test_the_program_prints_an_error_as_one_line(tmp_path: Path) -> None:
     assert stderr.startswith(f"error: suite file {path} does not exist")
 
 
-def test_a_suite_is_checked_without_torch(tmp_path: Path) -> None:
-    """No heavy package is imported before the suite is known to be valid."""
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "version: 2",
+        "version: 1\n"
+        "model: {path: /no/such/model, adapter: /no/such/adapter}\n"
+        "probes: [{name: change, kind: delta_kl, prompts: [a]}]\n",
+    ],
+    ids=["suite", "paths"],
+)
+def test_a_suite_is_checked_without_torch(tmp_path: Path, suite: str) -> None:
+    """No heavy package is imported before the suite is valid and its files are found."""
     path = tmp_path / "suite.yaml"
-    path.write_text("version: 2")
+    path.write_text(suite)
     script = (
         "import sys\n"
         "from forwardscope.cli import main\n"

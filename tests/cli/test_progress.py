@@ -34,7 +34,7 @@ def test_progress_of_a_run(
 ) -> None:
     """The bar has the current probe, the computed and the planned passes and the hit rate."""
     drawn = invoke("run", suite_file).stderr
-    assert "loading the model" in drawn
+    assert "identifying model and adapter" in drawn
     assert "second (2/2)" in drawn
     assert "8/8 passes, 20 % hits" in drawn
 

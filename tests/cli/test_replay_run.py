@@ -106,7 +106,7 @@ def test_export_of_a_run_that_computes_the_base_first(
     class Backend(ScriptedBackend):
         base_first = True
 
-    def load(_: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(_: SuiteSpec, instrumentation: BackendInstrumentation, *__: object) -> ScriptedBackend:
         return Backend(instrumentation=instrumentation)
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)

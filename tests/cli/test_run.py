@@ -332,7 +332,9 @@ def test_a_signal_while_the_model_loads(
     """The run stops once the model is loaded, without a forward pass and without a trace."""
     backends: Loaded = []
 
-    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(
+        spec: SuiteSpec, instrumentation: BackendInstrumentation, *_: object
+    ) -> ScriptedBackend:
         backends.append(ScriptedBackend(instrumentation=instrumentation))
         terminate(instrumentation)
         return backends[-1]

@@ -149,7 +149,7 @@ def test_failed_check(
     def script(view: ScriptedView, prompt: str) -> Any:
         return pseudo_random_logits(view, prompt) * float("nan")
 
-    def load(_: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(_: SuiteSpec, instrumentation: BackendInstrumentation, *__: object) -> ScriptedBackend:
         return ScriptedBackend(script, instrumentation=instrumentation)
 
     monkeypatch.setattr("forwardscope.cli.running._load", load)

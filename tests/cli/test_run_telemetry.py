@@ -248,7 +248,9 @@ def test_counters_over_otlp_begin_at_zero(
             assert arrived()
             return pseudo_random_logits(view, prompt)
 
-        def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        def load(
+            spec: SuiteSpec, instrumentation: BackendInstrumentation, *_: object
+        ) -> ScriptedBackend:
             return ScriptedBackend(script, instrumentation=instrumentation)
 
         monkeypatch.setattr("forwardscope.cli.running._load", load)
@@ -444,7 +446,9 @@ def test_series_exist_while_the_model_loads(
     """A scrape during loading reads zeros; without an endpoint no series is created."""
     series: dict[SeriesKey, Counts] = {}
 
-    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(
+        spec: SuiteSpec, instrumentation: BackendInstrumentation, *_: object
+    ) -> ScriptedBackend:
         series.update(instrumentation.ledger.snapshot().series)
         return ScriptedBackend(instrumentation=instrumentation)
 
@@ -466,7 +470,9 @@ def test_the_process_is_scraped_and_not_in_the_file(
     with create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+    def load(
+        spec: SuiteSpec, instrumentation: BackendInstrumentation, *_: object
+    ) -> ScriptedBackend:
         with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             scraped.append(answer.read().decode())
         return ScriptedBackend(instrumentation=instrumentation)

@@ -29,7 +29,9 @@ def run(invoke: Invoke, suite_file: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     store = suite_file.with_name("store.db")
 
     def call(name: str, weights: str, *options: object) -> Path:
-        def load(_: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
+        def load(
+            _: SuiteSpec, instrumentation: BackendInstrumentation, *__: object
+        ) -> ScriptedBackend:
             adapted = {"adapter weights": weights, "dtype": "float32"}
             parts = {"base": {"dtype": "float32"}, "ft": adapted}
             return ScriptedBackend(

@@ -90,7 +90,9 @@ def test_path_that_no_file_system_takes(with_adapter: Source, name: str) -> None
 def test_hub_id_that_cannot_be_fetched(with_adapter: Source) -> None:
     """A hub id out of reach is named (the hub is off in these tests)."""
     name = "forwardscope-tests/no-such-adapter"
-    assert f"adapter {name} is neither a folder nor downloadable" in _message(with_adapter(name))
+    assert f"adapter {name} is neither a folder nor in the hub's cache" in _message(
+        with_adapter(name)
+    )
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", WEIGHTS])

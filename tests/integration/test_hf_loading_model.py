@@ -49,6 +49,18 @@ def test_local_folder_loads(zoo: Any) -> None:
         assert view.next_token_dist("the cat", top_k=3).vocab_size == zoo.vocab_size
 
 
+def test_loading_reports_its_steps(zoo: Any) -> None:
+    """Each step is named when it begins, in the order of the work."""
+    steps: list[tuple[str, int, int]] = []
+    load_backend(zoo.source("llama_lora"), report=lambda *step: steps.append(step)).close()
+    assert steps == [
+        ("loading torch", 0, 0),
+        ("loading the model", 0, 0),
+        ("attaching the adapter", 0, 0),
+        ("checking the model", 0, 0),
+    ]
+
+
 def test_home_is_expanded(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path may begin with the user's home."""
     monkeypatch.setenv("HOME", str(zoo.folder))
@@ -238,7 +250,7 @@ def test_malformed_gguf(with_model: Source, tmp_path: Path, data: bytes) -> None
 def test_hub_id_that_cannot_be_fetched(with_model: Source) -> None:
     """A hub id out of reach is named (the hub is off in these tests)."""
     name = "forwardscope-tests/no-such-model"
-    assert f"model {name} is neither a folder nor downloadable" in _message(with_model(name))
+    assert f"model {name} is neither a folder nor in the hub's cache" in _message(with_model(name))
 
 
 def test_device_without_values(zoo: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from forwardscope.backends.base import Backend
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.spec import SuiteSpec
@@ -10,7 +12,11 @@ __all__ = ["load_model"]
 
 
 def load_model(
-    spec: SuiteSpec, instrumentation: BackendInstrumentation, *, check: bool = True
+    spec: SuiteSpec,
+    instrumentation: BackendInstrumentation,
+    report: Callable[[str, int, int], None],
+    *,
+    check: bool = True,
 ) -> Backend:
     """Load a suite's model and its adapter or full fine-tune; see `load_backend`.
 
@@ -19,7 +25,7 @@ def load_model(
         ModelError: The model cannot be loaded.
         AdapterError: The adapter cannot be loaded.
     """
-    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - loads torch
+    from forwardscope.backends.hf import ModelSource, load_backend  # noqa: PLC0415 - takes a second
 
     source = ModelSource(
         path=spec.model.path,
@@ -35,4 +41,5 @@ def load_model(
         instrumentation=instrumentation,
         rehash=spec.cache.rehash,
         check=check,
+        report=report,
     )

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from forwardscope.analysis.formatting import count, plural
 from forwardscope.backends.base import Backend
@@ -21,8 +21,6 @@ from forwardscope.suite.stored import StoredPlan, stored_plan
 from forwardscope.text import printable, shown
 
 __all__ = ["PlannedStore", "planned_store"]
-
-_STEP: Final = "loading the model, by whose content values are stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +114,8 @@ def planned_store(spec: SuiteSpec, location: str) -> Iterator[PlannedStore]:
 def _ask(spec: SuiteSpec, store: Store, name: str) -> PlannedStore:
     backend = None
     try:
-        with steps(quiet=False) as report_progress:
-            report_progress(_STEP, 0, 1)
-            backend = _load(spec, BackendInstrumentation(), check=False)
-            report_progress(_STEP, 1, 1)
+        with steps(quiet=False, transient=True) as report_progress:
+            backend = _load(spec, BackendInstrumentation(), report_progress, check=False)
         plan = stored_plan(spec, backend, store)
     except ForwardscopeError as error:
         return PlannedStore(

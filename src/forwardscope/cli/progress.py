@@ -189,8 +189,8 @@ def steps(*, quiet: bool, transient: bool = False) -> Iterator[Callable[[str, in
         transient: Remove the bars at the end.
 
     Yields:
-        A function of a step's name, the amount done and the total amount. A new
-        name adds a bar below the others.
+        A function of a step's name, the amount done and the total amount, which is 0
+        where it is not known. A new name ends the step before it, and adds a bar below.
     """
     console = Terminal(stderr=True)
     bars = Progress(
@@ -204,10 +204,16 @@ def steps(*, quiet: bool, transient: bool = False) -> Iterator[Callable[[str, in
     )
     tasks: dict[str, TaskID] = {}
 
+    def end_all() -> None:
+        for task in bars.tasks:
+            bars.update(task.id, completed=task.total or 1, total=task.total or 1)
+
     def report_progress(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = bars.add_task(escape(name), total=total)
-        bars.update(tasks[name], completed=done, total=total)
+            end_all()
+            tasks[name] = bars.add_task(escape(name), total=total or None)
+        bars.update(tasks[name], completed=done, total=total or None)
 
     with bars:
         yield report_progress
+        end_all()

@@ -110,8 +110,7 @@ def _run(
         if telemetry.has_counters:
             expect_series(spec, instrumentation)
         try:
-            progress.step("loading the model")
-            backend = _load(spec, instrumentation)
+            backend = _load(spec, instrumentation, progress.step)
             closing.callback(backend.close)
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt

@@ -1,10 +1,11 @@
 """Backends for transformers models: with a PEFT LoRA adapter, or a base and its full fine-tune.
 
-They are the only backends that import torch.
+They are the only backends that import torch, and only once the files of a model are found.
 Requires the extra `hf`.
 """
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from forwardscope.errors import MissingExtraError
 
@@ -12,8 +13,20 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf"):
     if importlib.util.find_spec(_package) is None:
         raise MissingExtraError(_package, "hf")
 
-from forwardscope.backends.hf.backend import HFBackend  # noqa: E402 - after the check above
-from forwardscope.backends.hf.loading import ModelSource, load_backend  # noqa: E402
-from forwardscope.backends.hf.pair import HFPairBackend  # noqa: E402
+from forwardscope.backends.hf.sources import ModelSource, load_backend  # noqa: E402 - after it
+
+if TYPE_CHECKING:
+    from forwardscope.backends.hf.backend import HFBackend
+    from forwardscope.backends.hf.pair import HFPairBackend
 
 __all__ = ["HFBackend", "HFPairBackend", "ModelSource", "load_backend"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a backend's class, and with it torch, when it is used."""
+        modules = {"HFBackend": "backend", "HFPairBackend": "pair"}
+        if name not in modules:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{modules[name]}")
+        return getattr(module, name)

@@ -1,4 +1,4 @@
-"""Find an adapter's files and attach the adapter to its base model."""
+"""Attach an adapter to its base model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import (
     LoraConfig,
     PeftModel,
@@ -19,8 +18,7 @@ from peft import (
 from forwardscope.backends.hf.adapter_config import check_patterns, check_ranks
 from forwardscope.backends.hf.adapter_names import fit_names
 from forwardscope.backends.hf.carried import carry
-from forwardscope.backends.hf.load_errors import errors_as, local_path, some
-from forwardscope.backends.hf.model_files import TOKENIZER_FILES
+from forwardscope.backends.hf.load_errors import errors_as, some
 from forwardscope.backends.hf.vocabulary import (
     Vocabulary,
     adapter_tokenizer,
@@ -29,10 +27,8 @@ from forwardscope.backends.hf.vocabulary import (
 from forwardscope.errors import AdapterError
 from forwardscope.text import plural
 
-__all__ = ["Attached", "adapter_folder", "attach"]
+__all__ = ["Attached", "attach"]
 
-_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
 _NAME = "default"
 
 
@@ -51,36 +47,6 @@ class Attached:
     tokenizer: Any
     vocabulary: Vocabulary
     warnings: list[str]
-
-
-def adapter_folder(adapter: str) -> Path:
-    """Return the folder of an adapter; a hub id is downloaded, without pickle files.
-
-    Raises:
-        AdapterError: The adapter cannot be found or lacks a file.
-    """
-    folder = local_path(adapter, AdapterError, "adapter")
-    if not folder.is_dir():
-        if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
-            raise AdapterError(f"adapter folder {adapter} does not exist")
-        with errors_as(AdapterError, f"adapter {adapter} is neither a folder nor downloadable"):
-            files = [_CONFIG, _WEIGHTS, *TOKENIZER_FILES]
-            folder = Path(snapshot_download(adapter, allow_patterns=files))
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            raise AdapterError(f"adapter {adapter} has no {name}; {_remedy(folder, name)}")
-    return folder
-
-
-def _remedy(folder: Path, name: str) -> str:
-    if name == _WEIGHTS and (folder / "adapter_model.bin").is_file():
-        return (
-            "its weights in adapter_model.bin are a pickle, which is not read; load the adapter "
-            "with PEFT and save it again with save_pretrained()"
-        )
-    if name == _CONFIG and (folder / "config.json").is_file():
-        return "it is a whole model, not an adapter; give it as `tuned`"
-    return "save it with save_pretrained()"
 
 
 def attach(base: Any, tokenizer: Any, folder: Path, config: LoraConfig) -> Attached:

@@ -1,34 +1,32 @@
-"""Load a backend from paths or hub ids."""
+"""Load a backend from the files of a model and of its adapter or full fine-tune."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 
 from forwardscope.backends.hf.adapter_config import read_config
-from forwardscope.backends.hf.adapters import adapter_folder, attach
+from forwardscope.backends.hf.adapters import attach
 from forwardscope.backends.hf.backend import HFBackend
 from forwardscope.backends.hf.device import best_device
 from forwardscope.backends.hf.forward import Exactness
+from forwardscope.backends.hf.hub import Report
 from forwardscope.backends.hf.load_errors import errors_as
-from forwardscope.backends.hf.model_files import find_model
 from forwardscope.backends.hf.models import load_model, load_tokenizer, quiet_transformers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.pair import HFPairBackend
 from forwardscope.backends.hf.placement import move
 from forwardscope.backends.hf.remembered import sign
+from forwardscope.backends.hf.sources import Found, ModelSource
 from forwardscope.backends.hf.trained_on import compare_base
 from forwardscope.backends.hf.vocabulary import compare_ids, fit_vocabularies
 from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.text import printable
 
-__all__ = ["ModelSource", "load_backend", "quiet_transformers"]
+__all__ = ["load", "quiet_transformers"]
 
-_MERGE: Final = "merge it into its base with merge_and_unload() and save the merged model"
-_GIVE_AS_ADAPTER: Final = "give it as the adapter, not as the tuned model"
 _DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -36,94 +34,47 @@ _DTYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Location, device and dtype of a model and its adapter or its full fine-tune.
-
-    Exactly one of `adapter` and `tuned` is given.
-
-    Attributes:
-        path: A local folder, a `.gguf` file or a hub id.
-        adapter: A local folder or a hub id with a LoRA adapter in safetensors.
-        device: A torch device, or `auto`: cuda, else mps, else cpu.
-        dtype: `float32`, `float16`, `bfloat16`, or `auto`: float32 on the CPU,
-            bfloat16 elsewhere.
-        tuned: A local folder, a `.gguf` file or a hub id of a fully fine-tuned
-            model, in place of an adapter.
-        one_at_a_time: With `tuned`: whether one model is on the device at a time also
-            where both would fit.
-    """
-
-    path: str
-    adapter: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    tuned: str | None = None
-    one_at_a_time: bool = False
-
-
-def load_backend(
+def load(
     source: ModelSource,
-    *,
-    exactness: Exactness = "fast",
-    instrumentation: BackendInstrumentation | None = None,
-    rehash: bool = False,
-    check: bool = True,
-) -> HFBackend | HFPairBackend:
-    """Load a model and its adapter, or a model and its full fine-tune.
-
-    No code from the model's repository is run, and weights are read only
-    from safetensors or GGUF.
-
-    Args:
-        source: What to load.
-        exactness: As in `HFBackend`.
-        instrumentation: Caches, counts and traces lookups; a new one by default.
-        rehash: Whether identities are computed from the weights also where the digest of
-            files that did not change is remembered.
-        check: As in `HFBackend`. Without it, loading runs no forward pass.
-
-    Returns:
-        An `HFBackend` for an adapter, an `HFPairBackend` for a full fine-tune.
-
-    Raises:
-        ModelError: A model cannot be found, read or moved to the device, or the
-            tuned model cannot be compared with the base. Or neither or both of
-            `adapter` and `tuned` are given.
-        AdapterError: The adapter cannot be found or read, or does not fit the model.
-    """
-    if (source.adapter is None) == (source.tuned is None):
-        raise ModelError("give either an adapter or a tuned model, not both")
-    instrumentation = instrumentation or BackendInstrumentation()
-    adapted = printable(source.adapter or source.tuned or "")
-    instrumentation.name_model(printable(source.path), adapted, "huggingface")
-    load = _load_with_adapter if source.tuned is None else _load_pair
-    with quiet_transformers():
-        return load(source, exactness, instrumentation, rehash, check)
-
-
-def _load_with_adapter(
-    source: ModelSource,
+    found: Found,
     exactness: Exactness,
     instrumentation: BackendInstrumentation,
     rehash: bool,
     check: bool,
+    report: Report,
+) -> HFBackend | HFPairBackend:
+    """Load what was found; see `load_backend`."""
+    load = _load_with_adapter if found.tuned is None else _load_pair
+    with quiet_transformers():
+        return load(source, found, exactness, instrumentation, rehash, check, report)
+
+
+def _load_with_adapter(
+    source: ModelSource,
+    found: Found,
+    exactness: Exactness,
+    instrumentation: BackendInstrumentation,
+    rehash: bool,
+    check: bool,
+    report: Report,
 ) -> HFBackend:
-    adapter = str(source.adapter)
+    files, folder = found.model, found.adapter
+    assert folder is not None  # noqa: S101 - there is no tuned model
     device, dtype = _device_and_dtype(source)
-    folder = adapter_folder(adapter)
-    config, found = read_config(folder)
-    files = find_model(source.path, _MERGE)
+    config, known = read_config(folder)
     signed = sign(files.weights), sign(sorted(folder.glob("adapter_*")))
+    report("loading the model", 0, 0)
     tokenizer = load_tokenizer(files)
-    base = load_model(files, dtype, warn=found.append)
-    found += compare_base(config, files)
+    base = load_model(files, dtype, partial(report, "loading the model"), known.append)
+    known += compare_base(config, files)
+    report("attaching the adapter", 0, 0)
     attached = attach(base, tokenizer, folder, config)
     move(attached.model, device)
     base_files, own_files = (one and one.if_unchanged() for one in signed)
-    warnings = (*found, *attached.warnings)
+    warnings = (*known, *attached.warnings)
     origin = Origin(base_files, own_files, attached.vocabulary, warnings, rehash)
-    with errors_as(AdapterError, f"adapter {adapter} cannot be used with {source.path}"):
+    report("checking the model", 0, 0)
+    with errors_as(AdapterError, f"adapter {source.adapter} cannot be used with {source.path}"):
         return HFBackend(
             attached.model,
             attached.tokenizer,
@@ -136,26 +87,33 @@ def _load_with_adapter(
 
 def _load_pair(
     source: ModelSource,
+    found: Found,
     exactness: Exactness,
     instrumentation: BackendInstrumentation,
     rehash: bool,
     check: bool,
+    report: Report,
 ) -> HFPairBackend:
-    tuned = str(source.tuned)
+    files, own_files = found.model, found.tuned
+    assert own_files is not None  # noqa: S101 - it is what makes a pair
     device, dtype = _device_and_dtype(source)
-    found: list[str] = []
-    both = find_model(source.path, _MERGE), find_model(tuned, _GIVE_AS_ADAPTER)
-    signed = [sign(files.weights) for files in both]
-    tokenizer = load_tokenizer(both[0])
-    base, model = (load_model(files, dtype, warn=found.append) for files in both)
-    if both[1].has_tokenizer:
-        own = load_tokenizer(both[1])
-        found += compare_ids(own, tokenizer, "tuned model", tuned, ModelError)
+    known: list[str] = []
+    signed = [sign(one.weights) for one in (files, own_files)]
+    report("loading the model", 0, 0)
+    tokenizer = load_tokenizer(files)
+    base = load_model(files, dtype, partial(report, "loading the model"), known.append)
+    tuning = "loading the tuned model"
+    report(tuning, 0, 0)
+    model = load_model(own_files, dtype, partial(report, tuning), known.append)
+    if own_files.has_tokenizer:
+        own = load_tokenizer(own_files)
+        known += compare_ids(own, tokenizer, "tuned model", own_files.name, ModelError)
         tokenizer = own
     vocabulary, warnings = fit_vocabularies(base, model, tokenizer)
-    base_files, own_files = (one and one.if_unchanged() for one in signed)
-    origin = Origin(base_files, own_files, vocabulary, (*found, *warnings), rehash)
-    with errors_as(ModelError, f"tuned model {tuned} cannot be used with {source.path}"):
+    base_signed, own_signed = (one and one.if_unchanged() for one in signed)
+    origin = Origin(base_signed, own_signed, vocabulary, (*known, *warnings), rehash)
+    report("checking the models", 0, 0)
+    with errors_as(ModelError, f"tuned model {source.tuned} cannot be used with {source.path}"):
         return HFPairBackend(
             base,
             model,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from huggingface_hub import snapshot_download
-
 from forwardscope.backends.hf.gguf_header import read_shapes
+from forwardscope.backends.hf.hub import Report, download, no_report
 from forwardscope.backends.hf.load_errors import errors_as, local_path
 from forwardscope.errors import ModelError
 
@@ -86,12 +85,15 @@ def has_vocabulary(folder: Path) -> bool:
     return any(True for name in _VOCABULARIES for _ in folder.glob(name))
 
 
-def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
+def find_model(
+    path: str, if_adapter: str = "give its base", report: Report = no_report
+) -> ModelFiles:
     """Return the files of a model; those of a hub id are downloaded, without pickles.
 
     Args:
         path: A folder, a `.gguf` file or a hub id.
         if_adapter: What to do where the path is an adapter.
+        report: Called with the progress of a download.
 
     Raises:
         ModelError: The model cannot be found, or its files are refused: weights in a
@@ -109,7 +111,7 @@ def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
             raise ModelError(
                 f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
             )
-        local = _downloaded(path)
+        local = _downloaded(path, report)
     is_adapter = (local / "adapter_config.json").is_file()
     if not (local / "config.json").is_file():
         reason = f"it is an adapter; {if_adapter}" if is_adapter else "is it a transformers model?"
@@ -125,11 +127,10 @@ def find_model(path: str, if_adapter: str = "give its base") -> ModelFiles:
     return files
 
 
-def _downloaded(path: str) -> Path:
+def _downloaded(path: str, report: Report) -> Path:
     wanted = [*_CONFIGS, "*.jinja", *TOKENIZER_FILES, f"*{_WEIGHTS}", f"*{_INDEX}"]
     elsewhere = ["*/*", "consolidated*"]  # other formats of the same weights
-    with errors_as(ModelError, f"model {path} is neither a folder nor downloadable"):
-        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=elsewhere))
+    return download(path, ModelError, "model", report, wanted=wanted, unwanted=elsewhere)
 
 
 def _check_weights(files: ModelFiles) -> None:
