@@ -20,7 +20,7 @@ from forwardscope.core.cache import size_of, size_of_strings
 from forwardscope.core.keys import prompt_hash
 from forwardscope.core.series import Counts
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 _OP, _TOP_K = "logprob_of", 0
 

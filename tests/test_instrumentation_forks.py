@@ -15,7 +15,7 @@ from forwardscope.core.keys import LookupKey
 from forwardscope.telemetry import names
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.no_cover,  # a child hangs where another thread holds the lock of coverage's data
     # Python 3.12 and later warn of a fork beside threads, which is what these tests do
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),

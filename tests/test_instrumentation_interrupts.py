@@ -26,7 +26,7 @@ from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.no_cover,  # an interrupt in coverage's own code leaves its lock held
 ]
 

@@ -17,7 +17,7 @@ from forwardscope.core.series import Counts
 from forwardscope.telemetry import names
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(900),
     pytest.mark.no_cover,  # an interrupt in coverage's own code leaves its lock held
 ]
 

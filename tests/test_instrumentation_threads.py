@@ -15,7 +15,7 @@ from forwardscope import MISS, BackendInstrumentation, TraceEvent, TraceReader
 from forwardscope.core.keys import LookupKey, prompt_hash
 from forwardscope.core.series import Counts
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _OP, _VIEW, _TOP_K = "next_token_dist", "base", 8
 _PATIENCE_S = 60

@@ -65,7 +65,6 @@ def test_import_has_no_side_effects() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
     )
     seen = json.loads(ran.stdout)
     assert "forwardscope" in seen["modules"]

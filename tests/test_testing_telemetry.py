@@ -15,7 +15,7 @@ from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.testing import InMemoryTelemetry, ScriptedBackend, SeenSpan, StepClock
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 
 def _run_of_all_probes() -> InMemoryTelemetry:

@@ -18,7 +18,7 @@ from forwardscope.errors import OutputError
 
 from .metrics_receiver import Receiver, receive_grpc, receive_http
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 _INSTANCE = "nightly on some-model"

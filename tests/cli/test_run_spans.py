@@ -27,7 +27,7 @@ from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_lo
 
 from .viewer import NIGHTLY, Span, Viewer, check_calls, check_names, check_self_times
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 _PRIVATE = "a secret prompt"

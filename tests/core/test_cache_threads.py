@@ -11,7 +11,7 @@ import pytest
 
 from forwardscope import MISS, ForwardCache
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from forwardscope.recorder import Outcome
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(900),
     pytest.mark.no_cover,  # a child hangs where another thread holds the lock of coverage's data
 ]
 

@@ -14,7 +14,7 @@ from forwardscope.core.ledger import Ledger, LedgerSnapshot
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.recorder import Outcome
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 _KEY = SeriesKey(None, "base", "op")
 
 

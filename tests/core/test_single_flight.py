@@ -16,7 +16,7 @@ from forwardscope import MISS, ForwardCache
 from forwardscope.core.cache import Entry
 from forwardscope.core.single_flight import Flight, SingleFlight
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture

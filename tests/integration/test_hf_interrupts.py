@@ -15,7 +15,7 @@ from forwardscope import BackendInstrumentation
 from forwardscope.backends.hf import HFBackend
 from forwardscope.errors import ViewError
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.no_cover]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.no_cover]
 
 _PROMPT = "the cat sat"
 _VIEWS: dict[str, Callable[[HFBackend], AbstractContextManager[Any]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forwardscope.store.base import NewEntry, Store
 from forwardscope.store.keys import entry_digest, question_digest
 
-WAIT_S = 30.0
+WAIT_S = 300.0
 _OP = "next_token_dist"
 
 

@@ -44,9 +44,9 @@ def test_the_size_is_not_waited_for(filled: Path, in_thread: Callable[..., Any])
         with pytest.warns(RuntimeWarning, match="could not read values"):
             lookup = in_thread(lambda: value_of(store, "7"))
             start = time.monotonic()
-            for _ in range(20):
+            for _ in range(300):
                 assert store.stats().entries == 0
-            assert time.monotonic() - start < 10  # a lookup waits for a second each time
+            assert time.monotonic() - start < 150  # a lookup waits for a second each time
             lookup.result(WAIT_S)
         other.rollback()
         other.close()

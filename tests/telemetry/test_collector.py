@@ -17,7 +17,7 @@ from forwardscope import BackendInstrumentation
 from forwardscope.telemetry import ForwardscopeCollector, names, register, unregister
 from forwardscope.testing import InMemoryTelemetry
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 

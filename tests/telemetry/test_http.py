@@ -162,10 +162,8 @@ def test_a_slow_answer_is_cut() -> None:
             handler.wfile.write(b"s")
 
     with http_server(answer) as (url, _):
-        began = time.monotonic()
         with pytest.raises(OSError, match="HTTP 400: Bad Request: ss"):
-            send("POST", url, {}, b"data", 0.2)
-        assert time.monotonic() - began < 15
+            send("POST", url, {}, b"data", 0.2)  # without the timeout it never returns
         ended.set()
 
 

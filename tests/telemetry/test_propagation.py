@@ -103,7 +103,6 @@ def test_child_process_continues_the_trace(telemetry: InMemoryTelemetry, tmp_pat
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
             check=False,
         )
     assert (child.stderr, child.returncode) == ("", 0)

@@ -17,7 +17,7 @@ from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanFactory
 from forwardscope.testing import StepClock
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 _WARNING = "span not made: OSError in the tracer provider; lookups go on"

@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from forwardscope.core.keys import Question
 from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 

@@ -14,7 +14,7 @@ from forwardscope.core.keys import Question
 from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(900),
     pytest.mark.no_cover,  # a child hangs where another thread holds the lock of coverage's data
     # Python 3.12 and later warn of a fork beside threads, which is what these tests do
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),

@@ -17,7 +17,7 @@ from forwardscope.core.keys import prompt_hash
 from forwardscope.telemetry import names
 from forwardscope.testing import InMemoryTelemetry, SeenSpan
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60
 _KEY = ("next_token_dist", "base", "prompt", 8)

@@ -17,7 +17,7 @@ from forwardscope.telemetry.span_queue import CAPACITY
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
 from forwardscope.testing import InMemoryTelemetry, SeenSpan
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(900)
 
 _PATIENCE_S = 60.0
 _KEY = ("next_token_dist", "base", "prompt", 8)

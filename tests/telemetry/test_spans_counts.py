@@ -24,7 +24,7 @@ from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import SpanOutcome
 from forwardscope.testing import InMemoryTelemetry, ScriptedBackend
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 _PROMPTS = ("a", "b", "c", "d")
 prompts = st.sampled_from(_PROMPTS)

@@ -13,7 +13,7 @@ import pytest
 
 from forwardscope import TraceEvent, TraceReader, TraceWriter
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 _APPEND = """
 import sys
@@ -74,7 +74,7 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in writers:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=800)
         assert (output, process.returncode) == (f"{records} 0\n", 0)
     reader = TraceReader(path)
     seen = Counter((event.view_id, event.ts) for event in reader)

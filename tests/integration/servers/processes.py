@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 SCRAPE_EVERY_S = 0.2
 _PACKAGES = "prometheus prometheus-pushgateway prometheus-alertmanager nodejs npm"
 

@@ -77,5 +77,5 @@ def _prometheus(root: Path) -> Path:
 
 
 def _run(*command: str | Path) -> None:
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"

@@ -30,7 +30,7 @@ def compile_page(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         if file.is_file():
             shutil.copy(file, folder)
     install = [program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run(install, cwd=folder, check=True, capture_output=True, timeout=300)
+    subprocess.run(install, cwd=folder, check=True, capture_output=True)
 
     def compiled(page: dict[str, Any]) -> str:
         (folder / "page.ts").write_text(_source(page))
@@ -40,7 +40,6 @@ def compile_page(tmp_path_factory: pytest.TempPathFactory) -> Compile:
             check=False,
             capture_output=True,
             text=True,
-            timeout=300,
         )
         assert (ran.returncode != 0) == bool(ran.stdout), ran.stderr
         return ran.stdout

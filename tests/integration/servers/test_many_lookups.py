@@ -29,7 +29,6 @@ def ask(url: str, threads: int, close_s: float) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     return dict(json.loads(ran.stdout))

@@ -44,6 +44,5 @@ def _run(command: list[str], cache: Path, folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
     )
     assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"

@@ -75,7 +75,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [*_BROWSER, *options, page.as_uri()]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran
 

@@ -21,7 +21,7 @@ _TREES: dict[str, Callable[[Path], Path]] = {
 
 def _exported(folder: Path) -> Path:
     command = [sys.executable, "-m", "forwardscope", "dashboards", "export", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
