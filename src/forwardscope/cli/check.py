@@ -116,9 +116,12 @@ def _suite_text(
 
 
 def _named_base(adapter: str) -> str:
+    from forwardscope.backends.hf.adapter_files import adapter_folder  # noqa: PLC0415 - a second
+
+    folder = adapter_folder(adapter)
     from forwardscope.backends.hf.trained_on import named_base  # noqa: PLC0415 - loads torch
 
-    name = named_base(adapter)
+    name = named_base(folder)
     if name is None:
         raise UserError(f"adapter {adapter} names no base model; add --base MODEL")
     if not _exists(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):

@@ -10,7 +10,6 @@ from typing import Final
 from peft import LoraConfig
 
 from forwardscope.backends.hf.adapter_config import read_config
-from forwardscope.backends.hf.adapters import adapter_folder
 from forwardscope.backends.hf.model_files import ModelFiles
 from forwardscope.errors import AdapterError
 
@@ -20,16 +19,13 @@ __all__ = ["compare_base", "named_base"]
 _SNAPSHOT: Final = re.compile(r"models--(?P<name>[^/\\]+)[/\\]snapshots[/\\](?P<commit>[0-9a-f]+)$")
 
 
-def named_base(adapter: str) -> str | None:
-    """Return the base that an adapter's config names; None where it names none.
-
-    Args:
-        adapter: A folder, or a hub id, which is downloaded.
+def named_base(folder: Path) -> str | None:
+    """Return the base that the config in an adapter's folder names; None where it names none.
 
     Raises:
-        AdapterError: The adapter cannot be found, lacks a file or has a config that is refused.
+        AdapterError: The config cannot be read, or no view can be made of such an adapter.
     """
-    config, _ = read_config(adapter_folder(adapter))
+    config, _ = read_config(folder)
     return config.base_model_name_or_path or None
 
 
