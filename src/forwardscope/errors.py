@@ -40,9 +40,27 @@ class ForwardscopeError(Exception):
 class UserError(ForwardscopeError):
     """A mistake that the user can correct; the message says how, in one sentence."""
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The message; of several mistakes a sentence each."""
+        return (str(self),)
+
 
 class SpecError(UserError):
-    """A suite file that is missing, malformed or contains something unknown."""
+    """A suite file that is missing, malformed or contains something unknown.
+
+    Args:
+        sentences: One for each mistake; as text they are lines.
+    """
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("\n".join(sentences))
+        self._sentences = sentences
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One for each mistake."""
+        return self._sentences
 
 
 class ModelError(UserError):

@@ -33,10 +33,10 @@ def test_an_empty_option(error_of: ErrorOf, suite_file: Path, loaded: Loaded, op
     ("right", "wrong", "message"),
     [
         ("adapter:", "adaptor:", ":4: model.adaptor: unknown key; did you mean adapter?"),
-        ("delta_kl", "delta_js", ":7: probes[0].kind: unknown probe kind 'delta_js'; known: "),
+        ("delta_kl", "delta_js", ":7: probes[0].kind: unknown probe kind 'delta_js'; did you"),
         ("[a, b]", "[]", ":8: probes[0].prompts: needs at least 1 item; got []"),
         ("0.000001", "'1'", ":9: probes[0].min_mean: must be a valid number; got '1'"),
-        ("[b, c]", "[b, c", ": not valid YAML: "),
+        ("[b, c]", "[b, c", ": [ is not closed; add ], or a comma"),
     ],
     ids=["typo", "unknown kind", "no prompts", "wrong type", "no YAML"],
 )
@@ -51,6 +51,15 @@ def test_a_bad_suite(
     assert message in error
     assert names_in(suite_file.parent) == ["suite.yaml"]
     assert loaded == []
+
+
+def test_all_mistakes_of_a_suite(invoke: Invoke, suite_file: Path, loaded: Loaded) -> None:
+    """Each is a line on stderr."""
+    text = suite_file.read_text().replace("adapter:", "adaptor:").replace("[a, b]", "[]")
+    suite_file.write_text(text)
+    ran = invoke("run", suite_file)
+    assert (ran.exit_code, ran.stdout, loaded) == (2, "", [])
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["error", "error"]
 
 
 @pytest.mark.parametrize("option", ["--trace", "--json"])

@@ -93,22 +93,34 @@ def test_kinds_are_named(install: Install) -> None:
     install("longest = some_probes:Longest\ndelta_kl = some_probes:Other")
     assert known_kinds().count("delta_kl") == 1
     assert "longest" in known_kinds()
-    assert error_of("longer").startswith(".kind: unknown probe kind 'longer'; known: null_adapter")
-    assert error_of("longer").endswith("longest")
+    assert error_of("longer").startswith(
+        ".kind: unknown probe kind 'longer'; did you mean longest? (`forw"
+    )
+    assert error_of("other").startswith(".kind: unknown probe kind 'other'; known: null_adapter")
+    assert "completion_preference, longest (" in error_of("other")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("prompts: []", ": prompts: Tuple should have at least 1 item"),
-        ("prompts: [a], most: 0", ": most: Input should be greater than 0"),
-        ("prompts: [a], more: 1", ": more: Extra inputs are not permitted"),
+        ("prompts: []", ".prompts: needs at least 1 item; got []"),
+        ("prompts: [a], most: 0", ".most: must be greater than 0; got 0"),
+        ("prompts: [a], mots: 1", ".mots: unknown key; did you mean most?"),
     ],
 )
 def test_invalid_settings(install: Install, settings: str, message: str) -> None:
-    """The error has the line of the probe and the key."""
+    """The error has the line, the key and the fix, as for forwardscope's own probes."""
     install("longest = some_probes:Longest")
-    assert error_of(settings=settings).startswith(message)
+    assert error_of(settings=settings) == message
+
+
+def test_all_invalid_settings(install: Install) -> None:
+    """Each has its own sentence."""
+    install("longest = some_probes:Longest")
+    assert error_of(settings="prompts: [], most: 0").splitlines() == [
+        ".prompts: needs at least 1 item; got []",
+        "suite.yaml:5: probes[1].most: must be greater than 0; got 0",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,17 @@ probes:
 KINDS = "null_adapter, delta_kl, adapter_ablation, prompt_collapse"
 
 
-def error_of(text: str) -> str:
-    """Return the error message for an invalid suite."""
+def mistakes_in(text: str) -> list[str]:
+    """Return the sentences of the error for an invalid suite, without the file's name."""
     with pytest.raises(SpecError) as caught:
         parse_suite(text, "suite.yaml")
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    assert str(caught.value).splitlines() == list(caught.value.sentences)
+    return [sentence.removeprefix("suite.yaml:") for sentence in caught.value.sentences]
+
+
+def error_of(text: str) -> str:
+    """Return the first sentence of the error for an invalid suite."""
+    return f"suite.yaml:{mistakes_in(text)[0]}"
 
 
 def test_a_valid_suite() -> None:
@@ -105,9 +109,13 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
         ),
         ("max_entries: 9", "max_bytes: -1MiB", "8: cache.max_bytes: must be a size: a whole"),
         ("defaults:", "exactness: exact\ndefaults:", "5: exactness: must be 'fast' or 'strict'"),
-        ("defaults:", "period: 1y\ndefaults:", "5: period: must match pattern"),
         ("defaults:", "report: {prompt: show}\ndefaults:", "5: report.prompt: unknown key; did"),
         ("defaults:", "report: {prompts: yes}\ndefaults:", "5: report.prompts: must be 'hide' or"),
+        (
+            "defaults:",
+            "period: 1y\ndefaults:",
+            "5: period: must be a number and s, m, h, d or w",
+        ),
         ("defaults:", "telemetry: {otpl: x}\ndefaults:", "5: telemetry.otpl: unknown key; did you"),
         (
             "defaults:",
@@ -119,7 +127,12 @@ def test_unknown_keys(right: str, wrong: str, message: str) -> None:
             "telemetry: {span_budget: -1}\ndefaults:",
             "5: telemetry.span_budget: must be a whole number or all; got -1",
         ),
-        ("delta_kl", "delta_lk", f"11: probes[0].kind: unknown probe kind 'delta_lk'; {KINDS}"),
+        (
+            "delta_kl",
+            "delta_lk",
+            "11: probes[0].kind: unknown probe kind 'delta_lk'; did you mean delta_kl? (`forw",
+        ),
+        ("delta_kl", "other", f"11: probes[0].kind: unknown probe kind 'other'; {KINDS}"),
         ("kind: adapter_ablation", "top_k: 5", f"15: probes[1].kind: missing; use one of {KINDS}"),
         ("delta_kl", "[]", "11: probes[0].kind: unknown probe kind '[]'"),
         ("[third]", "[]", "17: probes[1].prompts: needs at least 1 item; got []"),
@@ -164,32 +177,166 @@ def test_a_suite_must_be_a_mapping(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\na: [1", ":2: not valid YAML: "),
-        ("a: 1\n\tb: 2", ":2: not valid YAML: "),
-        ("a: b: c", ":1: not valid YAML: mapping values are not allowed here"),
-        ("a: *nobody", ":1: not valid YAML: found undefined alias 'nobody'"),
-        ("a: 1\n---\nb: 2", ":2: not valid YAML: but found another document"),
-        ("a: \0", ": not valid YAML: unacceptable character #x0000"),
-        ("a: !!python/object/apply:os.getcwd []", ":1: not valid YAML: could not determine a"),
-        ("a: !!python/name:os.system", ":1: not valid YAML: could not determine a"),
-        (f"{SUITE}version: 1\n", ":18: not valid YAML: key 'version' is duplicated"),
-        (SUITE.replace("seed: 3", "seed: 3\n  seed: 4"), ":7: not valid YAML: key 'seed' is"),
-        ("1: a", ":1: not valid YAML: a key must be text; put it in quotes"),
-        ("yes: a", ":1: not valid YAML: a key must be text"),
-        ("? [a, b]\n: c", ":1: not valid YAML: a key must be text"),
-        ("a: !!bool maybe", ":1: not valid YAML: 'maybe' is not a valid bool"),
-        ("a: !!int ''", ":1: not valid YAML: '' is not a valid int"),
-        ("a: !!timestamp soon", ":1: not valid YAML: 'soon' is not a valid timestamp"),
-        ("a: 2001-99-99", ":1: not valid YAML: '2001-99-99' is not a valid timestamp"),
+        ("\na: [1", "2:4: [ is not closed; add ], or a comma between two items"),
+        ("a: {b: 1\nc: 2", "1:4: { is not closed; add }, or a comma between two items"),
+        ("a: [b: c: d]", "1:9: a colon in a text; put the text in quotes"),
+        ("a: [b,, c]", "1:7: a value is missing before the comma"),
+        ("a: [\n- b]", "2:1: items in brackets are separated by commas, and have no '-'"),
+        ("a: 1\n\tb: 2", "2:1: a tab in the indentation; indent with spaces, two for each level"),
         (
-            "a: 9999999999999999999",
-            ":1: not valid YAML: '9999999999999999999' is not a valid int",
+            "a:\n\tb: 2\n\tc: 2",
+            "2:1: a tab in the indentation; indent with spaces, two for each level (lines 2, 3)",
         ),
+        ("a:\t1", "1:3: a tab before a value; replace it by a space"),
+        ("a: b: c", '1:5: a colon in a value; put the value in quotes: "b: c"'),
+        (
+            SUITE.replace("- second", "- What: is: it  # really?"),
+            '14:17: a colon in a value; put the value in quotes: "is: it"',
+        ),
+        ("a: %x", '1:4: a value cannot begin with %; put it in quotes: "%x"'),
+        ("a: `x`", '1:4: a value cannot begin with `; put it in quotes: "`x`"'),
+        (
+            "a: b\n   c: d",
+            "2:5: indented deeper than the line above, whose value it would "
+            "continue; begin it in column 1",
+        ),
+        (
+            "a:\n  - b: c\n      d: e",
+            "3:8: indented deeper than the line above, whose value it "
+            "would continue; begin it in column 5",
+        ),
+        ("a\n  b: c", "2:4: the line above needs a colon after its key: 'a'"),
+        ("a:b\nc: d", "2:2: the line above needs a space after its colon: 'a:b'"),
+        ("a: b\nc d\n", "2:1: a line without a colon; write it as key: value"),
+        ("- a\n  b: c", "2:4: a colon in a text of several lines; put the whole text in quotes"),
+        ("a:\n   b: c\n  d: e", "3:3: begins in column 3, and the lines of its block in column 1"),
+        ("a:\n  - b\n - c", "3:2: begins in column 2, and the lines of its block in column 1"),
+        (
+            "a:\n  - b: c\n  d: e",
+            "3:3: a key among the items of a list; begin it with '- ' if it "
+            "is an item, or in column 5 if it belongs to the item above",
+        ),
+        ("a: b\n- c", "2:1: an item of a list among keys; indent it below its key"),
+        (" a: b\nc: d", "2:1: the lines above are indented, or are no keys; begin each key in"),
+        ("a: 'don't'", "1:9: text after the end of a value; put the whole value in one pair of"),
+        ('a: "b\nc: d', "1:4: a quote is opened and not closed; close it"),
+        ('a: "C:\\Users"', "1:9: a backslash begins an escape in double quotes; use single quotes"),
+        ("a: - b", "1:4: a list begins on a line of its own; put text that begins with '-' in"),
+        ("a: |b", "1:5: a text after | or > begins on the next line; put other text in quotes"),
+        ("a: *nobody", "1:4: no value has the anchor &nobody; put text that begins with * in"),
+        ("a: **b**", "1:5: the name of an alias is missing; put text that begins with * or & in"),
+        ("a: &b 1\nc: &b 2", "2:4: two values have the anchor &b; rename one of them"),
+        ("a: 1\n---\nb: 2", "2:1: a second document begins here; remove the line ---"),
+        ("\na: \0", "2: the character U+0000 is not allowed; remove it"),
+        ("a: !!python/name:os.system", "1:4: the tag python/name:os.system is not known; put text"),
+        ("a: !b c", "1:4: the tag !b is not known; put text that begins with ! in quotes"),
+        ("a: {<<: 3}", "1:9: << takes a mapping, such as an alias: <<: *name"),
+        (f"{SUITE}version: 1\n", "18:1: key 'version' is duplicated; remove one"),
+        (SUITE.replace("seed: 3", "seed: 3\n  seed: 4"), "7:3: key 'seed' is duplicated"),
+        ("1: a", "1:1: a key must be text; put it in quotes"),
+        ("yes: a", "1:1: a key must be text"),
+        ("? [a, b]\n: c", "1:3: a key must be text"),
+        ("a: !!bool maybe", "1:4: 'maybe' is not a valid bool; put text in quotes"),
+        ("a: !!int ''", "1:4: '' is not a valid int"),
+        ("a: !!timestamp soon", "1:4: 'soon' is not a valid timestamp"),
+        ("a: 2001-99-99", "1:4: '2001-99-99' is not a valid timestamp; put text in quotes"),
+        ("a: 9999999999999999999", "1:4: '9999999999999999999' is not a valid int"),
     ],
 )
 def test_malformed_yaml(text: str, message: str) -> None:
-    """The error has the line and the problem."""
-    assert error_of(text).startswith(f"suite.yaml{message}")
+    """The error has line and column, and the fix."""
+    assert error_of(text).startswith(f"suite.yaml:{message}")
+
+
+FIVE_MISTAKES = """version: 1
+model:
+  path: some: model
+  adaptor: some-adapter
+  dtype: flaot32
+defaults:
+  seed: '3'
+probes:
+  - name: one
+    kind: delta_lk
+  - name: one
+    kind: delta_kl
+    promts: [a, 2]
+    top_k: 1.0
+"""
+
+
+def test_all_mistakes_are_told() -> None:
+    """Each has its line and its fix; a misspelt key is not missing too."""
+    assert mistakes_in(FIVE_MISTAKES) == [
+        '3:13: a colon in a value; put the value in quotes: "some: model"',
+        "4: model.adaptor: unknown key; did you mean adapter?",
+        "5: model.dtype: must be 'auto', 'float32', 'float16' or 'bfloat16'; got 'flaot32'; "
+        "did you mean float32?",
+        "7: defaults.seed: must be a valid integer; got '3'; write 3, without quotes",
+        "10: probes[0].kind: unknown probe kind 'delta_lk'; did you mean delta_kl? "
+        "(`forwardscope probes` lists their settings)",
+        "11: probes[1].name: two probes are named 'one'; names must be unique",
+        "13: probes[1].promts: unknown key; did you mean prompts?",
+        "14: probes[1].top_k: must be a valid integer; got 1.0; write 1",
+    ]
+
+
+def test_the_number_of_sentences_is_bounded() -> None:
+    """The first twenty mistakes are told, and how many more there are."""
+    mistakes = mistakes_in(SUITE + "".join(f"key{number}: 1\n" for number in range(3000)))
+    assert len(mistakes) == 21
+    assert mistakes[0].startswith("18: key0: unknown key; known: ")
+    assert mistakes[-1] == " 2980 more mistakes"
+
+
+def test_a_file_of_mistakes() -> None:
+    """It is one sentence, because a description of each would take much memory."""
+    items = ", ".join(["1"] * 10_001)  # and the list is too short without them
+    assert mistakes_in(SUITE.replace("third", items)) == [
+        " 10002 values that are no part of a suite; is it one?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fix"),
+    [
+        ("some-model", "no", 'put it in quotes: "no"'),
+        ("some-model", "2001-01-01", 'put it in quotes: "2001-01-01"'),
+        ("some-model", "", "write a value after the colon, or remove the key"),
+        ("seed: 3", "seed: 3.0", "write 3"),
+        ("max_entries: 9", "max_entries: 1e3", "write 1000"),
+        ("max_entries: 9", "max_entries: '1,5'", None),
+        ("max_entries: 9", "verify: '1e-6'", "write 1e-6, without quotes"),
+        ("max_entries: 9", "verify: '0,5'", "write 0.5, without quotes"),
+        ("max_entries: 9", "enabled: 'no'", "write false, without quotes"),
+        ("max_entries: 9", "enabled: maybe", "write true or false"),
+        ("- second", "- 2", 'put it in quotes: "2"'),
+        ("- second", '- Say: "no"', 'put it in quotes: "Say: no"'),
+        (
+            "- second",
+            "- {role: user, content: x}",
+            "a chat is a list of messages: [{role: …, content: …}]",
+        ),
+        ("[third]", "third", 'write ["third"]'),
+        ("[third]", "3", "write [3]"),
+        ("[third]", "", "write its items below it, indented, each after '- '"),
+        ("[third]", "{third: 3}", "write each item after '- '"),
+        ("cache:\n  max", "cache:\nmax", "indent its keys below it"),
+        ("max_entries: 9", "store: 1", 'put it in quotes: "1"'),
+        ("defaults:", "exactness: stric\ndefaults:", "did you mean strict?"),
+    ],
+)
+def test_the_fix_of_a_value(right: str, wrong: str, fix: str | None) -> None:
+    """The sentence ends with how to write it, if that is certain."""
+    first = mistakes_in(SUITE.replace(right, wrong))[0]
+    assert first.endswith(f"; {fix}" if fix else "; got '1,5'")
+
+
+def test_a_key_of_another_section() -> None:
+    """The error names the section to which it belongs."""
+    assert "7: top_k: unknown key; it belongs to defaults, indented below it" in mistakes_in(
+        SUITE.replace("cache:", "top_k: 5\ncache:")
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,9 +346,9 @@ def test_malformed_yaml(text: str, message: str) -> None:
 )
 def test_a_very_long_number_is_an_error(digits: str) -> None:
     """It is not computed, which takes quadratic time in base 60; the message stays short."""
-    message = error_of(SUITE.replace("seed: 3", f"seed: {digits}"))
-    assert message.startswith("suite.yaml:6: not valid YAML: '")
-    assert message.endswith("' is not a valid int")
+    (message,) = mistakes_in(SUITE.replace("seed: 3", f"seed: {digits}"))
+    assert message.startswith("6:9: '")
+    assert message.endswith("' is not a valid int; put text in quotes")
     assert len(message) < 100
 
 

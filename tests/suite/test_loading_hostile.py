@@ -1,4 +1,4 @@
-"""Any content of a suite file gives a suite or a `SpecError` of one line."""
+"""Any content of a suite file gives a suite or a `SpecError` of a few short lines."""
 
 from __future__ import annotations
 
@@ -71,11 +71,13 @@ yaml_text = st.text(
 
 
 def check(read: Callable[[], SuiteSpec]) -> None:
-    """Read a suite; an error must be a `SpecError` of one line."""
+    """Read a suite; an error must be a `SpecError` of at most 21 short lines."""
     try:
         spec = read()
     except SpecError as error:
-        assert len(str(error).splitlines()) == 1
+        assert str(error).splitlines() == list(error.sentences)
+        assert 1 <= len(error.sentences) <= 21
+        assert all(len(sentence) < 1000 for sentence in error.sentences)
     else:
         assert spec.probes
 

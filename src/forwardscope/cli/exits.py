@@ -26,7 +26,7 @@ _USAGE_ERRORS: tuple[type[BaseException], ...] = typer.BadParameter.__bases__
 
 @contextmanager
 def errors_exit_with_two() -> Iterator[None]:
-    """Print a `UserError` as one line on stderr and exit with 2.
+    """Print each sentence of a `UserError` as one line on stderr and exit with 2.
 
     The message of a mistake in the usage, which typer prints, is made printable.
     After SIGINT the exit status is 130, after SIGTERM 143, for runs and for other
@@ -37,7 +37,8 @@ def errors_exit_with_two() -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            terminal.print_message("error", "bold red", str(error))
+            for sentence in error.sentences:
+                terminal.print_message("error", "bold red", sentence)
             raise typer.Exit(2) from error
         except _USAGE_ERRORS as error:  # printed by typer, and may quote an argument
             vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)

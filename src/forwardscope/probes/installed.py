@@ -7,6 +7,8 @@ nothing else is imported for it.
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -20,6 +22,11 @@ GROUP: Final = "forwardscope.probes"
 
 def installed_kinds() -> dict[str, EntryPoint]:
     """Return the entry points of installed packages by the kind of their probe."""
+    return dict(_found_in(tuple(sys.path)))
+
+
+@lru_cache(maxsize=1)  # a search takes milliseconds, and a suite may have many unknown kinds
+def _found_in(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {found.name: found for found in entry_points(group=GROUP)}
 
 

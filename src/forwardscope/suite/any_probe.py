@@ -22,9 +22,10 @@ from forwardscope.probes import (
 from forwardscope.probes.installed import installed_kinds, load_kind
 from forwardscope.text import printable
 
-__all__ = ["INVALID_INSTALLED", "AnyProbe", "known_kinds"]
+__all__ = ["INVALID_INSTALLED", "AnyProbe", "class_of", "known_kinds"]
 
-#: Error type of a probe of an installed package that is not valid.
+#: Error type of a probe of an installed package that is not valid; its context has the `errors`
+#: of its settings, if they can be checked.
 INVALID_INSTALLED: Final = "invalid_installed_probe"
 _INSTALLED: Final = "installed"
 
@@ -32,6 +33,16 @@ _INSTALLED: Final = "installed"
 def known_kinds() -> list[str]:
     """Return all kinds of probes that a suite can have."""
     return [*PROBES, *sorted(installed_kinds().keys() - PROBES.keys())]
+
+
+def class_of(kind: str) -> type[Probe]:
+    """Return the class of a kind.
+
+    Raises:
+        ProbeError: It is of an installed package, and cannot be imported.
+        KeyError: It is unknown.
+    """
+    return PROBES[kind] if kind in PROBES else load_kind(installed_kinds()[kind])
 
 
 def _branch(value: Any) -> Any:
@@ -47,13 +58,13 @@ def _validate_installed(value: Any) -> Probe:
     if isinstance(value, Probe):
         return value
     try:
-        return load_kind(installed_kinds()[value["kind"]]).model_validate(value)
+        return class_of(value["kind"]).model_validate(value)
     except ProbeError as error:
         reason = str(error)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise PydanticCustomError(
+            INVALID_INSTALLED, "{reason}", {"reason": str(error), "errors": error.errors()}
+        ) from error
     except Exception as error:  # noqa: BLE001 - whatever the package's validators do
         reason = f"the settings cannot be checked: {type(error).__name__}"
     raise PydanticCustomError(INVALID_INSTALLED, "{reason}", {"reason": printable(reason)})

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from forwardscope.errors import SpecError
+from forwardscope.suite.mistakes import Mistakes
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.text_files import FILE_KEYS, read_items
-from forwardscope.suite.validation_errors import describe_mistake
+from forwardscope.suite.validation_errors import add_mistakes
 from forwardscope.suite.yaml_source import MAX_BYTES, locate, read_yaml
-from forwardscope.text import printable
 
 __all__ = ["load_suite", "parse_suite"]
-
-_MAX_PROBLEM: Final = 200
 
 
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
@@ -68,31 +66,30 @@ def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
         folder: Where relative paths of files with prompts, texts and pairs start.
 
     Raises:
-        SpecError: The text is malformed, or has an unknown key or an invalid value.
+        SpecError: The text is malformed, or has unknown keys or invalid values; it has a
+            sentence for each.
     """
-    try:
-        tree, content = read_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{source}{line}: not valid YAML: {_short(error.problem)}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(
-            f"{source}: not valid YAML: {_short(str(error).splitlines()[0])}"
-        ) from error
-    except RecursionError as error:
-        raise SpecError(f"{source}: nested too deeply to be a suite") from error
+    mistakes = Mistakes(source)
+    tree, content = read_yaml(text, mistakes)
     if tree is None or not isinstance(content, dict):
-        raise SpecError(f"{source}: a suite is a mapping with the keys version, model and probes")
-    content = _with_files(content, tree, source, folder)
+        mistakes.add("a suite is a mapping with the keys version, model and probes")
+        raise mistakes.error()
+    if "run_id" in content:
+        mistakes.add("it is the result of a run, and not a suite; give the suite's file")
+        raise mistakes.error()
+    content = _with_files(content, tree, mistakes, folder)
     try:
-        return SuiteSpec.model_validate(content)
+        spec = SuiteSpec.model_validate(content)
     except ValidationError as error:
-        raise SpecError(describe_mistake(error, content, tree, source)) from error
+        add_mistakes(error, content, tree, mistakes)
+        raise mistakes.error() from error
+    if mistakes:
+        raise mistakes.error()
+    return spec
 
 
 def _with_files(
-    content: dict[str, Any], tree: yaml.Node, source: str, folder: Path
+    content: dict[str, Any], tree: yaml.Node, mistakes: Mistakes, folder: Path
 ) -> dict[str, Any]:
     """Return a suite's content in which each key that names a file is replaced by its items."""
     probes = content.get("probes")
@@ -108,17 +105,13 @@ def _with_files(
                 if not isinstance(file, str):
                     raise SpecError("must be the path of a file")
                 items = read_items(folder / file)
-            except SpecError as error:
-                line, name = locate(tree, ("probes", index, file_key))
-                raise SpecError(f"{source}:{line}: {name}{error}") from error
-            others = {name: value for name, value in probe.items() if name != file_key}
+            except SpecError as error:  # the key stays, and is unknown to the validation
+                place = locate(tree, ("probes", index, file_key))
+                mistakes.add(f"{place.key}: {error}", place.line, about=place.key)
+                continue
+            others = {name: value for name, value in read[index].items() if name != file_key}
             read[index] = {**others, key: items}
     return {**content, "probes": read}
-
-
-def _short(problem: str | None) -> str:
-    """Return a parser's message, which may quote a tag or an alias of any length."""
-    return printable(problem or "")[:_MAX_PROBLEM]
 
 
 def _resolve(file: Path, path: str | None) -> str | None:

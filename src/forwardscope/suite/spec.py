@@ -25,7 +25,7 @@ __all__ = [
     "TelemetrySpec",
 ]
 
-#: Error type of a duplicate probe name; its context has the `index` of the second probe.
+#: Error type of duplicate names of probes.
 DUPLICATE_NAME: Final = "duplicate_name"
 
 #: Sizes are whole numbers of 64 bits in results and in SQLite.
@@ -223,12 +223,12 @@ class SuiteSpec(Section):
     @model_validator(mode="after")
     def _check_names(self) -> SuiteSpec:
         seen: set[str] = set()
-        for index, probe in enumerate(self.probes):
+        for probe in self.probes:
             if probe.name in seen:
                 raise PydanticCustomError(
                     DUPLICATE_NAME,
                     "two probes are named {name}; names must be unique",
-                    {"name": repr(probe.name), "index": index},
+                    {"name": repr(probe.name)},
                 )
             seen.add(probe.name)
         return self

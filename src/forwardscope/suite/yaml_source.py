@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import reprlib
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
 import yaml
 
-__all__ = ["MAX_BYTES", "locate", "read_yaml"]
+from forwardscope.suite.mistakes import Mistakes
+from forwardscope.suite.yaml_errors import explain
+
+__all__ = ["MAX_BYTES", "Place", "locate", "read_yaml"]
 
 #: Maximum bytes of a suite file, and maximum nodes after its aliases are expanded.
 MAX_BYTES: Final = 1 << 20
+#: Characters that are read again after mistakes whose fix is certain.
+_REREAD: Final = 1 << 18
 
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
@@ -23,15 +29,61 @@ _MAX_INT: Final = 100
 _MAX_KEY: Final = 40
 
 
-def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value is in a file.
+
+    Attributes:
+        line: Its line, or that of its nearest parent in the file.
+        key: Its key with those of its parents, as `probes[0].prompts`; empty for the whole.
+        node: The value; None where the file does not have it.
+    """
+
+    line: int
+    key: str
+    node: yaml.Node | None
+
+
+def read_yaml(text: str, mistakes: Mistakes) -> tuple[yaml.Node | None, Any]:
     """Return the nodes of a YAML document, which have line numbers, and its content.
 
+    Where the text is malformed and the fix is certain, reading goes on with the fix. In the
+    content a value that is a mistake is None, and a key that is no text is left out.
+
+    Args:
+        text: The document.
+        mistakes: Receives what is wrong with it.
+
     Raises:
-        yaml.YAMLError: It is malformed, has a duplicate key, or expands to more
-            than MAX_BYTES nodes.
-        RecursionError: It is nested too deeply.
+        SpecError: It is malformed, or expands to more than MAX_BYTES nodes. The error has
+            all mistakes so far.
     """
+    left = _REREAD
+    while True:
+        found: list[tuple[str, yaml.Mark]] = []
+        try:
+            nodes_and_content = _read(text, found)
+        except RecursionError as error:
+            mistakes.add("nested too deeply to be a suite")
+            raise mistakes.error() from error
+        except yaml.YAMLError as error:
+            wrong = explain(error, text)
+            left -= len(text)
+            goes_on = wrong.mended is not None and left >= 0
+            rest = "" if goes_on else "; the rest of the file was not checked"
+            mistakes.add(wrong.message + rest, wrong.line, wrong.column)
+            if wrong.mended is not None and goes_on:
+                text = wrong.mended
+                continue
+            _add(found, mistakes)
+            raise mistakes.error() from error
+        _add(found, mistakes)
+        return nodes_and_content
+
+
+def _read(text: str, found: list[tuple[str, yaml.Mark]]) -> tuple[yaml.Node | None, Any]:
     loader = _Loader(text)
+    loader.found = found
     try:
         tree = loader.get_single_node()
         if tree is None:
@@ -45,20 +97,28 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         loader.dispose()
 
 
-def locate(tree: yaml.Node, loc: tuple[int | str, ...]) -> tuple[int, str]:
-    """Return the line and the key of the value at `loc`, or of its nearest parent in the file."""
-    node, line, name = tree, tree.start_mark.line, ""
+def _add(found: list[tuple[str, yaml.Mark]], mistakes: Mistakes) -> None:
+    for message, mark in found:
+        mistakes.add(message, mark.line + 1, mark.column + 1)
+
+
+def locate(tree: yaml.Node, loc: tuple[int | str, ...]) -> Place:
+    """Return where the value at `loc` is."""
+    node: yaml.Node | None = tree
+    line, name = tree.start_mark.line, ""
     for part in loc:
         name += f"[{part}]" if isinstance(part, int) else f".{_printable_key(part)}"
+        child = None
         if isinstance(node, yaml.MappingNode):
             for key, value in reversed(node.value):  # merged pairs come first
                 if key.value == part:
-                    node, line = value, key.start_mark.line
+                    child, line = value, key.start_mark.line
                     break
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line
-    return line + 1, f"{name[1:]}: " if name else ""
+            child = node.value[part]
+            line = child.start_mark.line
+        node = child
+    return Place(line + 1, name[1:] if name.startswith(".") else name, node)
 
 
 def _printable_key(key: str) -> str:
@@ -67,7 +127,13 @@ def _printable_key(key: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that requires unique text keys and integers that fit 64 bits."""
+    """A safe loader that requires unique text keys and integers that fit 64 bits.
+
+    Attributes:
+        found: Mistakes with which reading goes on.
+    """
+
+    found: list[tuple[str, yaml.Mark]]
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -76,14 +142,13 @@ class _Loader(yaml.SafeLoader):
             if key.tag == _MERGE:
                 continue
             if key.tag != _TEXT:
-                raise yaml.composer.ComposerError(
-                    None, None, "a key must be text; put it in quotes", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.composer.ComposerError(
-                    None, None, f"key {reprlib.repr(key.value)} is duplicated", key.start_mark
-                )
-            seen.add(key.value)
+                self.found.append(("a key must be text; put it in quotes", key.start_mark))
+            elif key.value in seen:
+                name = reprlib.repr(key.value)
+                self.found.append((f"key {name} is duplicated; remove one", key.start_mark))
+            else:
+                seen.add(key.value)
+        node.value = [pair for pair in node.value if pair[0].tag in (_MERGE, _TEXT)]
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -93,9 +158,12 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
             if isinstance(value, int) and value.bit_length() >= _INT_BITS:
                 raise OverflowError
-        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
-            problem = f"{reprlib.repr(node.value)} is not a valid {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+        except (ArithmeticError, AttributeError, LookupError, ValueError):
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{reprlib.repr(node.value)} is not a valid {kind}; put text in quotes"
+            self.found.append((problem, node.start_mark))
+            self.recursive_objects.pop(node, None)
+            self.constructed_objects[node] = value = None
         return value
 
 
