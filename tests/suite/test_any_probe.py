@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,34 +13,6 @@ from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.testing import ScriptedBackend
 
-MODULE = """
-from typing import Literal
-from forwardscope.probes import Outcome, Probe, ProbeContext, Prompts, Threshold, Verdict
-
-class Longest(Probe):
-    kind: Literal["longest"] = "longest"
-    prompts: Prompts
-    most: Threshold = 3.0
-
-    def run(self, context: ProbeContext) -> Outcome:
-        length = max(map(len, context.render(self.prompts)))
-        return Outcome(Verdict.PASS if length <= self.most else Verdict.FAIL, "", raw=length)
-
-class Other(Longest):
-    pass
-
-class Without(Probe):
-    pass
-
-class Failing(Longest):
-    def model_post_init(self, context: object) -> None:
-        raise RuntimeError("broken")
-
-def __getattr__(name: str) -> object:
-    raise SystemExit(0) if name == "Leaving" else AttributeError(name)
-
-no_class = 3
-"""
 SUITE = """version: 1
 model: {path: m, adapter: a}
 probes:
@@ -50,21 +21,6 @@ probes:
 """
 
 Install = Callable[[str], None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Install a package whose module has probes, with these entry points."""
-
-    def install(lines: str) -> None:
-        (tmp_path / "some_probes.py").write_text(MODULE)
-        metadata = tmp_path / "some_probes-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: some-probes\nVersion: 1\n")
-        (metadata / "entry_points.txt").write_text(f"[forwardscope.probes]\n{lines}\n")
-        monkeypatch.syspath_prepend(tmp_path)
-
-    return install
 
 
 def suite(kind: str = "longest", settings: str = "prompts: [ab, abcd]") -> SuiteSpec:

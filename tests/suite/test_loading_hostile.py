@@ -106,15 +106,24 @@ def test_overwritten_characters(patch: str, at: int, cut: int) -> None:
     check(lambda: parse_suite(text[:at] + patch + text[at + cut :], "suite.yaml"))
 
 
-@given(st.sampled_from(PLACES), trees)
-@settings(max_examples=200)
-def test_any_value_at_any_key(place: tuple[str | int, ...], value: Any) -> None:
-    """A suite with one value replaced by a random value."""
+def replaced(place: tuple[str | int, ...], value: Any) -> str:
+    """Return a suite with one value replaced.
+
+    Raises:
+        yaml.YAMLError: YAML cannot write the value.
+    """
     tree = yaml.safe_load(yaml.safe_dump(SUITE))
     inner = tree
     for part in place[:-1]:
         inner = inner[part]
     inner[place[-1]] = value
+    return yaml.safe_dump(tree, allow_unicode=True)
+
+
+@given(st.sampled_from(PLACES), trees)
+@settings(max_examples=200)
+def test_any_value_at_any_key(place: tuple[str | int, ...], value: Any) -> None:
+    """A suite with one value replaced by a random value."""
     with contextlib.suppress(yaml.YAMLError):  # text that YAML cannot write
-        text = yaml.safe_dump(tree, allow_unicode=True)
+        text = replaced(place, value)
         check(lambda: parse_suite(text, "suite.yaml"))

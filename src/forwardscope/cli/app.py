@@ -21,6 +21,7 @@ from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
+from forwardscope.cli.probes import probes, schema
 from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
@@ -137,6 +138,8 @@ def init(
 
 
 app.command()(plan)
+app.command()(probes)
+app.command()(schema)
 
 
 @app.command()

@@ -66,7 +66,14 @@ Lambdas = Annotated[
 
 
 class AdapterAblation(PromptProbe):
-    """Effect of the adapter at several scales."""
+    """Effect of the adapter at several scales.
+
+    Attributes:
+        lambdas: Scales of the adapter, increasing; one is 1.
+        min_linearity: R² of a straight line through the curve, to pass.
+        min_saturation: Scale that has 90 % of the largest effect, to pass.
+        min_overshoot: Effect at the largest scale as a multiple of that at 1, to pass.
+    """
 
     kind: Literal["adapter_ablation"] = "adapter_ablation"
     lambdas: Lambdas = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)

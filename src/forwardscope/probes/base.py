@@ -165,14 +165,19 @@ class Probe(BaseModel):
     """A named measurement over views: its settings and its `run` method.
 
     Immutable, so that a probe can be compared and used as a dictionary key.
-    Subclasses set `kind` to their name in a suite file.
+    Subclasses set `kind` to their name in a suite file. The first line of a subclass's
+    docstring and its attributes are what `forwardscope probes` prints.
+
+    Attributes:
+        name: Name in report, result and metrics.
+        kind: What is measured.
+        weight: Weight of the score in that of the suite.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Annotated[str, Field(min_length=1)]
     kind: str
-    #: Weight of the score in that of the suite.
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @abstractmethod
@@ -193,7 +198,13 @@ class Probe(BaseModel):
 
 
 class PromptProbe(Probe):
-    """A probe that compares next-token distributions over prompts, by default the general ones."""
+    """A probe that compares next-token distributions over prompts.
+
+    Attributes:
+        prompts: What both models continue: texts, or chats; by default 32 general texts.
+        top_k: Number of most probable tokens in each distribution; by default that of the suite.
+        divergence: Between two distributions: `js` (Jensen-Shannon, at most ln 2) or `kl`.
+    """
 
     prompts: Prompts = GENERAL_PROMPTS
     top_k: Annotated[int, Field(ge=1)] | None = None

@@ -46,7 +46,13 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class Pair(BaseModel):
-    """A prompt with a completion that is wanted and one that is not."""
+    """A prompt with a completion that is wanted and one that is not.
+
+    Attributes:
+        prompt: A text, or a chat.
+        wanted: Completion that the adapter should prefer.
+        unwanted: Completion that it should not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -62,7 +68,13 @@ class Pair(BaseModel):
 
 
 class CompletionPreference(Probe):
-    """Shift of the preference for wanted over unwanted completions."""
+    """Shift of the preference for wanted over unwanted completions.
+
+    Attributes:
+        pairs: Prompts, each with a wanted and an unwanted completion.
+        min_shift: Mean shift to pass, in nats.
+        min_z: z to pass with a baseline, in standard deviations.
+    """
 
     kind: Literal["completion_preference"] = "completion_preference"
     pairs: Annotated[tuple[Pair, ...], Field(strict=False, min_length=1)]

@@ -42,7 +42,12 @@ __all__ = ["DeltaKL"]
 
 
 class DeltaKL(PromptProbe):
-    """Mean divergence between base and fine-tuned next-token distributions."""
+    """Mean divergence between base and fine-tuned next-token distributions.
+
+    Attributes:
+        min_mean: Mean to pass without a baseline, in nats.
+        min_z: z to pass with a baseline, in standard deviations.
+    """
 
     kind: Literal["delta_kl"] = "delta_kl"
     min_mean: Threshold = 0.005

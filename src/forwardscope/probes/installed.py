@@ -1,8 +1,8 @@
 """Probes of other packages: their entry points in the group `forwardscope.probes`.
 
 An entry point is named as the `kind` of its probe. It is imported where a suite has a
-probe of that kind, and not before. So a suite chooses among what is installed, and
-nothing else is imported for it.
+probe of that kind, or where the kinds are listed, and not before. So a suite chooses
+among what is installed, and nothing else is imported for it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,14 @@ __all__ = ["NullAdapter"]
 
 
 class NullAdapter(Probe):
-    """Null baselines of the later probes, from random adapters."""
+    """Null baselines of the later probes, from random adapters.
+
+    Attributes:
+        runs: Number of random adapters.
+        seed_base: Seed of the first one; the others follow it.
+        init_scale: Standard deviation of their weights.
+        sentinel_prompts: Prompts that they are measured on.
+    """
 
     kind: Literal["null_adapter"] = "null_adapter"
     runs: Annotated[int, Field(ge=1)] = 8

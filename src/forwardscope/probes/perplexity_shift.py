@@ -52,7 +52,14 @@ _LARGE = 1e6
 
 
 class PerplexityShift(Probe):
-    """Ratio of the fine-tuned model's perplexity to the base model's."""
+    """Ratio of the fine-tuned model's perplexity to the base model's.
+
+    Attributes:
+        texts: Texts of other subjects (`kept`), or unseen ones of the adapter's own (`learned`).
+        expect: Whether the perplexity should not rise (`kept`) or should fall (`learned`).
+        max_rise: Rise to pass with `kept`, as a share.
+        min_fall: Fall to pass with `learned`, as a share.
+    """
 
     kind: Literal["perplexity_shift"] = "perplexity_shift"
     texts: Texts = GENERAL_TEXTS

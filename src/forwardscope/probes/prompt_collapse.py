@@ -66,7 +66,12 @@ Lengths = Annotated[
 
 
 class PromptCollapse(PromptProbe):
-    """Decay of the adapter's influence with the context length."""
+    """Decay of the adapter's influence with the context length.
+
+    Attributes:
+        context_lengths: Tokens of filler before each prompt, increasing.
+        min_half_life: Tokens over which the influence halves, to pass.
+    """
 
     kind: Literal["prompt_collapse"] = "prompt_collapse"
     context_lengths: Lengths = (0, 256, 512, 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import Discriminator, PlainValidator, Tag, ValidationError
+from pydantic import Discriminator, PlainValidator, Tag, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from forwardscope.errors import ProbeError
@@ -79,4 +79,5 @@ AnyProbe = Annotated[
     | Annotated[CompletionPreference, Tag("completion_preference")]
     | Annotated[Probe, PlainValidator(_validate_installed), Tag(_INSTALLED)],
     Discriminator(_branch),
+    WithJsonSchema({"type": "object"}),  # suite/schema.py has all kinds
 ]

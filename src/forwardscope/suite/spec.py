@@ -5,7 +5,15 @@ from __future__ import annotations
 import reprlib
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
@@ -34,6 +42,14 @@ _MAX_SIZE: Final = 2**63
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Text = Annotated[str, Field(min_length=1)]
+_SIZE_SCHEMA: Final = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": r"^\s*\d*\.?\d+\s*([kmgtpeKMGTPE]?[iI]?[bB])?\s*$"},
+        ]
+    }
+)
 
 
 class Section(BaseModel):
@@ -62,6 +78,15 @@ class ModelSpec(Section):
         one_at_a_time: With `tuned`: keep one model on the device and the other in the
             CPU's memory. It happens without this where both do not fit.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [key], "properties": {key: {"type": "string"}}}
+                for key in ("adapter", "tuned")
+            ]
+        }
+    )
 
     path: Text
     name: Text | None = None
@@ -121,10 +146,10 @@ class CacheSpec(Section):
 
     enabled: bool = True
     max_entries: Annotated[int, Field(ge=1)] = 4096
-    max_bytes: Annotated[ByteSize, Field(ge=1, lt=_MAX_SIZE)] | None = None
+    max_bytes: Annotated[ByteSize, Field(ge=1, lt=_MAX_SIZE), _SIZE_SCHEMA] | None = None
     store: Annotated[str, Field(min_length=1)] | None = None
-    store_max_bytes: Annotated[ByteSize, Field(ge=MIN_BYTES, lt=_MAX_SIZE)] = ByteSize(
-        DEFAULT_MAX_BYTES
+    store_max_bytes: Annotated[ByteSize, Field(ge=MIN_BYTES, lt=_MAX_SIZE), _SIZE_SCHEMA] = (
+        ByteSize(DEFAULT_MAX_BYTES)
     )
     verify: Annotated[float, Field(ge=0, le=1)] = 1 / 64
     rehash: bool = False
@@ -160,7 +185,11 @@ class TelemetrySpec(Section):
     otlp: Text | None = None
     otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
     otlp_metrics: Text | None = None
-    span_budget: Annotated[int | str, PlainValidator(_span_budget)] = DEFAULT_BUDGET
+    span_budget: Annotated[
+        int | str,
+        PlainValidator(_span_budget),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": "all"}]}),
+    ] = DEFAULT_BUDGET
     traces_url: TracesUrl | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     metrics_address: Text = "127.0.0.1"
