@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
+from forwardscope.cli.app import app
 from forwardscope.testing import ScriptedBackend
 
 Invoke = Callable[..., Result]
@@ -222,3 +223,14 @@ def test_outputs_that_are_a_loop_of_links(
     first.symlink_to(second)
     second.symlink_to(first)
     error_of("run", suite_file, "--json", first, "--trace", second)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_suite_from_standard_input(
+    suite_file: Path, loaded: Loaded, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is `-`."""
+    monkeypatch.delenv("FORWARDSCOPE_STORE", raising=False)
+    ran = CliRunner().invoke(app, [command, "-"], input=suite_file.read_text())
+    assert ran.exit_code == 0
+    assert "second" in ran.stdout

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from forwardscope.backends.hf import HFBackend, ModelSource, load_backend
 from forwardscope.backends.hf.loading import quiet_transformers
-from forwardscope.errors import AdapterError
+from forwardscope.errors import AdapterError, ModelError
 from forwardscope.testing import InMemoryTelemetry
 
 Copy = Callable[[str], Path]
@@ -247,3 +247,27 @@ def test_base_name_that_is_no_path(with_adapter: Source, copy_of: Copy, name: An
     except AdapterError as error:
         assert str(folder) in str(error)
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("base", ["acme/wide", None])
+def test_an_adapter_of_another_base(with_adapter: Source, tmp_path: Path, base: str | None) -> None:
+    """One sentence names model and base, and a tensor with both shapes."""
+    wide = LlamaConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    with quiet_transformers():
+        adapted = get_peft_model(LlamaForCausalLM(wide), LoraConfig(r=4, target_modules=["q_proj"]))
+        adapted.save_pretrained(tmp_path)
+    _rewrite_config(tmp_path, base_model_name_or_path=base)
+    source = with_adapter(tmp_path)
+    message = _message(source)
+    assert message.startswith(f"adapter {tmp_path} does not fit the model {source.path}: its ")
+    assert "lora_A.weight has (4, 64), not (4, 32)" in message
+    assert message.endswith(f"; it was trained on {base}" if base else "on another model?")
+
+
+def test_model_and_adapter_swapped(zoo: Any) -> None:
+    """The sentence names both."""
+    source = zoo.source("llama_lora")
+    with pytest.raises(ModelError, match="model and adapter are swapped"):
+        load_backend(replace(source, path=source.adapter, adapter=source.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -508,3 +509,98 @@ def test_a_file_of_the_maximum_size(tmp_path: Path) -> None:
     """A file of MAX_BYTES is valid."""
     (tmp_path / "suite.yaml").write_text(SUITE + "#" * (MAX_BYTES - len(SUITE)))
     assert len(load_suite(tmp_path / "suite.yaml").probes) == 2
+
+
+BASELINE = "  - {name: baseline, kind: null_adapter}\n"
+
+
+def test_a_baseline_that_comes_too_late() -> None:
+    """It is a mistake where no later probe uses it; the fix is its place."""
+    assert mistakes_in(SUITE + BASELINE) == [
+        "18: probes[2]: null_adapter gives only later probes a z-score, and not one; move it up, "
+        "before one"
+    ]
+
+
+def test_a_baseline_that_nothing_uses() -> None:
+    """It is a mistake, and the kinds that use one are named."""
+    text = SUITE.replace("kind: delta_kl", "kind: prompt_collapse")
+    (mistake,) = mistakes_in(text.replace("probes:\n", f"probes:\n{BASELINE}"))
+    assert mistake.startswith("10: probes[0]: no later probe uses this baseline; remove it, or add")
+
+
+def test_a_baseline_between_its_users() -> None:
+    """It is a warning where an earlier probe gets no z-score."""
+    text = f"{SUITE}{BASELINE}  - {{name: last, kind: delta_kl, prompts: [a]}}\n"
+    with pytest.warns(UserWarning, match="suite.yaml:18: .* not one; move it up, before one"):
+        assert len(parse_suite(text, "suite.yaml").probes) == 4
+
+
+def test_a_second_baseline() -> None:
+    """The probes before it have the first."""
+    text = SUITE.replace("probes:\n", f"probes:\n{BASELINE}")
+    again = BASELINE.replace("baseline", "again")
+    text += f"{again}  - {{name: last, kind: delta_kl, prompts: [a]}}\n"
+    assert len(parse_suite(text, "suite.yaml").probes) == 5
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Path:
+    """Return a folder with a model `m`, an adapter `a` and a suite that has them swapped."""
+    for folder, file in (("m", "config.json"), ("a", "adapter_config.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}")
+    text = SUITE.replace("some-model", "a").replace("some-adapter", "m")
+    (tmp_path / "suite.yaml").write_text(text)
+    return tmp_path
+
+
+def test_swapped_paths(paths: Path) -> None:
+    """The sentence names both, before anything is loaded, and beside other mistakes."""
+    file = paths / "suite.yaml"
+    file.write_text(file.read_text().replace("seed: 3", "seed: x"))
+    with pytest.raises(SpecError) as caught:
+        load_suite(file)
+    first, second = caught.value.sentences
+    assert first == (
+        f"{file}:3: model.path: model and adapter are swapped: {paths / 'a'} is an adapter, and "
+        f"{paths / 'm'} a model; exchange the two paths"
+    )
+    assert "defaults.seed" in second
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("a/adapter_config.json", "give {}/a"), ("file", "give one with adapter_config.json")],
+)
+def test_an_adapter_that_is_a_file(paths: Path, name: str, fix: str) -> None:
+    """A folder is expected, and named if it is known."""
+    (paths / "file").write_text("")
+    (paths / "suite.yaml").write_text(SUITE.replace("some-adapter", name))
+    with pytest.raises(SpecError) as caught:
+        load_suite(paths / "suite.yaml")
+    assert str(caught.value) == (
+        f"{paths}/suite.yaml:4: model.adapter: adapter {paths}/{name} is a file, and a folder is "
+        f"expected; {fix.format(paths)}"
+    )
+
+
+def test_a_top_k_above_every_vocabulary() -> None:
+    """It is a mistake, in the defaults and in a probe."""
+    text = SUITE.replace("seed: 3", "top_k: 1048577").replace("[third]", "[a]\n    top_k: 9999999")
+    assert mistakes_in(text) == [
+        "6: defaults.top_k: must be less than or equal to 1048576; got 1048577",
+        "18: probes[1].top_k: must be less than or equal to 1048576; got 9999999",
+    ]
+
+
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its relative paths start at the working directory, and it has no name."""
+    (tmp_path / "some-model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(SUITE.encode())))
+    spec = load_suite("-")
+    assert (spec.name, spec.model.path) == (None, str(tmp_path / "some-model"))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"[]")))
+    with pytest.raises(SpecError, match="standard input: a suite is a mapping"):
+        load_suite("-")

@@ -420,3 +420,13 @@ def test_an_identity_that_cannot_be_had(make_spec: MakeSpec, identity: object) -
     result = run_suite(make_spec(DeltaKL(name="one", prompts=["a"])), backend)
     assert (result.base_identity, result.tuned_identity) == (None, None)
     assert len(result.probes) == 1
+
+
+@pytest.mark.parametrize(("top_k", "warns"), [(None, False), (32, False), (33, True)])
+def test_a_top_k_above_the_vocabulary(make_spec: MakeSpec, top_k: int | None, warns: bool) -> None:
+    """The result says that all tokens are used, where the suite asks for more."""
+    result = run_suite(
+        make_spec(DeltaKL(name="one", prompts=["a"], top_k=top_k)), ScriptedBackend()
+    )
+    said = "top_k 33 is more than the 32 tokens of the vocabulary: all are used"
+    assert (said in result.warnings) is warns

@@ -48,7 +48,9 @@ def test_texts_of_a_file(tmp_path: Path, kind: str, key: str) -> None:
     """Each line that is not blank is a text; the path is relative to the suite."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "texts.txt").write_text("\ufeffone\n\n  two \r\n", encoding="utf-8")
-    (probe,) = load_suite(suite(tmp_path, kind, key, "data/texts.txt")).probes
+    path = suite(tmp_path, kind, key, "data/texts.txt")
+    path.write_text(path.read_text() + "  - {name: two, kind: delta_kl, prompts: [a]}\n")
+    probe = load_suite(path).probes[0]
     assert getattr(probe, key.removesuffix("_file")) == ("one", "  two ")
 
 

@@ -145,7 +145,9 @@ app.command()(schema)
 @app.command()
 @takes_run_options
 def run(
-    suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
+    suite: Annotated[
+        Path, typer.Argument(help="The suite file, or - for standard input.", metavar="SUITE.yaml")
+    ],
     options: RunOptions,
     adapter: Annotated[
         str | None,

@@ -47,7 +47,9 @@ class _Plans:
 
 
 def plan(
-    suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
+    suite: Annotated[
+        Path, typer.Argument(help="The suite file, or - for standard input.", metavar="SUITE.yaml")
+    ],
     store: Annotated[
         str | None,
         typer.Option(

@@ -29,6 +29,7 @@ __all__ = [
     "Prompts",
     "Texts",
     "Threshold",
+    "TopK",
     "Verdict",
     "score_against",
     "skip_without",
@@ -62,6 +63,8 @@ Prompt = Annotated[
 Prompts = Annotated[tuple[Prompt, ...], Field(strict=False, min_length=1)]
 #: One or more texts, none of them empty.
 Texts = Annotated[tuple[_Text, ...], Field(strict=False, min_length=1)]
+#: Number of tokens in a distribution; no vocabulary has as many as the largest.
+TopK = Annotated[int, Field(ge=1, le=2**20)]
 #: A positive number that a measured value must reach.
 Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -207,7 +210,7 @@ class PromptProbe(Probe):
     """
 
     prompts: Prompts = GENERAL_PROMPTS
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: TopK | None = None
     divergence: Divergence = "js"
 
     def k(self, context: ProbeContext) -> int:

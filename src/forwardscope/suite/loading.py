@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
+from forwardscope.backends.model_paths import path_mistake
 from forwardscope.errors import SpecError
+from forwardscope.suite.baselines import misplaced_baselines
 from forwardscope.suite.mistakes import Mistakes
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.text_files import FILE_KEYS, read_items
 from forwardscope.suite.validation_errors import add_mistakes
 from forwardscope.suite.yaml_source import MAX_BYTES, locate, read_yaml
+from forwardscope.text import printable
 
-__all__ = ["load_suite", "parse_suite"]
+__all__ = ["STDIN", "load_suite", "parse_suite"]
+
+#: Name of standard input in place of a file.
+STDIN: Final = "-"
 
 
 def load_suite(path: str | PathLike[str]) -> SuiteSpec:
@@ -25,36 +34,47 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     A path of a model or an adapter that exists relative to the file is made absolute, and
     the files of prompts, texts and pairs are read.
 
+    Args:
+        path: The file, or `-` for standard input, whose paths start at the working directory.
+
     Raises:
-        SpecError: The file is missing, unreadable or malformed, or has an unknown
-            key or an invalid value.
+        SpecError: The file is missing, unreadable or malformed, or has unknown keys or invalid
+            values; it has a sentence for each.
     """
     file = Path(path)
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise SpecError(f"{file}: larger than {MAX_BYTES} bytes; is it a suite?")
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise SpecError(
-            f"suite file {file} does not exist; `forwardscope init` writes a template"
-        ) from None
-    except OSError as error:
-        raise SpecError(f"suite file {file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{file}: not UTF-8 text (byte {error.start})") from error
-    spec = parse_suite(text, str(file), folder=file.parent)
+    is_stdin = str(path) == STDIN
+    source = "standard input" if is_stdin else str(file)
+    spec = parse_suite(_text(file, source, is_stdin), source, folder=file.parent)
     model = spec.model.model_copy(
         update={
-            "path": _resolve(file, spec.model.path),
+            "path": _resolve(file.parent, spec.model.path),
             "name": spec.model.name or spec.model.path,
             "adapter_name": spec.model.adapter_name or spec.model.adapter or spec.model.tuned,
-            "adapter": _resolve(file, spec.model.adapter),
-            "tuned": _resolve(file, spec.model.tuned),
+            "adapter": _resolve(file.parent, spec.model.adapter),
+            "tuned": _resolve(file.parent, spec.model.tuned),
         }
     )
-    return spec.model_copy(update={"model": model, "name": spec.name or file.stem})
+    return spec.model_copy(
+        update={"model": model, "name": spec.name or (None if is_stdin else file.stem)}
+    )
+
+
+def _text(file: Path, source: str, is_stdin: bool) -> str:
+    """Return the text of a suite file or of standard input."""
+    try:
+        with nullcontext(sys.stdin.buffer) if is_stdin else file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise SpecError(f"{source}: larger than {MAX_BYTES} bytes; is it a suite?")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise SpecError(
+            f"suite file {source} does not exist; `forwardscope init` writes a template"
+        ) from None
+    except OSError as error:
+        raise SpecError(f"suite file {source} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{source}: not UTF-8 text (byte {error.start})") from error
 
 
 def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
@@ -63,7 +83,7 @@ def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
     Args:
         text: YAML text.
         source: Name of the text in error messages.
-        folder: Where relative paths of files with prompts, texts and pairs start.
+        folder: Where relative paths start.
 
     Raises:
         SpecError: The text is malformed, or has unknown keys or invalid values; it has a
@@ -78,14 +98,41 @@ def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
         mistakes.add("it is the result of a run, and not a suite; give the suite's file")
         raise mistakes.error()
     content = _with_files(content, tree, mistakes, folder)
+    _check_paths(content, tree, mistakes, folder)
     try:
         spec = SuiteSpec.model_validate(content)
     except ValidationError as error:
         add_mistakes(error, content, tree, mistakes)
         raise mistakes.error() from error
+    _check_baselines(spec, tree, mistakes, source)
     if mistakes:
         raise mistakes.error()
     return spec
+
+
+def _check_paths(
+    content: dict[str, Any], tree: yaml.Node, mistakes: Mistakes, folder: Path
+) -> None:
+    """Add a mistake where the model or the adapter is none, as its files show."""
+    section = content.get("model")
+    given = section if isinstance(section, dict) else {}
+    texts = (one if isinstance(one, str) else None for one in map(given.get, ("path", "adapter")))
+    model, adapter = (_resolve(folder, one) for one in texts)
+    if model is not None and (found := path_mistake(model, adapter)):
+        key = "path" if found[0] == "model" else "adapter"
+        place = locate(tree, ("model", key))
+        mistakes.add(f"{place.key}: {found[1]}", place.line)
+
+
+def _check_baselines(spec: SuiteSpec, tree: yaml.Node, mistakes: Mistakes, source: str) -> None:
+    """Add a mistake for each baseline that no probe uses, and warn of one that comes late."""
+    for found in misplaced_baselines(spec.probes):
+        place = locate(tree, ("probes", found.index))
+        if found.useless:
+            mistakes.add(f"{place.key}: {found.message}", place.line)
+        else:
+            message = f"{source}:{place.line}: {place.key}: {found.message}"
+            warnings.warn(printable(message), UserWarning, stacklevel=3)
 
 
 def _with_files(
@@ -114,12 +161,12 @@ def _with_files(
     return {**content, "probes": read}
 
 
-def _resolve(file: Path, path: str | None) -> str | None:
-    """Return a path that exists relative to the file as absolute, and any other unchanged."""
+def _resolve(folder: Path, path: str | None) -> str | None:
+    """Return a path that exists relative to a folder as absolute, and any other unchanged."""
     if path is None:
         return None
-    candidate = file.parent / path
+    candidate = folder / path
     try:
         return str(candidate.resolve()) if candidate.exists() else path
-    except OSError:  # not a valid file name; it may be a hub id
+    except (OSError, ValueError):  # not a valid file name; it may be a hub id
         return path

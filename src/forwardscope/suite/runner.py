@@ -149,6 +149,7 @@ def _result(
     spec, counters = run.spec, run.counters
     backend.instrumentation.spans.flush(_FLUSH_S)
     not_run, warnings = _not_run(spec, probes), list(getattr(backend, "warnings", ()))
+    warnings += _clipped(spec, getattr(backend, "vocab_size", None))
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
     cache = counters.cache_use()
@@ -197,6 +198,16 @@ def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
     ran = {probe.name for probe in probes}
     names_left = [probe.name for probe in spec.probes if probe.name not in ran]
     return [] if any(probe.kind == FINITE_CHECK for probe in probes) else names_left
+
+
+def _clipped(spec: SuiteSpec, vocab_size: int | None) -> list[str]:
+    """Return a warning if a suite asks for more tokens than the vocabulary has."""
+    given = [spec.defaults.top_k] if "top_k" in spec.defaults.model_fields_set else []
+    given += [getattr(probe, "top_k", None) or 0 for probe in spec.probes]
+    largest = max(given, default=0)
+    if vocab_size is None or largest <= vocab_size:
+        return []
+    return [f"top_k {largest} is more than the {vocab_size} tokens of the vocabulary: all are used"]
 
 
 def _view_identity(backend: Backend, view_id: str) -> str | None:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from forwardscope.probes.base import TopK
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
 from forwardscope.suite.any_probe import AnyProbe
 from forwardscope.suite.trace_url import TracesUrl
@@ -127,7 +128,7 @@ class Defaults(Section):
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
-    top_k: Annotated[int, Field(ge=1)] = 256
+    top_k: TopK = 256
 
 
 class CacheSpec(Section):

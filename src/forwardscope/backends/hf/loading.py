@@ -68,7 +68,7 @@ def _load_with_adapter(
     base = load_model(files, dtype, partial(report, "loading the model"), known.append)
     known += compare_base(config, files)
     report("attaching the adapter", 0, 0)
-    attached = attach(base, tokenizer, folder, config)
+    attached = attach(base, source.path, tokenizer, folder, config)
     move(attached.model, device)
     base_files, own_files = (one and one.if_unchanged() for one in signed)
     warnings = (*known, *attached.warnings)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from forwardscope.backends.hf.adapter_files import adapter_folder
 from forwardscope.backends.hf.hub import Report, no_report
 from forwardscope.backends.hf.model_files import ModelFiles, find_model
-from forwardscope.errors import ModelError
+from forwardscope.backends.model_paths import path_mistake
+from forwardscope.errors import AdapterError, ModelError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.text import printable
 
@@ -101,6 +102,8 @@ def load_backend(
     """
     if (source.adapter is None) == (source.tuned is None):
         raise ModelError("give either an adapter or a tuned model, not both")
+    if mistake := path_mistake(source.path, source.adapter):
+        raise (ModelError if mistake[0] == "model" else AdapterError)(mistake[1])
     instrumentation = instrumentation or BackendInstrumentation()
     adapted = printable(source.adapter or source.tuned or "")
     instrumentation.name_model(printable(source.path), adapted, "huggingface")
