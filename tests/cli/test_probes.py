@@ -29,7 +29,7 @@ def test_one_kind(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = invoke("probes", "perplexity_shift").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     rows = [" ".join(line.split()) for line in lines]
-    assert "texts list of text required Texts of other subjects (`kept`), or" in rows
+    assert "texts list of text 32 texts Texts of other subjects (`kept`), or" in rows
     assert "expect kept or learned kept Whether the perplexity should not rise" in rows
     assert "min_fall number > 0, < 1 0.1 Fall to pass with `learned`, as a" in rows
     assert "runs" not in " ".join(rows)
@@ -41,7 +41,7 @@ def test_json(invoke: Invoke) -> None:
     settings = {one.pop("name"): one for one in kind["settings"]}
     assert kind["description"] == "Decay of the adapter's influence with the context length."
     assert settings["context_lengths"]["default"] == [0, 256, 512, 1024]
-    assert [key for key, one in settings.items() if one["required"]] == ["name", "prompts"]
+    assert [key for key, one in settings.items() if one["required"]] == ["name"]
 
 
 def test_an_unknown_kind(error_of: ErrorOf) -> None:
