@@ -290,6 +290,16 @@ def test_why_without_a_miss(error_of: ErrorOf, options: list[object], message: s
     assert message in error_of("trace", "why", _PEER, *options)
 
 
+def test_the_numbers_of_slow_passes_are_those_of_why(invoke: Invoke) -> None:
+    """`why --miss` of a number in the summary explains that pass."""
+    summary = json.loads(invoke("trace", "summary", _PEER, "--format", "json").stdout)
+    for slow in summary["slowest"]:
+        ran = invoke("trace", "why", _PEER, "--miss", slow["miss"], "--format", "json")
+        (found,) = json.loads(ran.stdout)
+        assert found["event"]["wall_ms"] == slow["wall_ms"]
+        assert found["event"]["prompt_hash"] == slow["prompt_hash"]
+
+
 def test_no_control_characters_are_printed(invoke: Invoke, path: Path) -> None:
     """Control characters in names of probes, views and ops are replaced."""
     hostile = TraceEvent(1, "\x1b[31m", "\x07", "a", 8, "op\n", 1, False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 from forwardscope import text
@@ -88,7 +89,7 @@ def summary_tables(summary: Summary) -> dict[str, Table]:
         "by_view": _grouped("by view", summary.by_view(), Column("view", "view")),
         "by_op": _grouped("by op", summary.by_op(), Column("op", "op")),
         "hits_by_tier": _hits(summary.total.counts),
-        "slowest": slowest_table(summary.slowest),
+        "slowest": slowest_table(summary.slowest, summary.slowest_numbers),
         "most_asked": _most_repeated(summary),
     }
 
@@ -192,19 +193,24 @@ def _values(totals: Totals) -> tuple[Any, ...]:
     )
 
 
-def slowest_table(events: Iterable[TraceEvent]) -> Table:
-    """Return the records of forward passes as a table."""
+def slowest_table(events: Sequence[TraceEvent], numbers: Sequence[int] = ()) -> Table:
+    """Return the records of forward passes as a table, with their numbers as misses if given.
+
+    A table with numbers has no sizes of batches in the terminal, to fit 80 columns.
+    """
     columns = (
+        Column("miss", "miss", count, optional=True),
         Column("wall_ms", "pass", milliseconds),
         Column("probe", "probe"),
         Column("view", "view"),
         Column("op", "op"),
         Column("prompt_hash", "prompt"),
         Column("tokens", "tokens", count, optional=True),
-        Column("batch", "batch", count, optional=True),
+        Column("batch", "batch", count, optional=True, hidden=bool(numbers)),
     )
     rows = [
         (
+            number,
             event.wall_ms,
             event.probe,
             event.view_id,
@@ -213,7 +219,7 @@ def slowest_table(events: Iterable[TraceEvent]) -> Table:
             event.tokens,
             event.batch,
         )
-        for event in events
+        for event, number in zip_longest(events, numbers)
     ]
     return Table("slowest passes", columns, rows)
 

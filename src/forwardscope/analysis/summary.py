@@ -61,6 +61,7 @@ class Summary:
         saved_s: Time that the hits saved, by probe, view and op; see `Totals`.
         distinct_lookups: Number of distinct lookups.
         slowest: The longest successful forward passes, longest first.
+        slowest_numbers: The number of each of them among the misses of the trace, from 1.
         most_repeated: The prompts with the most lookups, in descending order.
     """
 
@@ -68,6 +69,7 @@ class Summary:
     saved_s: Mapping[SeriesKey, float | None]
     distinct_lookups: int
     slowest: list[TraceEvent]
+    slowest_numbers: list[int]
     most_repeated: list[PromptCounts]
 
     @property
@@ -111,12 +113,12 @@ class Slowest:
 
     def __init__(self) -> None:
         self.threshold_ms = -1.0
-        self._heap: list[tuple[float, int, TraceEvent]] = []
+        self._heap: list[tuple[float, int, int, TraceEvent]] = []
         self._order = count()
 
-    def add(self, event: TraceEvent) -> None:
-        """Add a forward pass that is longer than `threshold_ms`."""
-        heapq.heappush(self._heap, (event.wall_ms, -next(self._order), event))
+    def add(self, event: TraceEvent, number: int = 0) -> None:
+        """Add a forward pass that is longer than `threshold_ms`, and its number as a miss."""
+        heapq.heappush(self._heap, (event.wall_ms, -next(self._order), number, event))
         if len(self._heap) > _TOP:
             heapq.heappop(self._heap)
             self.threshold_ms = self._heap[0][0]
@@ -124,6 +126,10 @@ class Slowest:
     def events(self) -> list[TraceEvent]:
         """Return the passes, longest first."""
         return [event for *_, event in sorted(self._heap, reverse=True)]
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the passes, in the same order."""
+        return [number for *_, number, _ in sorted(self._heap, reverse=True)]
 
 
 class _Group(NamedTuple):
@@ -189,7 +195,9 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
     """
     groups: dict[tuple[str | None, str, str, int], _GroupCounts] = {}
     slowest = Slowest()
+    misses = 0
     for event in events:
+        misses += not event.hit
         group = (event.probe, event.view_id, event.op, event.top_k)
         counts = groups.get(group)
         if counts is None:
@@ -206,7 +214,7 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
             counts.passes[event.prompt_hash] += 1
             counts.pass_ms[event.prompt_hash] += event.wall_ms
             if event.wall_ms > slowest.threshold_ms:
-                slowest.add(event)
+                slowest.add(event, misses)
         else:
             counts.failed[event.prompt_hash] += 1
             counts.errors[event.error] += 1
@@ -217,6 +225,7 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
         saved_s=_saved_s(by_group),
         distinct_lookups=_count_distinct_lookups(by_group),
         slowest=slowest.events(),
+        slowest_numbers=slowest.numbers(),
         most_repeated=_most_repeated(by_group),
     )
 

@@ -99,6 +99,8 @@ def summary(
     else:
         _print(*(table for table in tables.values() if table.rows))
         _print_line(plural(result.distinct_lookups, "distinct lookup"))
+        if result.slowest and len(files) == 1:
+            _print_line(f"why each miss: forwardscope trace why {files[0]} [--miss N]")
         if not_timed:
             _print_line(_NOT_TIMED)
     _print_skipped(events)
