@@ -1,5 +1,6 @@
 """Suites: files, plans, runs and results."""
 
+from forwardscope.suite.backend import load_backend
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import Plan, expected_forward_passes, plan_suite
@@ -18,6 +19,7 @@ __all__ = [
     "SuiteResult",
     "SuiteSpec",
     "expected_forward_passes",
+    "load_backend",
     "load_suite",
     "plan_suite",
     "run_suite",

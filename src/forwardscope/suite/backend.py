@@ -1,0 +1,107 @@
+"""Load the backend of a suite, with the suite's cache and store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from opentelemetry.trace import TracerProvider
+
+from forwardscope.backends.base import Backend
+from forwardscope.files import unwritable
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.store.base import Store
+from forwardscope.store.locations import open_store
+from forwardscope.suite.spec import CacheSpec, SuiteSpec
+
+__all__ = ["instrumentation_for", "load_backend"]
+
+
+@contextmanager
+def load_backend(
+    spec: SuiteSpec,
+    *,
+    trace_path: str | Path | None = None,
+    tracer_provider: TracerProvider | None = None,
+) -> Iterator[Backend]:
+    """Yield the backend of a suite, and close it and its store at the end.
+
+    Model, adapter, device, dtype, exactness, cache and store are those of the suite. Its
+    `defaults` and probes are for `run_suite`, its `telemetry` for the command line.
+
+    Args:
+        spec: The suite, as `load_suite` returns it.
+        trace_path: File to which each lookup appends a line; None for no trace.
+        tracer_provider: Receives spans; by default the global one.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        ModelError: The model cannot be loaded.
+        AdapterError: The adapter cannot be loaded.
+        OutputError: The trace cannot be written.
+        StoreError: The store cannot be opened.
+    """
+    from forwardscope.backends import hf  # noqa: PLC0415 - loads torch
+
+    model = spec.model
+    trace = None if trace_path is None else Path(trace_path)
+    with instrumentation_for(spec, trace, tracer_provider) as instrumentation:
+        backend = hf.load_backend(
+            hf.ModelSource(
+                path=model.path,
+                adapter=model.adapter,
+                device=model.device,
+                dtype=model.dtype,
+                tuned=model.tuned,
+                one_at_a_time=model.one_at_a_time,
+            ),
+            exactness=spec.exactness,
+            instrumentation=instrumentation,
+            rehash=spec.cache.rehash,
+        )
+        with closing(backend):
+            yield backend
+
+
+@contextmanager
+def instrumentation_for(
+    spec: SuiteSpec, trace: Path | None, tracer_provider: TracerProvider | None
+) -> Iterator[BackendInstrumentation]:
+    """Yield the instrumentation of a suite, with its cache and store.
+
+    At the end what is queued is stored, and a new trace that is still empty is removed.
+    """
+    budget = spec.telemetry.span_budget
+    store = _open_store(spec.cache)
+    try:
+        existed = trace is not None and trace.exists()
+        instrumentation = BackendInstrumentation(
+            cache_maxsize=spec.cache.max_entries,
+            cache_max_bytes=spec.cache.max_bytes,
+            cache_enabled=spec.cache.enabled,
+            trace_path=trace,
+            name=spec.name or "default",
+            tracer_provider=tracer_provider,
+            span_budget=budget if isinstance(budget, int) else None,
+            store=store,
+            verify=spec.cache.verify,
+        )
+    except OSError as error:
+        raise unwritable("trace", trace, error) from error
+    try:
+        yield instrumentation
+    finally:
+        instrumentation.close()
+        if store is not None:
+            store.close(0.0)  # what is queued was waited for
+        if trace is not None and not (existed or instrumentation.stats.total_lookups):
+            with suppress(OSError):  # another process may have removed it
+                if trace.stat().st_size == 0:
+                    trace.unlink()
+
+
+def _open_store(cache: CacheSpec) -> Store | None:
+    if cache.store is None or not cache.enabled:
+        return None
+    return open_store(cache.store, max_bytes=cache.store_max_bytes)
