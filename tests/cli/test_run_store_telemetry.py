@@ -116,6 +116,7 @@ def _gauges_of_file(path: Path) -> dict[str, float]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*null_adapter gives only later probes")
 def test_all_outputs_agree_on_each_tier(
     invoke: Invoke,
     seen: Viewer,

@@ -47,7 +47,7 @@ def test_plan_has_the_aliases(open_backend: Open, adapter: str) -> None:
         probes=[
             DeltaKL(name="change", prompts=[PROMPT], top_k=10**6),
             AdapterAblation(
-                name="response", prompts=[PROMPT], top_k=10**7, lambdas=(0.0, 0.5, 1.0)
+                name="response", prompts=[PROMPT], top_k=2**20, lambdas=(0.0, 0.5, 1.0)
             ),
         ],
     )
