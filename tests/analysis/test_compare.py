@@ -153,3 +153,18 @@ def test_paths_are_shortened_in_a_terminal(result_with: ResultWith) -> None:
     assert [row["model"] for row in as_dicts(table)] == models
     for short in ("…/a/models/smol", "…/b/models/smol", "org/model"):
         assert f" {short} " in file.getvalue()
+
+
+def test_a_change_that_overflows(result_with: ResultWith) -> None:
+    """It is left out, as JSON has no infinite number."""
+    results = [result_with(measured(value, value, value)) for value in (1e308, -1e308)]
+    (_, row) = rows_of(*results)
+    assert (row["change"], row["clear"], row["p"]) == (None, None, None)
+
+
+def test_many_probes(result_with: ResultWith) -> None:
+    """Each is found by its name: a result of the largest size takes seconds, not minutes."""
+    (probe,) = result_with({}).probes
+    probes = [probe.model_copy(update={"name": f"p{index}"}) for index in range(20_000)]
+    result = result_with({}).model_copy(update={"probes": probes})
+    assert len(rows_of(result, result)) == 40_000

@@ -70,7 +70,7 @@ def comparison_tables(results: Sequence[SuiteResult], names: Sequence[str]) -> d
         results: At least two and at most `MAX_RESULTS`; changes are those to the first.
         names: What each is called, such as its file.
     """
-    rows = [row for probe in _probes(results) for row in _rows(results, probe)]
+    rows = list(_rows(results))
     return {
         "runs": _runs_table(results, names),
         "probes": _probes_table(rows),
@@ -87,8 +87,7 @@ def comparison_notes(results: Sequence[SuiteResult]) -> list[str]:
         if result.suite != first.suite:
             notes.append(f"{letter} and A are of different suites: {result.suite}, {first.suite}")
         notes += [f"{letter} and A differ in {one}" for one in _settings(first, result)]
-    tested = sum(row.p is not None for probe in _probes(results) for row in _rows(results, probe))
-    if tested:
+    if tested := sum(row.p is not None for row in _rows(results)):
         notes.append(
             f"p: of no change, corrected for {plural(tested, 'comparison')} by Holm's method; "
             "clear: each value lies outside the other's 95 % interval"
@@ -96,22 +95,21 @@ def comparison_notes(results: Sequence[SuiteResult]) -> list[str]:
     return notes
 
 
-def _probes(results: Sequence[SuiteResult]) -> list[str]:
-    return list(dict.fromkeys(probe.name for result in results for probe in result.probes))
+def _rows(results: Sequence[SuiteResult]) -> Iterator[_Row]:
+    """Yield a row for each probe of any result and each result, probe by probe."""
+    by_name = [_by_name(result) for result in results]
+    for name in dict.fromkeys(name for probes in by_name for name in probes):
+        first = by_name[0].get(name)
+        for index, (letter, probes) in enumerate(zip(ascii_uppercase, by_name, strict=False)):
+            now = probes.get(name)
+            if index == 0 or first is None or now is None or now.kind != first.kind:
+                yield _Row(name, letter, now)
+            else:
+                yield _Row(name, letter, now, *_change(first, now))
 
 
-def _rows(results: Sequence[SuiteResult], name: str) -> Iterator[_Row]:
-    first = _probe(results[0], name)
-    for index, (letter, result) in enumerate(zip(ascii_uppercase, results, strict=False)):
-        now = _probe(result, name)
-        if index == 0 or first is None or now is None or now.kind != first.kind:
-            yield _Row(name, letter, now)
-        else:
-            yield _Row(name, letter, now, *_change(first, now))
-
-
-def _probe(result: SuiteResult, name: str) -> ProbeResult | None:
-    return next((probe for probe in result.probes if probe.name == name), None)
+def _by_name(result: SuiteResult) -> dict[str, ProbeResult]:
+    return {probe.name: probe for probe in result.probes}
 
 
 def _change(first: ProbeResult, now: ProbeResult) -> tuple[float | None, bool | None, float | None]:
@@ -119,6 +117,8 @@ def _change(first: ProbeResult, now: ProbeResult) -> tuple[float | None, bool | 
     if first.raw is None or now.raw is None:
         return None, None, None
     change = now.raw - first.raw
+    if not math.isfinite(change):  # of two values that are as good as infinite
+        return None, None, None
     if first.ci_95 is None or now.ci_95 is None:
         return change, None, None
     clear = not (
@@ -133,8 +133,9 @@ def _change(first: ProbeResult, now: ProbeResult) -> tuple[float | None, bool | 
 
 def _settings(first: SuiteResult, now: SuiteResult) -> Iterator[str]:
     """Yield how probes of one name were set differently, as far as the results know."""
+    before = _by_name(first)
     for probe in now.probes:
-        if (was := _probe(first, probe.name)) is None:
+        if (was := before.get(probe.name)) is None:
             continue
         if was.kind != probe.kind:
             yield f"the kind of {probe.name}: {probe.kind}, {was.kind}"
