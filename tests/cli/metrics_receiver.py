@@ -94,7 +94,7 @@ def receive_http() -> Iterator[Receiver]:
             """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         receiver.url = f"http://127.0.0.1:{server.server_port}"
         yield receiver

@@ -170,10 +170,12 @@ def viewer() -> Iterator[Viewer]:
     seen = Viewer(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield seen
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def check_self_times(spans: list[Span]) -> None:
