@@ -10,12 +10,12 @@ from typing import Any
 
 from forwardscope.analysis.formatting import count, plural
 from forwardscope.backends.base import Backend
-from forwardscope.cli.models import load_model as _load
 from forwardscope.cli.progress import steps
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
 from forwardscope.store.locations import open_store, store_path
+from forwardscope.suite.backend import load_model as _load
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
 from forwardscope.text import printable, shown

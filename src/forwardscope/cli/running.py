@@ -10,7 +10,6 @@ from typing import Protocol
 from rich.console import Console
 
 from forwardscope.analysis.run_files import result_junit, result_markdown
-from forwardscope.cli.models import load_model as _load
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
@@ -20,6 +19,7 @@ from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import OutputError
 from forwardscope.files import write_file
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.backend import load_model as _load
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series
 from forwardscope.suite.report import print_report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from forwardscope.store.base import Store
 from forwardscope.store.locations import open_store
 from forwardscope.suite.spec import CacheSpec, SuiteSpec
 
-__all__ = ["instrumentation_for", "load_backend"]
+__all__ = ["instrumentation_for", "load_backend", "load_model"]
 
 
 @contextmanager
@@ -42,26 +42,52 @@ def load_backend(
         OutputError: The trace cannot be written.
         StoreError: The store cannot be opened.
     """
-    from forwardscope.backends import hf  # noqa: PLC0415 - loads torch
+    trace = None if trace_path is None else Path(trace_path)
+    with (
+        instrumentation_for(spec, trace, tracer_provider) as instrumentation,
+        closing(load_model(spec, instrumentation)) as backend,
+    ):
+        yield backend
+
+
+def load_model(
+    spec: SuiteSpec,
+    instrumentation: BackendInstrumentation,
+    report: Callable[[str, int, int], None] | None = None,
+    *,
+    check: bool = True,
+) -> Backend:
+    """Load a suite's model and its adapter or full fine-tune, on an instrumentation.
+
+    Args:
+        spec: The suite.
+        instrumentation: Caches, counts and traces the backend's lookups.
+        report: Called with each step's name, the amount done and the total, 0 if not known.
+        check: Whether loading runs forward passes that check the model.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        ModelError: The model cannot be loaded.
+        AdapterError: The adapter cannot be loaded.
+    """
+    from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
     model = spec.model
-    trace = None if trace_path is None else Path(trace_path)
-    with instrumentation_for(spec, trace, tracer_provider) as instrumentation:
-        backend = hf.load_backend(
-            hf.ModelSource(
-                path=model.path,
-                adapter=model.adapter,
-                device=model.device,
-                dtype=model.dtype,
-                tuned=model.tuned,
-                one_at_a_time=model.one_at_a_time,
-            ),
-            exactness=spec.exactness,
-            instrumentation=instrumentation,
-            rehash=spec.cache.rehash,
-        )
-        with closing(backend):
-            yield backend
+    return hf.load_backend(
+        hf.ModelSource(
+            path=model.path,
+            adapter=model.adapter,
+            device=model.device,
+            dtype=model.dtype,
+            tuned=model.tuned,
+            one_at_a_time=model.one_at_a_time,
+        ),
+        exactness=spec.exactness,
+        instrumentation=instrumentation,
+        rehash=spec.cache.rehash,
+        check=check,
+        report=report or (lambda *_: None),
+    )
 
 
 @contextmanager
