@@ -37,7 +37,7 @@ def test_one_kind(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json(invoke: Invoke) -> None:
     """Plain data, with the defaults as a suite has them."""
-    (kind,) = json.loads(invoke("probes", "prompt_collapse", "--json").stdout)
+    (kind,) = json.loads(invoke("probes", "prompt_collapse", "--format", "json").stdout)
     settings = {one.pop("name"): one for one in kind["settings"]}
     assert kind["description"] == "Decay of the adapter's influence with the context length."
     assert settings["context_lengths"]["default"] == [0, 256, 512, 1024]

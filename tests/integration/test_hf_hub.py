@@ -120,7 +120,7 @@ def test_a_download_reports_its_bytes(hub: str, tmp_path: Path) -> None:
     """Wanted files are downloaded, pickles are not, and the bytes reach their total."""
     steps, folder = _download(tmp_path, _NAME, HF_ENDPOINT=hub)
     assert {path.name for path in Path(folder).iterdir()} == set(list(_FILES)[:2])
-    assert steps[0] == [f"asking the hub for {_NAME}", 0, 0]
+    assert steps[0] == [f"looking up {_NAME} on the hub", 0, 0]
     names, amounts = {name for name, _, _ in steps[1:]}, [amount for _, *amount in steps[1:]]
     assert names == {f"downloading {_NAME}"}
     wanted = sum(len(content) for content in list(_FILES.values())[:2])

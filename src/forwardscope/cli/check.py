@@ -50,7 +50,7 @@ def check(
     chat: Annotated[
         bool,
         typer.Option(
-            "--chat", help="Ask the prompts as messages of a user, for an adapter of a chat model."
+            "--chat", help="Give the prompts as messages of a user, for an adapter of a chat model."
         ),
     ] = False,
     prompts: Annotated[

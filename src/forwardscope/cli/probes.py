@@ -49,7 +49,6 @@ def probes(
     format: Annotated[  # noqa: A002 - the option's name
         Literal["terminal", "json", "markdown"], typer.Option("--format", help="Output format.")
     ] = "terminal",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """List the kinds of probes that a suite can have, with their settings and defaults.
 
@@ -64,7 +63,7 @@ def probes(
         raise UserError(f"no probe has the kind {shown(kind)!r}; {hint}")
     chosen = {name: known[name] for name in ([kind] if kind else known)}
     terminal = Terminal(soft_wrap=False)
-    if as_json or format == "json":
+    if format == "json":
         terminal.write(json.dumps([_described(*one) for one in chosen.items()], indent=2))
         return
     for table in map(_table, chosen, chosen.values()):

@@ -1,4 +1,4 @@
-"""The mistakes of one suite file, which are told together."""
+"""The mistakes of one suite file, which are reported together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from forwardscope.text import plural, shown
 
 __all__ = ["Mistakes"]
 
-#: Mistakes that are told, and mistakes that are kept to tell the first of them by line.
-_MAX_TOLD: Final = 20
+#: Mistakes that are reported, and mistakes that are kept to find the first of them by line.
+_MAX_REPORTED: Final = 20
 _MAX_KEPT: Final = 1000
 _MAX_MESSAGE: Final = 400
 
@@ -58,10 +58,10 @@ class Mistakes:
 
     def error(self) -> SpecError:
         """Return an error with the first mistakes in the order of their lines, and their number."""
-        told = [self._sentence(*one) for one in sorted(self._kept, key=_place)[:_MAX_TOLD]]
-        if (left := self._count - len(told)) > 0:
-            told.append(f"{self._source}: {plural(left, 'more mistake')}")
-        return SpecError(*told)
+        sentences = [self._sentence(*one) for one in sorted(self._kept, key=_place)[:_MAX_REPORTED]]
+        if (left := self._count - len(sentences)) > 0:
+            sentences.append(f"{self._source}: {plural(left, 'more mistake')}")
+        return SpecError(*sentences)
 
     def _sentence(self, line: int, column: int, message: str) -> str:
         place = "".join(f":{number}" for number in (line, column) if number)
@@ -69,6 +69,6 @@ class Mistakes:
 
 
 def _place(mistake: tuple[int, int, str]) -> tuple[int, bool, int]:
-    """Return where a mistake is told: one of a whole line after those within it."""
+    """Return the place of a mistake: one of a whole line after those within it."""
     line, column, _ = mistake
     return line, column == 0, column

@@ -317,8 +317,8 @@ class SuiteResult(_Record):
             empty store if nothing is evicted or rejected, to compare with `demand`;
             null if the run could not be planned.
         enough_entries: Smallest `cache.max_entries` with which the suite computes nothing
-            twice, as `forwardscope plan` prints it; null where nothing was evicted, or
-            the run could not be planned.
+            twice, as `forwardscope plan` prints it; null unless evictions made the run
+            need more passes than planned.
         backend_stats: Totals of the run, in the form of `BackendStats.to_dict`.
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.

@@ -152,7 +152,8 @@ def _result(
     warnings += _clipped(spec, getattr(backend, "vocab_size", None))
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
-    cache = counters.cache_use()
+    cache, planned = counters.cache_use(), run.expected_forward_passes
+    over_plan = planned is not None and counters.total().demand > planned
     return SuiteResult(
         run_id=run.run_id,
         trace_id=run.trace_id,
@@ -179,7 +180,7 @@ def _result(
         backend_stats=counters.backend_stats().to_dict(),
         series=counters.series_results({} if plan is None else plan.series),
         cache=cache,
-        enough_entries=_enough_entries(spec, backend) if cache.evictions else None,
+        enough_entries=_enough_entries(spec, backend) if cache.evictions and over_plan else None,
         store=counters.store_use(),
         prompt_tokens=counters.prompt_tokens(),
         reconciliation=counters.reconciliation(),

@@ -120,7 +120,7 @@ def _has_mistake(node: yaml.Node | None, mistakes: Mistakes) -> bool:
 def _details(error: ValidationError) -> Iterator[Any]:
     """Yield the errors, with those of probes of installed packages in place of their sum."""
     for detail in error.errors(include_url=False)[:_MAX_DESCRIBED]:
-        if detail["type"] == DUPLICATE_NAME:  # all of them are told anyway
+        if detail["type"] == DUPLICATE_NAME:  # found in the file itself
             continue
         inner = detail.get("ctx", {}).get("errors", ())
         yield from ({**one, "loc": (*detail["loc"], *one["loc"])} for one in inner)

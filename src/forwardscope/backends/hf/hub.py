@@ -65,7 +65,7 @@ def download(
         return Path(snapshot_download(name, **options))
 
     timeout_s = constants.HF_HUB_ETAG_TIMEOUT
-    report(f"asking the hub for {name}", 0, 0)
+    report(f"looking up {name} on the hub", 0, 0)
     with _few_lines():
         try:
             _within(timeout_s, lambda: HfApi().model_info(name, timeout=timeout_s))
