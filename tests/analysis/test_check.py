@@ -62,7 +62,7 @@ def test_an_overfitted_adapter(checked: Checked) -> None:
     """The damage is said before all that the adapter does."""
     said = answer(checked(change=GOOD, damage=BAD | {"raw": 2.345}))
     assert said.startswith("mine does something, but it breaks general text, whose perplexity is")
-    assert " 2.35 times the base's" in said or " 2.34 times the base's" in said
+    assert " 2.345 times the base's" in said
 
 
 def test_an_adapter_like_noise(checked: Checked) -> None:
@@ -88,9 +88,11 @@ def test_an_error(checked: Checked) -> None:
 
 
 def test_without_random_adapters(checked: Checked) -> None:
-    """A model of which no random adapters can be made is compared with a fixed threshold."""
+    """A model of which no random adapters can be made has no multiple of theirs."""
     result = checked(*PROBES[1:], change=GOOD | {"raw": 0.25}, damage=GOOD)
-    assert "changes answers by 0.25 nats (noise is up to 0.005)" in answer(result)
+    assert "changes answers by 0.25 nats (without random adapters to compare with)" in answer(
+        result
+    )
     assert [row[2] for row in answer_table(result).rows] == [None, None]
 
 

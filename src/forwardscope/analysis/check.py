@@ -34,7 +34,7 @@ def answer(result: SuiteResult) -> str:
     if damage.verdict is Verdict.FAIL:
         return (
             f"{name} does something, but it breaks general text, whose perplexity is "
-            f"{damage.raw:.3g} times the base's: trained for too long, or on too little?"
+            f"{damage.raw:.3f} times the base's: trained for too long, or on too little?"
         )
     return (
         f"{name} does something: it changes answers {_strength(result, change)}, and general "
@@ -75,7 +75,7 @@ def _strength(result: SuiteResult, change: ProbeResult) -> str:
     """Compare a change with that of random adapters, in words."""
     random = _random(result, change.kind)
     if change.raw is None or not random:
-        return f"by {change.raw:.3g} nats (noise is up to 0.005)"
+        return f"by {change.raw:.3g} nats (without random adapters to compare with)"
     times = change.raw / max(random)
     return f"{times:.3g} times as much as the strongest of {plural(len(random), 'random adapter')}"
 

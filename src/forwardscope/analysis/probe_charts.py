@@ -112,15 +112,12 @@ def _ablation(probe: ProbeResult, seed: int) -> Iterator[Figure]:
         said = f"overshoot {found.overshoot:.2f}: the end over this level of λ = 1"
         lines.append(Line("level", said, [(1.0, level), (x[-1], level)]))
     points = curve_points(x, y, found.per_prompt, seed)
-    yield Figure(
-        "Effect over the adapter's strength",
-        curve(
-            points, lines, marks, curve_keys(points, found.per_prompt),
-            axes=("λ, the adapter's strength", f"mean {found.divergence} from λ = 0, nats"),
-            label=f"{probe.name}: mean divergence over λ",
-        ),
-        points_table("λ", points),
+    svg = curve(
+        points, lines, marks, curve_keys(points, found.per_prompt),
+        axes=("λ, the adapter's strength", f"mean {found.divergence} from λ = 0, nats"),
+        label=f"{probe.name}: mean divergence over λ",
     )  # fmt: skip
+    yield Figure("Effect over the adapter's strength", svg, points_table("λ", points))
 
 
 def _collapse(probe: ProbeResult, seed: int) -> Iterator[Figure]:
@@ -138,15 +135,14 @@ def _collapse(probe: ProbeResult, seed: int) -> Iterator[Figure]:
     if least is not None and least <= x[-1]:
         marks.append(Mark("threshold", f"a half-life passes from {least:g} tokens", least, least))
     points = curve_points(x, y, found.per_prompt, seed)
-    yield Figure(
-        "Effect over the length of the context",
-        curve(
-            points, lines, marks, curve_keys(points, found.per_prompt),
-            axes=("filler before the prompt, tokens", f"mean {found.divergence}, nats"),
-            label=f"{probe.name}: mean divergence over the length of the context",
-        ),
-        points_table("filler, tokens", points),
+    svg = curve(
+        points, lines, marks, curve_keys(points, found.per_prompt),
+        axes=("filler before the prompt, tokens", f"mean {found.divergence}, nats"),
+        label=f"{probe.name}: mean divergence over the length of the context",
     )  # fmt: skip
+    yield Figure(
+        "Effect over the length of the context", svg, points_table("filler, tokens", points)
+    )
 
 
 def _fitted(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:

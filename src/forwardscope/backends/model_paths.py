@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["path_mistake"]
+__all__ = ["is_model", "local_path", "path_mistake"]
 
 _ADAPTER: Final = "adapter_config.json"
 _MODEL: Final = "config.json"
@@ -20,12 +20,12 @@ def path_mistake(path: str, adapter: str | None) -> tuple[Literal["model", "adap
     """
     if adapter is None:
         return None
-    model_folder, adapter_folder = _local(path), _local(adapter)
+    model_folder, adapter_folder = local_path(path), local_path(adapter)
     if adapter_folder is not None and adapter_folder.is_file():
         parent = adapter_folder.parent
         fix = f"give {parent}" if (parent / _ADAPTER).is_file() else f"give one with {_ADAPTER}"
         return "adapter", f"adapter {adapter} is a file, and a folder is expected; {fix}"
-    if _is_adapter(model_folder) and _is_model(adapter_folder):
+    if _is_adapter(model_folder) and is_model(adapter_folder):
         return "model", (
             f"model and adapter are swapped: {path} is an adapter, and {adapter} a model; "
             "exchange the two paths"
@@ -37,7 +37,8 @@ def _is_adapter(folder: Path | None) -> bool:
     return _has(folder, _ADAPTER) and not _has(folder, _MODEL)
 
 
-def _is_model(folder: Path | None) -> bool:
+def is_model(folder: Path | None) -> bool:
+    """Return whether a folder has a whole model, and no adapter."""
     return _has(folder, _MODEL) and not _has(folder, _ADAPTER)
 
 
@@ -45,7 +46,7 @@ def _has(folder: Path | None, name: str) -> bool:
     return folder is not None and (folder / name).is_file()
 
 
-def _local(path: str) -> Path | None:
+def local_path(path: str) -> Path | None:
     """Return a path that exists on this machine; None for any other, such as a hub id."""
     try:
         local = Path(path).expanduser()

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from forwardscope.analysis.check import answer, answer_table
 from forwardscope.analysis.tables import as_rich
+from forwardscope.backends.model_paths import is_model, local_path
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.running import run_and_report
@@ -100,7 +101,7 @@ def _suite_text(
     Raises:
         UserError: The base is not given, and the adapter does not name one that is here.
     """
-    whole = base is not None and _is_whole_model(adapter)
+    whole = base is not None and (adapter.endswith(".gguf") or is_model(local_path(adapter)))
     values = {
         "model": _absolute(base if base is not None else _named_base(adapter)),
         "tuned": _absolute(adapter),
@@ -124,7 +125,7 @@ def _named_base(adapter: str) -> str:
     name = named_base(folder)
     if name is None:
         raise UserError(f"adapter {adapter} names no base model; add --base MODEL")
-    if not _exists(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if local_path(name) is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(
             f"adapter {adapter} was trained on {name}, which is not on this machine; "
             "add --base MODEL"
@@ -132,22 +133,9 @@ def _named_base(adapter: str) -> str:
     return name
 
 
-def _is_whole_model(path: str) -> bool:
-    if path.endswith(".gguf"):
-        return True
-    folder = Path(path).expanduser()
-    return _exists(str(folder / "config.json")) and not _exists(str(folder / "adapter_config.json"))
-
-
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve()) if _exists(path) else path
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # no home of that user, too long, NUL
-        return False
+    local = local_path(path)
+    return path if local is None else str(local.resolve())
 
 
 def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) -> None:

@@ -64,9 +64,9 @@ def compare(
 ) -> None:
     """Show several results side by side: what each probe measured, and what it cost.
 
-    A change is that to the first result. It is clear where each value lies outside
-    the other's 95 % interval; p is the probability of such a change if there were
-    none, corrected for the number of comparisons by Holm's method.
+    A change is that to the first result. It is clear where each value lies
+    outside the other's 95 % interval; p is the probability of such a change if
+    there were none, corrected for the number of comparisons by Holm's method.
 
     To show how the adapters of two runs differ, and write the same for a browser:
 
