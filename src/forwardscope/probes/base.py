@@ -144,7 +144,7 @@ class ProbeContext:
         """Return evidence that names what was measured: hashes, and texts if the suite shows them.
 
         Args:
-            prompts: What the views were asked; see `prompt_hash`.
+            prompts: What was looked up; see `prompt_hash`.
             texts: What is shown for each of them; by default the prompt itself.
         """
         evidence = {"prompts": [prompt_hash(prompt) for prompt in prompts]}

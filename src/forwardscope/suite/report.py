@@ -163,7 +163,7 @@ def _next_step(result: SuiteResult, saved: Path | None) -> str | None:
         for verdict in (Verdict.ERROR, Verdict.FAIL)
     }
     if names[Verdict.ERROR]:
-        return f"next: mend what {names[Verdict.ERROR]} says above, and run again"
+        return f"next: fix what {names[Verdict.ERROR]} says above, and run again"
     if not names[Verdict.FAIL]:
         return None
     first = "run again with --json result.json, then " if saved is None else ""

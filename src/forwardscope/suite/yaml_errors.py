@@ -28,13 +28,13 @@ class Syntax:
         message: What is wrong, and the fix.
         line: Its line.
         column: Its column.
-        mended: The text with the fix, where the fix is certain.
+        fixed: The text with the fix, where the fix is certain.
     """
 
     message: str
     line: int = 0
     column: int = 0
-    mended: str | None = None
+    fixed: str | None = None
 
 
 def explain(error: yaml.YAMLError, text: str) -> Syntax:
@@ -74,9 +74,9 @@ class _Place:
     mark: yaml.Mark
     context: yaml.Mark
 
-    def at(self, message: str, mark: yaml.Mark | None = None, mended: str | None = None) -> Syntax:
+    def at(self, message: str, mark: yaml.Mark | None = None, fixed: str | None = None) -> Syntax:
         mark = mark or self.mark
-        return Syntax(message, mark.line + 1, mark.column + 1, mended)
+        return Syntax(message, mark.line + 1, mark.column + 1, fixed)
 
     @property
     def begin(self) -> int:
@@ -104,10 +104,10 @@ class _Place:
         rest = _COMMENT.split(self.line[column:], maxsplit=1)[0]
         value = rest.strip()
         start = self.begin + column + len(rest) - len(rest.lstrip())
-        mended = None
+        fixed = None
         if value and value[0] not in "[{\"'" and not {"[", "{"} & set(self.line[:column]):
-            mended = self.text[:start] + quoted(value) + self.text[start + len(value) :]
-        return self.at(f"{message}: {quoted(shown(value, _MAX_SHOWN))}", mended=mended)
+            fixed = self.text[:start] + quoted(value) + self.text[start + len(value) :]
+        return self.at(f"{message}: {quoted(shown(value, _MAX_SHOWN))}", fixed=fixed)
 
 
 def _tab(place: _Place, _: re.Match[str]) -> Syntax:

@@ -69,11 +69,11 @@ def read_yaml(text: str, mistakes: Mistakes) -> tuple[yaml.Node | None, Any]:
         except yaml.YAMLError as error:
             wrong = explain(error, text)
             left -= len(text)
-            goes_on = wrong.mended is not None and left >= 0
+            goes_on = wrong.fixed is not None and left >= 0
             rest = "" if goes_on else "; the rest of the file was not checked"
             mistakes.add(wrong.message + rest, wrong.line, wrong.column)
-            if wrong.mended is not None and goes_on:
-                text = wrong.mended
+            if wrong.fixed is not None and goes_on:
+                text = wrong.fixed
                 continue
             _add(found, mistakes)
             raise mistakes.error() from error
