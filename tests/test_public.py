@@ -121,7 +121,7 @@ def test_signatures_of_the_contract() -> None:
     )
     cached = ["self", "op", "view_id", "prompt", "top_k", "compute"]
     assert list(_parameters(BackendInstrumentation.cached)) == cached
-    batch = ["self", "op", "view_id", "prompts", "top_k", "compute_misses"]
+    batch = ["self", "op", "view_id", "prompts", "top_k", "compute_misses", "*probes"]
     assert list(_parameters(BackendInstrumentation.cached_batch)) == batch
     assert list(_parameters(BackendInstrumentation.set_current_probe)) == ["self", "name"]
     assert list(_parameters(BackendInstrumentation.close)) == ["self"]

@@ -27,6 +27,7 @@ def outcomes_of_batch(
     start_ns: int,
     answered_ns: int | None,
     share_ns: int,
+    probes: Sequence[str] | None = None,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each lookup of a batch, in order; also after a failure.
 
@@ -41,18 +42,21 @@ def outcomes_of_batch(
         answered_ns: Until when the lookups that did not wait follow one another, evenly from
             the start; None if each is as long as `share_ns`.
         share_ns: Time of a lookup of what the cache had at first.
+        probes: The probe of each lookup, where they are of several.
     """
     slot = share_ns if answered_ns is None else (answered_ns - start_ns) // len(keys)
     yielded: set[LookupKey] = set()
     for index, key in enumerate(keys):
         began, first, entry = start_ns + index * slot, later.get(key), entries.get(key)
+        probe = None if probes is None else probes[index]
         from_store = first is not None and first.tier is not None
         found = first is not None and first.result == "hit" and not from_store
         if first is not None and (found or key not in yielded):
             yielded.add(key)
             if first.result == "miss" or from_store:
                 first = replace(first, start_ns=began, end_ns=began + slot)
-            yield first
+            yield first if probe is None else replace(first, probe=probe)
         elif entry is not None:
             result: Literal["hit", "coalesced"] = "hit" if first is None else "coalesced"
-            yield Outcome(key, entry.origin, result, began, began + slot, share_ns, entry.call)
+            times = began, began + slot, share_ns
+            yield Outcome(key, entry.origin, result, *times, entry.call, probe=probe)

@@ -6,12 +6,13 @@ computed again to verify it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
+from forwardscope.core.cache import Entry
 from forwardscope.core.keys import LookupKey, question_of
 from forwardscope.core.single_flight import Flight, SingleFlight
 from forwardscope.recorder import Outcome, misses_of
@@ -23,6 +24,9 @@ __all__ = ["Compute", "ForwardCalls"]
 
 #: Computes the values of keys, in order.
 Compute = Callable[[Sequence[LookupKey]], Sequence[Any]]
+
+#: In place of the entries of values that are not kept.
+_NOT_KEPT: Final = Entry(None, 0, None, None)
 
 
 class ForwardCalls:
@@ -67,13 +71,10 @@ class ForwardCalls:
         flight.keys, tier, answer = keys, self._tier, None
         try:
             if tier is not None:
-                answer = self._find_stored(tier, flight, stored)
+                answer = flight.answer = self._find_stored(tier, flight, stored)
             if flight.keys:
                 values = self._call(flight, spans, compute)
-                for key, value, origin in zip(flight.keys, values, flight.origins, strict=True):
-                    self._flights.land(key, flight, value, origin, flight.call)
-                if tier is not None and answer is not None:
-                    tier.save(answer, dict(zip(flight.keys, values, strict=True)), flight.call)
+                self._keep(flight, range(len(values)), values)
             if tier is not None and answer is not None and answer.to_verify:
                 self._verify(tier, answer, flight, spans, compute, stored)
         except BaseException as raised:
@@ -82,6 +83,29 @@ class ForwardCalls:
             if tier is not None and answer is not None and answer.to_verify:
                 tier.postpone(answer)
             raise
+
+    def bypass(self, flight: Flight, spans: CallSpans | None, compute: Compute) -> Sequence[Any]:
+        """Make a forward call for a flight's keys, and keep none of the values that it returns."""
+        flight.bypass = True
+        values = self._call(flight, spans, compute)
+        flight.entries = dict.fromkeys(flight.keys, _NOT_KEPT)
+        return values
+
+    def keep(self, flight: Flight, position: int, value: Any) -> None:
+        """Keep the value of the key at a position of a call that is still being made."""
+        if not flight.bypass and flight.keys[position] not in flight.entries:
+            self._keep(flight, (position,), (value,))
+
+    def _keep(self, flight: Flight, positions: Iterable[int], values: Sequence[Any]) -> None:
+        """Land the values at some positions of a flight, but those kept before, and save them."""
+        kept: dict[LookupKey, Any] = {}
+        for position, value in zip(positions, values, strict=True):
+            key, origin = flight.keys[position], flight.origins[position]
+            if key not in flight.entries:
+                self._flights.land(key, flight, value, origin, flight.call)
+                kept[key] = value
+        if flight.answer is not None and self._tier is not None and kept:
+            self._tier.save(flight.answer, kept, flight.call)
 
     def _call(
         self,

@@ -20,6 +20,8 @@ from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from forwardscope.batch_outcomes import misses_of_batch, outcomes_of_batch
 from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
@@ -28,7 +30,7 @@ from forwardscope.core.ledger import Ledger
 from forwardscope.core.single_flight import Flight, SingleFlight
 from forwardscope.core.stats import LiveStats
 from forwardscope.forward_calls import ForwardCalls
-from forwardscope.recorder import Outcome, Recorder, misses_of
+from forwardscope.recorder import BatchProbes, Outcome, Recorder, misses_of, parts_by_probe
 from forwardscope.store.base import Store
 from forwardscope.store.tier import DEFAULT_TOLERANCE, StoreTier
 from forwardscope.telemetry.spans import DEFAULT_BUDGET, CallSpans, LookupSpans
@@ -203,6 +205,21 @@ class BackendInstrumentation:
         if flight is not None:
             flight.tokens, flight.reused = tokens, reused
 
+    def keep(self, position: int, value: Any) -> None:
+        """Keep one value of a batch at once, from inside its compute.
+
+        An interrupt or an error later in the compute does not cost this value: it is in
+        the cache and the store, and its lookup is counted as a forward pass. Outside any
+        compute, and where the cache is bypassed, nothing happens.
+
+        Args:
+            position: Position of its prompt among those that the compute was called for.
+            value: What the compute is going to return there.
+        """
+        flight = Flight.current()
+        if flight is not None:
+            self._calls.keep(flight, position, value)
+
     @property
     def stopping(self) -> bool:
         """Whether a stop was requested."""
@@ -283,6 +300,8 @@ class BackendInstrumentation:
         prompts: Sequence[str],
         top_k: int,
         compute_misses: Callable[[list[int]], Sequence[T]],
+        *,
+        probes: BatchProbes | None = None,
     ) -> list[T]:
         """Answer several lookups of one view, with one forward batch for the misses.
 
@@ -300,6 +319,7 @@ class BackendInstrumentation:
                 call leads, and again only for stored values that are verified
                 and for what another thread was computing and failed; not at
                 all where nothing is missing.
+            probes: Whose lookups they are, if they are not all of the current probe.
 
         Returns:
             The values, in the order of `prompts`.
@@ -318,7 +338,7 @@ class BackendInstrumentation:
             first.setdefault(key, index)
         entries = self.cache.find_all(keys)
         share = (self._now() - start) // max(1, len(keys))
-        spans = self._call_spans(start, (op, view_id, top_k))
+        spans = self._call_spans(None if probes else start, (op, view_id, top_k))
         flights: list[Flight] = []
         later: dict[LookupKey, Outcome] = {}  # of the prompts that were not found at first
         error: str | None = None
@@ -353,8 +373,52 @@ class BackendInstrumentation:
             later |= misses_of_batch(flights)
             sizes = [len(flight.keys) for flight in flights if flight.start_ns]
             answered = _answered_ns(spans, later)
-            outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share))
-            self._record(outcomes, start, spans, error, sizes)
+            names = None if probes is None else probes.names
+            outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share, names))
+            self._record(outcomes, start, spans, error, sizes, probes)
+
+    def uncached_batch(
+        self,
+        op: str,
+        view_id: str,
+        prompts: Sequence[str],
+        top_k: int,
+        compute: Callable[[], Sequence[T]],
+        *,
+        probes: BatchProbes | None = None,
+    ) -> list[T]:
+        """Compute values that no cache may answer, such as sampled texts, in one forward batch.
+
+        They are counted, traced and shown as misses that bypassed the cache, each prompt
+        as one, also where prompts are equal. Arguments, errors and concurrency are otherwise
+        those of `cached_batch`; `compute` returns the values of all prompts.
+        """
+        start = self._now()
+        spans = self._call_spans(None if probes else start, (op, view_id, top_k))
+        flight = Flight(self.cache.generation, get_ident())
+        flight.keys = [(op, view_id, prompt, top_k) for prompt in prompts]
+        try:
+            return list(self._calls.bypass(flight, spans, lambda _: list(compute())))
+        finally:
+            misses = misses_of(flight, batch=True)
+            if probes is not None:
+                named = zip(misses, probes.names, strict=False)  # no misses where it was stopped
+                misses = [replace(miss, probe=name) for miss, name in named]
+            sizes = [len(prompts)] if misses else []
+            self._record(misses, start, spans, flight.error, sizes, probes)
+
+    def uncached(
+        self, op: str, view_id: str, prompt: str, top_k: int, compute: Callable[[], T]
+    ) -> T:
+        """Compute one value that no cache may answer; as `uncached_batch`, but a single call."""
+        start = self._now()
+        spans = self._call_spans(start)
+        flight = Flight(self.cache.generation, get_ident())
+        flight.keys = ((op, view_id, prompt, top_k),)
+        try:
+            return self._calls.bypass(flight, spans, lambda _: (compute(),))[0]  # type: ignore[no-any-return]
+        finally:
+            self._record(misses_of(flight), start, spans, flight.error)
 
     def _hit(
         self, key: LookupKey, entry: Entry, result: Literal["hit", "coalesced"], start: int
@@ -372,10 +436,10 @@ class BackendInstrumentation:
         return Outcome(key, entry.origin, result, start, end, end - start, entry.call)
 
     def _call_spans(
-        self, start: int, batch: tuple[str, str, int] | None = None
+        self, start: int | None, batch: tuple[str, str, int] | None = None
     ) -> CallSpans | None:
         """Return the live spans of a call that began at `start`; None without a tracer."""
-        self.spans.refresh_at(start)
+        self.spans.refresh_at(self._now() if start is None else start)
         if not self.spans.active:
             return None
         return self.spans.call(self._recorder.parent(), start, batch)
@@ -387,11 +451,17 @@ class BackendInstrumentation:
         spans: CallSpans | None,
         error: str | None,
         batches: Sequence[int] = (),
+        probes: BatchProbes | None = None,
     ) -> None:
         """Record the outcomes of a call that made a forward call, or tried to."""
         end = self._now()
-        if outcomes:
+        if outcomes and probes is None:
             self._recorder.record(outcomes, end - start, batches, spans)
+        elif outcomes:
+            share = (end - start) // len(outcomes)
+            for part in parts_by_probe(outcomes):
+                self._recorder.record(part, share * len(part), batches, spans, probes)
+                batches = ()
         if spans is not None:
             spans.end(outcomes, error, end)
 

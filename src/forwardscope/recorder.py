@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey, Question, question_of
@@ -20,7 +21,21 @@ from forwardscope.telemetry.spans import CallSpans, LookupSpans
 from forwardscope.trace.record import TraceEvent
 from forwardscope.trace.writer import TraceWriter
 
-__all__ = ["Outcome", "Recorder", "misses_of"]
+__all__ = ["BatchProbes", "Outcome", "Recorder", "misses_of", "parts_by_probe"]
+
+
+class BatchProbes(NamedTuple):
+    """Whose lookups those of a batch are, where it has prompts of several probes.
+
+    Attributes:
+        names: The probe of each prompt.
+        parent: Called once for each probe that has outcomes, where lookups have spans: with
+            its name, and start and end of its lookups in nanoseconds of the clock. Returns
+            the context with the parent of their spans.
+    """
+
+    names: Sequence[str]
+    parent: Callable[[str, int, int], Context]
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +59,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         reused: Number of these tokens that an earlier prompt's forward pass had computed.
         error: Class of the exception if the compute failed.
         stored_by: Id of the run that computed the value, if a store had it.
+        bypassed: Whether the cache was not asked: a miss whose value is not kept.
+        probe: Its probe in a batch of several probes; None where it is the current one.
     """
 
     key: LookupKey
@@ -60,6 +77,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     tier: Tier | None = None
     verified: bool | None = None
     stored_by: str | None = None
+    bypassed: bool = False
+    probe: str | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -84,9 +103,18 @@ def misses_of(flight: Flight, *, batch: bool = False) -> list[Outcome]:
             Outcome(
                 *(key, origin, "miss", start, end, share, flight.call),
                 *(batch_size, *counts, failed),
+                bypassed=flight.bypass,
             )
         )
     return outcomes
+
+
+def parts_by_probe(outcomes: Sequence[Outcome]) -> Iterable[list[Outcome]]:
+    """Return the outcomes of each probe in a batch of several, in order."""
+    parts: dict[str | None, list[Outcome]] = {}
+    for one in outcomes:
+        parts.setdefault(one.probe, []).append(one)
+    return parts.values()
 
 
 class Recorder:
@@ -169,6 +197,7 @@ class Recorder:
         scoring_ns: int,
         batches: Sequence[int] = (),
         spans: CallSpans | None = None,
+        probes: BatchProbes | None = None,
     ) -> None:
         """Record the lookups of one call of `cached` or `cached_batch`.
 
@@ -177,18 +206,23 @@ class Recorder:
             scoring_ns: Wall time of the call in nanoseconds, hits and waiting included.
             batches: Number of prompts in each call of `compute_misses`.
             spans: The live spans of the call, where it has any.
+            probes: Probes of the lookups, if they are not of the current one; those of
+                `outcomes` are of one probe.
         """
         op, view_id, _, _ = outcomes[0].key
         has_spans = self._spans.active or spans is not None
-        probe, shown = self._probe, self._traced or has_spans
+        shown = self._traced or has_spans
+        probe = self._probe if probes is None else outcomes[0].probe
         ts = self._time_ns() / 1e9 if shown else 0.0
         self._ledger.add((probe, view_id, op), outcomes, scoring_ns, batches, ts)
         if shown:
-            parent = self._offer_spans(outcomes, spans) if has_spans else NO_PARENT
+            parent = self._offer_spans(outcomes, spans, probes) if has_spans else NO_PARENT
             if self._traced:
                 self._trace.write_batch([self._event(one, ts, probe, parent) for one in outcomes])
 
-    def _offer_spans(self, outcomes: Sequence[Outcome], spans: CallSpans | None) -> ParentContext:
+    def _offer_spans(
+        self, outcomes: Sequence[Outcome], spans: CallSpans | None, probes: BatchProbes | None
+    ) -> ParentContext:
         """Queue the spans of all lookups but a single one whose span is live.
 
         Misses come first, so that hits do not displace them.
@@ -197,7 +231,11 @@ class Recorder:
             The parent of the spans.
         """
         queue = self._spans.queue
-        if spans is None:
+        if probes is not None:
+            first, last = outcomes[0], outcomes[-1]
+            context = probes.parent(first.probe or "", first.start_ns, last.end_ns)
+            parent = ParentContext.of(context)
+        elif spans is None:
             parent = self.parent()
         elif spans.has_lookup:
             return spans.parent
@@ -205,13 +243,14 @@ class Recorder:
             if queue.has_budget:
                 spans.start_batch()
             parent = spans.parent
+        if len(outcomes) > 1:
             outcomes = sorted(outcomes, key=lambda one: one.result != "miss")
         for one in outcomes:
             queue.offer(
                 FinishedLookup(
                     one.question or question_of(one.key),
                     *(one.result, one.start_ns, one.end_ns, parent.context, one.call, one.error),
-                    *(one.tier, one.verified),
+                    *(one.tier, one.verified, one.bypassed),
                 )
             )
         return parent
@@ -234,4 +273,5 @@ class Recorder:
             parent.parent_id,
             *(pass_trace_id, pass_span_id, outcome.stored_by),
             self._tier.known_identity(view_id) if missed and self._tier is not None else None,
+            outcome.bypassed or None,
         )

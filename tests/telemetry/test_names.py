@@ -175,6 +175,7 @@ def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTele
     instrumentation.cached(
         "op", "base", "shares", 0, lambda: instrumentation.report_tokens([5], [3])
     )
+    instrumentation.uncached("op", "base", "sampled", 0, lambda: "text")
     stored = {"store": MemoryStore(), "view_identity": lambda view_id: view_id, "verify": 1.0}
     for name in ("writer", "reader"):
         telemetry.instrumentation(name=name, **stored).cached("op", "ft", "stored", 0, lambda: 1.0)

@@ -243,6 +243,7 @@ class Ledger:
 
     def _add_miss(self, counts: Counts, op: str, outcome: Any, ts: float) -> None:
         counts.forward_ns += outcome.wall_ns
+        counts.bypasses += outcome.bypassed
         if outcome.error is not None:
             counts.errors[self._error_class(outcome.error)] += 1
             return

@@ -33,6 +33,7 @@ class Counts:
         remote_hits: Those of `hits` that a store on a server answered.
         matches: Hits of a store that were computed again and agreed.
         mismatches: Hits of a store that were computed again and did not.
+        bypasses: Misses for which no cache was asked.
     """
 
     hits: int = 0
@@ -45,6 +46,7 @@ class Counts:
     remote_hits: int = 0
     matches: int = 0
     mismatches: int = 0
+    bypasses: int = 0
 
     @property
     def store_hits(self) -> int:

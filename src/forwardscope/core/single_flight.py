@@ -47,6 +47,8 @@ class Flight:
         reused: What it reported of the tokens that an earlier prompt had computed.
         error: Class of the exception where it failed.
         call: Ids of the call's span, or None; see `Entry`.
+        bypass: Whether its values are for this one call alone, and are not kept.
+        answer: What a store answered for its keys; opaque to the core.
     """
 
     keys: Sequence[Any] = ()
@@ -56,6 +58,8 @@ class Flight:
     reused: Iterable[Any] | None = None
     error: str | None = None
     call: Any = None
+    bypass = False
+    answer: Any = None
     _counts: list[tuple[int | None, int | None]] | None = None
 
     def __init__(self, generation: int, leader: int = 0) -> None:

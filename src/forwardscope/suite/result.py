@@ -69,6 +69,7 @@ class Tally(_Record):
         scoring_wall_s: Wall time of the lookups in seconds, including waiting.
         forward_s: Part of `scoring_wall_s` spent in forward passes, in seconds.
         store_hits: Part of `cache_hits` that a store answered.
+        bypasses: Part of `cache_misses` for which no cache was asked.
     """
 
     lookups: _Count
@@ -81,6 +82,7 @@ class Tally(_Record):
     scoring_wall_s: _Seconds
     forward_s: _Seconds
     store_hits: _Count = 0
+    bypasses: _Count = 0
 
     @property
     def demand(self) -> int:
@@ -101,6 +103,7 @@ class Tally(_Record):
             scoring_wall_s=counts.scoring_ns / 1e9,
             forward_s=counts.forward_ns / 1e9,
             store_hits=counts.store_hits,
+            bypasses=counts.bypasses,
             **more,
         )
 

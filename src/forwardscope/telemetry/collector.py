@@ -172,6 +172,7 @@ class _Reading:
             ):
                 if n or tier in ("memory", "", self._tier):
                     self._add(names.LOOKUPS, n, *series, result, tier)
+            self._add(names.BYPASSES, counts.bypasses, *series)
             self._add(names.FORWARD_PASSES, counts.forward_passes, *series)
             self._add(names.SCORING_SECONDS, counts.scoring_ns / 1e9, *series)
             for error, n in counts.errors.items():

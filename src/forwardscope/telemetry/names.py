@@ -105,6 +105,14 @@ LOOKUPS: Final = Metric(
     'sum(rate(forwardscope_cache_lookups_total{result!="miss"}[5m])) '
     "/ (sum(rate(forwardscope_cache_lookups_total[5m])) > 0)",
 )
+BYPASSES: Final = Metric(
+    "forwardscope_cache_bypasses_total",
+    "counter",
+    "lookups",
+    "Misses for which no cache was asked and whose values are not kept, such as sampled texts.",
+    _SERIES,
+    "sum by (probe) (increase(forwardscope_cache_bypasses_total[1h]))",
+)
 VERIFICATIONS: Final = Metric(
     "forwardscope_cache_verifications_total",
     "counter",
@@ -539,6 +547,7 @@ PROBE_VERDICT: Final = Metric(
 #: Metrics that a collector reads from a backend's ledger.
 BACKEND_METRICS: Final = (
     LOOKUPS,
+    BYPASSES,
     VERIFICATIONS,
     FORWARD_PASSES,
     FORWARD_ERRORS,
@@ -666,6 +675,11 @@ VERIFIED: Final = Attribute(
     "boolean",
     "Whether a store's value agreed with one computed again, where it was.",
 )
+BYPASSED: Final = Attribute(
+    "forwardscope.cache.bypassed",
+    "boolean",
+    "True for a miss for which no cache was asked, such as that of a sampled text.",
+)
 VERIFICATION: Final = Attribute(
     "forwardscope.verification",
     "boolean",
@@ -730,7 +744,7 @@ LOOKUP: Final = Span(
     "the current span: a probe's, lookup batch or the caller's own",
     "One cache lookup: `lookup hit`, `lookup miss`, `lookup coalesced` or `lookup error`. A link "
     "leads to the forward call that computed its value; a single miss has it as a child.",
-    (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, TIER, VERIFIED, ERROR_TYPE),
+    (OP, VIEW, PROMPT_HASH, TOP_K, CACHE_RESULT, TIER, VERIFIED, BYPASSED, ERROR_TYPE),
 )
 BATCH: Final = Span(
     "batch",

@@ -34,7 +34,7 @@ __all__ = [
     "lookup_attributes",
     "lookup_name",
     "mark_failed",
-    "store_attributes",
+    "more_attributes",
 ]
 
 #: View families that have a name of their own in forward spans.
@@ -213,7 +213,7 @@ class SpanFactory:
         start_ns: int,
         parent: Context,
         call: CallIds | None = None,
-        store: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> trace.Span:
         """Start the span of one lookup, with a link to its forward call.
 
@@ -223,9 +223,9 @@ class SpanFactory:
             start_ns: Start of the lookup.
             parent: Context with the parent span.
             call: The forward call that computed the value.
-            store: Attributes of a store's hit; see `store_attributes`.
+            more: Attributes that few lookups have; see `more_attributes`.
         """
-        attributes = {**lookup_attributes(question, result), **store}
+        attributes = {**lookup_attributes(question, result), **more}
         links = () if call is None else (call.link(),)
         return self.start(lookup_name(result, None), parent, start_ns, attributes, links)
 
@@ -311,11 +311,15 @@ def batch_attributes(op: str, view_id: str, top_k: int) -> dict[str, Any]:
     return {_OP: printable(op), _VIEW: printable(view_id), _TOP_K: top_k}
 
 
-def store_attributes(tier: str | None, verified: bool | None) -> dict[str, Any]:
-    """Return the attributes of a hit that a store answered; none for another lookup."""
+def more_attributes(
+    tier: str | None = None, verified: bool | None = None, *, bypassed: bool = False
+) -> dict[str, Any]:
+    """Return the attributes of a hit that a store answered, or of a lookup that asked no cache."""
     attributes: dict[str, Any] = {} if tier is None else {names.TIER.name: tier}
     if verified is not None:
         attributes[names.VERIFIED.name] = verified
+    if bypassed:
+        attributes[names.BYPASSED.name] = True
     return attributes
 
 

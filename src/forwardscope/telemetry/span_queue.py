@@ -44,6 +44,7 @@ class FinishedLookup(NamedTuple):
         error: Class of the exception of a failed lookup.
         tier: `disk` or `remote` for a hit that a store answered, else None.
         verified: Whether the stored value agreed with one computed again; None where it was not.
+        bypassed: Whether no cache was asked.
     """
 
     question: Question
@@ -55,6 +56,7 @@ class FinishedLookup(NamedTuple):
     error: str | None = None
     tier: str | None = None
     verified: bool | None = None
+    bypassed: bool = False
 
 
 class SpanQueue:

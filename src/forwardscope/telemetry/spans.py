@@ -26,7 +26,7 @@ from forwardscope.telemetry.span_factory import (
     SpanOutcome,
     batch_attributes,
     lookup_name,
-    store_attributes,
+    more_attributes,
 )
 from forwardscope.telemetry.span_queue import FinishedLookup, SpanQueue
 
@@ -126,7 +126,9 @@ class LookupSpans:
         self.refresh()
         self.queue.renew_budget()
 
-    def call(self, parent: ParentContext, start_ns: int, batch: BatchKey | None) -> CallSpans:
+    def call(
+        self, parent: ParentContext, start_ns: int | None, batch: BatchKey | None
+    ) -> CallSpans:
         """Return the live spans of a call of `cached` or `cached_batch`."""
         return CallSpans(self._factory, parent, start_ns, batch)
 
@@ -193,7 +195,7 @@ class LookupSpans:
     def _make_finished(self, lookup: FinishedLookup) -> None:
         span = self._factory.start_lookup(
             *(lookup.question, lookup.result, lookup.start_ns, lookup.parent, lookup.call),
-            store_attributes(lookup.tier, lookup.verified),
+            more_attributes(lookup.tier, lookup.verified, bypassed=lookup.bypassed),
         )
         self._factory.end(span, names.LOOKUP, lookup.end_ns, lookup.error)
 
@@ -207,7 +209,8 @@ class CallSpans:
     Args:
         factory: Makes the spans.
         parent: Parent of the lookup, or of the batch.
-        start_ns: Start of the call.
+        start_ns: Start of the call; None if its lookups have other parents. Then the span
+            of the batch begins with the first forward call.
         batch: Op, view id and top_k of a batch; None for a single lookup.
 
     Attributes:
@@ -221,7 +224,7 @@ class CallSpans:
         self,
         factory: SpanFactory,
         parent: ParentContext,
-        start_ns: int,
+        start_ns: int | None,
         batch: BatchKey | None,
     ) -> None:
         self.batch: Final = batch
@@ -240,9 +243,8 @@ class CallSpans:
     def start_batch(self) -> None:
         """Start the span of the batch, unless it has started."""
         if self.batch is not None and self._whole is None:
-            attributes = batch_attributes(*self.batch)
-            outer = self.parent.context
-            self._whole = self._factory.start(names.BATCH.name, outer, self._start_ns, attributes)
+            attributes, outer = batch_attributes(*self.batch), self.parent.context
+            self._whole = self._factory.start(names.BATCH.name, outer, self._start(), attributes)
             self.parent = ParentContext.of(trace.set_span_in_context(self._whole, outer))
 
     def start_forward(
@@ -308,10 +310,18 @@ class CallSpans:
             self._whole.set_attribute(names.BATCH_MISSES.name, misses)
             self._factory.end(self._whole, names.BATCH, end_ns, error)
 
+    def _start(self) -> int:
+        if self._start_ns is None:
+            return self._factory.clock.perf_counter_ns()
+        return self._start_ns
+
     def _start_lookup(self, flight: Flight) -> Context:
         """Start the span of a single lookup; return a context with it."""
         outer = self.parent.context
-        self._whole = self._factory.start_lookup(flight.origins[0], "miss", self._start_ns, outer)
+        more = more_attributes(bypassed=flight.bypass)
+        self._whole = self._factory.start_lookup(
+            *(flight.origins[0], "miss", self._start(), outer), more=more
+        )
         return trace.set_span_in_context(self._whole, outer)
 
     def _end_lookup(self, span: trace.Span, outcome: Any, end_ns: int) -> None:
@@ -319,7 +329,7 @@ class CallSpans:
         if outcome.result != "miss":
             span.update_name(lookup_name(outcome.result, None))
             span.set_attribute(names.CACHE_RESULT.name, outcome.result)
-            span.set_attributes(store_attributes(outcome.tier, outcome.verified))
+            span.set_attributes(more_attributes(outcome.tier, outcome.verified))
             if outcome.call is not None:
                 span.add_link(outcome.call.link().context)
         self._factory.end(span, names.LOOKUP, end_ns, outcome.error)

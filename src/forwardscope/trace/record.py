@@ -19,7 +19,7 @@ MAX_COUNT: Final = (1 << 31) - 1
 OPTIONAL = (
     *("result", "tier", "verified", "batch", "tokens", "tokens_reused", "error"),
     *("run_id", "trace_id", "parent_id", "pass_trace_id", "pass_span_id"),
-    *("pass_run_id", "view_identity"),
+    *("pass_run_id", "view_identity", "bypassed"),
 )
 _COUNTS = ("batch", "tokens", "tokens_reused")
 _Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
@@ -52,6 +52,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
         pass_span_id: Id of that call's span.
         pass_run_id: Id of the run that computed the value, of a hit in a store.
         view_identity: Identity of the view, of a miss in a run with a store.
+        bypassed: True for a miss for which no cache was asked and whose value is not kept.
     """
 
     ts: Annotated[float, Meta(ge=0, le=MAX_TS)]
@@ -76,6 +77,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     pass_span_id: str | None = None
     pass_run_id: str | None = None
     view_identity: str | None = None
+    bypassed: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the eight fixed keys in order, then the optional ones that apply."""

@@ -31,7 +31,7 @@ from forwardscope.telemetry.span_factory import (
     forward_attributes,
     lookup_attributes,
     lookup_name,
-    store_attributes,
+    more_attributes,
 )
 from forwardscope.text import printable
 from forwardscope.trace import TraceEvent
@@ -66,7 +66,8 @@ class SpanMaker:
         """Return the span of a lookup, with a link to a forward call."""
         result = "miss" if not event.hit else "hit" if event.result is None else "coalesced"
         attributes = lookup_attributes(question_of(event), result)
-        attributes |= store_attributes(event.tier, event.verified)
+        bypassed = event.bypassed is True
+        attributes |= more_attributes(event.tier, event.verified, bypassed=bypassed)
         return self._span(lookup_name(result, event.error), place, attributes, event.error, link)
 
     def forward(self, misses: list[TraceEvent], place: Place) -> ReadableSpan:
