@@ -6,9 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
+from typing import Final
 
 from forwardscope.backends.base import Backend
 from forwardscope.backends.views import BASE, FINETUNED
@@ -17,6 +15,7 @@ from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import Plan, enough_entries, forward_calls, plan_run
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
+from forwardscope.suite.run_facts import facts_of_run
 from forwardscope.suite.spans import at_run_end, at_run_start, trace_id_of
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.telemetry import names
@@ -24,8 +23,8 @@ from forwardscope.text import printable
 
 __all__ = ["RunInterrupted", "run_suite"]
 
-_FLUSH_S = 0.5
-_PACKAGES = ("forwardscope", "numpy", "torch", "transformers", "peft")
+
+_FLUSH_S: Final = 0.5
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -152,38 +151,24 @@ def _result(
     warnings += _clipped(spec, getattr(backend, "vocab_size", None))
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
-    cache, planned = counters.cache_use(), run.expected_forward_passes
+    facts = facts_of_run(run, {} if plan is None else plan.series)
+    planned = run.expected_forward_passes
     over_plan = planned is not None and counters.total().demand > planned
+    searched = facts["cache"].evictions and over_plan
     return SuiteResult(
-        run_id=run.run_id,
-        trace_id=run.trace_id,
-        traces_url=spec.telemetry.traces_url,
-        suite=spec.name or "suite",
-        model=spec.model.label,
-        adapter=spec.model.adapter_label,
+        **facts,
         identity=identity,
         base_identity=_view_identity(backend, BASE),
         tuned_identity=_view_identity(backend, FINETUNED),
         exactness=getattr(backend, "exactness", spec.exactness),
         dtype=getattr(backend, "dtype", spec.model.dtype),
         device=getattr(backend, "device", spec.model.device),
-        versions=_versions(),
-        seed=spec.defaults.seed,
-        period_s=spec.period_s,
-        started_at=datetime.fromtimestamp(run.started_s, UTC).isoformat(timespec="seconds"),
         wall_s=wall_s,
         probes=probes,
         not_run=not_run,
         warnings=[printable(one) for one in warnings],
         optimisations=_optimisations(backend),
-        expected_forward_passes=run.expected_forward_passes,
-        backend_stats=counters.backend_stats().to_dict(),
-        series=counters.series_results({} if plan is None else plan.series),
-        cache=cache,
-        enough_entries=_enough_entries(spec, backend) if cache.evictions and over_plan else None,
-        store=counters.store_use(),
-        prompt_tokens=counters.prompt_tokens(),
-        reconciliation=counters.reconciliation(),
+        enough_entries=_enough_entries(spec, backend) if searched else None,
     )
 
 
@@ -223,13 +208,3 @@ def _view_identity(backend: Backend, view_id: str) -> str | None:
 def _optimisations(backend: Backend) -> dict[str, str]:
     states: Mapping[str, str] = getattr(backend, "optimisations", {})
     return {name: printable(state) for name, state in states.items()}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -175,13 +175,10 @@ class LookupSpans:
             The span, for further attributes; without a recording tracer, one that
             does nothing.
         """
-        self.refresh()
-        if not self.active:
+        live = self.begin(kind, detail, attributes)
+        if live is None:
             yield trace.INVALID_SPAN
             return
-        factory, clock = self._factory, self._factory.clock
-        parent = otel_context.get_current()
-        live = factory.start(kind.named(detail), parent, clock.perf_counter_ns(), attributes)
         error: str | None = None
         try:
             with trace.use_span(live, record_exception=False, set_status_on_exception=False):
@@ -190,7 +187,40 @@ class LookupSpans:
             error = type(raised).__name__
             raise
         finally:
-            factory.end(live, kind, clock.perf_counter_ns(), error)
+            self.end(live, kind, error=error)
+
+    def begin(
+        self,
+        kind: names.Span,
+        detail: str | None,
+        attributes: Mapping[str, Any],
+        start_ns: int | None = None,
+    ) -> trace.Span | None:
+        """Start a span below the current one; None without a recording tracer.
+
+        Args:
+            kind: Kind of the span.
+            detail: Second part of its name.
+            attributes: Attributes at the start.
+            start_ns: Its start, in nanoseconds of the clock; by default now.
+        """
+        self.refresh()
+        if not self.active:
+            return None
+        began = self._factory.clock.perf_counter_ns() if start_ns is None else start_ns
+        parent = otel_context.get_current()
+        return self._factory.start(kind.named(detail), parent, began, attributes)
+
+    def end(
+        self,
+        span: trace.Span,
+        kind: names.Span,
+        end_ns: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """End a span that `begin` started, now or at an earlier time, and count it."""
+        ended = self._factory.clock.perf_counter_ns() if end_ns is None else end_ns
+        self._factory.end(span, kind, ended, error)
 
     def _make_finished(self, lookup: FinishedLookup) -> None:
         span = self._factory.start_lookup(
