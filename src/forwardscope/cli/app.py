@@ -18,6 +18,7 @@ from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
 from forwardscope.cli.gateway_delivery import push_no_start
 from forwardscope.cli.init import suite_template, write_suite
+from forwardscope.cli.lm_eval import lm_eval
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
@@ -187,6 +188,7 @@ def run(
     raise typer.Exit(0 if result.passed else 1)
 
 
+app.command("lm-eval")(lm_eval)
 app.command()(report)
 app.command()(compare)
 app.command()(gate)

@@ -30,7 +30,7 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
 from forwardscope.text import plural
 
-__all__ = ["Show", "run_and_report"]
+__all__ = ["CountersObserver", "Show", "run_and_report", "write_result"]
 
 
 class Show(Protocol):
@@ -79,7 +79,7 @@ def _run_and_report(spec: SuiteSpec, options: RunOptions, show: Show, stop: Stop
         stop.on_request(telemetry.end_linger)
         result = _run(spec, instrumentation, telemetry, options, stop)
     try:
-        _write(result, options)
+        write_result(result, options)
     finally:
         if not options.quiet:
             show(result, Terminal(soft_wrap=False), saved=options.json)
@@ -104,7 +104,7 @@ def _run(
     stop: Stop,
 ) -> SuiteResult:
     progress = RunProgress(spec, instrumentation, quiet=options.quiet)
-    counters_observer = _CountersObserver()
+    counters_observer = CountersObserver()
     with progress, ExitStack() as closing:
         _announce(telemetry, progress)
         if telemetry.has_counters:
@@ -143,14 +143,14 @@ def _announce(telemetry: Telemetry, progress: RunProgress) -> None:
 
 
 def _delivered(
-    result: SuiteResult, observer: _CountersObserver, deliveries: list[Delivery]
+    result: SuiteResult, observer: CountersObserver, deliveries: list[Delivery]
 ) -> SuiteResult:
     """Return a result with what was delivered, and the counts after it."""
     reconciliation = observer.counters.reconciliation()
     return result.model_copy(update={"delivery": deliveries, "reconciliation": reconciliation})
 
 
-def _write(result: SuiteResult, options: RunOptions) -> None:
+def write_result(result: SuiteResult, options: RunOptions) -> None:
     """Write a result to the files of the options."""
     if options.json is not None:
         result.write(options.json)
@@ -163,7 +163,7 @@ def _write(result: SuiteResult, options: RunOptions) -> None:
 def _write_partial(result: SuiteResult, options: RunOptions, progress: RunProgress) -> None:
     """Write the result of an interrupted run; print what became of it."""
     try:
-        _write(result, options)
+        write_result(result, options)
     except OutputError as error:
         progress.print_line(str(error), failure=True)
         return
@@ -180,10 +180,11 @@ def _delivery_step(spec: SuiteSpec, telemetry: Telemetry) -> str:
     return "delivering telemetry"
 
 
-class _CountersObserver(Observer):
+class CountersObserver(Observer):
     """Stores a run's counters, which are read again after its spans are delivered."""
 
     counters: RunCounters
 
     def run_started(self, run: RunStarted) -> None:
+        """Store the counters of the run."""
         self.counters = run.counters

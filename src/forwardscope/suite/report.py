@@ -23,7 +23,7 @@ from forwardscope.suite.result import (
 )
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
-__all__ = ["print_report"]
+__all__ = ["print_costs", "print_report"]
 
 #: What the columns of the probes mean.
 _LEGEND: Final = (
@@ -41,7 +41,14 @@ def print_report(result: SuiteResult, console: Console, *, saved: Path | None = 
         saved: The file that has the result, if any.
     """
     _print_measurements(result, console)
-    _print_costs(result, console)
+    print_costs(result, console)
+    if (step := _next_step(result, saved)) is not None:
+        console.print(Text(step, style="bold"), soft_wrap=not console.is_terminal)
+
+
+def print_costs(result: SuiteResult, console: Console) -> None:
+    """Print the lookups and forward passes of a run, and what was delivered."""
+    _print_lookups(result, console)
     if result.trace_id is not None:
         url = result.trace_url
         where = "" if url is None else f": {printable(url)}"
@@ -49,8 +56,6 @@ def print_report(result: SuiteResult, console: Console, *, saved: Path | None = 
     for delivery in result.delivery:
         console.print(_delivery_line(delivery), soft_wrap=True)
     console.print(_reconciliation_line(result.reconciliation))
-    if (step := _next_step(result, saved)) is not None:
-        console.print(Text(step, style="bold"), soft_wrap=not console.is_terminal)
 
 
 def _print_measurements(result: SuiteResult, console: Console) -> None:
@@ -70,7 +75,7 @@ def _print_measurements(result: SuiteResult, console: Console) -> None:
     console.print()
 
 
-def _print_costs(result: SuiteResult, console: Console) -> None:
+def _print_lookups(result: SuiteResult, console: Console) -> None:
     console.print(view_table(result.series, stored=result.store is not None))
     console.print()
     console.print(Text(_cache_line(result)))
@@ -92,6 +97,8 @@ def _cache_line(result: SuiteResult) -> str:
         f"cache: {stats['cache_hits']} of {plural(lookups, 'lookup')} "
         f"answered without a forward pass ({format_percent(stats['hit_rate'])})"
     )
+    if bypasses := sum(one.bypasses for one in result.series):
+        line += f"; {bypasses} bypassed it"
     if not result.cache.enabled:
         return f"{line}; the cache is off"
     if result.cache.evictions:

@@ -72,6 +72,7 @@ class LookupSpans:
     Attributes:
         active: Whether lookups have spans now.
         queue: Queue of lookups whose spans are not made yet.
+        clock: Clock of the lookups.
         delivery: Exporter that counts ended spans; None in library use, where
             spans go to the program's tracer provider and count as ended.
     """
@@ -81,6 +82,7 @@ class LookupSpans:
     ) -> None:
         self.active = False
         self.delivery: SpanDelivery | None = None
+        self.clock: Final = clock
         self._factory = SpanFactory(provider, clock)
         self.queue: Final = SpanQueue(self._make_finished, budget)
         self._closed = False

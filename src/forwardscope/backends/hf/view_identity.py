@@ -46,6 +46,7 @@ __all__ = [
     "Parts",
     "Reading",
     "ViewParts",
+    "config_digest",
     "identity_of",
     "parts_of_adapter",
     "parts_of_pair",
@@ -161,7 +162,7 @@ def _of_model(model: Any, files: SignedFiles | None, rows: int, reading: Reading
     plain = compat.unwrapped(model)
     parts = {
         "model weights": _model_weights(model, files, rows, reading),
-        "model config": _config_digest(plain, rows),
+        "model config": config_digest(plain, rows),
         "attention implementation": compat.attention(plain),
         "experts implementation": compat.experts(plain),
         "dtype": str(plain.dtype).removeprefix("torch."),
@@ -237,13 +238,18 @@ def _load_key(model: Any, rows: int) -> list[object]:
     plain = compat.unwrapped(model)
     versions = [version(name) for name in ("torch", "transformers", "peft", "gguf")]
     quantised = quantisers() if compat.is_quantised(plain) else ""
-    return [_config_digest(plain, rows), str(plain.dtype), rows, versions, quantised]
+    return [config_digest(plain, rows), str(plain.dtype), rows, versions, quantised]
 
 
-def _config_digest(model: Any, rows: int) -> str:
-    """Return the digest of a model's config as it was before the model was resized."""
-    config = _cleaned(model.config.to_dict(), {compat.output_rows(model): rows})
-    return digest_of([type(model).__name__, config])
+def config_digest(model: Any, rows: int | None = None) -> str:
+    """Return the digest of a model's config without its origin.
+
+    Args:
+        model: The model.
+        rows: Size of the vocabulary before the model was resized, if it was.
+    """
+    resized: Mapping[object, int] = {} if rows is None else {compat.output_rows(model): rows}
+    return digest_of([type(model).__name__, _cleaned(model.config.to_dict(), resized)])
 
 
 def _cleaned(config: Mapping[str, Any], rows: Mapping[object, int]) -> dict[str, Any]:

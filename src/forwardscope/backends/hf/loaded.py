@@ -1,0 +1,106 @@
+"""The parts of the identity of a model that another program has loaded.
+
+Unlike the views of our own backend, such a model is one whole: what is in its memory, and
+what computes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+
+from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.digests import digest_of
+from forwardscope.backends.hf.environment import environment, foreign_code, quantisers
+from forwardscope.backends.hf.remembered import remembered, sign
+from forwardscope.backends.hf.tokenizer_digest import tokenizer_digest
+from forwardscope.backends.hf.view_identity import config_digest
+from forwardscope.backends.hf.weight_digests import digest_of_tensors
+from forwardscope.errors import ModelError
+
+__all__ = ["parts_of_loaded"]
+
+_WEIGHTS: Final = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+
+
+def parts_of_loaded(
+    model: Any, tokenizer: Any, folders: Sequence[Path] | None = None
+) -> Mapping[str, str]:
+    """Return by name all that determines the values of a model of transformers or PEFT.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folders: Where all its weights came from a moment ago; then their digest is remembered
+            for later processes. None if they may have been changed in memory.
+
+    Raises:
+        ModelError: The model has code of no installed package, so that no version says what
+            it computes.
+    """
+    plain = compat.unwrapped(model)
+    code = foreign_code(model)
+    if code is None:
+        raise ModelError("the model has modules of no installed package")
+    config = [config_digest(plain), *_adapters(model)]
+    parts = {
+        "model config": digest_of(config),
+        "model weights": _weights(model, config, folders),
+        "generation config": _generation(plain),
+        "attention implementation": compat.attention(plain),
+        "experts implementation": compat.experts(plain),
+        "dtype": str(plain.dtype).removeprefix("torch."),
+        "tokenizer": tokenizer_digest(tokenizer),
+        "quantisers": quantisers() if compat.is_quantised(plain) else "",
+        "other code": code,
+        "peft": version("peft") if isinstance(model, PeftModel) else "",
+        **environment(plain.device),
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+def _weights(model: Any, config: Sequence[object], folders: Sequence[Path] | None) -> str:
+    def compute() -> str:
+        return digest_of_tensors(_tensors(model))
+
+    files = [] if folders is None else [path for folder in folders for path in _files(folder)]
+    if not files or (signed := sign(files)) is None:
+        return compute()
+    versions = [version(name) for name in ("torch", "transformers", "peft")]
+    key = ["loaded", signed.signature, config, str(model.dtype), versions, quantisers()]
+    return remembered(key, compute, rehash=False)
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield all tensors of a model, those of its adapters among them."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, torch.Tensor):  # the state of a quantiser
+            raise ModelError(f"the weights have a {type(tensor).__name__}, not only tensors")
+        yield name, tensor
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
+
+
+def _adapters(model: Any) -> list[object]:
+    """Return the settings of a model's adapters, and which of them are active."""
+    if not isinstance(model, PeftModel):
+        return []
+    settings = {name: config.to_dict() for name, config in model.peft_config.items()}
+    scaling = [
+        [name, sorted(layer.scaling.items()), layer.merged, layer.disable_adapters]
+        for name, layer in model.named_modules()
+        if isinstance(getattr(layer, "scaling", None), dict)
+    ]
+    return [settings, model.active_adapters, scaling]
+
+
+def _generation(model: Any) -> str:
+    config = getattr(model, "generation_config", None)
+    return "" if config is None else digest_of(config.to_dict())

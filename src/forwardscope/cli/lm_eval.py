@@ -1,0 +1,62 @@
+"""The command `lm-eval`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from forwardscope.cli.options import RunOptions, takes_run_options
+from forwardscope.cli.tools import for_rank, tool_run
+from forwardscope.errors import MissingExtraError, UserError
+
+__all__ = ["lm_eval"]
+
+_EXAMPLE = "forwardscope lm-eval --store default -- run --model hf --tasks arc_easy"
+
+
+@takes_run_options
+def lm_eval(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="The arguments of lm-eval, after --.", metavar="-- ARGUMENTS…"),
+    ] = None,
+    *,
+    options: RunOptions,
+    name: Annotated[
+        str,
+        typer.Option(help="Name of the suite in results, metrics and spans.", metavar="NAME"),
+    ] = "lm-eval",
+    model_revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Version of a model whose content cannot be read, such as one behind an API. "
+            "Its answers are stored under this version; without one they are not stored.",
+            metavar="TEXT",
+        ),
+    ] = None,
+) -> None:
+    r"""Run lm-evaluation-harness with its model behind the cache.
+
+    Everything after -- is for lm-eval and works as without us, as do its output and
+    its exit status. A request is answered from the store if the same model, with the
+    same settings, has answered it before, in this run or another. A task is a probe in
+    trace, spans, metrics and dashboards. Our summary goes to stderr.
+
+        forwardscope lm-eval --store default -- run --model hf \
+            --model_args pretrained=HuggingFaceTB/SmolLM2-135M --tasks arc_easy
+    """
+    if not arguments:
+        raise UserError(f"give lm-eval's arguments after --, as in {_EXAMPLE}")
+    try:
+        from forwardscope.integrations.lm_eval_run import run_harness  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("lm_eval", "lm-eval") from error
+    rank = os.environ.get("RANK", "0")
+    mine = for_rank(options, int(rank) if rank.isdecimal() else 0)
+    evaluated = run_harness(
+        arguments, lambda spec: tool_run(spec, mine), name=name, revision=model_revision
+    )
+    if not evaluated and arguments[0] == "run":
+        raise UserError("lm-eval has evaluated no model, so that there is nothing to show")

@@ -1,0 +1,109 @@
+"""Runs of other tools, with the telemetry, the files and the summary of our own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from forwardscope.cli.options import RunOptions
+from forwardscope.cli.outputs import check_outputs, instrumentation_for
+from forwardscope.cli.running import CountersObserver, write_result
+from forwardscope.cli.telemetry import Telemetry
+from forwardscope.cli.terminal import Terminal
+from forwardscope.integrations.tool_run import ToolRun
+from forwardscope.suite.observer import Observers
+from forwardscope.suite.report import print_costs
+from forwardscope.suite.result import Delivery, SuiteResult
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.trace_url import check_environment
+from forwardscope.text import MAX_SENTENCE, plural, shown
+
+__all__ = ["for_rank", "tool_run"]
+
+
+@contextmanager
+def tool_run(spec: SuiteSpec, options: RunOptions) -> Iterator[ToolRun]:
+    """Yield the run of a tool; at its end deliver, write the files and print a summary on stderr.
+
+    Args:
+        spec: Names of suite, model and adapter.
+        options: Override the settings of the suite.
+
+    Raises:
+        UserError: An option is not valid, or a file cannot be written.
+    """
+    check_environment()
+    spec, terminal = options.override(spec), Terminal(stderr=True, soft_wrap=False)
+    check_outputs(options.output_files(spec))
+    counted = CountersObserver()
+    with (
+        Telemetry(spec) as telemetry,
+        instrumentation_for(spec, options.trace, telemetry.tracer_provider) as instrumentation,
+    ):
+        telemetry.watch(instrumentation)
+        if telemetry.endpoint_place is not None and not options.quiet:
+            terminal.print(f"metrics: {telemetry.endpoint_place}")
+        ended = False
+        run = ToolRun(spec, instrumentation, Observers(counted, telemetry.observer))
+        try:
+            with run:
+                yield run
+            ended = True
+        finally:
+            deliveries = telemetry.finish(linger=ended)
+            if not ended:
+                _print_end(run, options, deliveries, terminal)
+    if run.result is not None:
+        reconciliation = counted.counters.reconciliation()
+        update = {"delivery": deliveries, "reconciliation": reconciliation}
+        _finish(run.result.model_copy(update=update), options, terminal)
+
+
+def for_rank(options: RunOptions, rank: int) -> RunOptions:
+    """Return the options of one of several processes: the first alone has files and metrics."""
+    if rank == 0:
+        return options
+    return replace(
+        options,
+        quiet=True,
+        json=None,
+        markdown=None,
+        junit=None,
+        otlp_metrics=None,
+        metrics_port=None,
+        metrics_linger=None,
+        metrics_file=None,
+        pushgateway=None,
+    )
+
+
+def _finish(result: SuiteResult, options: RunOptions, terminal: Terminal) -> None:
+    try:
+        write_result(result, options)
+    finally:
+        for warning in result.warnings:
+            terminal.print_message("warning", "bold yellow", shown(warning, MAX_SENTENCE))
+        if not options.quiet:
+            print_costs(result, terminal)
+        else:
+            _print_undelivered(result.delivery, terminal)
+
+
+def _print_end(
+    run: ToolRun, options: RunOptions, deliveries: list[Delivery], terminal: Terminal
+) -> None:
+    """Say what is left of a run that ended before its time."""
+    _print_undelivered(deliveries, terminal)
+    kept = run.instrumentation.stats.forward_passes
+    if run.instrumentation.store is not None and kept and not options.quiet:
+        terminal.print(
+            f"the store has the answers so far ({plural(kept, 'forward pass')}); the same command "
+            "goes on from there"
+        )
+
+
+def _print_undelivered(deliveries: list[Delivery], terminal: Terminal) -> None:
+    for one in deliveries:
+        if not one.ok:
+            terminal.print_message("warning", "bold yellow", f"{one.to}: {one.what}")

@@ -1,0 +1,237 @@
+"""lm-evaluation-harness on this cache: `wrap` a model, and evaluate with what it returns.
+
+    lm = HFLM(pretrained="HuggingFaceTB/SmolLM2-135M")
+    with closing(wrap(lm, store="default")) as cached:
+        results = lm_eval.simple_evaluate(model=cached, tasks=["arc_easy"])
+
+A request is found by its exact strings, its generation arguments and the content of the
+model that answers it, never by a name. Sampled texts and requests with repeats bypass the
+cache, as each is to be drawn anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from lm_eval.api.model import LM, CacheHook
+from opentelemetry.context import get_current
+
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.integrations.lm_eval_identity import ModelIdentity, identity_of
+from forwardscope.integrations.tool_run import ToolRun
+from forwardscope.recorder import BatchProbes
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+__all__ = ["CachedLM", "wrap"]
+
+#: The op in which the ranks of an evaluation wait for each other.
+_COLLECTIVE: Final = "loglikelihood_rolling"
+
+#: Kinds of processes that hold parts of one model, as accelerate names them.
+_SHARDED: Final = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
+
+#: A request, and the key under which its answer is kept; None where it is not kept.
+Asked = tuple[str | None, "Instance"]
+Ask = Callable[[str, Sequence[Asked], BatchProbes | None], list[Any]]
+
+
+def wrap(
+    lm: LM,
+    *,
+    instrumentation: BackendInstrumentation | None = None,
+    revision: str | None = None,
+    run: ToolRun | None = None,
+    just_loaded: bool = False,
+) -> CachedLM:
+    """Return a model that answers from a cache what it was asked before.
+
+    Args:
+        lm: A model of lm-evaluation-harness.
+        instrumentation: Caches, counts and traces the requests; give it a store to keep the
+            answers. By default one with a cache in memory alone.
+        revision: Says which model this is, for one that is no `HFLM`, whose content cannot
+            be read: a version, a digest or a date. Answers are stored only if it is given.
+            Raise it whenever the model behind the name changes.
+        run: The run that the tasks belong to; without one their names are the labels of
+            their lookups, and they have no spans of their own.
+        just_loaded: Whether the weights in memory are those of the model's files, so that a
+            later process need not read them to know them.
+
+    Returns:
+        An `LM` (a virtual subclass) for `simple_evaluate(model=...)`. Attributes and methods
+        other than the three that answer requests are those of `lm`.
+    """
+    identity = identity_of(lm, revision, just_loaded=just_loaded)
+    return CachedLM(lm, identity, instrumentation or BackendInstrumentation(), run)
+
+
+class CachedLM:
+    """A model of lm-evaluation-harness behind a cache; see `wrap`. For one thread.
+
+    Attributes:
+        lm: The model.
+        instrumentation: Caches, counts and traces the requests.
+        identity: What determines the model's answers.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        identity: ModelIdentity,
+        instrumentation: BackendInstrumentation,
+        run: ToolRun | None,
+    ) -> None:
+        self.lm: Final = lm
+        self.instrumentation: Final = instrumentation
+        self.identity: Final = identity
+        self._run: Final = run
+        self._keeps: Final = not _is_sharded(lm)
+        self._hook: Final = _KeepingHook(instrumentation)
+        lm.set_cache_hook(self._hook)
+        instrumentation.identify_views(
+            lambda _: identity.digest, identity.tolerance, lambda _: identity.parts
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "lm":  # of an object that is not initialised
+            raise AttributeError(name)
+        return getattr(self.lm, name)
+
+    def close(self) -> None:
+        """Store what is queued, close the trace; the model stays as it is."""
+        self.instrumentation.close()
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Pass answers on to another cache as well, such as that of `--use_cache`."""
+        self._hook.next = cache_hook
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Return the log-probability of each continuation, and whether it is greedy."""
+        return self._answer("loglikelihood", requests)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Return the log-probability of each text."""
+        return self._answer("loglikelihood_rolling", requests)
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return a text for each context."""
+        return self._answer("generate_until", requests)
+
+    def _answer(self, op: str, requests: list[Instance]) -> list[Any]:
+        """Answer requests in order: in one batch those that may be cached, in another the rest."""
+        asked = [(key_of(op, request), request) for request in requests]
+        kept = [index for index, (key, _) in enumerate(asked) if self._keeps and key is not None]
+        rest = sorted(set(range(len(asked))) - set(kept))
+        answers: dict[int, Any] = {}
+        for ask, chosen in ((self._cached, kept), (self._bypassed, rest)):
+            if chosen:
+                found = self._label(op, [asked[index] for index in chosen], ask)
+                answers.update(zip(chosen, found, strict=True))
+        return [answers[index] for index in range(len(requests))]
+
+    def _label(self, op: str, asked: Sequence[Asked], ask: Ask) -> list[Any]:
+        """Make the lookups of one batch, each for its own task."""
+        tasks = [request.task_name or "" for _, request in asked]
+        if self._run is None:
+            return ask(op, asked, BatchProbes(tasks, lambda *_: get_current()))
+        if len(set(tasks)) > 1:
+            return ask(op, asked, self._run.several(tasks))
+        with self._run.probe(tasks[0]):
+            return ask(op, asked, None)
+
+    def _cached(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
+        prompts = [key or "" for key, _ in asked]
+        called = False
+
+        def compute_misses(missing: list[int]) -> list[Any]:
+            nonlocal called
+            called = True
+            self._hook.expect(op, [prompts[index] for index in missing])
+            return list(getattr(self.lm, op)([asked[index][1] for index in missing]))
+
+        answers = self.instrumentation.cached_batch(
+            op, self.identity.view, prompts, 0, compute_misses, probes=probes
+        )
+        if not called and op == _COLLECTIVE and self.lm.world_size > 1:
+            getattr(self.lm, op)([asked[0][1]])  # the other ranks wait for a call of this one
+        return answers
+
+    def _bypassed(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
+        requests = [request for _, request in asked]
+        self._hook.expect(op, [])
+        return self.instrumentation.uncached_batch(
+            *(op, self.identity.view, [repr(one.args) for one in requests], 0),
+            lambda: list(getattr(self.lm, op)(requests)),
+            probes=probes,
+        )
+
+
+class _KeepingHook(CacheHook):
+    """Receives answers as a model computes them, and keeps each at once.
+
+    Attributes:
+        next: Receives them as well.
+    """
+
+    def __init__(self, instrumentation: BackendInstrumentation) -> None:
+        super().__init__(None)
+        self.next: CacheHook | None = None
+        self._inst = instrumentation
+        self._op = ""
+        self._positions: dict[str, int] = {}
+
+    def expect(self, op: str, keys: Sequence[str]) -> None:
+        """Begin a call of the model for requests with these keys."""
+        self._op = op
+        self._positions = {key: position for position, key in enumerate(keys)}
+
+    def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
+        """Keep one answer."""
+        if attr == self._op and (key := _json(req)) is not None and key in self._positions:
+            self._inst.keep(self._positions.pop(key), res)
+        if self.next is not None:
+            self.next.add_partial(attr, req, res)
+
+
+def key_of(op: str, request: Instance) -> str | None:
+    """Return the exact content of a request; None where each answer is to be computed anew.
+
+    That is where it is drawn at random, or asked several times over, or has content that
+    is no text, such as an image.
+    """
+    if (request.repeats or 1) > 1 or (op == "generate_until" and _is_sampled(request.args[1])):
+        return None
+    return _json(request.args)
+
+
+def _is_sampled(settings: Mapping[str, Any]) -> bool:
+    """Return whether a text is drawn at random; as the harness reads these arguments."""
+    greedy = settings.get("do_sample")
+    return bool(settings.get("temperature")) if greedy is None else bool(greedy)
+
+
+def _json(content: Iterable[Any]) -> str | None:
+    try:
+        return json.dumps(list(content), sort_keys=True)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_sharded(lm: LM) -> bool:
+    """Return whether the ranks of an evaluation compute each batch together.
+
+    Then all of them need the same batches, which no cache of one rank can promise.
+    """
+    kind = getattr(getattr(lm, "accelerator", None), "distributed_type", None)
+    return lm.world_size > 1 and getattr(kind, "value", None) in (
+        "FSDP",
+        "DEEPSPEED",
+        "MEGATRON_LM",
+    )
+
+
+LM.register(CachedLM)
