@@ -186,7 +186,7 @@ def test_a_batch_of_several_probes_is_counted_and_traced_by_probe(
         assert sorted(below) == ["lookup hit", "lookup miss"]
     batch = next(one for one in seen.values() if one.name == "lookup batch")
     forward = [one for one in seen.values() if one.name == "forward base"][-1]
-    assert (forward.parent, forward.start_ms) == (batch.id, batch.start_ms + 1)
+    assert (forward.parent, forward.start_ms) == (batch.id, batch.start_ms)
     assert batch.attributes["forwardscope.batch.hits"] == 2
     lines = _records(tmp_path / "t.jsonl")[1:]
     assert [one["probe"] for one in lines] == ["one", "one", "two", "two"]

@@ -123,7 +123,8 @@ class CachedLM:
 
     def _answer(self, op: str, requests: list[Instance]) -> list[Any]:
         """Answer requests in order: in one batch those that may be cached, in another the rest."""
-        asked = [(key_of(op, request), request) for request in requests]
+        known = self.identity.is_hflm
+        asked = [(key_of(op, request, is_hflm=known), request) for request in requests]
         kept = [index for index, (key, _) in enumerate(asked) if self._keeps and key is not None]
         rest = sorted(set(range(len(asked))) - set(kept))
         answers: dict[int, Any] = {}
@@ -197,21 +198,24 @@ class _KeepingHook(CacheHook):
             self.next.add_partial(attr, req, res)
 
 
-def key_of(op: str, request: Instance) -> str | None:
+def key_of(op: str, request: Instance, *, is_hflm: bool) -> str | None:
     """Return the exact content of a request; None where each answer is to be computed anew.
 
     That is where it is drawn at random, or asked several times over, or has content that
     is no text, such as an image.
     """
-    if (request.repeats or 1) > 1 or (op == "generate_until" and _is_sampled(request.args[1])):
+    if (request.repeats or 1) > 1:
+        return None
+    if op == "generate_until" and _may_be_sampled(request.args[1], is_hflm=is_hflm):
         return None
     return _json(request.args)
 
 
-def _is_sampled(settings: Mapping[str, Any]) -> bool:
-    """Return whether a text is drawn at random; as the harness reads these arguments."""
-    greedy = settings.get("do_sample")
-    return bool(settings.get("temperature")) if greedy is None else bool(greedy)
+def _may_be_sampled(settings: Mapping[str, Any], *, is_hflm: bool) -> bool:
+    """Return whether a text may be drawn at random; models behind APIs do not see `do_sample`."""
+    if settings.get("do_sample") is False and is_hflm:
+        return False
+    return bool(settings.get("do_sample") or settings.get("temperature"))
 
 
 def _json(content: Iterable[Any]) -> str | None:

@@ -47,6 +47,7 @@ class ModelIdentity:
             no answer may be stored.
         parts: What the digest is made of, by name.
         tolerance: Largest difference of a log-probability between two computations.
+        is_hflm: Whether the model is an `HFLM` itself, whose code is known.
         reason: Why there is no digest; None where there is one.
         device: Device of the weights, where it is known.
         dtype: Dtype of the weights, where it is known.
@@ -56,6 +57,7 @@ class ModelIdentity:
     digest: str | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = _COARSE
+    is_hflm: bool = False
     reason: str | None = None
     device: str = ""
     dtype: str = ""
@@ -101,6 +103,7 @@ def _of_hflm(lm: Any, folders: Sequence[Path] | None) -> ModelIdentity:
             parts=parts,
             tolerance=_TOLERANCE.get(dtype, _COARSE),
             device=str(lm.device),
+            is_hflm=True,
             dtype=dtype,
         )
     except Exception as error:  # noqa: BLE001 - of the harness or of a model's code

@@ -276,7 +276,9 @@ class CallSpans:
         """Start the span of the batch, unless it has started."""
         if self.batch is not None and self._whole is None:
             attributes, outer = batch_attributes(*self.batch), self.parent.context
-            self._whole = self._factory.start(names.BATCH.name, outer, self._start(), attributes)
+            self._whole = self._factory.start(
+                names.BATCH.name, outer, self._start_ns or 0, attributes
+            )
             self.parent = ParentContext.of(trace.set_span_in_context(self._whole, outer))
 
     def start_forward(
@@ -293,9 +295,11 @@ class CallSpans:
             A compute that runs with the span as the current one. `Flight.run` calls it
             in a copy of the context, which ends with the call.
         """
+        now, questions = self._factory.clock.perf_counter_ns(), flight.origins
+        if self._start_ns is None:
+            self._start_ns = now
         self.start_batch()
         parent = self.parent.context if self.batch is not None else self._start_lookup(flight)
-        now, questions = self._factory.clock.perf_counter_ns(), flight.origins
         self.forward_ns = self.forward_ns or now
         self._forward = self._factory.start_forward(
             questions[0], len(questions), now, parent, verification=verification
@@ -342,17 +346,12 @@ class CallSpans:
             self._whole.set_attribute(names.BATCH_MISSES.name, misses)
             self._factory.end(self._whole, names.BATCH, end_ns, error)
 
-    def _start(self) -> int:
-        if self._start_ns is None:
-            return self._factory.clock.perf_counter_ns()
-        return self._start_ns
-
     def _start_lookup(self, flight: Flight) -> Context:
         """Start the span of a single lookup; return a context with it."""
         outer = self.parent.context
         more = more_attributes(bypassed=flight.bypass)
         self._whole = self._factory.start_lookup(
-            *(flight.origins[0], "miss", self._start(), outer), more=more
+            *(flight.origins[0], "miss", self._start_ns or 0, outer), more=more
         )
         return trace.set_span_in_context(self._whole, outer)
 
