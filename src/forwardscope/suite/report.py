@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forwardscope.probes import Verdict
-from forwardscope.suite.report_tables import format_percent, probe_table, view_table
+from forwardscope.suite.report_tables import format_percent, probe_table, task_table, view_table
 from forwardscope.suite.result import (
     CacheUse,
     Delivery,
@@ -23,7 +23,7 @@ from forwardscope.suite.result import (
 )
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
-__all__ = ["print_costs", "print_report"]
+__all__ = ["print_report", "print_tool_report"]
 
 #: What the columns of the probes mean.
 _LEGEND: Final = (
@@ -41,14 +41,26 @@ def print_report(result: SuiteResult, console: Console, *, saved: Path | None = 
         saved: The file that has the result, if any.
     """
     _print_measurements(result, console)
-    print_costs(result, console)
+    console.print(view_table(result.series, stored=result.store is not None))
+    console.print()
+    _print_counts(result, console)
+    _print_delivery(result, console)
     if (step := _next_step(result, saved)) is not None:
         console.print(Text(step, style="bold"), soft_wrap=not console.is_terminal)
 
 
-def print_costs(result: SuiteResult, console: Console) -> None:
-    """Print the lookups and forward passes of a run, and what was delivered."""
-    _print_lookups(result, console)
+def print_tool_report(result: SuiteResult, console: Console) -> None:
+    """Print what the run of another tool cost, by task, and what was delivered."""
+    console.print()
+    if result.series:
+        stored = result.store is not None
+        console.print(task_table(result.series, stored=stored))
+        console.print()
+    _print_counts(result, console)
+    _print_delivery(result, console)
+
+
+def _print_delivery(result: SuiteResult, console: Console) -> None:
     if result.trace_id is not None:
         url = result.trace_url
         where = "" if url is None else f": {printable(url)}"
@@ -75,9 +87,7 @@ def _print_measurements(result: SuiteResult, console: Console) -> None:
     console.print()
 
 
-def _print_lookups(result: SuiteResult, console: Console) -> None:
-    console.print(view_table(result.series, stored=result.store is not None))
-    console.print()
+def _print_counts(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if result.store is not None:
         console.print(_store_line(result.store, result.demand), soft_wrap=True)

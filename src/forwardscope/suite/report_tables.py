@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rich import box
@@ -15,7 +15,7 @@ from forwardscope.probes import Verdict
 from forwardscope.suite.result import ProbeResult, SeriesResult, SuiteResult
 from forwardscope.text import plural, shown
 
-__all__ = ["OUTSIDE", "format_percent", "format_z", "probe_table", "view_table"]
+__all__ = ["OUTSIDE", "format_percent", "format_z", "probe_table", "task_table", "view_table"]
 
 #: Stands for the name of a probe in rows of lookups outside all probes.
 OUTSIDE: Final = "(outside)"
@@ -54,12 +54,25 @@ def view_table(series: list[SeriesResult], *, stored: bool) -> Table:
         series: The counts, at least one of each view.
         stored: Whether the run had a store, whose answers have a column.
     """
-    table = _table("views")
-    table.add_column("view", overflow="fold")
+    return _cost_table("view", _by_view(series), stored)
+
+
+def task_table(series: list[SeriesResult], *, stored: bool) -> Table:
+    """Return the table of what each task of another tool cost; arguments as of `view_table`."""
+    tasks: dict[str, list[SeriesResult]] = {}
+    for one in series:
+        tasks.setdefault(OUTSIDE if one.probe is None else one.probe, []).append(one)
+    return _cost_table("task", tasks, stored)
+
+
+def _cost_table(what: str, groups: Mapping[str, list[SeriesResult]], stored: bool) -> Table:
+    """Return a table with the counts of each group of series."""
+    table = _table(f"{what}s")
+    table.add_column(what, overflow="fold")
     costs = ("from store", "passes") if stored else ("forward passes",)  # to fit 80 columns
     for header in ("lookups", "hits", *costs, "errors", "hit rate", "time"):
         table.add_column(header, justify="right", no_wrap=True)
-    for name, counts in _by_view(series).items():
+    for name, counts in groups.items():
         lookups, hits = sum(one.lookups for one in counts), sum(one.cache_hits for one in counts)
         table.add_row(
             Text(shown(name)),

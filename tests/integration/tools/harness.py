@@ -103,7 +103,7 @@ class CountingLM(LM):
         fail_at: Number of answers after which it is interrupted; None for never.
     """
 
-    def __init__(self, name: str = "a", fail_at: int | None = None) -> None:
+    def __init__(self, name: str = "a", fail_at: int | None = None, **_: Any) -> None:
         super().__init__()
         self.name = name
         self.fail_at = fail_at
