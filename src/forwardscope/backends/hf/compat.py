@@ -16,7 +16,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import torch
-from peft import LoraConfig
 
 __all__ = [
     "CACHE_NAMES",
@@ -323,6 +322,8 @@ def check_names() -> list[str]:
         missing.append(f"{installed} has no config.{_ATTENTION}; identities cannot be computed")
     if _find(_GGUF_MODULE, _GGUF_BAR) is None:
         missing.append(f"{installed} has no {_GGUF_MODULE}.{_GGUF_BAR}; its bar is not replaced")
+    from peft import LoraConfig  # noqa: PLC0415 - takes seconds, and is not needed for a plain model
+
     known = {field.name for field in fields(LoraConfig)}
     missing += [
         f"peft {version('peft')} has no LoraConfig.{name}; adapters with it are not recognised"

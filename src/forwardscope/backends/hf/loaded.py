@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
 
 from forwardscope.backends.hf import compat
+from forwardscope.backends.hf.config_digest import config_digest
 from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import environment, foreign_code, quantisers
 from forwardscope.backends.hf.remembered import remembered, sign
+from forwardscope.backends.hf.tensor_digests import digest_of_tensors
 from forwardscope.backends.hf.tokenizer_digest import tokenizer_digest
-from forwardscope.backends.hf.view_identity import config_digest
-from forwardscope.backends.hf.weight_digests import digest_of_tensors
 from forwardscope.errors import ModelError
 
 __all__ = ["parts_of_loaded"]
@@ -58,7 +57,7 @@ def parts_of_loaded(
         "tokenizer": tokenizer_digest(tokenizer),
         "quantisers": quantisers() if compat.is_quantised(plain) else "",
         "other code": code,
-        "peft": version("peft") if isinstance(model, PeftModel) else "",
+        "peft": version("peft") if plain is not model else "",
         **environment(plain.device),
     }
     return {name: part for name, part in parts.items() if part}
@@ -90,7 +89,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _adapters(model: Any) -> list[object]:
     """Return the settings of a model's adapters, and which of them are active."""
-    if not isinstance(model, PeftModel):
+    if compat.unwrapped(model) is model:
         return []
     settings = {name: config.to_dict() for name, config in model.peft_config.items()}
     scaling = [

@@ -23,10 +23,12 @@ from peft import PeftModel
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.adapter_config import WITHOUT_EFFECT
+from forwardscope.backends.hf.config_digest import cleaned, config_digest
 from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import foreign_code, quantisers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.remembered import SignedFiles, remembered
+from forwardscope.backends.hf.tensor_digests import digest_of_tensors
 from forwardscope.backends.hf.tokenizer_digest import tokenizer_digest
 from forwardscope.backends.hf.vocabulary import Vocabulary
 from forwardscope.backends.hf.weight_changes import keeps_variant, null_shape, scalings
@@ -35,7 +37,6 @@ from forwardscope.backends.hf.weight_digests import (
     added_rows,
     base_tensors,
     digest_of_files,
-    digest_of_tensors,
 )
 from forwardscope.backends.views import BASE, FINETUNED, scaled_view_id
 
@@ -46,7 +47,6 @@ __all__ = [
     "Parts",
     "Reading",
     "ViewParts",
-    "config_digest",
     "identity_of",
     "parts_of_adapter",
     "parts_of_pair",
@@ -55,17 +55,6 @@ __all__ = [
 #: Version of this package's numerics. Raise it with each change after which a view gives
 #: another value, be it in the last bit, for the same weights and prompt.
 NUMERICS: Final = 1
-#: Keys that name the origin of a file. They do not affect values and differ between machines.
-_PROVENANCE: Final = (
-    "_name_or_path",
-    "architectures",  # the class of the model is in the identity
-    "base_model_name_or_path",
-    "gguf_file",
-    "revision",
-    "transformers_version",
-)
-_ROWS: Final = "vocab_size"
-
 #: Part that names the packages of a model's further modules, and its value where one is unknown.
 OTHER_CODE: Final = "other code"
 UNKNOWN_CODE: Final = "unknown"
@@ -162,7 +151,7 @@ def _of_model(model: Any, files: SignedFiles | None, rows: int, reading: Reading
     plain = compat.unwrapped(model)
     parts = {
         "model weights": _model_weights(model, files, rows, reading),
-        "model config": config_digest(plain, rows),
+        "model config": _config_of(plain, rows),
         "attention implementation": compat.attention(plain),
         "experts implementation": compat.experts(plain),
         "dtype": str(plain.dtype).removeprefix("torch."),
@@ -193,7 +182,7 @@ def _of_adapter(
 
     config = model.peft_config[model.active_adapter].to_dict()
     effective = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    settings = digest_of([_cleaned(effective, {}), scalings(model)])
+    settings = digest_of([cleaned(effective), scalings(model)])
     key = [*_load_key(model, vocabulary.base), compat.output_rows(model), settings]
     return {
         "adapter weights": _remembered(
@@ -238,27 +227,9 @@ def _load_key(model: Any, rows: int) -> list[object]:
     plain = compat.unwrapped(model)
     versions = [version(name) for name in ("torch", "transformers", "peft", "gguf")]
     quantised = quantisers() if compat.is_quantised(plain) else ""
-    return [config_digest(plain, rows), str(plain.dtype), rows, versions, quantised]
+    return [_config_of(plain, rows), str(plain.dtype), rows, versions, quantised]
 
 
-def config_digest(model: Any, rows: int | None = None) -> str:
-    """Return the digest of a model's config without its origin.
-
-    Args:
-        model: The model.
-        rows: Size of the vocabulary before the model was resized, if it was.
-    """
-    resized: Mapping[object, int] = {} if rows is None else {compat.output_rows(model): rows}
-    return digest_of([type(model).__name__, _cleaned(model.config.to_dict(), resized)])
-
-
-def _cleaned(config: Mapping[str, Any], rows: Mapping[object, int]) -> dict[str, Any]:
-    """Return a config without its origin, and with other sizes of the vocabulary."""
-    cleaned = {
-        key: _cleaned(value, rows) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in _PROVENANCE
-    }
-    if cleaned.get(_ROWS) in rows:
-        cleaned[_ROWS] = rows[cleaned[_ROWS]]
-    return cleaned
+def _config_of(model: Any, rows: int) -> str:
+    """Return the digest of a model's config as it was before the model was resized."""
+    return config_digest(model, {compat.output_rows(model): rows})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,13 @@ from peft.utils import AuxiliaryTrainingWrapper
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.carried import own_values
-from forwardscope.backends.hf.digests import digest_of, digest_of_bytes
+from forwardscope.backends.hf.digests import digest_of
+from forwardscope.backends.hf.tensor_digests import Named
 
-__all__ = ["adapter_tensors", "added_rows", "base_tensors", "digest_of_files", "digest_of_tensors"]
+__all__ = ["adapter_tensors", "added_rows", "base_tensors", "digest_of_files"]
 
-Named = tuple[str, torch.Tensor]
 #: Names of the base's own modules in PEFT's wrappers; the last is a wrapper itself.
 _WRAPPED = ("base_layer", "original_module", "token_adapter")
-#: One processor core digests about 1.5 GB a second, less than a disk reads.
-_THREADS = 4
-
-
-def digest_of_tensors(tensors: Iterable[Named]) -> str:
-    """Return the digest of tensors with their names, dtypes and shapes, in any order."""
-    named = list(tensors)
-    distinct = {_memory(tensor): tensor for _, tensor in named}  # tied weights once
-    with ThreadPoolExecutor(_THREADS) as pool:
-        digests = dict(zip(distinct, pool.map(_digest, distinct.values()), strict=True))
-    return digest_of(
-        sorted(
-            [name, str(tensor.dtype), list(tensor.shape), digests[_memory(tensor)]]
-            for name, tensor in named
-        )
-    )
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
@@ -136,12 +119,3 @@ def _below(layer: Any) -> Any:
     while isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper):
         layer = next(getattr(layer, name) for name in _WRAPPED if hasattr(layer, name))
     return layer
-
-
-def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device
-
-
-def _digest(tensor: torch.Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return digest_of_bytes([content.numpy().data])
