@@ -39,13 +39,13 @@ def lm_eval(
 ) -> None:
     r"""Run lm-evaluation-harness with its model behind the cache.
 
-    Everything after -- is for lm-eval and works as without us, as do its output and
-    its exit status. A request is answered from the store if the same model, with the
-    same settings, has answered it before, in this run or another. A task is a probe in
-    trace, spans, metrics and dashboards. Our summary goes to stderr.
+    What follows -- is for lm-eval, and works as without us; so do its output
+    and its exit status. A request is answered from the store if the same model
+    with the same settings has answered it before, in whatever run. A task is a
+    probe in trace, spans, metrics and dashboards. Our summary goes to stderr.
 
         forwardscope lm-eval --store default -- run --model hf \
-            --model_args pretrained=HuggingFaceTB/SmolLM2-135M --tasks arc_easy
+            --model_args pretrained=MODEL,dtype=float32 --tasks arc_easy
     """
     if not arguments:
         raise UserError(f"give lm-eval's arguments after --, as in {_EXAMPLE}")

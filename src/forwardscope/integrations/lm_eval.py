@@ -22,6 +22,8 @@ from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.lm_eval_identity import ModelIdentity, identity_of
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.recorder import BatchProbes
+from forwardscope.store.base import Store
+from forwardscope.store.locations import open_store
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -34,6 +36,10 @@ _COLLECTIVE: Final = "loglikelihood_rolling"
 #: Kinds of processes that hold parts of one model, as accelerate names them.
 _SHARDED: Final = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
 
+#: Of an instrumentation that `wrap` makes.
+_MAX_ENTRIES: Final = 4096
+_VERIFY: Final = 1 / 64
+
 #: A request, and the key under which its answer is kept; None where it is not kept.
 Asked = tuple[str | None, "Instance"]
 Ask = Callable[[str, Sequence[Asked], BatchProbes | None], list[Any]]
@@ -42,6 +48,7 @@ Ask = Callable[[str, Sequence[Asked], BatchProbes | None], list[Any]]
 def wrap(
     lm: LM,
     *,
+    store: str | None = None,
     instrumentation: BackendInstrumentation | None = None,
     revision: str | None = None,
     run: ToolRun | None = None,
@@ -51,8 +58,8 @@ def wrap(
 
     Args:
         lm: A model of lm-evaluation-harness.
-        instrumentation: Caches, counts and traces the requests; give it a store to keep the
-            answers. By default one with a cache in memory alone.
+        store: Where answers outlive this process: `default`, or a path.
+        instrumentation: Caches, counts and traces the requests, in place of one with `store`.
         revision: Says which model this is, for one that is no `HFLM`, whose content cannot
             be read: a version, a digest or a date. Answers are stored only if it is given.
             Raise it whenever the model behind the name changes.
@@ -61,12 +68,22 @@ def wrap(
         just_loaded: Whether the weights in memory are those of the model's files, so that a
             later process need not read them to know them.
 
+    Raises:
+        StoreError: The store cannot be opened.
+        ValueError: Both a store and an instrumentation are given.
+
     Returns:
         An `LM` (a virtual subclass) for `simple_evaluate(model=...)`. Attributes and methods
         other than the three that answer requests are those of `lm`.
     """
+    if store is not None and instrumentation is not None:
+        raise ValueError("give either a store or an instrumentation, which has its own")
     identity = identity_of(lm, revision, just_loaded=just_loaded)
-    return CachedLM(lm, identity, instrumentation or BackendInstrumentation(), run)
+    opened = None if store is None else open_store(store)
+    inst = instrumentation or BackendInstrumentation(
+        cache_maxsize=_MAX_ENTRIES, store=opened, verify=_VERIFY
+    )
+    return CachedLM(lm, identity, inst, run, opened)
 
 
 class CachedLM:
@@ -83,12 +100,14 @@ class CachedLM:
         lm: LM,
         identity: ModelIdentity,
         instrumentation: BackendInstrumentation,
-        run: ToolRun | None,
+        run: ToolRun | None = None,
+        store: Store | None = None,
     ) -> None:
         self.lm: Final = lm
         self.instrumentation: Final = instrumentation
         self.identity: Final = identity
         self._run: Final = run
+        self._store: Final = store
         self._keeps: Final = not _is_sharded(lm)
         self._hook: Final = _KeepingHook(instrumentation)
         lm.set_cache_hook(self._hook)
@@ -102,8 +121,10 @@ class CachedLM:
         return getattr(self.lm, name)
 
     def close(self) -> None:
-        """Store what is queued, close the trace; the model stays as it is."""
+        """Store what is queued, close the store that `wrap` opened; the model stays as it is."""
         self.instrumentation.close()
+        if self._store is not None:
+            self._store.close(0.0)  # what is queued was waited for
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Pass answers on to another cache as well, such as that of `--use_cache`."""

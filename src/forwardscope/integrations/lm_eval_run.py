@@ -86,9 +86,12 @@ def _wrapping(run: ToolRun, revision: str | None) -> Iterator[list[CachedLM]]:
 
             def make(*given: Any, **more: Any) -> CachedLM:
                 model = made(*given, **more)
-                inst = run.instrumentation
                 cached = wrap(
-                    model, instrumentation=inst, revision=revision, run=run, just_loaded=True
+                    model,
+                    instrumentation=run.instrumentation,
+                    revision=revision,
+                    run=run,
+                    just_loaded=not run.spec.cache.rehash,
                 )
                 wrapped.append(cached)
                 return cached

@@ -157,6 +157,11 @@ class ToolRun:
         self._observer.run_finished(self.result)
 
     @property
+    def spec(self) -> SuiteSpec:
+        """Names of suite, model and adapter, and the settings of the run."""
+        return self._spec
+
+    @property
     def instrumentation(self) -> BackendInstrumentation:
         """Where the tool's lookups are made."""
         return self._inst

@@ -11,9 +11,7 @@ import pytest
 import torch
 from lm_eval.api.model import LM, CachingLM
 
-from forwardscope import BackendInstrumentation
 from forwardscope.integrations.lm_eval import CachedLM, wrap
-from forwardscope.store.locations import open_store
 
 from ..conftest import Zoo
 from .harness import GREEDY, CountingLM, evaluate, load, request, write_tasks
@@ -30,10 +28,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def _behind(lm: LM, file: Path, **settings: Any) -> Iterator[CachedLM]:
     """Wrap a model, with a store in a file."""
-    with closing(open_store(str(file))) as store:
-        inst = BackendInstrumentation(store=store, verify=0.0, cache_maxsize=4096)
-        with closing(wrap(lm, instrumentation=inst, **settings)) as cached:
-            yield cached
+    with closing(wrap(lm, store=str(file), **settings)) as cached:
+        yield cached
 
 
 def _computed(cached: CachedLM) -> int:
