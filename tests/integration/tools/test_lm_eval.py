@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,3 +198,27 @@ def test_a_wrapped_model_is_a_model_with_all_its_attributes(zoo: Zoo) -> None:
     assert (cached.rank, cached.world_size, cached.max_length) == (0, 1, lm.max_length)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cached.nothing
+
+
+def test_a_rank_that_has_all_answers_still_meets_the_others() -> None:
+    """In a rolling evaluation the ranks wait for each other, so each calls its model once."""
+    lm = CountingLM()
+    lm._world_size = 2
+    cached = wrap(lm)
+    rolling = [request("loglikelihood_rolling", text) for text in "abc"]
+    scored = [request("loglikelihood", text, "x") for text in "abc"]
+    for _ in range(2):
+        cached.loglikelihood_rolling(rolling)
+        cached.loglikelihood(scored)
+    assert lm.calls == [3, 3, 1]
+
+
+def test_ranks_that_share_one_model_bypass_the_cache() -> None:
+    """Parts of one model need the same batches in each rank, which a cache would change."""
+    lm = CountingLM()
+    lm._world_size = 2
+    lm.accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value="FSDP"))
+    cached = wrap(lm)
+    for _ in range(2):
+        cached.loglikelihood([request("loglikelihood", text, "x") for text in "aab"])
+    assert lm.calls == [3, 3]
