@@ -26,12 +26,12 @@ from forwardscope.cli.probes import probes, schema
 from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
-from forwardscope.cli.selection import choose_probes, replace_adapter
 from forwardscope.cli.store import store
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
 from forwardscope.suite.loading import load_suite
+from forwardscope.suite.selection import choose_probes, replace_adapter
 
 __all__ = ["main"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -14,9 +13,10 @@ import typer
 from pydantic import ValidationError
 
 from forwardscope.errors import UserError
+from forwardscope.suite.selection import chosen_store
 from forwardscope.suite.spec import CacheSpec, SuiteSpec, TelemetrySpec
 
-__all__ = ["RunOptions", "chosen_store", "takes_run_options"]
+__all__ = ["RunOptions", "takes_run_options"]
 
 _STORE, _SPANS, _METRICS = "Store", "Spans", "Metrics"
 
@@ -251,25 +251,6 @@ def _message(error: ValidationError) -> str:
     # an unset shell variable gives an empty value
     hint = "; leave the option out, or give it a value" if first["input"] == "" else ""
     return f"--{option} {first['input']!r}: {first['msg']}{hint}"
-
-
-def chosen_store(cache: CacheSpec, option: str | None, *, no_store: bool) -> str | None:
-    """Return where the store is: as the option, the suite or the variable says, in this order.
-
-    Args:
-        cache: The settings of the suite.
-        option: The value of --store.
-        no_store: Whether there is --no-store.
-
-    Raises:
-        UserError: The options contradict each other, or --store has no value.
-    """
-    if no_store and option is not None:
-        raise UserError("--store and --no-store contradict each other; give one of them")
-    if option == "":
-        raise UserError("--store needs a path, or default; an unset variable gives none")
-    place = option or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
-    return None if no_store else place
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,13 +13,13 @@ import typer
 
 from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
-from forwardscope.cli.options import chosen_store
 from forwardscope.cli.planned_store import PlannedStore, planned_store
 from forwardscope.cli.terminal import Terminal
 from forwardscope.core.series import Counts
 from forwardscope.errors import ProbeError, UserError
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.plan import Plan, enough_entries, plan_suite, shared_work
+from forwardscope.suite.selection import chosen_store
 from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["plan"]

@@ -1,0 +1,80 @@
+"""Choices beside a suite file: another adapter, some of the probes, a store."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+
+from forwardscope.errors import UserError
+from forwardscope.suite.spec import CacheSpec, SuiteSpec
+from forwardscope.text import MAX_SENTENCE, shown
+
+__all__ = ["choose_probes", "chosen_store", "replace_adapter"]
+
+
+def replace_adapter(
+    spec: SuiteSpec, adapter: str | None, name: str | None = None, *, option: str = "--adapter"
+) -> SuiteSpec:
+    """Return a suite with another adapter; None leaves the suite's.
+
+    Args:
+        spec: The suite.
+        adapter: Folder or hub id of the adapter.
+        name: Its name in results, metrics and spans; by default as `adapter`.
+        option: What chose it, for the message.
+
+    Raises:
+        UserError: The suite compares with a fully fine-tuned model.
+    """
+    if adapter is None:
+        return spec
+    if spec.model.tuned is not None:
+        raise UserError(
+            f"{option}: this suite compares with a fully fine-tuned model; replace model.tuned "
+            "by model.adapter in the suite"
+        )
+    model = spec.model.model_copy(update={"adapter": adapter, "adapter_name": name or adapter})
+    return spec.model_copy(update={"model": model})
+
+
+def choose_probes(spec: SuiteSpec, names: Sequence[str], *, option: str = "--probe") -> SuiteSpec:
+    """Return a suite with only the named probes, in the suite's order; all without names.
+
+    Args:
+        spec: The suite.
+        names: Names of probes.
+        option: What chose them, for the message.
+
+    Raises:
+        UserError: A name is not in the suite.
+    """
+    known = [probe.name for probe in spec.probes]
+    for name in names:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(known)}"
+            raise UserError(
+                shown(f"{option}: the suite has no probe {name!r}; {hint}", MAX_SENTENCE)
+            )
+    chosen = tuple(probe for probe in spec.probes if probe.name in names)
+    return spec.model_copy(update={"probes": chosen}) if names else spec
+
+
+def chosen_store(cache: CacheSpec, option: str | None, *, no_store: bool) -> str | None:
+    """Return where the store is: as the option, the suite or the variable says, in this order.
+
+    Args:
+        cache: The settings of the suite.
+        option: The value of --store.
+        no_store: Whether there is --no-store.
+
+    Raises:
+        UserError: The options contradict each other, or --store has no value.
+    """
+    if no_store and option is not None:
+        raise UserError("--store and --no-store contradict each other; give one of them")
+    if option == "":
+        raise UserError("--store needs a path, or default; an unset variable gives none")
+    place = option or cache.store or os.environ.get("FORWARDSCOPE_STORE") or None
+    return None if no_store else place
