@@ -6,8 +6,9 @@ import errno
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from forwardscope.errors import OutputError
 
 __all__ = [
     "check_no_input",
+    "check_outputs",
     "check_writable",
     "replace_content",
     "replacing",
@@ -98,6 +100,25 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             work.unlink()
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path] = ()) -> None:
+    """Check that all output files can be written.
+
+    Args:
+        outputs: Files by content; None for a file not written.
+        inputs: Files that are read.
+
+    Raises:
+        OutputError: A file cannot be written, two are the same, or one is an input.
+    """
+    files = [(what, path) for what, path in outputs.items() if path is not None]
+    for what, path in files:
+        check_no_input(what, path, inputs)
+        check_writable(what, path)
+    for (what, path), (other, second) in combinations(files, 2):
+        if os.path.realpath(path) == os.path.realpath(second):  # also for a loop of links
+            raise OutputError(f"{path} cannot hold both {what} and {other}; name two files")
 
 
 def check_writable(what: str, path: Path) -> None:

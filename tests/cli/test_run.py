@@ -108,7 +108,7 @@ def test_messages_of_exceptions(
     monkeypatch.setattr("forwardscope.probes.DeltaKL.run", fail)
     hidden, shown = (invoke("run", suite_file, *more) for more in ((), ("--show-errors",)))
     assert (hidden.exit_code, shown.exit_code) == (1, 1)
-    assert "LookupError; run with --show-errors for its message" in hidden.stdout
+    assert "LookupError; add show_errors: true (--show-errors) for its message" in hidden.stdout
     assert "secret" not in hidden.output
     assert "LookupError: no answer to 'my secret'" in shown.stdout
 

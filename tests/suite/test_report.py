@@ -191,7 +191,7 @@ def test_a_failed_probe(make_spec: MakeSpec) -> None:
 
     lines = lines_of(run_suite(make_spec(ONE, TWO), ScriptedBackend(script)))
     assert row_of(lines, "one")[1] == "error"
-    assert "  one: RuntimeError; run with --show-errors for its message" in lines
+    assert "  one: RuntimeError; add show_errors: true (--show-errors) for its message" in lines
     assert row_of(lines, "base")[:5] == ["base", "4", "0", "2", "2"]
 
 

@@ -235,7 +235,10 @@ def test_the_message_of_an_exception_is_shown_only_if_asked(
     error = RuntimeError("no answer to 'my secret'")
     backends = [ScriptedBackend(failing_on(prompt, error)) for _ in range(2)]
     hidden = run_suite(make_spec(ONE, TWO), backends[0])
-    assert hidden.probes[0].message == "RuntimeError; run with --show-errors for its message"
+    assert (
+        hidden.probes[0].message
+        == "RuntimeError; add show_errors: true (--show-errors) for its message"
+    )
     assert "secret" not in hidden.model_dump_json()
     shown = run_suite(make_spec(ONE, TWO, show_errors=True), backends[1])
     assert shown.probes[0].message == "RuntimeError: no answer to 'my secret'"
@@ -281,7 +284,10 @@ def test_any_exception_in_the_check_ends_the_run(make_spec: MakeSpec) -> None:
 
     result = run_suite(make_spec(ONE), ScriptedBackend(script))
     assert [(probe.name, probe.message) for probe in result.probes] == [
-        (FINITE_CHECK, "MemoryError; run with --show-errors for its message")
+        (
+            FINITE_CHECK,
+            "MemoryError; add show_errors: true (--show-errors) for its message",
+        )
     ]
 
 

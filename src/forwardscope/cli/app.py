@@ -20,7 +20,6 @@ from forwardscope.cli.gateway_delivery import push_no_start
 from forwardscope.cli.init import suite_template, write_suite
 from forwardscope.cli.lm_eval import lm_eval
 from forwardscope.cli.options import RunOptions, takes_run_options
-from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.planning import plan
 from forwardscope.cli.probes import probes, schema
 from forwardscope.cli.pushgateway import pushgateway
@@ -30,6 +29,7 @@ from forwardscope.cli.store import store
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
+from forwardscope.files import check_outputs
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.selection import choose_probes, replace_adapter
 

@@ -16,10 +16,9 @@ from forwardscope.analysis.check import answer, answer_table
 from forwardscope.analysis.tables import as_rich
 from forwardscope.backends.model_paths import is_model, local_path
 from forwardscope.cli.options import RunOptions, takes_run_options
-from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.running import run_and_report
 from forwardscope.errors import OutputError, UserError
-from forwardscope.files import write_file
+from forwardscope.files import check_outputs, write_file
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.result import SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown

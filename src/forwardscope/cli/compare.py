@@ -20,10 +20,9 @@ from forwardscope.analysis.tables import (
     as_rich,
     markdown_text,
 )
-from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
-from forwardscope.files import write_file
+from forwardscope.files import check_outputs, write_file
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["compare"]

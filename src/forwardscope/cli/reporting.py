@@ -10,11 +10,10 @@ import typer
 
 from forwardscope.analysis.report import report_of_runs
 from forwardscope.analysis.run_data import read_result
-from forwardscope.cli.outputs import check_outputs
 from forwardscope.cli.reading import Traces
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
-from forwardscope.files import write_file
+from forwardscope.files import check_outputs, write_file
 from forwardscope.suite.result import SuiteResult
 from forwardscope.trace import TraceEvent
 

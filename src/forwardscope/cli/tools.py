@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from forwardscope.cli.options import RunOptions
-from forwardscope.cli.outputs import check_outputs, instrumentation_for
+from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.running import CountersObserver, write_result
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
+from forwardscope.files import check_outputs
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.suite.observer import Observers
 from forwardscope.suite.report import print_tool_report

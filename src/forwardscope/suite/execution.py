@@ -157,6 +157,6 @@ def format_error(error: Exception, *, show: bool = False) -> str:
         return printable(str(error))
     name = printable(type(error).__name__)
     if not show:
-        return f"{name}; run with --show-errors for its message"
+        return f"{name}; add show_errors: true (--show-errors) for its message"
     first_line = next(iter(str(error).splitlines()), "")
     return f"{name}: {printable(first_line)[:_MAX_MESSAGE]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from forwardscope.suite.validation_errors import add_mistakes
 from forwardscope.suite.yaml_source import MAX_BYTES, locate, read_yaml
 from forwardscope.text import printable
 
-__all__ = ["STDIN", "load_suite", "parse_suite"]
+__all__ = ["STDIN", "load_suite", "parse_suite", "resolve_path"]
 
 #: Name of standard input in place of a file.
 STDIN: Final = "-"
@@ -161,12 +161,18 @@ def _with_files(
     return {**content, "probes": read}
 
 
+def resolve_path(path: str, *folders: Path) -> str:
+    """Return a path that exists relative to a folder, the first such, as absolute.
+
+    Any other path is returned unchanged; it may be a hub id.
+    """
+    for folder in folders:
+        with suppress(OSError, ValueError):  # not a valid file name
+            candidate = folder / path
+            if candidate.exists():
+                return str(candidate.resolve())
+    return path
+
+
 def _resolve(folder: Path, path: str | None) -> str | None:
-    """Return a path that exists relative to a folder as absolute, and any other unchanged."""
-    if path is None:
-        return None
-    candidate = folder / path
-    try:
-        return str(candidate.resolve()) if candidate.exists() else path
-    except (OSError, ValueError):  # not a valid file name; it may be a hub id
-        return path
+    return None if path is None else resolve_path(path, folder)
