@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)  # its id follows those of other parameters
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each probe of a marked test's suite, and one for the suite."""
     marker = metafunc.definition.get_closest_marker(_MARKER)
@@ -133,7 +134,7 @@ def pytest_terminal_summary(
     """Print what each suite cost."""
     for name, by_worker in config.stash[_SUMMARIES].items():
         terminalreporter.section(f"forwardscope {name}")
-        for worker, lines in by_worker.items():
+        for worker, lines in sorted(by_worker.items()):
             for line in lines:
                 terminalreporter.line(f"{worker}: {line}" if worker else line)
         if len(by_worker) > 1:
