@@ -352,6 +352,12 @@ def test_the_summary(run: Run) -> None:
     assert "= forwardscope" not in run("-q", test_it="def test_it(): pass").stdout.str()
 
 
+def test_the_example_of_the_page(run: Run, block: Callable[[str, str], str]) -> None:
+    """It runs as it is written, where the suite has the probes that it expects."""
+    ran = run(suite=suite(), test_adapter=block("pytest", "py").replace("> 0.1", "> 0.0001"))
+    ran.assert_outcomes(passed=3)
+
+
 def test_workers_of_xdist(run: Run, pytester: pytest.Pytester) -> None:
     """Each worker that has tests of a suite runs it once, and the summary says so."""
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
