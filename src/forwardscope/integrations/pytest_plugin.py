@@ -1,6 +1,6 @@
 """Plugin of pytest: the probes of a suite as tests.
 
-Imports nothing of forwardscope before a test is marked, and no torch before one runs.
+Nothing heavy is imported before a test is marked, and no torch before one runs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from forwardscope.text import MAX_SENTENCE, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = read_marker(marker.args, marker.kwargs, definition.path.parent, config.rootpath)
         cases = suites.cases(found)
     except UserError as error:
-        raise pytest.Collector.CollectError(_mistake(definition.name, error)) from None
+        lines = [f"{definition.name}: {sentence}" for sentence in _sentences(error)]
+        raise pytest.Collector.CollectError("\n".join(lines)) from None
     if _RESULT not in metafunc.fixturenames:
         metafunc.fixturenames.append(_RESULT)
     ids = [case.probe or SUITE for case in cases]
@@ -93,7 +96,7 @@ def forwardscope_result(request: pytest.FixtureRequest) -> ProbeResult:
 
     result = _outcome(request.config.stash[_SUITES], case)
     if result.verdict == "skip":
-        pytest.skip(f"{result.name}: {finding(result)}")
+        pytest.skip(f"{shown(result.name)}: {finding(result)}")
     if result.verdict == "error":
         pytest.fail(finding(result), pytrace=False)
     if result.verdict == "fail":
@@ -163,9 +166,9 @@ def _outcome(suites: Suites, case: Case) -> ProbeResult:
     try:
         return suites.outcome(case)
     except UserError as error:
-        message = "\n".join(error.sentences)
+        message = "\n".join(_sentences(error))
     pytest.fail(message, pytrace=False)
 
 
-def _mistake(test: str, error: UserError) -> str:
-    return "\n".join(f"{test}: {sentence}" for sentence in error.sentences)
+def _sentences(error: UserError) -> list[str]:
+    return [shown(" ".join(sentence.split()), MAX_SENTENCE) for sentence in error.sentences]
