@@ -58,6 +58,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[SuiteSpec]:
 
     def load(spec: SuiteSpec, instrumentation: BackendInstrumentation) -> ScriptedBackend:
         specs.append(spec)
+        if spec.model.adapter == "faulty":
+            raise MemoryError("a secret")
         if spec.model.adapter == "gone":
             raise AdapterError("adapter folder gone does not exist")
         return ScriptedBackend(script, instrumentation=instrumentation, view_identity=str)
@@ -292,6 +294,16 @@ def test_a_model_that_cannot_be_loaded(run: Run, loaded: list[SuiteSpec]) -> Non
         "adapter folder gone does not exist",
         *["not run: adapter folder gone does not exist"] * 2,
     ]
+    assert len(loaded) == 1
+
+
+def test_a_run_that_breaks_off(run: Run, loaded: list[SuiteSpec]) -> None:
+    """The first test has the traceback, the others the class; the suite is not run again."""
+    ran = run(suite=suite(), test_it=marked("'suite.yaml', adapter='faulty'"))
+    ran.assert_outcomes(errors=3)
+    broken = "not run: an earlier test of the suite ended with MemoryError"
+    assert len([line for line in ran.outlines if re.match("E +MemoryError: a secret", line)]) == 1
+    assert ran.outlines.count(broken) == 2
     assert len(loaded) == 1
 
 
