@@ -170,6 +170,16 @@ def test_a_failed_probe_fails(run: Run, tmp_path: Path) -> None:
     assert (failure.text or "").startswith("mean js 0.0000 nats")
 
 
+def test_a_coroutine_of_a_failed_probe_fails(run: Run) -> None:
+    """Also where another plugin calls the function."""
+    pytest.importorskip("anyio", reason="anyio is not installed")
+    more = "pytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'"
+    text = marked().replace("def test", "async def test") + more
+    failing = suite("same").replace("[b, same]", "[same]")
+    ran = run("-p", "anyio.pytest_plugin", suite=failing, test_it=text)
+    ran.assert_outcomes(passed=2, failed=1)
+
+
 def test_a_probe_with_an_error_is_an_error(run: Run, tmp_path: Path) -> None:
     """With the class of the exception; its message may have a prompt."""
     file = tmp_path / "junit.xml"
@@ -325,6 +335,15 @@ def test_paths(run: Run, pytester: pytest.Pytester, loaded: list[SuiteSpec]) -> 
     assert read_result(pytester.path / "r.json").store is not None
     assert (pytester.path / "values.db").exists()
     assert len(list(TraceReader(pytester.path / "t.jsonl"))) == 20
+
+
+def test_a_suite_in_the_working_directory(run: Run, pytester: pytest.Pytester) -> None:
+    """It is not used where it is neither beside the test nor in the root."""
+    elsewhere = pytester.mkdir("elsewhere")
+    (elsewhere / "only.yaml").write_text(suite())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(elsewhere)
+        run("..", test_it=marked("'only.yaml'")).assert_outcomes(errors=1)
 
 
 def test_some_of_the_probes(run: Run) -> None:

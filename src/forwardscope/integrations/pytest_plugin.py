@@ -105,9 +105,9 @@ def forwardscope_result(request: pytest.FixtureRequest) -> ProbeResult:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+def pytest_runtest_call(item: pytest.Item) -> None:
     """Fail a test whose probe failed; the body of another test runs."""
-    failure = pyfuncitem.stash.get(_FAILURE, None)
+    failure = item.stash.get(_FAILURE, None)
     if failure is not None:
         pytest.fail(failure, pytrace=False)
 

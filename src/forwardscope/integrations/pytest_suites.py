@@ -61,10 +61,8 @@ class Suites:
         Raises:
             UserError: The suite has mistakes, or does not have what the marker asks for.
         """
-        if marker.run not in self._specs:
-            self._specs[marker.run] = marker.load(self._root)
-        names = [probe.name for probe in self._specs[marker.run].probes]
-        return [Case(marker, name) for name in (*names, None)]
+        spec = self._specs[marker.run] = marker.load(self._root)
+        return [*(Case(marker, probe.name) for probe in spec.probes), Case(marker, None)]
 
     def outcome(self, case: Case) -> ProbeResult:
         """Return the result of a case; the first case of a suite loads its model and runs it.
