@@ -189,6 +189,16 @@ class BackendInstrumentation:
                 tier.view_identity, tier.identity_parts = view_identity, parts
             tier.tolerance = tolerance
 
+    def views_changed(self) -> None:
+        """Forget what was computed so far: views of the same ids have other values from now on.
+
+        The cache is empty then, and the identities of views are asked for again, so that the
+        store answers with values of what they are now.
+        """
+        self.cache.clear()
+        if self.store_tier is not None:
+            self.store_tier.forget_identities()
+
     def report_tokens(self, tokens: Iterable[Any], reused: Iterable[Any] | None = None) -> None:
         """Report, from inside a compute, how many tokens each of its prompts has.
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from lm_eval.api.model import LM, CacheHook
 from opentelemetry.context import get_current
 
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.integrations.lm_eval_identity import ModelIdentity, identity_of
+from forwardscope.integrations.lm_eval_identity import identity_of
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.recorder import BatchProbes
 from forwardscope.store.base import Store
@@ -39,6 +40,9 @@ _SHARDED: Final = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
 #: Of an instrumentation that `wrap` makes.
 _MAX_ENTRIES: Final = 4096
 _VERIFY: Final = 1 / 64
+
+#: The model of each instrumentation in use: two models must not share a cache in memory.
+_MODELS: Final[WeakKeyDictionary[BackendInstrumentation, LM]] = WeakKeyDictionary()
 
 #: A request, and the key under which its answer is kept; None where it is not kept.
 Asked = tuple[str | None, "Instance"]
@@ -65,12 +69,14 @@ def wrap(
             Raise it whenever the model behind the name changes.
         run: The run that the tasks belong to; without one their names are the labels of
             their lookups, and they have no spans of their own.
-        just_loaded: Whether the weights in memory are those of the model's files, so that a
-            later process need not read them to know them.
+        just_loaded: Whether the weights in memory are those of the model's files and stay so,
+            so that their digest can be remembered. Otherwise they are digested before each
+            evaluation, which takes about a second per gigabyte.
 
     Raises:
         StoreError: The store cannot be opened.
-        ValueError: Both a store and an instrumentation are given.
+        ValueError: Both a store and an instrumentation are given, or the instrumentation
+            is that of another model.
 
     Returns:
         An `LM` (a virtual subclass) for `simple_evaluate(model=...)`. Attributes and methods
@@ -78,12 +84,11 @@ def wrap(
     """
     if store is not None and instrumentation is not None:
         raise ValueError("give either a store or an instrumentation, which has its own")
-    identity = identity_of(lm, revision, just_loaded=just_loaded)
     opened = None if store is None else open_store(store)
     inst = instrumentation or BackendInstrumentation(
         cache_maxsize=_MAX_ENTRIES, store=opened, verify=_VERIFY
     )
-    return CachedLM(lm, identity, inst, run, opened)
+    return CachedLM(lm, inst, revision, run, opened, fixed=just_loaded)
 
 
 class CachedLM:
@@ -98,21 +103,27 @@ class CachedLM:
     def __init__(
         self,
         lm: LM,
-        identity: ModelIdentity,
         instrumentation: BackendInstrumentation,
-        run: ToolRun | None = None,
-        store: Store | None = None,
+        revision: str | None,
+        run: ToolRun | None,
+        store: Store | None,
+        *,
+        fixed: bool,
     ) -> None:
+        if _MODELS.setdefault(instrumentation, lm) is not lm:
+            raise ValueError("the instrumentation is that of another model; give each its own")
         self.lm: Final = lm
         self.instrumentation: Final = instrumentation
-        self.identity: Final = identity
+        self.identity = identity_of(lm, revision, just_loaded=fixed)
+        self._revision: Final = revision
+        self._fixed: Final = fixed
         self._run: Final = run
         self._store: Final = store
         self._keeps: Final = not _is_sharded(lm)
         self._hook: Final = _KeepingHook(instrumentation)
         lm.set_cache_hook(self._hook)
         instrumentation.identify_views(
-            lambda _: identity.digest, identity.tolerance, lambda _: identity.parts
+            lambda _: self.identity.digest, self.identity.tolerance, lambda _: self.identity.parts
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -144,6 +155,7 @@ class CachedLM:
 
     def _answer(self, op: str, requests: list[Instance]) -> list[Any]:
         """Answer requests in order: in one batch those that may be cached, in another the rest."""
+        self._identify_again()
         known = self.identity.is_hflm
         asked = [(key_of(op, request, is_hflm=known), request) for request in requests]
         kept = [index for index, (key, _) in enumerate(asked) if self._keeps and key is not None]
@@ -154,6 +166,14 @@ class CachedLM:
                 found = self._label(op, [asked[index] for index in chosen], ask)
                 answers.update(zip(chosen, found, strict=True))
         return [answers[index] for index in range(len(requests))]
+
+    def _identify_again(self) -> None:
+        """Find out whether the model has changed, as one that is trained between evaluations."""
+        if self._fixed:
+            return
+        before, self.identity = self.identity, identity_of(self.lm, self._revision)
+        if self.identity.digest != before.digest:
+            self.instrumentation.views_changed()
 
     def _label(self, op: str, asked: Sequence[Asked], ask: Ask) -> list[Any]:
         """Make the lookups of one batch, each for its own task."""

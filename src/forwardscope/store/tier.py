@@ -98,7 +98,11 @@ class StoreTier:
         self._run_id = run_id
         if run_id is not None:
             self._verified = set()
-            self._identities = {}
+            self.forget_identities()
+
+    def forget_identities(self) -> None:
+        """Ask for the identity of each view again at its next lookup."""
+        self._identities = {}
 
     @property
     def unidentified(self) -> list[str]:

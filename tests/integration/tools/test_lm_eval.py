@@ -12,6 +12,7 @@ import pytest
 import torch
 from lm_eval.api.model import LM, CachingLM
 
+from forwardscope import BackendInstrumentation
 from forwardscope.integrations.lm_eval import CachedLM, wrap
 
 from ..conftest import Zoo
@@ -84,6 +85,37 @@ def test_equal_names_with_other_weights_share_nothing(zoo: Zoo, tmp_path: Path) 
     with _behind(lm, tmp_path / "s.db") as cached:
         after = cached.loglikelihood(asked)
         assert (_computed(cached), after == before) == (1, False)
+
+
+def test_a_model_that_is_trained_between_evaluations_is_asked_again(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    """Neither cache nor store has the answers of the weights of before, `.data` included."""
+    lm = load(zoo.path("llama"))
+    asked = [request("loglikelihood", "the cat", " sat")]
+    with _behind(lm, tmp_path / "s.db") as cached:
+        answers = [cached.loglikelihood(asked), cached.loglikelihood(asked)]
+        weight = next(iter(lm.model.parameters()))
+        before = weight.data.clone()
+        weight.data.mul_(1.5)
+        answers.append(cached.loglikelihood(asked))
+        assert _computed(cached) == 2
+        weight.data.copy_(before)
+        assert cached.instrumentation.store is not None
+        cached.instrumentation.store.flush(10.0)
+        answers.append(cached.loglikelihood(asked))
+        assert _computed(cached) == 2  # from the store
+    assert answers[0] == answers[1] == answers[3] != answers[2]
+
+
+def test_two_models_do_not_share_an_instrumentation(zoo: Zoo) -> None:
+    """Their answers would have equal keys in memory."""
+    inst = BackendInstrumentation()
+    lm = CountingLM()
+    wrap(lm, instrumentation=inst)
+    wrap(lm, instrumentation=inst)
+    with pytest.raises(ValueError, match="another model"):
+        wrap(CountingLM("b"), instrumentation=inst)
 
 
 @pytest.mark.parametrize(
