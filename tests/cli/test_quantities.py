@@ -19,7 +19,7 @@ def test_sizes(text: str, nbytes: int) -> None:
     assert size(text) == nbytes
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "5x", "1MiB2", "nan", "inf", "5 Mi B"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "5x", "1MiB2", "nan", "inf", "5 Mi B", "1,000MB"])
 def test_what_is_no_size(text: str) -> None:
     """The message quotes it and gives examples."""
     with pytest.raises(typer.BadParameter, match=r"is no size; write one like 512MiB or 5GiB"):

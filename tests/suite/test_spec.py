@@ -85,6 +85,7 @@ def test_sections_are_strict(
         ("1048576", 1 << 20),
         ("1MiB", 1 << 20),
         ("1.5 gib", 3 << 29),
+        ("20m", 20_000_000),
         ("2GB", 2_000_000_000),
         ("7EiB", 7 << 60),
     ],
@@ -95,7 +96,10 @@ def test_sizes_have_units(key: str, size: object, number: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["max_bytes", "store_max_bytes"])
-@pytest.mark.parametrize("size", [0, -1, "0", "-1MiB", "", "MiB", "1e9", "1 XB", 1.5, True, "8EiB"])
+@pytest.mark.parametrize(
+    "size",
+    [0, -1, "0", "-1MiB", "", "MiB", "1e9", "1 XB", 1.5, True, "8EiB", "1,000 MiB", "1.5.3 GiB"],
+)
 def test_invalid_sizes(key: str, size: object) -> None:
     """Nothing, less than nothing, other units, and what no result could hold are errors."""
     with pytest.raises(ValidationError):

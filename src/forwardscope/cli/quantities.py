@@ -9,9 +9,11 @@ from typing import Final
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from forwardscope.suite.spec import Size
+
 __all__ = ["age", "shown_size", "size"]
 
-_SIZE: Final = TypeAdapter(ByteSize)
+_SIZE: Final[TypeAdapter[ByteSize]] = TypeAdapter(Size)
 _AGE: Final = re.compile(r"(\d{1,6})(m|h|d|w)", re.ASCII)
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -30,6 +32,7 @@ __all__ = [
     "ModelSpec",
     "ReportSpec",
     "Section",
+    "Size",
     "SuiteSpec",
     "TelemetrySpec",
 ]
@@ -42,15 +45,26 @@ _MAX_SIZE: Final = 2**63
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
+_SIZE: Final = r"^\s*[0-9]*\.?[0-9]+\s*[kmgtpeKMGTPE]?([iI]?[bB])?\s*$"
+
 Text = Annotated[str, Field(min_length=1)]
-_SIZE_SCHEMA: Final = WithJsonSchema(
-    {
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "string", "pattern": r"^\s*\d*\.?\d+\s*([kmgtpeKMGTPE]?[iI]?[bB])?\s*$"},
-        ]
-    }
-)
+
+
+def _whole_size(value: Any) -> Any:
+    """Return a size unchanged; `ByteSize` would read the 1 of `1,000 MB`, and ignore the rest."""
+    if isinstance(value, str) and not re.match(_SIZE, value):
+        raise PydanticCustomError("byte_size", "no size")
+    return value
+
+
+#: A number of bytes, also with a unit of 1000 or 1024.
+Size = Annotated[
+    ByteSize,
+    BeforeValidator(_whole_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE}]}
+    ),
+]
 
 
 class Section(BaseModel):
@@ -147,10 +161,10 @@ class CacheSpec(Section):
 
     enabled: bool = True
     max_entries: Annotated[int, Field(ge=1)] = 4096
-    max_bytes: Annotated[ByteSize, Field(ge=1, lt=_MAX_SIZE), _SIZE_SCHEMA] | None = None
+    max_bytes: Annotated[Size, Field(ge=1, lt=_MAX_SIZE)] | None = None
     store: Annotated[str, Field(min_length=1)] | None = None
-    store_max_bytes: Annotated[ByteSize, Field(ge=MIN_BYTES, lt=_MAX_SIZE), _SIZE_SCHEMA] = (
-        ByteSize(DEFAULT_MAX_BYTES)
+    store_max_bytes: Annotated[Size, Field(ge=MIN_BYTES, lt=_MAX_SIZE)] = ByteSize(
+        DEFAULT_MAX_BYTES
     )
     verify: Annotated[float, Field(ge=0, le=1)] = 1 / 64
     rehash: bool = False
