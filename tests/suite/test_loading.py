@@ -306,7 +306,10 @@ def test_a_file_of_mistakes() -> None:
         ("some-model", "", "write a value after the colon, or remove the key"),
         ("seed: 3", "seed: 3.0", "write 3"),
         ("max_entries: 9", "max_entries: 1e3", "write 1000"),
-        ("max_entries: 9", "max_entries: '1,5'", None),
+        ("max_entries: 9", "max_entries: 1,5", None),
+        ("max_entries: 9", "max_entries: 1,500", "write 1500, without quotes"),
+        ("max_entries: 9", "verify: 1,500", None),
+        ("max_entries: 9", "verify: nan", None),
         ("max_entries: 9", "verify: '1e-6'", "write 1e-6, without quotes"),
         ("max_entries: 9", "verify: '0,5'", "write 0.5, without quotes"),
         ("max_entries: 9", "enabled: 'no'", "write false, without quotes"),
@@ -330,7 +333,7 @@ def test_a_file_of_mistakes() -> None:
 def test_the_fix_of_a_value(right: str, wrong: str, fix: str | None) -> None:
     """The sentence ends with how to write it, if that is certain."""
     first = mistakes_in(SUITE.replace(right, wrong))[0]
-    assert first.endswith(f"; {fix}" if fix else "; got '1,5'")
+    assert first.endswith(f"; {fix}" if fix else f"; got {wrong.split()[1]!r}")
 
 
 def test_a_key_of_another_section() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +18,7 @@ __all__ = ["fix_of"]
 _MAX_SHOWN: Final = 60
 #: Below it each whole number is exact as a float.
 _EXACT: Final = 2.0**53
+_THOUSANDS: Final = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+")
 _TRUE: Final = ("true", "yes", "on")
 _FALSE: Final = ("false", "no", "off")
 
@@ -69,13 +71,16 @@ def _as_number(detail: Any, value: Any, _: yaml.Node | None) -> str | None:
         return f"write {int(value)}"
     if not isinstance(value, str):
         return None
-    text = value.strip().replace(",", ".", 1)
-    with suppress(ValueError, OverflowError):
+    is_whole, text = detail["type"] == "int_type", value.strip()
+    if _THOUSANDS.fullmatch(text):  # as a fraction it would have a decimal comma
+        return f"write {text.replace(',', '')}, without quotes" if is_whole else None
+    text = text.replace(",", ".", 1)
+    with suppress(ValueError):
         number = float(text)
-        if detail["type"] == "float_type":
-            return f"write {shown(text, _MAX_SHOWN)}, without quotes"
-        if number.is_integer() and abs(number) < _EXACT:
+        if is_whole and number.is_integer() and abs(number) < _EXACT:
             return f"write {int(number)}, without quotes"
+        if not is_whole and math.isfinite(number):
+            return f"write {shown(text, _MAX_SHOWN)}, without quotes"
     return None
 
 
