@@ -92,6 +92,13 @@ def test_the_saved_suite_is_what_was_run(check: Check, adapter: Path, tmp_path: 
     assert (again.exit_code, "exists; choose another name" in again.stderr) == (2, True)
 
 
+def test_any_name_of_a_folder(check: Check, adapter: Path, tmp_path: Path) -> None:
+    """A folder's name can have characters that YAML or JSON escape."""
+    named = adapter.rename(tmp_path / "\N{GRINNING FACE} '\"\\ #: $model")
+    assert check(named, "--save", tmp_path / "suite.yaml").exit_code in (0, 1)
+    assert load_suite(tmp_path / "suite.yaml").model.adapter == str(named)
+
+
 @pytest.mark.parametrize(
     ("base", "said"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -21,6 +20,7 @@ from forwardscope.errors import OutputError, UserError
 from forwardscope.files import check_outputs, write_file
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.yaml_source import yaml_text
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["check"]
@@ -101,18 +101,16 @@ def _suite_text(
         UserError: The base is not given, and the adapter does not name one that is here.
     """
     whole = base is not None and (adapter.endswith(".gguf") or is_model(local_path(adapter)))
-    values = {
-        "model": _absolute(base if base is not None else _named_base(adapter)),
-        "tuned": _absolute(adapter),
-        "device": device,
-        "chat": chat,
-    }
+    own = "" if prompts is None else f", prompts_file: {yaml_text(_absolute(str(prompts)))}"
     text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
-    # JSON is valid YAML, so any character in a path is quoted correctly
-    quoted = {name: json.dumps(value) for name, value in values.items()}
-    own = "" if prompts is None else f", prompts_file: {json.dumps(_absolute(str(prompts)))}"
-    kind = "tuned" if whole else "adapter"
-    return Template(text).substitute(quoted, kind=kind, prompts=own)
+    return Template(text).substitute(
+        model=yaml_text(_absolute(base if base is not None else _named_base(adapter))),
+        kind="tuned" if whole else "adapter",
+        tuned=yaml_text(_absolute(adapter)),
+        device=yaml_text(device),
+        chat="true" if chat else "false",
+        prompts=own,
+    )
 
 
 def _named_base(adapter: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from importlib.resources import files
 from string import Template
@@ -11,6 +10,7 @@ from forwardscope.cli.progress import steps
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.yaml_source import yaml_text
 from forwardscope.text import plural
 
 __all__ = ["demo_suite", "demo_suite_text", "store_notice"]
@@ -53,5 +53,4 @@ def demo_suite_text(*, quiet: bool) -> str:
         adapter = demo.demo_adapter(model, partial(report_progress, "training the demo adapter"))
     text = (files("forwardscope.suite") / "demo.yaml").read_text(encoding="utf-8")
     paths = {"model": str(model), "adapter": str(adapter)}
-    # JSON strings are valid YAML, so any character in a path is quoted correctly
-    return Template(text).substitute({name: json.dumps(path) for name, path in paths.items()})
+    return Template(text).substitute({name: yaml_text(path) for name, path in paths.items()})

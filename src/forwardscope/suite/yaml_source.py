@@ -1,7 +1,8 @@
-"""Read YAML safely, with the line of each value."""
+"""Read YAML safely, with the line of each value, and write a text as YAML."""
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 from forwardscope.suite.mistakes import Mistakes
 from forwardscope.suite.yaml_errors import explain
 
-__all__ = ["MAX_BYTES", "Place", "locate", "read_yaml"]
+__all__ = ["MAX_BYTES", "Place", "locate", "read_yaml", "yaml_text"]
 
 #: Maximum bytes of a suite file, and maximum nodes after its aliases are expanded.
 MAX_BYTES: Final = 1 << 20
@@ -119,6 +120,12 @@ def locate(tree: yaml.Node, loc: tuple[int | str, ...]) -> Place:
             line = child.start_mark.line
         node = child
     return Place(line + 1, name[1:] if name.startswith(".") else name, node)
+
+
+def yaml_text(text: str) -> str:
+    """Return any text as a value in quotes, on one line. JSON's escapes of some are others here."""
+    dumped = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf)
+    return str(dumped).rstrip("\n")
 
 
 def _printable_key(key: str) -> str:
