@@ -63,6 +63,9 @@ def test_an_overfitted_adapter(checked: Checked) -> None:
     said = answer(checked(change=GOOD, damage=BAD | {"raw": 2.345}))
     assert said.startswith("mine does something, but it breaks general text, whose perplexity is")
     assert " 2.345 times the base's" in said
+    result = checked(change=GOOD, damage=BAD | {"raw": 1e300})
+    assert " 1.000e+300 times the base's" in answer(result)
+    assert answer_table(result).rows[1][1] == "1.000e+300"
 
 
 def test_an_adapter_like_noise(checked: Checked) -> None:
@@ -96,6 +99,13 @@ def test_without_random_adapters(checked: Checked) -> None:
     assert [row[2] for row in answer_table(result).rows] == [None, None]
 
 
+def test_random_adapters_without_effect(checked: Checked) -> None:
+    """An adapter that does something has no multiple of nothing."""
+    nothing = {"random_adapters": {"mean": 0.0, "std": 0.0, "n": 2, "samples": [0.0, 0.0]}}
+    said = answer(checked(change=GOOD | {"raw": 0.25, "evidence": nothing}, damage=GOOD))
+    assert "changes answers by 0.25 nats, and random adapters change none" in said
+
+
 def test_the_table(checked: Checked) -> None:
     """A row for each of the two, with the range of the random adapters."""
     result = checked()
@@ -106,5 +116,5 @@ def test_the_table(checked: Checked) -> None:
         f"{result.probes[1].raw:.2g}",
         f"{min(samples[0]):.2g} … {max(samples[0]):.2g}",
     )
-    assert damage[2] == f"{min(samples[1]):.3f} … {max(samples[1]):.3f}"
+    assert damage[2] == f"{min(samples[1]):#.4g} … {max(samples[1]):#.4g}"
     assert (change[4], damage[4]) == tuple(one.verdict.value for one in result.probes[1:])

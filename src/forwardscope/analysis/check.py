@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from forwardscope.analysis.tables import Column, Table
@@ -30,14 +29,14 @@ def answer(result: SuiteResult) -> str:
         )
     name = shown(result.adapter)
     if change.verdict is Verdict.FAIL:
-        return f"{name} does nothing beyond noise: it changes answers {_strength(result, change)}."
+        return f"{name} does nothing beyond noise: it changes answers {_strength(change)}."
     if damage.verdict is Verdict.FAIL:
         return (
             f"{name} does something, but it breaks general text, whose perplexity is "
-            f"{damage.raw:.3f} times the base's: trained for too long, or on too little?"
+            f"{damage.raw:#.4g} times the base's: trained for too long, or on too little?"
         )
     return (
-        f"{name} does something: it changes answers {_strength(result, change)}, and general "
+        f"{name} does something: it changes answers {_strength(change)}, and general "
         f"text is not broken."
     )
 
@@ -52,12 +51,12 @@ def answer_table(result: SuiteResult) -> Table:
         Column("verdict", "verdict"),
     )
     whats = {_CHANGE: "change, nats", _DAMAGE: "perplexity ratio"}
-    forms = {_CHANGE: "{:.2g}", _DAMAGE: "{:.3f}"}
+    forms = {_CHANGE: "{:.2g}", _DAMAGE: "{:#.4g}"}
     rows = [
         (
             whats[probe.kind],
             None if probe.raw is None else forms[probe.kind].format(probe.raw),
-            _spread(_random(result, probe.kind), forms[probe.kind]),
+            _spread(_random(probe), forms[probe.kind]),
             probe.z_score,
             probe.verdict.value,
         )
@@ -71,25 +70,21 @@ def _probe(result: SuiteResult, kind: str) -> ProbeResult:
     return next(probe for probe in result.probes if probe.kind == kind)
 
 
-def _strength(result: SuiteResult, change: ProbeResult) -> str:
+def _strength(change: ProbeResult) -> str:
     """Compare a change with that of random adapters, in words."""
-    random = _random(result, change.kind)
-    if change.raw is None or not random:
-        return f"by {change.raw:.3g} nats (without random adapters to compare with)"
-    times = change.raw / max(random)
-    return f"{times:.3g} times as much as the strongest of {plural(len(random), 'random adapter')}"
+    raw, random = change.raw or 0.0, _random(change)
+    if not random:
+        return f"by {raw:.3g} nats (without random adapters to compare with)"
+    if not (largest := max(random)):
+        return f"by {raw:.3g} nats, and random adapters change none"
+    adapters = plural(len(random), "random adapter")
+    return f"{raw / largest:.3g} times as much as the strongest of {adapters}"
 
 
-def _random(result: SuiteResult, kind: str) -> list[float]:
-    """Return what a kind of probe measured on each random adapter; empty without a baseline."""
-    return [value for samples in _samples(result, kind) for value in samples]
-
-
-def _samples(result: SuiteResult, kind: str) -> Iterator[list[float]]:
-    for probe in result.probes:
-        for calibration in probe.evidence.get("calibrations", ()):
-            if calibration["kind"] == kind:
-                yield calibration["samples"]
+def _random(probe: ProbeResult) -> list[float]:
+    """Return what a probe measured on each random adapter; empty without a baseline."""
+    found = probe.evidence["random_adapters"]
+    return [] if found is None else list(found["samples"])
 
 
 def _spread(values: list[float], form: str) -> str | None:
