@@ -18,7 +18,7 @@ MakeEvent = Callable[..., TraceEvent]
 
 LOOKUPS = st.lists(
     st.tuples(
-        st.sampled_from("abcd"),
+        st.sampled_from("abcdxy"),
         st.sampled_from(["base", "ft"]),
         st.booleans(),
         st.sampled_from(["run", None]),
@@ -31,9 +31,13 @@ LOOKUPS = st.lists(
 def test_the_reasons_are_those_of_each_miss(
     lookups: list[tuple[str, str, bool, str | None]],
 ) -> None:
-    """The counts are what `explain` says of one miss after the other."""
+    """The counts are what `explain` says of one miss after the other; some prompts always fail."""
     events = [
         TraceEvent(1.0, "p", view, prompt, 8, "next_token_dist", 1.0, hit, run_id=run)
+        if prompt not in "xy"
+        else TraceEvent(
+            1.0, "p", view, prompt, 8, "next_token_dist", 1.0, False, error="Error", run_id=run
+        )
         for prompt, view, hit, run in lookups
     ]
     misses = sum(not one.hit for one in events)
@@ -69,7 +73,17 @@ def test_the_table_and_what_to_do(event: MakeEvent) -> None:
     assert (evicted["reason"], evicted["first"], evicted["enough"]) == ("evicted", 4, 3)
     lines = list(cause_lines(causes))
     assert len(lines) == 2
-    assert "max_entries 3 would have kept them all" in lines[1]
+    assert lines[1].endswith(
+        "max_entries 3 would have kept them all; a run had no hits at all: check whether the cache "
+        "was enabled"
+    )
+
+
+def test_a_small_cache(event: MakeEvent) -> None:
+    """A run with a hit had a cache."""
+    events = [event("a"), event("a", hit=True), event("b"), event("a")]
+    *_, evicted = cause_lines(causes_of(events))
+    assert evicted.endswith("max_entries 2 would have kept them all")
 
 
 def test_no_miss(event: MakeEvent) -> None:

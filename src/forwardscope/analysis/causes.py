@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -37,6 +38,7 @@ _ADVICE: Final = {
     Reason.GONE: "not in a cache whose max_entries was large enough: check max_bytes, and whether "
     "the cache was cleared",
 }
+_NO_HITS: Final = "; a run had no hits at all: check whether the cache was enabled"
 
 
 class _Place(NamedTuple):
@@ -57,6 +59,8 @@ class Cause:
         wall_ms: Time of their forward passes.
         first: Number of the first of them in the trace, from 1.
         enough: Entries with which the cache would have kept the evicted ones; else 0.
+        no_hits: Whether some of the evicted ones are of a run without hits, whose cache may have
+            been off.
     """
 
     reason: Reason
@@ -66,13 +70,15 @@ class Cause:
     wall_ms: float = 0.0
     first: int = 0
     enough: int = 0
+    no_hits: bool = False
 
-    def add(self, number: int, wall_ms: float, enough: int = 0) -> None:
+    def add(self, number: int, wall_ms: float, enough: int = 0, *, no_hits: bool = False) -> None:
         """Count a miss."""
         self.first = min(self.first or number, number)
         self.misses += 1
         self.wall_ms += wall_ms
         self.enough = max(self.enough, enough)
+        self.no_hits = self.no_hits or no_hits
 
 
 @dataclass(slots=True)
@@ -83,8 +89,8 @@ class _Run:
         prompts: Hashes of the prompts that were looked up.
         ids: Id of each key.
         failed: Ids of the keys whose last lookup failed.
-        key_ids: Id of each lookup's key.
-        hits: Whether each lookup was a hit.
+        key_ids: Id of the key of each lookup that did not fail or is in `repeated`.
+        hits: Whether each of these lookups was a hit.
         repeated: Misses of what had been computed before: index, number, probe, view, time.
     """
 
@@ -99,8 +105,8 @@ class _Run:
 def causes_of(events: Iterable[TraceEvent]) -> list[Cause]:
     """Return the misses by reason, probe and view, the most first.
 
-    A failed lookup counts as one that came between others. Memory grows with the number of
-    distinct lookups, and with 9 bytes for each lookup.
+    A failed lookup of what had been computed counts as one that came between others. Memory
+    grows with the number of distinct lookups, and with 9 bytes for each lookup.
 
     Args:
         events: The records in file order, read once.
@@ -116,8 +122,10 @@ def causes_of(events: Iterable[TraceEvent]) -> list[Cause]:
             place = _Place(reason, event.probe, event.view_id)
             causes.setdefault(place, Cause(*place)).add(number, event.wall_ms)
     for run in runs.values():
+        no_hits = not any(run.hits)
         for place, miss, wall_ms, enough in _evictions(run):
-            causes.setdefault(place, Cause(*place)).add(miss, wall_ms, enough)
+            cause = causes.setdefault(place, Cause(*place))
+            cause.add(miss, wall_ms, enough, no_hits=no_hits)
     order = list(Reason)
     return sorted(causes.values(), key=lambda one: (order.index(one.reason), -one.misses))
 
@@ -130,17 +138,18 @@ def _record(run: _Run, event: TraceEvent, number: int) -> Reason | None:
     had_failed = key_id in run.failed
     run.prompts.add(event.prompt_hash)
     (run.failed.discard if event.error is None else run.failed.add)(key_id)
-    run.key_ids.append(key_id)
-    run.hits.append(event.hit)
-    if event.hit:
+    repeated = not event.hit and known and not had_failed
+    if repeated:
+        place = (event.probe, event.view_id, event.wall_ms)
+        run.repeated.append((len(run.hits), number, *place))
+    if repeated or event.error is None:  # other failed ones took no room
+        run.key_ids.append(key_id)
+        run.hits.append(event.hit)
+    if event.hit or repeated:
         return None
-    if not known:
-        return Reason.ELSEWHERE if seen else Reason.FIRST
     if had_failed:
         return Reason.FAILED
-    place = (event.probe, event.view_id, event.wall_ms)
-    run.repeated.append((len(run.hits) - 1, number, *place))
-    return None
+    return Reason.ELSEWHERE if seen else Reason.FIRST
 
 
 def _evictions(run: _Run) -> Iterator[tuple[_Place, int, float, int]]:
@@ -185,8 +194,9 @@ def causes_table(causes: Iterable[Cause]) -> Table:
 
 def cause_lines(causes: Iterable[Cause]) -> Iterator[str]:
     """Yield what each reason means that occurs, and what to do about it."""
-    enough: dict[Reason, int] = {}
+    by_reason: defaultdict[Reason, list[Cause]] = defaultdict(list)
     for one in causes:
-        enough[one.reason] = max(enough.get(one.reason, 0), one.enough)
-    for reason, size in enough.items():
-        yield f"{_WORDS[reason]}: {_ADVICE[reason].format(enough=count(size))}"
+        by_reason[one.reason].append(one)
+    for reason, those in by_reason.items():
+        advice = _ADVICE[reason].format(enough=count(max(one.enough for one in those)))
+        yield f"{_WORDS[reason]}: {advice}{_NO_HITS * any(one.no_hits for one in those)}"
