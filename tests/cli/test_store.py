@@ -206,6 +206,17 @@ def test_clearing_on_a_terminal(path: Path, answer: bytes, status: int, left: in
     assert (process.returncode, count(path)) == (status, left)
 
 
+def test_clearing_without_standard_input(path: Path) -> None:
+    """A process whose standard input is closed needs --yes too."""
+    command = 'exec "$0" -m forwardscope store clear "$1" <&-'
+    arguments = ["sh", "-c", command, sys.executable, str(path)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "error: 100 entries would be removed; confirm with --yes\n",
+    )
+
+
 def test_a_store_in_a_file(invoke: Invoke, path: Path, tmp_path: Path) -> None:
     """An export is a private file, and another store takes it in; a second time it has all."""
     file, other = tmp_path / "new" / "values", tmp_path / "other.db"

@@ -607,3 +607,6 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"[]")))
     with pytest.raises(SpecError, match="standard input: a suite is a mapping"):
         load_suite("-")
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it where the file is closed
+    with pytest.raises(SpecError, match="standard input is closed; give it a suite"):
+        load_suite("-")

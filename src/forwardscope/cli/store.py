@@ -196,7 +196,7 @@ def clear(location: _Location = None, yes: _Yes = False) -> None:
     with _opened(location, "write") as opened:
         entries = opened.stats().entries
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 raise UserError(f"{plural(entries, 'entry')} would be removed; confirm with --yes")
             question = f"Remove all {plural(entries, 'entry')} of {opened.name}?"
             typer.confirm(question, abort=True, err=True)

@@ -61,6 +61,8 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
 
 def _text(file: Path, source: str, is_stdin: bool) -> str:
     """Return the text of a suite file or of standard input."""
+    if is_stdin and sys.stdin is None:
+        raise SpecError("standard input is closed; give it a suite, or name the suite's file")
     try:
         with nullcontext(sys.stdin.buffer) if is_stdin else file.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)
