@@ -85,9 +85,10 @@ def test_an_adapter_without_effect(checked: Checked) -> None:
 
 def test_an_error(checked: Checked) -> None:
     """The message of the error is the answer."""
-    broken = {"verdict": Verdict.ERROR, "message": "NaN everywhere", "raw": None}
-    said = answer(checked(change=broken))
-    assert said == "The adapter could not be measured: NaN everywhere"
+    broken = {"verdict": Verdict.ERROR, "message": "NaN everywhere", "raw": None, "evidence": {}}
+    result = checked(change=broken)
+    assert answer(result) == "The adapter could not be measured: NaN everywhere"
+    assert answer_table(result).rows[0][1:3] == (None, None)
 
 
 def test_without_random_adapters(checked: Checked) -> None:

@@ -83,7 +83,7 @@ def _strength(change: ProbeResult) -> str:
 
 def _random(probe: ProbeResult) -> list[float]:
     """Return what a probe measured on each random adapter; empty without a baseline."""
-    found = probe.evidence["random_adapters"]
+    found = probe.evidence.get("random_adapters")  # none after an error either
     return [] if found is None else list(found["samples"])
 
 
