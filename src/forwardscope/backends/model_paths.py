@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["is_model", "local_path", "path_mistake"]
+__all__ = ["is_model", "is_path", "local_path", "path_mistake"]
 
 _ADAPTER: Final = "adapter_config.json"
 _MODEL: Final = "config.json"
@@ -44,6 +44,11 @@ def is_model(folder: Path | None) -> bool:
 
 def _has(folder: Path | None, name: str) -> bool:
     return folder is not None and (folder / name).is_file()
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name is written as a path, and is no hub id."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def local_path(path: str) -> Path | None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from forwardscope.analysis.check import answer, answer_table
 from forwardscope.analysis.tables import as_rich
-from forwardscope.backends.model_paths import is_model, local_path
+from forwardscope.backends.model_paths import is_model, is_path, local_path
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.running import run_and_report
 from forwardscope.errors import OutputError, UserError
@@ -122,7 +122,7 @@ def _named_base(adapter: str) -> str:
     name = named_base(folder)
     if name is None:
         raise UserError(f"adapter {adapter} names no base model; add --base MODEL")
-    if local_path(name) is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if local_path(name) is None and is_path(name):
         raise UserError(
             f"adapter {adapter} was trained on {name}, which is not on this machine; "
             "add --base MODEL"

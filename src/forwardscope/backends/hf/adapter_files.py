@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from forwardscope.backends.hf.hub import Report, download, no_report
-from forwardscope.backends.hf.load_errors import local_path
+from forwardscope.backends.hf.load_errors import valid_path
 from forwardscope.backends.hf.model_files import TOKENIZER_FILES
+from forwardscope.backends.model_paths import is_path
 from forwardscope.errors import AdapterError
 
 __all__ = ["adapter_folder"]
@@ -22,9 +23,9 @@ def adapter_folder(adapter: str, report: Report = no_report) -> Path:
     Raises:
         AdapterError: The adapter cannot be found or lacks a file.
     """
-    folder = local_path(adapter, AdapterError, "adapter")
+    folder = valid_path(adapter, AdapterError, "adapter")
     if not folder.is_dir():
-        if folder.exists() or adapter.startswith((".", "/", "~")) or adapter.count("/") != 1:
+        if folder.exists() or is_path(adapter) or "/" not in adapter:
             raise AdapterError(f"adapter folder {adapter} does not exist")
         wanted = [_CONFIG, _WEIGHTS, *TOKENIZER_FILES]
         folder = download(adapter, AdapterError, "adapter", report, wanted=wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forwardscope.errors import AdapterError, ModelError
 
-__all__ = ["Kind", "errors_as", "local_path", "some"]
+__all__ = ["Kind", "errors_as", "some", "valid_path"]
 
 Kind = type[ModelError] | type[AdapterError]
 
@@ -30,7 +30,7 @@ def errors_as(kind: Kind, what: str) -> Iterator[None]:
         raise kind(f"{what}: {reason or type(error).__name__}") from error
 
 
-def local_path(path: str, kind: Kind, what: str) -> Path:
+def valid_path(path: str, kind: Kind, what: str) -> Path:
     """Return a path with its `~` expanded; raise `kind` if the file system rejects it."""
     with errors_as(kind, f"{what} {path[:80]} is not a valid path"):
         local = Path(path).expanduser()

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from forwardscope.backends.hf.gguf_header import read_shapes
 from forwardscope.backends.hf.hub import Report, download, no_report
-from forwardscope.backends.hf.load_errors import errors_as, local_path
+from forwardscope.backends.hf.load_errors import errors_as, valid_path
+from forwardscope.backends.model_paths import is_path
 from forwardscope.errors import ModelError
 
 __all__ = ["TOKENIZER_FILES", "ModelFiles", "all_settings", "find_model", "has_vocabulary"]
@@ -99,7 +100,7 @@ def find_model(
         ModelError: The model cannot be found, or its files are refused: weights in a
             pickle or outside the folder, or a config that names code on the hub.
     """
-    local = local_path(path, ModelError, "model")
+    local = valid_path(path, ModelError, "model")
     if path.endswith(".gguf"):
         if not local.is_file():
             raise ModelError(f"model file {path} does not exist")
@@ -107,7 +108,7 @@ def find_model(
             read_shapes(local)  # a check of all lengths, before a library trusts them
         return ModelFiles(path, local.parent, local.name)
     if not local.is_dir():
-        if local.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        if local.exists() or is_path(path):
             raise ModelError(
                 f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
             )

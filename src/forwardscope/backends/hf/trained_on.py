@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from forwardscope.backends.hf.adapter_config import read_config
 from forwardscope.backends.hf.model_files import ModelFiles
+from forwardscope.backends.model_paths import is_path, local_path
 from forwardscope.errors import AdapterError
 
 __all__ = ["compare_base", "named_base"]
@@ -69,7 +70,7 @@ def compare_base(config: LoraConfig, base: ModelFiles) -> list[str]:
 
 def _base_of_adapter(name: str) -> str | None:
     """Return the base that an adapter folder names; None for a folder of another kind."""
-    folder = _local(name)
+    folder = local_path(name)
     if folder is None or (folder / "config.json").is_file():
         return None
     try:
@@ -81,8 +82,8 @@ def _base_of_adapter(name: str) -> str | None:
 
 
 def _is_same(name: str, loaded: str) -> bool:
-    folder = _local(name)
-    if name == loaded or (folder is not None and folder == _local(loaded)):
+    folder, other = local_path(name), local_path(loaded)
+    if name == loaded or (folder is not None and other is not None and folder.samefile(other)):
         return True
     if loaded.endswith(".gguf"):  # its name also has the quantisation
         return _last(name) in Path(loaded).stem.lower()
@@ -92,17 +93,8 @@ def _is_same(name: str, loaded: str) -> bool:
 
 
 def _is_hub_id(name: str) -> bool:
-    is_path = name.startswith((".", "/", "~", "\\")) or _local(name) is not None
-    return not is_path and name.count("/") == 1
-
-
-def _local(name: str) -> Path | None:
-    """Return the path of a name that exists on this machine and can be read."""
-    try:
-        path = Path(name).expanduser().resolve()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # no home of that user, too long, NUL
-        return None
+    elsewhere = is_path(name) or name.startswith("\\")
+    return not elsewhere and "/" in name and local_path(name) is None
 
 
 def _last(name: str) -> str:
