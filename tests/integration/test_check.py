@@ -128,6 +128,19 @@ def test_a_whole_model(check: Check, model: Path) -> None:
     assert ran.stdout.count("The adapter has no effect") == 1
 
 
+def test_a_whole_model_of_the_hub(
+    check: Check, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub id of a whole model is one too; this one is in the hub's cache."""
+    cached = tmp_path / "models--owner--tuned"
+    shutil.copytree(model, cached / "snapshots" / ("c" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("c" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    ran = check("owner/tuned", "--base", model)
+    assert ran.stdout.count("The adapter has no effect") == 1
+
+
 def test_prompts_of_ones_own(check: Check, adapter: Path, tmp_path: Path) -> None:
     """They are in the saved suite too; a file that is missing is said before the model loads."""
     (tmp_path / "own.txt").write_text("the cat sat\nhello there\n")

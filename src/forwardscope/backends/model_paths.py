@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["is_model", "is_path", "local_path", "path_mistake"]
+__all__ = ["MODEL_CONFIG", "is_model", "is_path", "local_path", "path_mistake"]
 
 _ADAPTER: Final = "adapter_config.json"
-_MODEL: Final = "config.json"
+#: Every model has it, and no adapter.
+MODEL_CONFIG: Final = "config.json"
 
 
 def path_mistake(path: str, adapter: str | None) -> tuple[Literal["model", "adapter"], str] | None:
@@ -34,12 +35,12 @@ def path_mistake(path: str, adapter: str | None) -> tuple[Literal["model", "adap
 
 
 def _is_adapter(folder: Path | None) -> bool:
-    return _has(folder, _ADAPTER) and not _has(folder, _MODEL)
+    return _has(folder, _ADAPTER) and not _has(folder, MODEL_CONFIG)
 
 
 def is_model(folder: Path | None) -> bool:
     """Return whether a folder has a whole model, and no adapter."""
-    return _has(folder, _MODEL) and not _has(folder, _ADAPTER)
+    return _has(folder, MODEL_CONFIG) and not _has(folder, _ADAPTER)
 
 
 def _has(folder: Path | None, name: str) -> bool:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from forwardscope.analysis.check import answer, answer_table
 from forwardscope.analysis.tables import as_rich
-from forwardscope.backends.model_paths import is_model, is_path, local_path
+from forwardscope.backends.model_paths import is_path, local_path
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.running import run_and_report
 from forwardscope.errors import OutputError, UserError
@@ -100,7 +100,9 @@ def _suite_text(
     Raises:
         UserError: The base is not given, and the adapter does not name one that is here.
     """
-    whole = base is not None and (adapter.endswith(".gguf") or is_model(local_path(adapter)))
+    from forwardscope.backends.hf.adapter_files import is_whole_model  # noqa: PLC0415 - a second
+
+    whole = base is not None and is_whole_model(adapter)
     own = "" if prompts is None else f", prompts_file: {yaml_text(_absolute(str(prompts)))}"
     text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
     return Template(text).substitute(

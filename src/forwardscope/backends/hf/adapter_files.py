@@ -1,4 +1,4 @@
-"""Find the files of an adapter: in a folder or on the hub."""
+"""Find the files of an adapter: in a folder or on the hub; tell it from a whole model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from forwardscope.backends.hf.hub import Report, download, no_report
 from forwardscope.backends.hf.load_errors import valid_path
 from forwardscope.backends.hf.model_files import TOKENIZER_FILES
-from forwardscope.backends.model_paths import is_path
+from forwardscope.backends.model_paths import MODEL_CONFIG, is_model, is_path, local_path
 from forwardscope.errors import AdapterError
 
-__all__ = ["adapter_folder"]
+__all__ = ["adapter_folder", "is_whole_model"]
 
 _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
@@ -27,12 +27,24 @@ def adapter_folder(adapter: str, report: Report = no_report) -> Path:
     if not folder.is_dir():
         if folder.exists() or is_path(adapter) or "/" not in adapter:
             raise AdapterError(f"adapter folder {adapter} does not exist")
-        wanted = [_CONFIG, _WEIGHTS, *TOKENIZER_FILES]
+        wanted = [_CONFIG, _WEIGHTS, MODEL_CONFIG, *TOKENIZER_FILES]
         folder = download(adapter, AdapterError, "adapter", report, wanted=wanted)
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
             raise AdapterError(f"adapter {adapter} has no {name}; {_remedy(folder, name)}")
     return folder
+
+
+def is_whole_model(name: str, report: Report = no_report) -> bool:
+    """Return whether a folder, a file or a hub id is a whole model and not an adapter.
+
+    Raises:
+        AdapterError: A hub id cannot be found.
+    """
+    folder = local_path(name)
+    if folder is None and "/" in name and not is_path(name):
+        folder = download(name, AdapterError, "adapter", report, wanted=[_CONFIG, MODEL_CONFIG])
+    return name.endswith(".gguf") or is_model(folder)
 
 
 def _remedy(folder: Path, name: str) -> str:
@@ -41,6 +53,6 @@ def _remedy(folder: Path, name: str) -> str:
             "its weights in adapter_model.bin are a pickle, which is not read; load the adapter "
             "with PEFT and save it again with save_pretrained()"
         )
-    if name == _CONFIG and (folder / "config.json").is_file():
+    if name == _CONFIG and (folder / MODEL_CONFIG).is_file():
         return "it is a whole model, not an adapter; give it as `tuned`"
     return "save it with save_pretrained()"
