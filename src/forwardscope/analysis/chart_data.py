@@ -76,14 +76,16 @@ class ChartData:
             *(Column(key, f"{key} lookup", seconds) for key in ("first", "last")),
             *(Column(key, key, count) for key in ("passes", "hits")),
         )
-        ends = {hit: np.frombuffer(self._ends_s[hit]) - self._start_s for hit in (False, True)}
-        rows = []
-        for name, row in self._probes.items():
-            passes, hits = (ends[hit][np.asarray(self._rows[hit]) == row] for hit in (False, True))
-            both = np.concatenate([passes, hits])
-            named = OUTSIDE if name is None else name
-            rows.append((named, float(both.min()), float(both.max()), passes.size, hits.size))
-        return Table("timeline", columns, rows)
+        names = [OUTSIDE if name is None else name for name in self._probes]
+        first, last = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+        counts = []
+        for hit in (False, True):
+            rows, ends = np.asarray(self._rows[hit]), np.asarray(self._ends_s[hit]) - self._start_s
+            np.minimum.at(first, rows, ends)
+            np.maximum.at(last, rows, ends)
+            counts.append(np.bincount(rows, minlength=len(names)).tolist())
+        cells = zip(names, first.tolist(), last.tolist(), *counts, strict=True)
+        return Table("timeline", columns, list(cells))
 
     def durations_table(self) -> Table:
         """Return the bars of the histogram."""

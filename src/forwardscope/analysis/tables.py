@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -105,14 +106,19 @@ def as_rich(table: Table) -> RichTable:
 def _ends_of_paths(texts: Sequence[str]) -> list[str]:
     """Return of each path the last parts that tell it from the others, after an ellipsis."""
     parts = {text: text.split("/") for text in texts}
+    found = Counter(end for own in parts.values() for end in _ends(own))
     short = {text: text for text in texts}
     for text, own in parts.items():
-        for length in range(1, len(own) - 1):  # two parts, as in a hub id, are not shortened
-            end = own[-length:]
-            if sum(other[-length:] == end for other in parts.values()) == 1:
-                short[text] = "/".join(["…", *end])
+        for end in _ends(own)[: len(own) - 2]:  # two parts, as in a hub id, are not shortened
+            if found[end] == 1:
+                short[text] = f"…/{end}"
                 break
     return [short[text] for text in texts]
+
+
+def _ends(parts: Sequence[str]) -> list[str]:
+    """Return the last part of a path, its last two parts, and so on."""
+    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)]
 
 
 def as_markdown(table: Table) -> str:
