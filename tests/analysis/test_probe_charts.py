@@ -132,6 +132,17 @@ def test_random_adapters_are_a_band_and_dots() -> None:
     assert any(text.startswith(f"passes from {least:.3g}:") for text in texts(null))
 
 
+def test_the_threshold_that_decided() -> None:
+    """It is that of the mean where random adapters give no z."""
+    one = NullAdapter(name="one", runs=1, sentinel_prompts=["s"])
+    for baseline in ((), (one,)):
+        bars, *_ = figures(measured(PROBES["delta_kl"], *baseline), 0)
+        assert "the mean passes from 0.005" in texts(bars)
+    several = one.model_copy(update={"runs": 3})
+    bars, *_ = figures(measured(PROBES["delta_kl"], several), 0)
+    assert "the mean passes from 0.005" not in texts(bars)
+
+
 def test_prompts_are_shown_if_the_suite_says_so() -> None:
     """Without that the evidence has their hashes alone."""
     for kind, probe in PROBES.items():

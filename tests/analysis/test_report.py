@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
+from forwardscope.analysis.chart_data import ChartData
 from forwardscope.analysis.report import report, report_of_runs
 from forwardscope.probes import DeltaKL, Probe
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
@@ -217,6 +218,15 @@ def test_charts(two: Run) -> None:
     assert len(durations["counts"]) == len(durations["labels"])
     assert curve["rates"][-1] == curve["best"][-1] == 0.4
     assert curve["sizes"] == sorted(set(curve["sizes"]))
+
+
+def test_the_table_of_the_timeline(event: MakeEvent) -> None:
+    """When the lookups of each probe ended, from the beginning of the first one."""
+    lookups = [("one", 2.0, False), ("two", 3.0, True), ("one", 5.0, True), ("one", 4.0, False)]
+    events = [event("a", probe=probe, ts=ts, hit=hit, wall_ms=1000.0) for probe, ts, hit in lookups]
+    data = ChartData()
+    assert list(data.collect(events)) == events
+    assert data.timeline_table().rows == [("one", 1.0, 4.0, 2, 1), ("two", 2.0, 2.0, 0, 1)]
 
 
 def test_without_a_trace(two: Run) -> None:

@@ -56,7 +56,7 @@ def _divergence(probe: ProbeResult, seed: int) -> Iterator[Figure]:  # noqa: ARG
     found = DivergenceEvidence.model_validate(probe.evidence)
     unit = f"{found.divergence}, nats"
     marks = [*random_marks(found.random_adapters), *mean_marks(probe)]
-    if found.random_adapters is None and (least := found.thresholds.get("min_mean")):
+    if probe.z_score is None and (least := found.thresholds.get("min_mean")):
         marks.append(Mark("threshold", f"the mean passes from {least:g}", least, least))
     names = found.names(len(found.per_prompt))
     yield bars_figure(
