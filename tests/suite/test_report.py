@@ -12,9 +12,9 @@ from rich.console import Console
 from forwardscope import BackendInstrumentation
 from forwardscope.probes import DeltaKL, NullAdapter, Probe, Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.formats import format_z
 from forwardscope.suite.plan import enough_entries
 from forwardscope.suite.report import print_report
-from forwardscope.suite.report_tables import format_z
 from forwardscope.suite.result import PromptTokens, Reconciliation
 from forwardscope.testing import (
     MemoryStore,

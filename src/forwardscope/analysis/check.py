@@ -6,7 +6,7 @@ from typing import Final
 
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.probes import Verdict
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.text import plural, shown
 

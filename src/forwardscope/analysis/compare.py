@@ -25,7 +25,7 @@ from forwardscope.analysis.formatting import count, percent, plural, seconds
 from forwardscope.analysis.holm import holm
 from forwardscope.analysis.score_gate import differences
 from forwardscope.analysis.tables import Column, Table
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_raw, format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
 __all__ = ["MAX_RESULTS", "comparison_notes", "comparison_tables"]
@@ -174,7 +174,7 @@ def _probes_table(rows: Sequence[_Row]) -> Table:
         Column("run", "run"),
         Column("verdict", "verdict"),
         Column("score", "score", lambda value: f"{value:.2f}"),
-        Column("raw", "raw", lambda value: f"{value:.4g}"),
+        Column("raw", "raw", format_raw),
         Column("ci_low", "95 % from", lambda value: f"{value:.3g}"),
         Column("ci_high", "to", lambda value: f"{value:.3g}"),
         Column("z_score", "z", format_z),

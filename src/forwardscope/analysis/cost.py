@@ -14,7 +14,7 @@ from forwardscope.analysis.formatting import (
 )
 from forwardscope.analysis.page import html_table, paragraph, section, stacked_bar
 from forwardscope.analysis.tables import Column, Table
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_interval, format_raw, format_z
 from forwardscope.suite.result import StoreUse, SuiteResult
 
 __all__ = ["cost_section", "numbers_section", "series_section"]
@@ -117,9 +117,9 @@ def _by_probe(result: SuiteResult) -> Table:
         Column("probe", "probe"),
         Column("verdict", "verdict"),
         Column("score", "score", lambda value: f"{value:.2f}"),
-        Column("raw", "raw", lambda value: f"{value:.4g}"),
+        Column("raw", "raw", format_raw),
         Column("z_score", "z", format_z),
-        Column("ci_95", "95 % interval", _interval),
+        Column("ci_95", "95 % interval", format_interval),
         Column("duration_s", "time", seconds),
         Column("lookups", "lookups", count),
         Column("demand", "needed" if stored else "passes", count),
@@ -141,10 +141,6 @@ def _by_probe(result: SuiteResult) -> Table:
         for probe in result.probes
     ]
     return Table("probes", columns, rows)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
 def _series(result: SuiteResult) -> Table:

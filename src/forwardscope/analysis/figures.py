@@ -11,6 +11,7 @@ from forwardscope.analysis.evidence import Measured, RandomAdapters
 from forwardscope.analysis.svg import Key
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.probes.bootstrap import bootstrap_interval
+from forwardscope.suite.formats import format_interval, format_raw
 from forwardscope.suite.result import ProbeResult
 from forwardscope.text import plural
 
@@ -69,9 +70,9 @@ def mean_marks(probe: ProbeResult, name: str = "the mean") -> Iterator[Mark]:
     """Yield the value of a probe and its interval."""
     value = measured(probe)
     if value.ci_95 is not None and value.ci_95[0] < value.ci_95[1]:
-        low, high = value.ci_95
-        yield Mark("interval", f"95 % interval of {name}: {low:.4g} to {high:.4g}", low, high)
-    yield Mark("mean", f"{name}: {value.raw:.4g}", value.raw, value.raw)
+        said = f"95 % interval of {name}: {format_interval(value.ci_95)}"
+        yield Mark("interval", said, *value.ci_95)
+    yield Mark("mean", f"{name}: {format_raw(value.raw)}", value.raw, value.raw)
 
 
 def random_marks(random: RandomAdapters | None) -> Iterator[Mark]:
@@ -191,4 +192,4 @@ def value_figure(probe: ProbeResult) -> Iterator[Figure]:
 
 
 def _numbers(*titles: str) -> tuple[Column, ...]:
-    return tuple(Column(title, title, lambda value: f"{value:.4g}") for title in titles)
+    return tuple(Column(title, title, format_raw) for title in titles)

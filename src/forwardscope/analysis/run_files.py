@@ -8,7 +8,7 @@ from forwardscope.analysis.formatting import plural, seconds
 from forwardscope.analysis.junit import Case, as_junit
 from forwardscope.analysis.tables import Column, Table, as_markdown, markdown_text
 from forwardscope.probes import Verdict
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_interval, format_raw, format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown
 
@@ -61,14 +61,14 @@ def result_markdown(result: SuiteResult) -> str:
 
 
 def _row(probe: ProbeResult) -> tuple[str, ...]:
-    low_high = "" if probe.ci_95 is None else f"{probe.ci_95[0]:.4g} to {probe.ci_95[1]:.4g}"
-    number = "" if probe.n is None or not low_high else f" (n={probe.n})"
+    interval = "" if probe.ci_95 is None else format_interval(probe.ci_95)
+    number = "" if probe.n is None or not interval else f" (n={probe.n})"
     return (
         probe.name,
         str(probe.verdict),
         "" if probe.score is None else f"{probe.score:.3f}",
-        "" if probe.raw is None else f"{probe.raw:.4g}",
-        low_high + number,
+        "" if probe.raw is None else format_raw(probe.raw),
+        interval + number,
         "" if probe.z_score is None else format_z(probe.z_score),
         probe.message,
     )

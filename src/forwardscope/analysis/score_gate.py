@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from forwardscope.analysis.checks import Check
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_interval, format_raw, format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
 __all__ = ["ScoreLimits", "compare_scores", "differences", "suite_score"]
@@ -74,10 +74,10 @@ def _value(was: ProbeResult, now: ProbeResult, drop: float | None) -> Iterator[C
         limit, allowed = was.raw - sign * drop * abs(was.raw), f"{drop:.3g} of it allowed"
     elif was.ci_95 is not None:
         limit = was.ci_95[1] if now.lower_is_better else was.ci_95[0]
-        allowed = f"95 % interval {was.ci_95[0]:.4g} to {was.ci_95[1]:.4g}"
+        allowed = f"95 % interval {format_interval(was.ci_95)}"
     else:
         return
-    finding = f"{now.name}: value {now.raw:.4g}, {was.raw:.4g} before ({allowed})"
+    finding = f"{now.name}: value {format_raw(now.raw)}, {format_raw(was.raw)} before ({allowed})"
     yield Check(f"value of {now.name}", sign * now.raw >= sign * limit, finding)
 
 

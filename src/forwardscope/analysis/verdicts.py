@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from forwardscope.probes import Verdict
-from forwardscope.suite.report_tables import format_z
+from forwardscope.suite.formats import format_z
 from forwardscope.suite.result import ProbeResult
 from forwardscope.text import plural
 

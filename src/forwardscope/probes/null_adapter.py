@@ -43,6 +43,7 @@ from forwardscope.probes.base import (
 )
 from forwardscope.probes.calibration import NullBaseline, NullStats
 from forwardscope.probes.general import GENERAL_PROMPTS
+from forwardscope.text import plural
 
 __all__ = ["NullAdapter"]
 
@@ -77,7 +78,7 @@ class NullAdapter(Probe):
         )
         return Outcome(
             Verdict.PASS,
-            f"{_plural(len(probes), 'baseline')} over {_plural(self.runs, 'random adapter')}",
+            f"{plural(len(probes), 'baseline')} over {plural(self.runs, 'random adapter')}",
             evidence={"calibrations": [_describe(p, raws) for p, raws in samples.items()]},
             baseline=baseline,
         )
@@ -94,10 +95,6 @@ class NullAdapter(Probe):
             if outcome.raw is not None:
                 raws.append(outcome.raw)
         return raws
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from forwardscope.probes import Verdict
-from forwardscope.suite.report_tables import format_percent, probe_table, task_table, view_table
+from forwardscope.suite.formats import format_percent
+from forwardscope.suite.report_tables import probe_table, task_table, view_table
 from forwardscope.suite.result import (
     CacheUse,
     Delivery,

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from forwardscope.core.keys import view_family
 from forwardscope.probes import Verdict
+from forwardscope.suite.formats import format_percent, format_raw, format_z
 from forwardscope.suite.result import ProbeResult, SeriesResult, SuiteResult
 from forwardscope.text import plural, shown
 
-__all__ = ["OUTSIDE", "format_percent", "format_z", "probe_table", "task_table", "view_table"]
+__all__ = ["OUTSIDE", "probe_table", "task_table", "view_table"]
 
 #: Stands for the name of a probe in rows of lookups outside all probes.
 OUTSIDE: Final = "(outside)"
@@ -87,21 +88,11 @@ def _cost_table(what: str, groups: Mapping[str, list[SeriesResult]], stored: boo
     return table
 
 
-def format_z(z: float) -> str:
-    """Format a z-score with three significant digits, or as a whole number from 100 on."""
-    return f"{z:+.0f}" if abs(z) >= 100 else f"{z:+.3g}"
-
-
-def format_percent(share: float) -> str:
-    """Format a share as whole percent."""
-    return f"{100 * share:.0f} %"
-
-
 def _probe_row(probe: ProbeResult) -> Iterable[RenderableType]:
     yield Text(shown(probe.name))
     yield Text(probe.verdict.value, style=_STYLES[probe.verdict])
-    yield _number(probe.score, ".2f")
-    yield _number(probe.raw, ".4g")
+    yield _NO_VALUE if probe.score is None else f"{probe.score:.2f}"
+    yield _NO_VALUE if probe.raw is None else format_raw(probe.raw)
     yield _NO_VALUE if probe.z_score is None else format_z(probe.z_score)
     yield f"{probe.duration_s:.1f} s"
     yield str(probe.stats.lookups)
@@ -147,7 +138,3 @@ def _table(title: str) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-
-
-def _number(value: float | None, form: str) -> str:
-    return _NO_VALUE if value is None else format(value, form)

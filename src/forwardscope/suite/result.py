@@ -17,6 +17,7 @@ from forwardscope.core.stats import BackendStats
 from forwardscope.files import write_file
 from forwardscope.probes import Verdict
 from forwardscope.store.base import Tier
+from forwardscope.suite.formats import format_interval
 from forwardscope.suite.trace_url import TracesUrl, trace_url
 from forwardscope.text import plural, shown
 
@@ -165,9 +166,8 @@ class ProbeResult(_Record):
         """
         if self.ci_95 is None or self.n is None:
             return None
-        low, high = self.ci_95
-        needed = f"{4 * self.n} would halve it"
-        return f"95 % interval {low:.4g} to {high:.4g} from {plural(self.n, 'value')}; {needed}"
+        values, needed = plural(self.n, "value"), f"{4 * self.n} would halve it"
+        return f"95 % interval {format_interval(self.ci_95)} from {values}; {needed}"
 
 
 class CacheUse(_Record):
