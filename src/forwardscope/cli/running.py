@@ -11,7 +11,6 @@ from rich.console import Console
 
 from forwardscope.analysis.run_files import result_junit, result_markdown
 from forwardscope.cli.options import RunOptions
-from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.progress import RunProgress
 from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.telemetry import Telemetry
@@ -19,6 +18,7 @@ from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import OutputError
 from forwardscope.files import write_file
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.backend import load_model as _load
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import expect_series

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import context as otel_context
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 from prometheus_client import CollectorRegistry
 
 from forwardscope.cli.gateway_delivery import GatewayDelivery
@@ -24,8 +25,6 @@ from forwardscope.telemetry.http import shown_url
 from forwardscope.text import plural, printable
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from forwardscope.cli.metric_delivery import MetricDelivery
     from forwardscope.cli.span_delivery import SpanDelivery
 
@@ -57,7 +56,7 @@ class Telemetry:
         UserError: A port is in use, a URL is not valid, or an extra is missing.
 
     Attributes:
-        tracer_provider: For the backend's instrumentation; None without spans.
+        tracer_provider: For the backend's instrumentation; makes nothing without spans.
         observer: Receives the events of the run.
     """
 
@@ -75,7 +74,7 @@ class Telemetry:
         self._lasting: list[GatewayDelivery | FileDelivery] = []  # what they have outlasts a run
         self._finished = False
         self._otlp_url = self._otlp_metrics_url = ""
-        self.tracer_provider: TracerProvider | None = None
+        self.tracer_provider: TracerProvider = NoOpTracerProvider()
         self.observer: Final[Observer] = Observers(
             self._metrics,
             PublishObserver(self._publish, max(1.0, len(spec.probes) / _PROBES_PER_S)),

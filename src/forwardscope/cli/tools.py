@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from forwardscope.cli.options import RunOptions
-from forwardscope.cli.outputs import instrumentation_for
 from forwardscope.cli.running import CountersObserver, write_result
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
 from forwardscope.files import check_outputs
 from forwardscope.integrations.tool_run import ToolRun
+from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.observer import Observers
 from forwardscope.suite.report import print_tool_report
 from forwardscope.suite.result import Delivery, SuiteResult
