@@ -133,6 +133,18 @@ def test_what_differs(result_with: ResultWith) -> None:
     assert rows_of(first, second)[3]["change"] is None
 
 
+def test_other_prompts(result_with: ResultWith) -> None:
+    """The same number of other prompts, or another divergence, is said too."""
+    asked = [{"evidence": {"prompts": [name], "divergence": name}} for name in ("js", "kl")]
+    old: dict[str, object] = {"evidence": {}}
+    first, second = result_with(asked[0], asked[0]), result_with(asked[1], old)
+    notes = comparison_notes([first, first, second])
+    assert [one for one in notes if "differ" in one] == [
+        "C and A differ in the prompts of p0",
+        "C and A differ in the divergence of p0",
+    ]
+
+
 def test_cost(result_with: ResultWith) -> None:
     """What each run needed and paid, as in its result."""
     result = result_with({})

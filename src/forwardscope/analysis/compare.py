@@ -141,6 +141,16 @@ def _settings(first: SuiteResult, now: SuiteResult) -> Iterator[str]:
             yield f"the kind of {probe.name}: {probe.kind}, {was.kind}"
         elif None not in (was.n, probe.n) and was.n != probe.n:
             yield f"the number of values of {probe.name}: {probe.n}, {was.n}"
+        else:
+            yield from _evidence(was, probe)
+
+
+def _evidence(was: ProbeResult, now: ProbeResult) -> Iterator[str]:
+    """Yield what else was measured; results of older versions do not have all of it."""
+    for key in ("prompts", "divergence", "expect"):
+        known = was.evidence.get(key), now.evidence.get(key)
+        if None not in known and known[0] != known[1]:
+            yield f"the {key} of {now.name}"
 
 
 def _runs_table(results: Sequence[SuiteResult], names: Sequence[str]) -> Table:
