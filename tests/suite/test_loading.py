@@ -315,6 +315,7 @@ def test_a_file_of_mistakes() -> None:
         ("max_entries: 9", "enabled: 'no'", "write false, without quotes"),
         ("max_entries: 9", "enabled: maybe", "write true or false"),
         ("- second", "- 2", 'put it in quotes: "2"'),
+        ("- second", "-", "write the item, or remove it"),
         ("- second", '- Say: "no"', 'put it in quotes: "Say: no"'),
         (
             "- second",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from forwardscope.probes.base import PROMPT_KINDS
 from forwardscope.suite.yaml_errors import quoted
 from forwardscope.text import shown
 
@@ -32,7 +33,8 @@ def fix_of(detail: Any, node: yaml.Node | None) -> str:
     """
     error, value = detail["type"], detail["input"]
     if value is None and node is not None and error != "missing":
-        return _of_nothing(error)
+        is_item = isinstance([key for key in detail["loc"] if key not in PROMPT_KINDS][-1], int)
+        return "; write the item, or remove it" if is_item else _of_nothing(error)
     fixes = {
         "string_type": _as_text,
         "int_type": _as_number,
