@@ -68,6 +68,11 @@ def test_a_valid_suite() -> None:
         ("seed:", "sede:", "6: defaults.sede: unknown key; did you mean seed?"),
         ("max_entries:", "max_entrys:", "8: cache.max_entrys: unknown key; did you mean"),
         ("prompts:\n", "promts:\n", "12: probes[0].promts: unknown key; did you mean prompts?"),
+        (
+            "prompts: [third]",
+            "promts_file: third.txt",
+            "17: probes[1].promts_file: unknown key; did you mean prompts_file?",
+        ),
         ("kind: ad", "min_z: 1\n    kind: ad", "16: probes[1].min_z: unknown key; "),
         ("cache:", "delta_kl:", "7: delta_kl: unknown key; known: version, name, model"),
         ("cache:", '"a\\nb":', r"7: 'a\nb': unknown key; known: "),
@@ -282,6 +287,13 @@ def test_all_mistakes_are_told() -> None:
     ]
 
 
+def test_a_misspelt_key_of_a_file() -> None:
+    """It is one mistake, although the probe then has neither the items nor their file."""
+    kind = "{name: two, kind: completion_preference, pair_file: pairs.jsonl}"
+    text = SUITE[: SUITE.index("  - name: two")] + f"  - {kind}\n"
+    assert mistakes_in(text) == ["15: probes[1].pair_file: unknown key; did you mean pairs_file?"]
+
+
 def test_the_number_of_sentences_is_bounded() -> None:
     """The first twenty mistakes are told, and how many more there are."""
     mistakes = mistakes_in(SUITE + "".join(f"key{number}: 1\n" for number in range(3000)))
@@ -317,6 +329,11 @@ def test_a_file_of_mistakes() -> None:
         ("- second", "- 2", 'put it in quotes: "2"'),
         ("- second", "-", "write the item, or remove it"),
         ("- second", '- Say: "no"', 'put it in quotes: "Say: no"'),
+        (
+            "- second",
+            "- {content: x}",
+            "a chat is a list of messages: [{role: …, content: …}]",
+        ),
         (
             "- second",
             "- {role: user, content: x}",

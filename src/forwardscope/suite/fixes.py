@@ -59,7 +59,7 @@ def _of_nothing(error: str) -> str:
 def _as_text(_: Any, value: Any, node: yaml.Node | None) -> str | None:
     if isinstance(node, yaml.ScalarNode):
         return f"put it in quotes: {_quoted(node.value)}"
-    if isinstance(value, dict) and {"role", "content"} <= value.keys():
+    if isinstance(value, dict) and value.keys() & {"role", "content"}:
         return "a chat is a list of messages: [{role: …, content: …}]"
     if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
         key, inner = node.value[0]

@@ -24,6 +24,7 @@ from forwardscope.suite.spec import (
     SuiteSpec,
     TelemetrySpec,
 )
+from forwardscope.suite.text_files import FILE_KEYS
 from forwardscope.suite.yaml_source import locate
 
 __all__ = ["add_mistakes"]
@@ -77,9 +78,10 @@ def add_mistakes(error: ValidationError, content: Any, tree: yaml.Node, mistakes
     details = sorted(_details(error), key=lambda detail: detail["type"] != "extra_forbidden")
     mistakes.skip(max(0, count - _MAX_DESCRIBED))
     near = {
-        (*loc[:-1], _nearest(str(loc[-1]), _fields_at(loc[:-1], content)))
+        (*loc[:-1], FILE_KEYS.get(nearest, nearest))
         for detail in details
         if detail["type"] == "extra_forbidden" and (loc := _location(detail))
+        if (nearest := _nearest(str(loc[-1]), _fields_at(loc[:-1], content)))
     }
     above = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
     _add_duplicates(content, tree, mistakes)
@@ -183,7 +185,7 @@ def _nearest(word: Any, known: Iterable[str]) -> str | None:
 
 
 def _fields_at(loc: _Location, content: Any) -> list[str]:
-    """Return the valid keys of the section at `loc`."""
+    """Return the valid keys of the section at `loc`, those that name files included."""
     model: type[BaseModel] = SuiteSpec
     if loc[:1] == ("probes",) and len(loc) > 2:
         model = Pair if loc[-2] == "pairs" else Message
@@ -191,4 +193,5 @@ def _fields_at(loc: _Location, content: Any) -> list[str]:
         model = class_of(content["probes"][loc[1]]["kind"])
     elif loc:
         model = _SECTIONS[str(loc[0])]
-    return list(model.model_fields)
+    names = list(model.model_fields)
+    return names + [file_key for file_key, key in FILE_KEYS.items() if key in names]
