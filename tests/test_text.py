@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forwardscope.text import plural, printable, shown
+from forwardscope.text import factor, plural, printable, shown
 
 any_text = st.text(st.characters())
 
@@ -63,3 +63,12 @@ def test_long_text_is_shown_without_its_middle() -> None:
 def test_a_number_with_its_noun(number: int, noun: str, words: str) -> None:
     """One is singular, every other number plural."""
     assert plural(number, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01234, "0.0123"), (3.0, "3"), (999.4, "999"), (1512.3, "1512"), (2e7, "2e+07")],
+)
+def test_factors(value: float, text: str) -> None:
+    """Three digits are enough, and an exponent is for what people do not read out."""
+    assert factor(value) == text

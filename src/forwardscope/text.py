@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["MAX_NAME", "MAX_SENTENCE", "plural", "printable", "shown"]
+__all__ = ["MAX_NAME", "MAX_SENTENCE", "factor", "plural", "printable", "shown"]
 
 #: Characters shown of a name, and of a sentence that may quote names.
 MAX_NAME: Final = 200
@@ -54,6 +54,11 @@ def plural(number: int, noun: str, form: Callable[[int], str] = str) -> str:
         noun = f"{noun[:-1]}ie" if noun.endswith("y") else noun
         noun += "es" if noun.endswith("s") else "s"
     return f"{form(number)} {noun}"
+
+
+def factor(value: float) -> str:
+    """Return a factor with three significant digits; from 1000 to a million as a whole number."""
+    return f"{value:.0f}" if 1e3 <= value < 1e6 else f"{value:.3g}"
 
 
 def _escaped(char: str) -> str:

@@ -8,7 +8,7 @@ from forwardscope.analysis.tables import Column, Table
 from forwardscope.probes import Verdict
 from forwardscope.suite.formats import format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
-from forwardscope.text import plural, shown
+from forwardscope.text import factor, plural, shown
 
 __all__ = ["answer", "answer_table"]
 
@@ -78,7 +78,7 @@ def _strength(change: ProbeResult) -> str:
     if not (largest := max(random)):
         return f"by {raw:.3g} nats, and random adapters change none"
     adapters = plural(len(random), "random adapter")
-    return f"{raw / largest:.3g} times as much as the strongest of {adapters}"
+    return f"{factor(raw / largest)} times as much as the strongest of {adapters}"
 
 
 def _random(probe: ProbeResult) -> list[float]:

@@ -36,7 +36,7 @@ from forwardscope.probes.base import (
 from forwardscope.probes.bootstrap import bootstrap_interval
 from forwardscope.probes.calibration import NullStats
 from forwardscope.probes.divergence import divergences
-from forwardscope.text import plural
+from forwardscope.text import factor, plural
 
 __all__ = ["DeltaKL"]
 
@@ -79,7 +79,7 @@ class DeltaKL(PromptProbe):
             message += f"minimum {self.min_mean:g} (no baseline)"
         else:
             message += (
-                f"{mean / null.largest:.3g} times the largest of "
+                f"{factor(mean / null.largest)} times the largest of "
                 f"{plural(null.n, 'random adapter')}, z {z:+.1f}, minimum {self.min_z:g}"
             )
         return Outcome(
