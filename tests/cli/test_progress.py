@@ -12,6 +12,7 @@ from typer.testing import Result
 
 from forwardscope import BackendInstrumentation
 from forwardscope.cli.progress import RunProgress, steps
+from forwardscope.core.series import Counts
 from forwardscope.suite import load_suite
 from forwardscope.suite.observer import RunStarted
 from forwardscope.suite.run_counters import RunCounters
@@ -66,6 +67,25 @@ def test_progress_within_a_forward_call(
         drawn_after(0, "")
         instrumentation.cached("op", "base", "prompt", 0, lambda: drawn_after(6, "6/10 passes"))
     assert "1/10 passes" not in drawn + capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_step_that_begins_while_the_bar_is_drawn(
+    suite_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's thread ends the counting at any time; the bar is then that of the step."""
+    spec, instrumentation = load_suite(suite_file), BackendInstrumentation()
+
+    class Ending(RunCounters):
+        def total(self) -> Counts:
+            progress.step("delivering telemetry")
+            return super().total()
+
+    with RunProgress(spec, instrumentation, quiet=False) as progress:
+        progress.run_started(RunStarted(spec, "id", None, 0.0, Ending(instrumentation), 10, 12))
+    drawn = capsys.readouterr().err
+    assert "delivering telemetry" in drawn
+    assert "0/10 passes" not in drawn
 
 
 @pytest.mark.usefixtures("terminal")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class RunProgress(Observer):
         self._max_name = max(_MIN_NAME, console.width - _BESIDE_NAME)
         self._quiet = quiet
         self._instrumentation = instrumentation
-        self._run: RunStarted | None = None
+        self._counted: tuple[RunStarted, TaskID] | None = None
         self._done = 0
         self._progress = _Polled(
             self._poll,
@@ -93,7 +93,7 @@ class RunProgress(Observer):
             done: The amount done.
             total: The total amount; 0 if it is not known.
         """
-        self._run = None
+        self._counted = None
         description, known = escape(activity), total or None
         if self._progress.tasks[0].description != description:
             self._progress.remove_task(self._task)
@@ -108,7 +108,8 @@ class RunProgress(Observer):
     def run_started(self, run: RunStarted) -> None:
         """Begin to count the forward passes of the plan."""
         self.step("before the first probe", total=run.expected_forward_passes or 0)
-        self._run, self._done = run, 0
+        self._done = 0
+        self._counted = run, self._task
 
     def probe_started(self, index: int, probe: Probe) -> None:
         """Set the bar's text to the probe's name and position."""
@@ -117,8 +118,9 @@ class RunProgress(Observer):
 
     def _poll(self) -> None:
         """Read how many of the planned forward passes are computed or were stored."""
-        if (run := self._run) is None:
+        if (counted := self._counted) is None:
             return
+        run, task = counted
         counts = run.counters.total()
         done = counts.forward_passes + counts.store_hits + self._instrumentation.computed_in_flight
         self._done = max(self._done, done)
@@ -126,9 +128,9 @@ class RunProgress(Observer):
         if total is not None:
             total = max(total, self._done)
         hit_rate = (counts.hits + counts.coalesced) / max(1, counts.lookups)
-        self._progress.update(
-            self._task, completed=self._done, total=total, passes=(self._done, total, hit_rate)
-        )
+        passes = self._done, total, hit_rate
+        with suppress(KeyError):  # another thread has begun the next step, and removed the task
+            self._progress.update(task, completed=self._done, total=total, passes=passes)
 
 
 class _Polled(Progress):
