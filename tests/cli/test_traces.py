@@ -290,6 +290,14 @@ def test_why_without_a_miss(error_of: ErrorOf, options: list[object], message: s
     assert message in error_of("trace", "why", _PEER, *options)
 
 
+def test_slow_passes_outside_the_probes(invoke: Invoke, path: Path) -> None:
+    """They have the name that such lookups have in the other tables."""
+    path.write_bytes(line_of(TraceEvent(1.0, None, "base", "a", 8, "op", 1.0, False)))
+    output = json.loads(invoke("trace", "summary", path, "--format", "json").stdout)
+    names = [output[table][0]["probe"] for table in ("slowest", "by_probe")]
+    assert names == ["(outside)", "(outside)"]
+
+
 def test_the_numbers_of_slow_passes_are_those_of_why(invoke: Invoke) -> None:
     """`why --miss` of a number in the summary explains that pass."""
     summary = json.loads(invoke("trace", "summary", _PEER, "--format", "json").stdout)

@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from forwardscope.analysis.formatting import OUTSIDE, count, seconds
+from forwardscope.analysis.formatting import count, seconds
 from forwardscope.analysis.reuse import NEVER, reuse_distances
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.analysis.why import Reason
+from forwardscope.suite.formats import format_probe
 from forwardscope.trace import TraceEvent
 
 __all__ = ["Cause", "cause_lines", "causes_of", "causes_table"]
@@ -180,7 +181,7 @@ def causes_table(causes: Iterable[Cause]) -> Table:
     rows = [
         (
             _WORDS[one.reason],
-            OUTSIDE if one.probe is None else one.probe,
+            format_probe(one.probe),
             one.view_id,
             one.misses,
             one.wall_ms / 1e3,

@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from forwardscope.analysis.curve import Curve, CurvePoint
-from forwardscope.analysis.formatting import OUTSIDE, count, seconds
+from forwardscope.analysis.formatting import count, seconds
 from forwardscope.analysis.summary import Slowest
 from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.formats import format_probe
 from forwardscope.text import shown
 from forwardscope.trace import TraceEvent
 
@@ -62,7 +63,7 @@ class ChartData:
         """Return the end and the probe of an even sample of the forward passes and hits."""
         plotted = sorted((*self._dots(hit=False), *self._dots(hit=True)), key=lambda dot: dot[0])
         return {
-            "probes": [OUTSIDE if name is None else shown(name) for name in self._probes],
+            "probes": [shown(format_probe(name)) for name in self._probes],
             "seconds": [round(end_s - self._start_s, 6) for end_s, _, _ in plotted],
             "passes": [None if hit else row for _, row, hit in plotted],
             "hits": [row if hit else None for _, row, hit in plotted],
@@ -76,7 +77,7 @@ class ChartData:
             *(Column(key, f"{key} lookup", seconds) for key in ("first", "last")),
             *(Column(key, key, count) for key in ("passes", "hits")),
         )
-        names = [OUTSIDE if name is None else name for name in self._probes]
+        names = [format_probe(name) for name in self._probes]
         first, last = np.full(len(names), np.inf), np.full(len(names), -np.inf)
         counts = []
         for hit in (False, True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from forwardscope.analysis.formatting import (
-    OUTSIDE,
     OUTSIDE_MEANING,
     count,
     percent,
@@ -14,7 +13,13 @@ from forwardscope.analysis.formatting import (
 )
 from forwardscope.analysis.page import html_table, paragraph, section, stacked_bar
 from forwardscope.analysis.tables import Column, Table
-from forwardscope.suite.formats import format_interval, format_raw, format_z
+from forwardscope.suite.formats import (
+    OUTSIDE,
+    format_interval,
+    format_probe,
+    format_raw,
+    format_z,
+)
 from forwardscope.suite.result import StoreUse, SuiteResult
 
 __all__ = ["cost_section", "numbers_section", "series_section"]
@@ -158,7 +163,7 @@ def _series(result: SuiteResult) -> Table:
     )
     rows = [
         (
-            OUTSIDE if series.probe is None else series.probe,
+            format_probe(series.probe),
             series.view_id,
             series.lookups,
             series.demand,

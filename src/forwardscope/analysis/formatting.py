@@ -11,11 +11,10 @@ from forwardscope.analysis.curve import Curve, CurvePoint
 from forwardscope.analysis.summary import Summary, Totals
 from forwardscope.analysis.tables import NARROW_SPACE, Column, Table, as_dicts
 from forwardscope.core.series import Counts
-from forwardscope.suite.report_tables import OUTSIDE
+from forwardscope.suite.formats import format_probe
 from forwardscope.trace import TraceEvent
 
 __all__ = [
-    "OUTSIDE",
     "OUTSIDE_MEANING",
     "count",
     "counts_table",
@@ -157,9 +156,7 @@ def with_bars(table: Table) -> Table:
 
 
 def _grouped(title: str, groups: Mapping[str | None, Totals], first: Column) -> Table:
-    rows = [
-        (OUTSIDE if name is None else name, *_values(totals)) for name, totals in groups.items()
-    ]
+    rows = [(format_probe(name), *_values(totals)) for name, totals in groups.items()]
     return Table(title, (first, *_COUNTS), rows)
 
 
@@ -212,7 +209,7 @@ def slowest_table(events: Sequence[TraceEvent], numbers: Sequence[int] = ()) -> 
         (
             number,
             event.wall_ms,
-            event.probe,
+            format_probe(event.probe),
             event.view_id,
             event.op,
             event.prompt_hash,

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from forwardscope.analysis.checks import Check
-from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural, seconds
+from forwardscope.analysis.formatting import count, percent, plural, seconds
 from forwardscope.analysis.run_data import RunData
 from forwardscope.analysis.score_gate import ScoreLimits, compare_scores, suite_score
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.core.series import Counts
 from forwardscope.errors import UserError
 from forwardscope.probes import Verdict
+from forwardscope.suite.formats import format_probe
 from forwardscope.suite.result import SuiteResult
 
 __all__ = ["Limits", "compare", "comparison_table"]
@@ -80,7 +81,7 @@ def comparison_table(reference: RunData, current: RunData) -> Table:
     )
     before, now = reference.by_probe_and_view(), current.by_probe_and_view()
     rows = [
-        (_name(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
+        (format_probe(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
         for probe, view in dict.fromkeys((*before, *now))
     ]
     total = ("in all", "", *_pairs(reference.total, current.total))
@@ -117,7 +118,7 @@ def _passes(reference: RunData, current: RunData, allowed: int) -> Iterator[Chec
     noun = "needed forward pass" if _use_store(reference, current) else "forward pass"
     for (probe, view), counts in current.by_probe_and_view().items():
         passes, passes_before = _demand(counts), _demand(before.get((probe, view), Counts()))
-        place = f"{_name(probe)} on {view}"
+        place = f"{format_probe(probe)} on {view}"
         finding = f"{place}: {plural(passes, noun)}, {passes_before} before"
         if passes > passes_before:
             finding += f"; {_cause(reference, current, probe, view)}"
@@ -211,7 +212,3 @@ def _pairs(before: Counts | None, now: Counts | None) -> tuple[float | None, ...
         for counts in (before, now)
     ]
     return tuple(value for pair in zip(*sides, strict=True) for value in pair)
-
-
-def _name(probe: str | None) -> str:
-    return OUTSIDE if probe is None else probe

@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from forwardscope.analysis.formatting import OUTSIDE, count, milliseconds, plural
+from forwardscope.analysis.formatting import count, milliseconds, plural
 from forwardscope.analysis.reuse import NEVER, lookups_of, reuse_distances
 from forwardscope.core.keys import Question
+from forwardscope.suite.formats import format_probe
 from forwardscope.trace import TraceEvent
 
 __all__ = ["Miss", "Reason", "explain", "lookup_line", "miss_line", "reason_line"]
@@ -180,7 +181,7 @@ def miss_line(miss: Miss) -> str:
 
 def lookup_line(what: str, event: TraceEvent) -> str:
     """Return a line that begins with a word and identifies a lookup."""
-    probe = OUTSIDE if event.probe is None else event.probe
+    probe = format_probe(event.probe)
     lookup = f"{probe} on {event.view_id}, prompt {event.prompt_hash}"
     duration = milliseconds(event.wall_ms)
     return f"{what}: {lookup} ({_op_and_top_k(event.op, event.top_k)}), {duration}"

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from forwardscope.analysis.formatting import OUTSIDE, count, percent, plural
+from forwardscope.analysis.formatting import count, percent, plural
 from forwardscope.analysis.tables import Column, Table, as_dicts, as_markdown, as_rich
 from forwardscope.cli.planned_store import PlannedStore, planned_store
 from forwardscope.cli.terminal import Terminal
 from forwardscope.core.series import Counts
 from forwardscope.errors import ProbeError, UserError
+from forwardscope.suite.formats import format_probe
 from forwardscope.suite.loading import load_suite
 from forwardscope.suite.plan import Plan, enough_entries, plan_suite, shared_work
 from forwardscope.suite.selection import chosen_store
@@ -140,7 +141,7 @@ def _series_table(plans: _Plans) -> Table:
         first, second = rows.get((key.probe, key.view_id), (Counts(), Counts()))
         rows[key.probe, key.view_id] = (first + counts, second + plans.bounded.series[key])
     listed: list[tuple[Any, ...]] = [
-        (_probe_name(probe), view, *_passes(*pair)) for (probe, view), pair in rows.items()
+        (format_probe(probe), view, *_passes(*pair)) for (probe, view), pair in rows.items()
     ]
     listed.append(("in all", "", *_passes(plans.unbounded.total, plans.bounded.total)))
     if answered is not None:
@@ -168,7 +169,7 @@ def _shared_table(shared: dict[tuple[str | None, str | None], int]) -> Table:
         Column("lookups", "lookups", count),
     )
     rows = [
-        (_probe_name(probe), _probe_name(payer), lookups)
+        (format_probe(probe), format_probe(payer), lookups)
         for (probe, payer), lookups in shared.items()
     ]
     return Table("shared work", columns, rows)
@@ -214,7 +215,3 @@ def _summary(plans: _Plans) -> list[str]:
 
 def _cache_title(spec: SuiteSpec) -> str:
     return f"at {count(spec.cache.max_entries)}" if spec.cache.enabled else "without a cache"
-
-
-def _probe_name(probe: str | None) -> str:
-    return OUTSIDE if probe is None else probe

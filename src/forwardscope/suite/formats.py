@@ -1,8 +1,25 @@
-"""Formats of measured values, for all reports."""
+"""Formats of names and measured values, for all reports."""
 
 from __future__ import annotations
 
-__all__ = ["format_interval", "format_percent", "format_raw", "format_z"]
+from typing import Final
+
+__all__ = [
+    "OUTSIDE",
+    "format_interval",
+    "format_percent",
+    "format_probe",
+    "format_raw",
+    "format_z",
+]
+
+#: Stands for the name of a probe where lookups are outside all probes.
+OUTSIDE: Final = "(outside)"
+
+
+def format_probe(name: str | None) -> str:
+    """Return the name of a probe, or what stands for it outside all probes."""
+    return OUTSIDE if name is None else name
 
 
 def format_raw(value: float) -> str:

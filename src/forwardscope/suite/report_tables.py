@@ -12,14 +12,17 @@ from rich.text import Text
 
 from forwardscope.core.keys import view_family
 from forwardscope.probes import Verdict
-from forwardscope.suite.formats import format_percent, format_raw, format_z
+from forwardscope.suite.formats import (
+    OUTSIDE,
+    format_percent,
+    format_probe,
+    format_raw,
+    format_z,
+)
 from forwardscope.suite.result import ProbeResult, SeriesResult, SuiteResult
 from forwardscope.text import plural, shown
 
-__all__ = ["OUTSIDE", "probe_table", "task_table", "view_table"]
-
-#: Stands for the name of a probe in rows of lookups outside all probes.
-OUTSIDE: Final = "(outside)"
+__all__ = ["probe_table", "task_table", "view_table"]
 
 _STYLES: Final = {
     Verdict.PASS: "bold green",
@@ -62,7 +65,7 @@ def task_table(series: list[SeriesResult], *, stored: bool) -> Table:
     """Return the table of what each task of another tool cost; arguments as of `view_table`."""
     tasks: dict[str, list[SeriesResult]] = {}
     for one in series:
-        tasks.setdefault(OUTSIDE if one.probe is None else one.probe, []).append(one)
+        tasks.setdefault(format_probe(one.probe), []).append(one)
     return _cost_table("task", tasks, stored)
 
 
