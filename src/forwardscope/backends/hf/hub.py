@@ -147,7 +147,7 @@ def _bars(report: Callable[[int, int], None]) -> Iterator[type[Any]]:
     from tqdm import tqdm  # type: ignore[import-untyped] # noqa: PLC0415
 
     amounts: dict[int, tuple[int, int]] = {}
-    ended = threading.Event()
+    lock, ended = threading.Lock(), threading.Event()  # files are downloaded in threads
 
     class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -156,8 +156,10 @@ def _bars(report: Callable[[int, int], None]) -> Iterator[type[Any]]:
 
         def display(self, *_: Any, **__: Any) -> None:
             if self.unit == "B" and not ended.is_set():  # others count files
-                amounts[id(self)] = int(self.n), int(self.total or 0)
-                report(*max(amounts.values()))
+                with lock:
+                    amounts[id(self)] = int(self.n), int(self.total or 0)
+                    largest = max(amounts.values())
+                report(*largest)
 
     try:
         yield Reporting
