@@ -62,6 +62,32 @@ def test_a_curve_without_effect() -> None:
 
 
 @pytest.mark.parametrize(
+    ("means", "words"),
+    [([0.0, 0.0], "has no effect"), ([0.1, 0.0], "loses its effect"), ("a", "loses its effect")],
+)
+def test_an_effect_that_is_lost(means: object, words: str) -> None:
+    """What was never there is not lost with the context."""
+    evidence = {"mean_divergence_per_length": means}
+    assert words in meaning(probe("prompt_collapse", "fail", evidence=evidence))
+
+
+@pytest.mark.parametrize(
+    ("raw", "z", "words"),
+    [
+        (0.7, 1.0, "not clearly more than random adapters"),
+        (0.2, 1.0, "does not move"),
+        (0.2, 9.0, "does not move"),
+        (0.2, None, "does not move"),
+    ],
+)
+def test_a_shift_like_that_of_random_adapters(raw: float, z: float | None, words: str) -> None:
+    """It is said where the shift is large enough and z is not."""
+    evidence = {"thresholds": {"min_shift": 0.5, "min_z": 3.0}}
+    found = probe("completion_preference", "fail", raw=raw, z_score=z, evidence=evidence)
+    assert words in meaning(found)
+
+
+@pytest.mark.parametrize(
     ("expect", "verdict", "words"),
     [
         ("kept", "pass", "leaves the model as good"),

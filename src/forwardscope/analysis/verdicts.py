@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from forwardscope.probes import Verdict
@@ -23,10 +23,7 @@ _PASSED: Final = {
     "prompt_collapse": "The adapter keeps its effect when the context is long.",
     "completion_preference": "The adapter moves the model towards the wanted completions.",
 }
-_FAILED: Final = {
-    "prompt_collapse": "The adapter loses its effect when the context is long.",
-    "completion_preference": "The adapter does not move the model towards the wanted completions.",
-}
+_NO_EFFECT: Final = "The adapter has no effect."
 
 
 def meaning(probe: ProbeResult) -> str:
@@ -40,9 +37,9 @@ def meaning(probe: ProbeResult) -> str:
         return _change(probe, passed=passed)
     if probe.kind == "perplexity_shift":
         return _perplexity(probe, passed=passed)
-    if probe.kind == "adapter_ablation" and not passed:
-        return _response(probe)
-    said = (_PASSED if passed else _FAILED).get(probe.kind)
+    if not passed and probe.kind in _FAILED:
+        return _FAILED[probe.kind](probe)
+    said = _PASSED.get(probe.kind) if passed else None
     return said or f"The value is {'' if passed else 'not '}within its limit."
 
 
@@ -78,12 +75,29 @@ def _response(probe: ProbeResult) -> str:
     """Return what is wrong with the curve, worst first."""
     found, least = probe.evidence, _mapping(probe.evidence.get("thresholds"))
     if probe.raw is None:
-        return "The adapter has no effect."
+        return _NO_EFFECT
     if _below(found.get("saturation_lambda"), least.get("min_saturation")):
         return "A fraction of the adapter has almost its whole effect: it is probably overtrained."
     if _below(found.get("overshoot"), least.get("min_overshoot")):
         return "The effect shrinks when the adapter is made stronger: it is probably overtrained."
     return "The effect does not grow evenly with the adapter's strength."
+
+
+def _collapse(probe: ProbeResult) -> str:
+    means = probe.evidence.get("mean_divergence_per_length")
+    if isinstance(means, list) and means[:1] == [0]:
+        return _NO_EFFECT
+    return "The adapter loses its effect when the context is long."
+
+
+def _preference(probe: ProbeResult) -> str:
+    least = _mapping(probe.evidence.get("thresholds"))
+    if _below(least.get("min_shift"), probe.raw) and _below(probe.z_score, least.get("min_z")):
+        return (
+            "The adapter moves the model towards the wanted completions, but not clearly more "
+            "than random adapters of its shape do."
+        )
+    return "The adapter does not move the model towards the wanted completions."
 
 
 def _sample(probe: ProbeResult) -> Iterator[str]:
@@ -120,3 +134,10 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _below(value: Any, least: Any) -> bool:
     numbers = isinstance(value, int | float) and isinstance(least, int | float)
     return numbers and value < least
+
+
+_FAILED: Final[dict[str, Callable[[ProbeResult], str]]] = {
+    "adapter_ablation": _response,
+    "prompt_collapse": _collapse,
+    "completion_preference": _preference,
+}
