@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,18 @@ def test_the_next_check_takes_values_from_the_store(
     assert first["backend_stats"]["forward_passes"] > 300
     assert second["backend_stats"]["forward_passes"] == 0
     assert [one["raw"] for one in first["probes"]] == [one["raw"] for one in second["probes"]]
+
+
+def test_what_did_not_go_well(check: Check, adapter: Path, user_cache: Path) -> None:
+    """Spans that no server took and damaged values in the store are said, and the answer stays."""
+    check(adapter, "-q")
+    with closing(sqlite3.connect(user_cache / "store.db")) as store, store:
+        store.execute("UPDATE contents SET content = zeroblob(length(content))")
+    ran = check(adapter, "--otlp", "http://127.0.0.1:9")
+    warnings = [line for line in ran.stdout.splitlines() if line.startswith("warning: ")]
+    assert any("store: " in line and "computed again" in line for line in warnings)
+    assert any("127.0.0.1:9" in line for line in warnings)
+    assert f"{adapter} does " in ran.stdout.splitlines()[-1]
 
 
 def test_the_saved_suite_is_what_was_run(check: Check, adapter: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -137,12 +138,20 @@ def _absolute(path: str) -> str:
     return path if local is None else str(local.resolve())
 
 
+def _warnings(result: SuiteResult) -> Iterator[str]:
+    """Yield what did not go well, as the report of a run has it."""
+    yield from result.warnings
+    if result.store is not None:
+        yield from (f"store: {problem}" for problem in result.store.problems())
+    yield from (f"{one.to}: {one.what}" for one in result.delivery if not one.ok)
+
+
 def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) -> None:
     whole_lines = not console.is_terminal
     console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
     if (table := answer_table(result)).rows:
         console.print(as_rich(table))
-    for warning in result.warnings:
+    for warning in _warnings(result):
         line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
         console.print(line, soft_wrap=True)
     style = "bold green" if result.passed else "bold red"
