@@ -21,11 +21,11 @@ ErrorOf = Callable[..., str]
 
 def test_init_writes_a_suite(invoke: Invoke, tmp_path: Path) -> None:
     """The suite is valid, and the command that runs it is printed."""
-    path = tmp_path / "new" / "mine.yaml"
+    path = tmp_path / "new" / "my own.yaml"
     ran = invoke("init", path)
     assert ran.exit_code == 0
-    assert f"forwardscope run {path}" in ran.stdout
-    assert (load_suite(path).name, len(load_suite(path).probes)) == ("mine", 4)
+    assert f"forwardscope run '{path}'" in ran.stdout
+    assert (load_suite(path).name, len(load_suite(path).probes)) == ("my own", 4)
 
 
 def test_init_writes_the_demos_suite(

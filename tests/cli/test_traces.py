@@ -290,6 +290,14 @@ def test_why_without_a_miss(error_of: ErrorOf, options: list[object], message: s
     assert message in error_of("trace", "why", _PEER, *options)
 
 
+def test_commands_can_be_copied(invoke: Invoke, path: Path) -> None:
+    """The name of a file is in quotes where a shell needs them."""
+    named = path.rename(path.parent / "a trace.jsonl")
+    summary, why = (invoke("trace", command, named).stdout for command in ("summary", "why"))
+    assert f"forwardscope trace why '{named}' [--miss N]" in summary
+    assert f"forwardscope trace why '{named}' --miss N" in why
+
+
 def test_slow_passes_outside_the_probes(invoke: Invoke, path: Path) -> None:
     """They have the name that such lookups have in the other tables."""
     path.write_bytes(line_of(TraceEvent(1.0, None, "base", "a", 8, "op", 1.0, False)))

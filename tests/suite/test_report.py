@@ -359,8 +359,8 @@ def test_what_to_do_next(run_of: RunOf) -> None:
     assert last.startswith("next: run again with --json result.json, then forwardscope report ")
     assert "the values behind one" in last
     file = StringIO()
-    print_report(failed, Console(file=file), saved=Path("r.json"))
-    assert "next: forwardscope report r.json -o report.html" in file.getvalue()
+    print_report(failed, Console(file=file), saved=Path("my result.json"))
+    assert "next: forwardscope report 'my result.json' -o report.html" in file.getvalue()
 
 
 def test_sentences_in_a_pipe_are_whole_lines(run_of: RunOf) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -135,7 +136,7 @@ def init(
     """
     write_suite(demo_suite_text(quiet=False) if demo else suite_template(), path, force=force)
     next_step = "run it" if demo else "edit the model and run"
-    Terminal().print(f"wrote {path}; {next_step}: forwardscope run {path}")
+    Terminal().print(f"wrote {path}; {next_step}: forwardscope run {quote(str(path))}")
 
 
 app.command()(plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import Annotated
 
@@ -158,5 +159,5 @@ def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) 
     line = Text(shown(answer(result), MAX_SENTENCE), style=style)
     console.print(line, soft_wrap=whole_lines)
     if saved is not None:
-        step = f"forwardscope report {shown(str(saved))} -o report.html shows each value"
+        step = f"forwardscope report {shown(quote(str(saved)))} -o report.html shows each value"
         console.print(step, soft_wrap=whole_lines)

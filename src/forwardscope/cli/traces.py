@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Final
 
 import typer
@@ -100,7 +101,8 @@ def summary(
         _print(*(table for table in tables.values() if table.rows))
         _print_line(plural(result.distinct_lookups, "distinct lookup"))
         if result.slowest and len(files) == 1:
-            _print_line(f"why each miss: forwardscope trace why {files[0]} [--miss N]")
+            file = quote(str(files[0]))
+            _print_line(f"why each miss: forwardscope trace why {file} [--miss N]")
         if not_timed:
             _print_line(_NOT_TIMED)
     _print_skipped(events)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
@@ -104,7 +105,10 @@ def _print_causes(file: Path, format: Literal["terminal", "json"]) -> None:  # n
         return
     terminal = Terminal(soft_wrap=False)
     terminal.print(as_rich(table))
-    lines = [*cause_lines(causes), f"one of them: forwardscope trace why {file} --miss N"]
+    lines = [
+        *cause_lines(causes),
+        f"one of them: forwardscope trace why {quote(str(file))} --miss N",
+    ]
     for line in lines:
         terminal.print(shown(line, MAX_SENTENCE), soft_wrap=not terminal.is_terminal)
 
@@ -119,7 +123,7 @@ def _nothing(file: Path, miss: int | None, prompt_hash: str | None) -> str:
     which = f"no miss {miss}" if prompt_hash is None else f"no miss of {prompt_hash}"
     if prompt_hash is None and (stored := sum(1 for _ in _store_hits(Traces([file]), ""))):
         which += f", but {plural(stored, 'hit')} in a store: give --prompt-hash to explain them"
-    return f"{file} has {which}; see: forwardscope trace summary {file}"
+    return f"{file} has {which}; see: forwardscope trace summary {quote(str(file))}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from rich.console import Console
@@ -185,7 +186,7 @@ def _next_step(result: SuiteResult, saved: Path | None) -> str | None:
     if not names[Verdict.FAIL]:
         return None
     first = "run again with --json result.json, then " if saved is None else ""
-    file = "result.json" if saved is None else printable(str(saved))
+    file = "result.json" if saved is None else printable(quote(str(saved)))
     return (
         f"next: {first}forwardscope report {file} -o report.html shows the values behind "
         f"{names[Verdict.FAIL]}; docs/probes.md says what they mean"
