@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,29 @@ def test_size_is_bounded(path: Path) -> None:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(UserError, match=f"it is larger than {MAX_BYTES} bytes"):
         read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "mistake"),
+    [
+        (("probes",), [0] * 100_000, "probes.0: must be a valid dictionary"),
+        (("series",), [{}] * 100_000, "series.0.lookups: Field required"),
+        (("warnings",), [0] * 200_000, "warnings.0: must be a valid string"),
+        (("versions",), dict.fromkeys(map(str, range(100_000)), 0), "versions: has 100000 keys"),
+        (("store",), dict.fromkeys(map(str, range(100_000)), 0), "store: has 100000 keys"),
+    ],
+)
+def test_many_mistakes_take_little_memory(
+    path: Path, record: dict[str, Any], place: tuple[str | int, ...], value: Any, mistake: str
+) -> None:
+    """The first is told, and the others are not collected."""
+    content = json.dumps(_with(record, place, value))
+    tracemalloc.start()
+    try:
+        assert _mistake(path, content).startswith(mistake)
+        assert tracemalloc.get_traced_memory()[1] < 2 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=300)

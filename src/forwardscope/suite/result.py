@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
@@ -35,6 +43,15 @@ __all__ = [
 
 
 _TOTALS: Final = tuple(BackendStats().to_dict())
+#: Keys of an object.
+_MAX_KEYS: Final = 1000
+
+
+def _few_keys(value: Any) -> Any:
+    """Check the size of an object before its content, of which each mistake takes memory."""
+    if isinstance(value, dict) and len(value) > _MAX_KEYS:
+        raise ValueError(f"has {len(value)} keys, more than {_MAX_KEYS}")
+    return value
 
 
 def _with_all_totals(stats: dict[str, int | float]) -> dict[str, int | float]:
@@ -49,11 +66,17 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Seconds = Annotated[float, Field(ge=0, le=1e10)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Total = Annotated[int | float, Field(ge=0, lt=2**63)]
-_Totals = Annotated[dict[str, _Total], AfterValidator(_with_all_totals)]
+_FewKeys = BeforeValidator(_few_keys)
+_Totals = Annotated[dict[str, _Total], AfterValidator(_with_all_totals), _FewKeys]
+_Names = Annotated[dict[str, str], _FewKeys]
+_T = TypeVar("_T")
+_List = Annotated[list[_T], FailFast()]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _check_keys = model_validator(mode="before")(_few_keys)
 
 
 class Tally(_Record):
@@ -214,7 +237,7 @@ class StoreUse(_Record):
     dropped: _Count
     errors: _Count
     unavailable: bool
-    unidentified_views: list[str] = []
+    unidentified_views: _List[str] = []
 
     def problems(self) -> Iterator[str]:
         """Yield what a reader should know, as parts of a sentence; nothing if all went well."""
@@ -267,7 +290,7 @@ class Reconciliation(_Record):
     lookups: _Count
     trace_records: _Count | None = None
     trace_write_errors: _Count | None = None
-    spans: dict[str, int] | None = None
+    spans: Annotated[dict[str, int], _FewKeys] | None = None
     holds: bool
 
 
@@ -345,24 +368,24 @@ class SuiteResult(_Record):
     exactness: str
     dtype: str
     device: str
-    versions: dict[str, str]
+    versions: _Names
     seed: int
     period_s: int | None
     started_at: str
     wall_s: _Seconds
-    probes: list[ProbeResult]
-    not_run: list[str] = []
-    warnings: list[str] = []
-    optimisations: dict[str, str] = {}
+    probes: _List[ProbeResult]
+    not_run: _List[str] = []
+    warnings: _List[str] = []
+    optimisations: _Names = {}
     expected_forward_passes: _Count | None = None
     enough_entries: _Count | None = None
     backend_stats: _Totals
-    series: list[SeriesResult]
+    series: _List[SeriesResult]
     cache: CacheUse
     store: StoreUse | None = None
     prompt_tokens: PromptTokens | None = None
     reconciliation: Reconciliation
-    delivery: list[Delivery] = []
+    delivery: _List[Delivery] = []
 
     @property
     def passed(self) -> bool:
