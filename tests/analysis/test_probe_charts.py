@@ -6,6 +6,7 @@ import html
 import itertools
 import math
 import re
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -290,3 +291,17 @@ def test_hostile_numbers(
     probe = made(kind, evidence, raw=raw, ci_95=(min(first), max(first)), z_score=1.0)
     for figure in figures(probe, 0):
         _check_that_it_is_within(figure.svg)
+
+
+@pytest.mark.parametrize("kind", ["delta_kl", "adapter_ablation"])
+def test_evidence_of_millions_of_values(kind: str) -> None:
+    """There is no chart of it, and it is not copied."""
+    many: list[Any] = [1.0] * 2_000_000 if kind == "delta_kl" else [[1.0, 1.0]] * 2_000_000
+    curve = {"lambdas": [0, 1], "mean_divergence_per_lambda": [0, 1]}
+    probe = made(kind, {"per_prompt": many, **curve})
+    tracemalloc.start()
+    try:
+        assert figures(probe, 0) == []
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from forwardscope.suite.result import FewKeys
 
 __all__ = [
     "AblationEvidence",
@@ -24,6 +26,10 @@ _Positive = Annotated[float, Field(ge=0, le=1e100, allow_inf_nan=False)]
 #: Bounds of what is drawn one by one.
 _MAX_POINTS, _MAX_SAMPLES = 1000, 5000
 _Log = Annotated[float, Field(ge=-200, le=200, allow_inf_nan=False)]
+#: Values of one probe. Of more, and from the first mistake on, nothing is read.
+_MAX_VALUES: Final = 1 << 19
+_T = TypeVar("_T")
+_List = Annotated[list[_T], Field(max_length=_MAX_VALUES, fail_fast=True)]
 
 
 class _Evidence(BaseModel):
@@ -42,15 +48,15 @@ class RandomAdapters(_Evidence):
 
     mean: Number
     std: _Positive
-    samples: Annotated[list[Number], Field(min_length=1, max_length=_MAX_SAMPLES)]
+    samples: Annotated[_List[Number], Field(min_length=1, max_length=_MAX_SAMPLES)]
 
 
 class _Named(_Evidence):
     """Names of prompts: their hashes, and their texts if the suite shows them."""
 
-    prompts: list[str] = []
-    prompt_texts: list[str] = []
-    thresholds: dict[str, Number] = {}
+    prompts: _List[str] = []
+    prompt_texts: _List[str] = []
+    thresholds: Annotated[dict[str, Number], FewKeys] = {}
 
     def names(self, count: int) -> list[str]:
         """Return a name for each of `count` prompts; numbers in results of older versions."""
@@ -68,23 +74,23 @@ class DivergenceEvidence(_Calibrated):
     """Evidence of `delta_kl`: the divergence of each prompt in nats."""
 
     divergence: str = "divergence"
-    per_prompt: Annotated[list[_Positive], Field(min_length=1)]
+    per_prompt: Annotated[_List[_Positive], Field(min_length=1)]
 
 
 class PerplexityEvidence(_Calibrated):
     """Evidence of `perplexity_shift`: log of the ratio, and scored tokens of each text."""
 
-    per_text_log_ratio: Annotated[list[_Log], Field(min_length=1)]
-    per_text_tokens: list[int] = []
+    per_text_log_ratio: Annotated[_List[_Log], Field(min_length=1)]
+    per_text_tokens: _List[int] = []
     expect: str | None = None
 
 
 class PreferenceEvidence(_Calibrated):
     """Evidence of `completion_preference`: margins and shift of each pair in nats."""
 
-    per_pair: Annotated[list[Number], Field(min_length=1)]
-    margins_base: list[Number]
-    margins_tuned: list[Number]
+    per_pair: Annotated[_List[Number], Field(min_length=1)]
+    margins_base: _List[Number]
+    margins_tuned: _List[Number]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -95,7 +101,7 @@ class PreferenceEvidence(_Calibrated):
 
 class _Curve(_Named):
     divergence: str = "divergence"
-    per_prompt: list[list[_Positive]] = []
+    per_prompt: _List[_List[_Positive]] = []
 
     def _check_curve(self, along: list[float], means: list[float]) -> None:
         if len(along) < 2 or any(a >= b for a, b in pairwise(along)):
@@ -107,8 +113,8 @@ class _Curve(_Named):
 class AblationEvidence(_Curve):
     """Evidence of `adapter_ablation`: mean divergence over λ; numbers only of a curve."""
 
-    lambdas: Annotated[list[_Positive], Field(max_length=_MAX_POINTS)]
-    mean_divergence_per_lambda: list[_Positive]
+    lambdas: Annotated[_List[_Positive], Field(max_length=_MAX_POINTS)]
+    mean_divergence_per_lambda: _List[_Positive]
     linearity: Number | None = None
     saturation_lambda: Number | None = None
     overshoot: Number | None = None
@@ -122,8 +128,8 @@ class AblationEvidence(_Curve):
 class CollapseEvidence(_Curve):
     """Evidence of `prompt_collapse`: mean divergence over the length of the filler."""
 
-    context_lengths: Annotated[list[_Positive], Field(max_length=_MAX_POINTS)]
-    mean_divergence_per_length: list[_Positive]
+    context_lengths: Annotated[_List[_Positive], Field(max_length=_MAX_POINTS)]
+    mean_divergence_per_length: _List[_Positive]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

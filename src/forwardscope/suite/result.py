@@ -32,6 +32,7 @@ from forwardscope.text import plural, shown
 __all__ = [
     "CacheUse",
     "Delivery",
+    "FewKeys",
     "ProbeResult",
     "PromptTokens",
     "Reconciliation",
@@ -66,9 +67,10 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Seconds = Annotated[float, Field(ge=0, le=1e10)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Total = Annotated[int | float, Field(ge=0, lt=2**63)]
-_FewKeys = BeforeValidator(_few_keys)
-_Totals = Annotated[dict[str, _Total], AfterValidator(_with_all_totals), _FewKeys]
-_Names = Annotated[dict[str, str], _FewKeys]
+#: Bounds the keys of an object.
+FewKeys: Final = BeforeValidator(_few_keys)
+_Totals = Annotated[dict[str, _Total], AfterValidator(_with_all_totals), FewKeys]
+_Names = Annotated[dict[str, str], FewKeys]
 _T = TypeVar("_T")
 _List = Annotated[list[_T], FailFast()]
 
@@ -290,7 +292,7 @@ class Reconciliation(_Record):
     lookups: _Count
     trace_records: _Count | None = None
     trace_write_errors: _Count | None = None
-    spans: Annotated[dict[str, int], _FewKeys] | None = None
+    spans: Annotated[dict[str, int], FewKeys] | None = None
     holds: bool
 
 
