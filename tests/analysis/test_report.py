@@ -328,6 +328,16 @@ def test_the_data_of_each_chart_is_a_table(two: Run) -> None:
     assert ["two", "0", "4"] in rows
 
 
+def test_charts_of_many_probes(two: Run) -> None:
+    """The first hundred have charts, and the page says how many have none."""
+    probes = [two[0].probes[0].model_copy(update={"name": f"p{place}"}) for place in range(102)]
+    page = report(two[0].model_copy(update={"probes": probes}), None)
+    assert page.count("<figure>") == 100
+    assert "2 further probes without charts here." in page
+    assert "p101" in page
+    assert "without charts here" not in report(two[0], None)
+
+
 def test_a_result_that_lacks_data_says_so(two: Run) -> None:
     """As that of an older version; the rest of the page is there."""
     probes = [probe.model_copy(update={"evidence": {}}) for probe in two[0].probes]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
+from typing import Final
 
 from forwardscope.analysis.page import figure, paragraph, section
 from forwardscope.analysis.probe_charts import CHARTED, figures
 from forwardscope.analysis.verdicts import certainty, meaning
 from forwardscope.probes import Verdict
 from forwardscope.suite.result import ProbeResult, SuiteResult
-from forwardscope.text import shown
+from forwardscope.text import plural, shown
 
 __all__ = ["measurements", "verdict_list"]
+
+#: Probes whose charts a browser can hold.
+_MAX_CHARTED: Final = 100
 
 
 def verdict_list(probes: Iterable[ProbeResult]) -> str:
@@ -34,9 +38,15 @@ def _verdict(probe: ProbeResult) -> str:
 
 
 def measurements(result: SuiteResult) -> str:
-    """Return the charts of all probes that have some."""
-    parts = [part for probe in result.probes for part in _charts_of(probe, result.seed)]
-    return section("Measurements", f'<div class="figures">{"".join(parts)}</div>') if parts else ""
+    """Return the charts of the probes that have some, and how many further probes have none."""
+    drawn, more = result.probes[:_MAX_CHARTED], result.probes[_MAX_CHARTED:]
+    parts = [part for probe in drawn for part in _charts_of(probe, result.seed)]
+    if not parts:
+        return ""
+    charts = f'<div class="figures">{"".join(parts)}</div>'
+    left_out = f"{plural(len(more), 'further probe')} without charts here."
+    note = paragraph(left_out, muted=True) if more else ""
+    return section("Measurements", charts, note)
 
 
 def _charts_of(probe: ProbeResult, seed: int) -> Iterator[str]:
