@@ -167,6 +167,21 @@ def test_paths_are_shortened_in_a_terminal(result_with: ResultWith) -> None:
         assert f" {short} " in file.getvalue()
 
 
+def test_a_long_table_in_a_terminal(result_with: ResultWith) -> None:
+    """It has the first thousand rows and how many follow; programs have them all."""
+    (probe,) = result_with({}).probes
+    probes = [probe.model_copy(update={"name": f"p{index}"}) for index in range(600)]
+    result = result_with({}).model_copy(update={"probes": probes})
+    table = comparison_tables([result, result], ["1", "2"])["probes"]
+    file = StringIO()
+    Console(file=file, width=100).print(as_rich(table))
+    printed = file.getvalue()
+    assert len(as_dicts(table)) == 1200
+    assert " p499 " in printed
+    assert " p500 " not in printed
+    assert "and 200 further rows" in printed
+
+
 def test_a_change_that_overflows(result_with: ResultWith) -> None:
     """It is left out, as JSON has no infinite number."""
     results = [result_with(measured(value, value, value)) for value in (1e308, -1e308)]

@@ -6,14 +6,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from forwardscope.text import MAX_NAME, printable, shown
+from forwardscope.text import MAX_NAME, plural, printable, shown
 
 __all__ = [
     "NARROW_SPACE",
@@ -30,6 +30,8 @@ __all__ = [
 NARROW_SPACE: Final = "\u202f"
 #: First characters of a formula in a spreadsheet; tabs and line breaks are escaped anyway.
 _FORMULA: Final = ("=", "+", "-", "@")
+#: Rows that a terminal has of a table: laying out a row takes a millisecond.
+_MAX_ROWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Table:
 
 
 def as_rich(table: Table) -> RichTable:
-    """Return the table for a terminal."""
+    """Return the table for a terminal; of a long one, the first rows and how many follow."""
     rich_table = RichTable(
         title=Text(table.title),
         title_justify="left",
@@ -87,7 +89,10 @@ def as_rich(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    columns, rows = table.formatted()
+    columns, rows = replace(table, rows=table.rows[:_MAX_ROWS]).formatted()
+    if more := len(table.rows) - len(rows):
+        rich_table.caption = Text(f"and {plural(more, 'further row')}")
+        rich_table.caption_justify = "left"
     for column in columns:
         if column.form is None:
             rich_table.add_column(column.title, overflow="fold")
