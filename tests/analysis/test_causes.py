@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 
@@ -91,8 +92,26 @@ def test_no_miss(event: MakeEvent) -> None:
     assert causes_of([event("a", hit=True)]) == []
 
 
-@pytest.mark.parametrize("prompts", [1, 1000])
-def test_memory_is_bounded_by_distinct_lookups(event: MakeEvent, prompts: int) -> None:
-    """The result has a row for each reason, probe and view, however many misses there are."""
-    causes = causes_of(event(str(index)) for index in range(prompts))
-    assert [(one.reason, one.misses) for one in causes] == [(Reason.FIRST, prompts)]
+def test_a_run_without_hits(event: MakeEvent) -> None:
+    """It may have had no cache, which a larger one would not help."""
+    events = [event(name, run_id="off") for name in "aba"]
+    said = "a run had no hits at all: check whether the cache was enabled"
+    assert said in list(cause_lines(causes_of(events)))[-1]
+    with_hits = [*events, event("a", hit=True, run_id="off")]
+    assert said not in list(cause_lines(causes_of(with_hits)))[-1]
+
+
+@pytest.mark.parametrize("runs", [1, 20_000])
+@pytest.mark.parametrize("prompts", [1, 20_000])
+def test_memory_is_bounded(event: MakeEvent, runs: int, prompts: int) -> None:
+    """There is a row for each reason, probe and view, and less than a kilobyte for each lookup."""
+    total = 20_000
+    events = (event(str(n % prompts), run_id=str(n % runs)) for n in range(total))
+    tracemalloc.start()
+    try:
+        causes = causes_of(events)
+        assert tracemalloc.get_traced_memory()[1] < total * 700
+    finally:
+        tracemalloc.stop()
+    assert len(causes) <= 2
+    assert sum(one.misses for one in causes) == total

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from forwardscope.analysis.formatting import count, seconds
-from forwardscope.analysis.reuse import NEVER, reuse_distances
+from forwardscope.analysis.reuse import NEVER, IntArray, reuse_distances
 from forwardscope.analysis.tables import Column, Table
 from forwardscope.analysis.why import Reason
 from forwardscope.suite.formats import format_probe
@@ -40,6 +40,9 @@ _ADVICE: Final = {
     "the cache was cleared",
 }
 _NO_HITS: Final = "; a run had no hits at all: check whether the cache was enabled"
+
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 class _Place(NamedTuple):
@@ -82,89 +85,93 @@ class Cause:
         self.no_hits = self.no_hits or no_hits
 
 
-@dataclass(slots=True)
-class _Run:
-    """The lookups of one run.
+class _Lookups:
+    """What is known of the lookups so far, all runs together: a run is a part of each key."""
 
-    Attributes:
-        prompts: Hashes of the prompts that were looked up.
-        ids: Id of each key.
-        failed: Ids of the keys whose last lookup failed.
-        key_ids: Id of the key of each lookup that did not fail or is in `repeated`.
-        hits: Whether each of these lookups was a hit.
-        repeated: Misses of what had been computed before: index, number, probe, view, time.
-    """
+    def __init__(self) -> None:
+        self.runs: dict[str | None, int] = {}
+        self.prompts: set[tuple[int, str]] = set()
+        self.ids: dict[tuple[int, str, str, str, int], int] = {}
+        self.failed: set[int] = set()
+        self.run_ids, self.key_ids = array("q"), array("q")
+        self.hits = bytearray()
 
-    prompts: set[str] = field(default_factory=set)
-    ids: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
-    key_ids: array[int] = field(default_factory=lambda: array("q"))
-    hits: bytearray = field(default_factory=bytearray)
-    repeated: list[tuple[int, int, str | None, str, float]] = field(default_factory=list)
+    def add(self, event: TraceEvent) -> Reason | None:
+        """Add a lookup; return the reason of a miss, if that is known without the later ones."""
+        run = self.runs.setdefault(event.run_id, len(self.runs))
+        key = (run, event.op, event.view_id, event.prompt_hash, event.top_k)
+        prompt = (run, event.prompt_hash)
+        known, seen = key in self.ids, prompt in self.prompts
+        key_id = self.ids.setdefault(key, len(self.ids))
+        had_failed = key_id in self.failed
+        self.prompts.add(prompt)
+        (self.failed.discard if event.error is None else self.failed.add)(key_id)
+        repeated = not event.hit and known and not had_failed
+        if repeated or event.error is None:  # other failed ones took no room
+            self.run_ids.append(run)
+            self.key_ids.append(key_id)
+            self.hits.append(event.hit)
+        if not known:
+            return Reason.ELSEWHERE if seen else Reason.FIRST
+        return Reason.FAILED if had_failed else None
+
+    def distances(self) -> tuple[IntArray, IntArray, BoolArray]:
+        """Return each lookup's reuse distance, the farthest of a hit in its run, and if it had any.
+
+        The lookups are those that did not fail, and failed ones of what was computed before.
+        """
+        runs = np.frombuffer(self.run_ids, dtype=np.int64)
+        order = np.argsort(runs, kind="stable")
+        distances = np.empty_like(order)
+        distances[order] = reuse_distances(np.frombuffer(self.key_ids, dtype=np.int64)[order])
+        hits = np.frombuffer(self.hits, dtype=np.bool_)
+        farthest = np.full(len(self.runs), NEVER, dtype=np.int64)
+        np.maximum.at(farthest, runs[hits], distances[hits])
+        any_hit = np.zeros(len(self.runs), dtype=np.bool_)
+        any_hit[runs[hits]] = True
+        return distances, farthest[runs], any_hit[runs]
 
 
 def causes_of(events: Iterable[TraceEvent]) -> list[Cause]:
     """Return the misses by reason, probe and view, the most first.
 
     A failed lookup of what had been computed counts as one that came between others. Memory
-    grows with the number of distinct lookups, and with 9 bytes for each lookup.
+    grows with the number of distinct lookups, with 17 bytes for each lookup and 32 for each
+    value computed again.
 
     Args:
         events: The records in file order, read once.
     """
-    runs: dict[str | None, _Run] = {}
+    lookups = _Lookups()
     causes: dict[_Place, Cause] = {}
+    places: dict[tuple[str | None, str], int] = {}
+    indices, numbers, wheres, times = array("q"), array("q"), array("q"), array("d")
     number = 0
     for event in events:
-        run = runs.setdefault(event.run_id, _Run())
-        number += not event.hit
-        reason = _record(run, event, number)
+        reason = lookups.add(event)
+        if event.hit:
+            continue
+        number += 1
         if reason is not None:
             place = _Place(reason, event.probe, event.view_id)
             causes.setdefault(place, Cause(*place)).add(number, event.wall_ms)
-    for run in runs.values():
-        no_hits = not any(run.hits)
-        for place, miss, wall_ms, enough in _evictions(run):
+            continue
+        indices.append(len(lookups.hits) - 1)
+        numbers.append(number)
+        wheres.append(places.setdefault((event.probe, event.view_id), len(places)))
+        times.append(event.wall_ms)
+    if indices:
+        distances, farthest, any_hit = lookups.distances()
+        names = list(places)
+        for index, miss, where, time in zip(indices, numbers, wheres, times, strict=True):
+            distance, longest = int(distances[index]), int(farthest[index])
+            evicted = distance > longest
+            place = _Place(Reason.EVICTED if evicted else Reason.GONE, *names[where])
             cause = causes.setdefault(place, Cause(*place))
-            cause.add(miss, wall_ms, enough, no_hits=no_hits)
+            enough = distance + 1 if evicted else 0
+            cause.add(miss, time, enough, no_hits=not any_hit[index])
     order = list(Reason)
     return sorted(causes.values(), key=lambda one: (order.index(one.reason), -one.misses))
-
-
-def _record(run: _Run, event: TraceEvent, number: int) -> Reason | None:
-    """Add a lookup to its run; return the reason of a miss, if it is known already."""
-    key = (event.op, event.view_id, event.prompt_hash, event.top_k)
-    known, seen = key in run.ids, event.prompt_hash in run.prompts
-    key_id = run.ids.setdefault(key, len(run.ids))
-    had_failed = key_id in run.failed
-    run.prompts.add(event.prompt_hash)
-    (run.failed.discard if event.error is None else run.failed.add)(key_id)
-    repeated = not event.hit and known and not had_failed
-    if repeated:
-        place = (event.probe, event.view_id, event.wall_ms)
-        run.repeated.append((len(run.hits), number, *place))
-    if repeated or event.error is None:  # other failed ones took no room
-        run.key_ids.append(key_id)
-        run.hits.append(event.hit)
-    if event.hit or repeated:
-        return None
-    if had_failed:
-        return Reason.FAILED
-    return Reason.ELSEWHERE if seen else Reason.FIRST
-
-
-def _evictions(run: _Run) -> Iterator[tuple[_Place, int, float, int]]:
-    """Yield the misses of what had been computed before, and the size that had kept each."""
-    if not run.repeated:
-        return
-    distances = reuse_distances(np.frombuffer(run.key_ids, dtype=np.int64))
-    hits = np.frombuffer(run.hits, dtype=np.bool_) & (distances != NEVER)
-    farthest = int(distances[hits].max(initial=NEVER))
-    for index, number, probe, view_id, wall_ms in run.repeated:
-        distance = int(distances[index])
-        evicted = distance > farthest
-        reason = Reason.EVICTED if evicted else Reason.GONE
-        yield _Place(reason, probe, view_id), number, wall_ms, distance + 1 if evicted else 0
 
 
 def causes_table(causes: Iterable[Cause]) -> Table:
@@ -195,9 +202,10 @@ def causes_table(causes: Iterable[Cause]) -> Table:
 
 def cause_lines(causes: Iterable[Cause]) -> Iterator[str]:
     """Yield what each reason means that occurs, and what to do about it."""
-    by_reason: defaultdict[Reason, list[Cause]] = defaultdict(list)
+    found: dict[Reason, list[Cause]] = {}
     for one in causes:
-        by_reason[one.reason].append(one)
-    for reason, those in by_reason.items():
-        advice = _ADVICE[reason].format(enough=count(max(one.enough for one in those)))
-        yield f"{_WORDS[reason]}: {advice}{_NO_HITS * any(one.no_hits for one in those)}"
+        found.setdefault(one.reason, []).append(one)
+    for reason, those in found.items():
+        enough = count(max(one.enough for one in those))
+        line = f"{_WORDS[reason]}: {_ADVICE[reason].format(enough=enough)}"
+        yield line + _NO_HITS * any(one.no_hits for one in those)

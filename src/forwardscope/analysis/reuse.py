@@ -14,7 +14,15 @@ import numpy.typing as npt
 
 from forwardscope.trace import TraceEvent
 
-__all__ = ["NEVER", "Lookups", "lookups_of", "previous", "reuse_distances"]
+__all__ = [
+    "NEVER",
+    "FloatArray",
+    "IntArray",
+    "Lookups",
+    "lookups_of",
+    "previous",
+    "reuse_distances",
+]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
