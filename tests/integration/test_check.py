@@ -155,6 +155,22 @@ def test_a_whole_model_of_the_hub(
     assert ran.stdout.count("The adapter has no effect") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("MODEL",), "is a whole model, not an adapter; add --base MODEL, the model before"),
+        (("",), "ADAPTER is empty; give a folder or a hub id"),
+        (("MODEL", "--base", " "), "--base is empty; give a folder or a hub id"),
+    ],
+)
+def test_paths_that_are_not_given(
+    check: Check, model: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """A whole model without its base, or a variable of the shell that is not set."""
+    ran = check(*(model if one == "MODEL" else one for one in arguments))
+    assert (ran.exit_code, len(ran.stderr.splitlines()), said in ran.stderr) == (2, 1, True)
+
+
 def test_prompts_of_ones_own(check: Check, adapter: Path, tmp_path: Path) -> None:
     """They are in the saved suite too; a file that is missing is said before the model loads."""
     (tmp_path / "own.txt").write_text("the cat sat\nhello there\n")

@@ -100,11 +100,20 @@ def _suite_text(
     """Return the suite as YAML; its paths are absolute.
 
     Raises:
-        UserError: The base is not given, and the adapter does not name one that is here.
+        UserError: A path is empty; or the base is not given, and the adapter is a whole model or
+            does not name one that is here.
     """
     from forwardscope.backends.hf.adapter_files import is_whole_model  # noqa: PLC0415 - a second
 
-    whole = base is not None and is_whole_model(adapter)
+    for what, path in (("ADAPTER", adapter), ("--base", base)):
+        if path is not None and not path.strip():
+            raise UserError(f"{what} is empty; give a folder or a hub id")
+    whole = is_whole_model(adapter)
+    if whole and base is None:
+        raise UserError(
+            f"{adapter} is a whole model, not an adapter; add --base MODEL, the model before "
+            "fine-tuning"
+        )
     own = "" if prompts is None else f", prompts_file: {yaml_text(_absolute(str(prompts)))}"
     text = (files("forwardscope.suite") / "check.yaml").read_text(encoding="utf-8")
     return Template(text).substitute(
