@@ -171,6 +171,18 @@ def test_paths_that_are_not_given(
     assert (ran.exit_code, len(ran.stderr.splitlines()), said in ran.stderr) == (2, 1, True)
 
 
+def test_folders_that_cannot_be_read(check: Check, adapter: Path, tmp_path: Path) -> None:
+    """One sentence says so of an adapter and of a model; here their files have too long names."""
+    folder = tmp_path
+    while (left := 4085 - len(str(folder))) > 1:
+        folder /= "x" * min(200, left - 1)
+    folder.mkdir(parents=True)
+    for arguments in ((folder,), (adapter, "--base", folder)):
+        ran = check(*arguments)
+        assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
+        assert ran.stderr.endswith(" cannot be read: File name too long\n")
+
+
 def test_prompts_of_ones_own(check: Check, adapter: Path, tmp_path: Path) -> None:
     """They are in the saved suite too; a file that is missing is said before the model loads."""
     (tmp_path / "own.txt").write_text("the cat sat\nhello there\n")

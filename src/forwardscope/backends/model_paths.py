@@ -44,7 +44,10 @@ def is_model(folder: Path | None) -> bool:
 
 
 def _has(folder: Path | None, name: str) -> bool:
-    return folder is not None and (folder / name).is_file()
+    try:
+        return folder is not None and (folder / name).is_file()
+    except OSError:  # the folder cannot be read, which loading it will tell
+        return False
 
 
 def is_path(name: str) -> bool:

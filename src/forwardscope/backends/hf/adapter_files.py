@@ -29,9 +29,12 @@ def adapter_folder(adapter: str, report: Report = no_report) -> Path:
             raise AdapterError(f"adapter folder {adapter} does not exist")
         wanted = [_CONFIG, _WEIGHTS, MODEL_CONFIG, *TOKENIZER_FILES]
         folder = download(adapter, AdapterError, "adapter", report, wanted=wanted)
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            raise AdapterError(f"adapter {adapter} has no {name}; {_remedy(folder, name)}")
+    try:
+        missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
+    except OSError as error:
+        raise AdapterError(f"adapter folder {adapter} cannot be read: {error.strerror}") from error
+    for name in missing:
+        raise AdapterError(f"adapter {adapter} has no {name}; {_remedy(folder, name)}")
     return folder
 
 

@@ -113,8 +113,12 @@ def find_model(
                 f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
             )
         local = _downloaded(path, report)
-    is_adapter = (local / "adapter_config.json").is_file()
-    if not (local / "config.json").is_file():
+    try:
+        is_adapter = (local / "adapter_config.json").is_file()
+        is_model = (local / "config.json").is_file()
+    except OSError as error:
+        raise ModelError(f"model folder {path} cannot be read: {error.strerror}") from error
+    if not is_model:
         reason = f"it is an adapter; {if_adapter}" if is_adapter else "is it a transformers model?"
         raise ModelError(f"model {path} has no config.json; {reason}")
     if is_adapter:
