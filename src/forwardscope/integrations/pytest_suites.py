@@ -12,7 +12,7 @@ from forwardscope.integrations.pytest_marker import Marker
 from forwardscope.probes import Verdict
 from forwardscope.suite.backend import load_backend
 from forwardscope.suite.execution import FINITE_CHECK
-from forwardscope.suite.report_tables import format_percent, format_z
+from forwardscope.suite.formats import format_percent, format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.spec import SuiteSpec
