@@ -191,7 +191,8 @@ def test_prompts_of_ones_own(check: Check, adapter: Path, tmp_path: Path) -> Non
     assert load_suite(tmp_path / "s.yaml").probes[1].prompts == ("the cat sat", "hello there")
     assert json.loads((tmp_path / "r.json").read_text())["probes"][1]["n"] == 2
     ran = check(adapter, "--prompts", tmp_path / "none.txt")
-    assert (ran.exit_code, "none.txt cannot be read" in ran.stderr) == (2, True)
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith(f"error: --prompts: {tmp_path}/none.txt cannot be read")
 
 
 def test_a_chat_model(check: Check, adapter: Path, model: Path, tmp_path: Path) -> None:
@@ -215,3 +216,13 @@ def test_an_adapter_that_does_not_exist(check: Check, adapter: str) -> None:
     ran = check(adapter, "--base", adapter)
     assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
     assert ran.stderr.startswith("error: ")
+
+
+def test_what_is_no_adapter(check: Check, adapter: Path, model: Path) -> None:
+    """A file of an adapter and a whole model without its base have their own sentences."""
+    ran = check(adapter / "adapter_model.safetensors")
+    assert ran.exit_code == 2
+    assert f"is a file, and a folder is expected; give {adapter}" in ran.stderr
+    ran = check(model)
+    assert ran.exit_code == 2
+    assert f"{model} is a whole model, and not an adapter; add --base MODEL" in ran.stderr

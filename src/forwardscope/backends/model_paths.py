@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["MODEL_CONFIG", "is_model", "is_path", "local_path", "path_mistake"]
+__all__ = ["MODEL_CONFIG", "file_mistake", "is_model", "is_path", "local_path", "path_mistake"]
 
 _ADAPTER: Final = "adapter_config.json"
 #: Every model has it, and no adapter.
@@ -22,16 +22,23 @@ def path_mistake(path: str, adapter: str | None) -> tuple[Literal["model", "adap
     if adapter is None:
         return None
     model_folder, adapter_folder = local_path(path), local_path(adapter)
-    if adapter_folder is not None and adapter_folder.is_file():
-        parent = adapter_folder.parent
-        fix = f"give {parent}" if (parent / _ADAPTER).is_file() else f"give one with {_ADAPTER}"
-        return "adapter", f"adapter {adapter} is a file, and a folder is expected; {fix}"
+    if (mistake := file_mistake(adapter)) is not None:
+        return "adapter", mistake
     if _is_adapter(model_folder) and is_model(adapter_folder):
         return "model", (
             f"model and adapter are swapped: {path} is an adapter, and {adapter} a model; "
             "exchange the two paths"
         )
     return None
+
+
+def file_mistake(adapter: str) -> str | None:
+    """Return a sentence with the fix where an adapter's path is a file, and not its folder."""
+    file = local_path(adapter)
+    if file is None or not file.is_file():
+        return None
+    fix = f"give {file.parent}" if _is_adapter(file.parent) else f"give one with {_ADAPTER}"
+    return f"adapter {adapter} is a file, and a folder is expected; {fix}"
 
 
 def _is_adapter(folder: Path | None) -> bool:

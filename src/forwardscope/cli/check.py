@@ -18,10 +18,11 @@ from forwardscope.analysis.tables import as_rich
 from forwardscope.backends.model_paths import is_path, local_path
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.running import run_and_report
-from forwardscope.errors import OutputError, UserError
+from forwardscope.errors import OutputError, SpecError, UserError
 from forwardscope.files import check_outputs, write_file
 from forwardscope.suite.loading import parse_suite
 from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.text_files import read_items
 from forwardscope.suite.yaml_source import yaml_text
 from forwardscope.text import MAX_SENTENCE, shown
 
@@ -81,17 +82,27 @@ def check(
     Exit status: 0 when the adapter does something and breaks no general text, 1
     when it does not, 2 for an error.
     """
+    if save is not None and save.exists():
+        raise OutputError(f"{save} exists; choose another name for the suite")
+    if prompts is not None:
+        _check_prompts(prompts)
     text = _suite_text(adapter, base, device, prompts, chat=chat)
     suite = parse_suite(text, "check.yaml")
     model = suite.model.model_copy(update={"adapter_name": adapter})
     spec = options.override(suite.model_copy(update={"name": "check", "model": model}))
     check_outputs(options.output_files(spec) | {"suite": save})
     if save is not None:
-        if save.exists():
-            raise OutputError(f"{save} exists; choose another name for the suite")
         write_file("suite", save, text)
     result = run_and_report(spec, options, show=_print_answer)
     raise typer.Exit(0 if result.passed else 1)
+
+
+def _check_prompts(prompts: Path) -> None:
+    """Raise a UserError if a file has no prompts, before torch is imported."""
+    try:
+        read_items(prompts)
+    except SpecError as error:
+        raise UserError(f"--prompts: {error}") from error
 
 
 def _suite_text(

@@ -8,7 +8,13 @@ from typing import Final
 from forwardscope.backends.hf.hub import Report, download, no_report
 from forwardscope.backends.hf.load_errors import valid_path
 from forwardscope.backends.hf.model_files import TOKENIZER_FILES
-from forwardscope.backends.model_paths import MODEL_CONFIG, is_model, is_path, local_path
+from forwardscope.backends.model_paths import (
+    MODEL_CONFIG,
+    file_mistake,
+    is_model,
+    is_path,
+    local_path,
+)
 from forwardscope.errors import AdapterError
 
 __all__ = ["adapter_folder", "is_whole_model"]
@@ -23,9 +29,11 @@ def adapter_folder(adapter: str, report: Report = no_report) -> Path:
     Raises:
         AdapterError: The adapter cannot be found or lacks a file.
     """
+    if (mistake := file_mistake(adapter)) is not None:
+        raise AdapterError(mistake)
     folder = valid_path(adapter, AdapterError, "adapter")
     if not folder.is_dir():
-        if folder.exists() or is_path(adapter) or "/" not in adapter:
+        if is_path(adapter) or "/" not in adapter:
             raise AdapterError(f"adapter folder {adapter} does not exist")
         wanted = [_CONFIG, _WEIGHTS, MODEL_CONFIG, *TOKENIZER_FILES]
         folder = download(adapter, AdapterError, "adapter", report, wanted=wanted)
