@@ -56,9 +56,15 @@ def test_a_bad_curve_says_what_is_wrong(evidence: dict[str, Any], words: str) ->
     assert words in meaning(found)
 
 
-def test_a_curve_without_effect() -> None:
-    """It has no value."""
-    assert meaning(probe("adapter_ablation", "fail")) == "The adapter has no effect."
+@pytest.mark.parametrize(
+    ("kind", "evidence"),
+    [("adapter_ablation", {}), ("prompt_collapse", {"mean_divergence_per_length": [0.0, 0.0]})],
+)
+def test_a_curve_without_effect(kind: str, evidence: dict[str, Any]) -> None:
+    """It has no value, and is 0 everywhere."""
+    assert meaning(probe(kind, "fail", evidence=evidence)) == "The adapter has no effect."
+    lost = probe("prompt_collapse", "fail", evidence={"mean_divergence_per_length": [0.1, 0.0]})
+    assert "loses its effect" in meaning(lost)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,8 @@ def test_how_sure_it_is() -> None:
         "95 % interval 0.1 to 0.3 from 6 values; 24 would halve it; "
         "z +12 of 3 random adapters, fewer than 8, so z is rough"
     )
+    equal = certainty(probe(ci_95=(0.0, 0.0), n=6, z_score=-3.0))
+    assert equal == "95 % interval 0 to 0 from 6 values; z -3"
     many = {"random_adapters": {"n": 8}}
     assert certainty(probe(n=1, z_score=12.0, evidence=many)) == (
         "one value alone, so there is no interval; z +12 of 8 random adapters"

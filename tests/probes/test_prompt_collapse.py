@@ -177,14 +177,20 @@ def test_no_decay_passes(effect: Callable[[int], float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "length"),
-    [(lambda length: 0.0, 0), (lambda length: float(length < 512), 512)],
+    ("effect", "message"),
+    [
+        (lambda length: 0.0, "the adapter has no effect at any length of the context"),
+        (
+            lambda length: float(length < 512),
+            "base and fine-tuned model agree after 512 tokens of filler",
+        ),
+    ],
 )
-def test_no_effect_at_some_length_fails(effect: Callable[[int], float], length: int) -> None:
-    """A divergence of 0 fails with a score of 0; the message has the length."""
+def test_no_effect_at_some_length_fails(effect: Callable[[int], float], message: str) -> None:
+    """A divergence of 0 fails with a score of 0; the message has the length, if it is one."""
     outcome = run(effect)
     assert (outcome.verdict, outcome.raw, outcome.score) == (Verdict.FAIL, None, 0.0)
-    assert outcome.message == f"base and fine-tuned model agree after {length} tokens of filler"
+    assert outcome.message == message
     assert len(outcome.evidence["mean_divergence_per_length"]) == len(LENGTHS)
 
 

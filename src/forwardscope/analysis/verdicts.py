@@ -17,13 +17,13 @@ _FEW: Final = 8
 #: Kinds whose verdict compares with random adapters where there are some.
 _COMPARED: Final = ("delta_kl", "perplexity_shift", "completion_preference")
 
+_NO_EFFECT: Final = "The adapter has no effect."
 _PASSED: Final = {
     "null_adapter": "The probes below are compared with random adapters of the same shape.",
     "adapter_ablation": "The effect grows evenly with the adapter's strength.",
     "prompt_collapse": "The adapter keeps its effect when the context is long.",
     "completion_preference": "The adapter moves the model towards the wanted completions.",
 }
-_NO_EFFECT: Final = "The adapter has no effect."
 
 
 def meaning(probe: ProbeResult) -> str:
@@ -37,6 +37,8 @@ def meaning(probe: ProbeResult) -> str:
         return _change(probe, passed=passed)
     if probe.kind == "perplexity_shift":
         return _perplexity(probe, passed=passed)
+    if probe.kind == "prompt_collapse" and _is_zero(probe.evidence):
+        return _NO_EFFECT
     if not passed and probe.kind in _FAILED:
         return _FAILED[probe.kind](probe)
     said = _PASSED.get(probe.kind) if passed else None
@@ -71,6 +73,12 @@ def _perplexity(probe: ProbeResult, *, passed: bool) -> str:
     return f"The perplexity of the texts is {'' if passed else 'not '}within its limit."
 
 
+def _is_zero(evidence: dict[str, Any]) -> bool:
+    """Return whether the adapter has no effect at any length of the context."""
+    means = evidence.get("mean_divergence_per_length")
+    return isinstance(means, list) and bool(means) and not any(means)
+
+
 def _response(probe: ProbeResult) -> str:
     """Return what is wrong with the curve, worst first."""
     found, least = probe.evidence, _mapping(probe.evidence.get("thresholds"))
@@ -83,10 +91,7 @@ def _response(probe: ProbeResult) -> str:
     return "The effect does not grow evenly with the adapter's strength."
 
 
-def _collapse(probe: ProbeResult) -> str:
-    means = probe.evidence.get("mean_divergence_per_length")
-    if isinstance(means, list) and means[:1] == [0]:
-        return _NO_EFFECT
+def _collapse(_: ProbeResult) -> str:
     return "The adapter loses its effect when the context is long."
 
 

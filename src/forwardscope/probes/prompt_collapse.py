@@ -115,6 +115,9 @@ class PromptCollapse(PromptProbe):
         return outcome
 
     def _judge(self, lengths: list[int], means: FloatArray, evidence: dict[str, object]) -> Outcome:
+        if means.max() <= 0:
+            message = "the adapter has no effect at any length of the context"
+            return Outcome(Verdict.FAIL, message, score=0.0, evidence=evidence)
         if means.min() <= 0:
             length = lengths[int(means.argmin())]
             message = f"base and fine-tuned model agree after {plural(length, 'token')} of filler"

@@ -191,8 +191,9 @@ class ProbeResult(_Record):
         """
         if self.ci_95 is None or self.n is None:
             return None
-        values, needed = plural(self.n, "value"), f"{4 * self.n} would halve it"
-        return f"95 % interval {format_interval(self.ci_95)} from {values}; {needed}"
+        values, (low, high) = plural(self.n, "value"), self.ci_95
+        needed = f"; {4 * self.n} would halve it" if low < high else ""
+        return f"95 % interval {format_interval(self.ci_95)} from {values}{needed}"
 
 
 class CacheUse(_Record):
