@@ -85,7 +85,7 @@ def test_all_p_are_corrected_together(result_with: ResultWith) -> None:
     assert ps["p0", "B"] == pytest.approx(4 * alone)
     assert ps["p0", "C"] == pytest.approx(3 * rows_of(result_with(one), result_with(near))[1]["p"])
     assert ps["p1", "B"] == ps["p1", "C"] == 1.0
-    assert "corrected for 4 comparisons by Holm's method" in comparison_notes(results)[-1]
+    assert "corrected for 4 comparisons by Holm's method" in comparison_notes(results)[-2]
 
 
 def test_values_without_an_interval(result_with: ResultWith) -> None:
@@ -93,7 +93,7 @@ def test_values_without_an_interval(result_with: ResultWith) -> None:
     results = [result_with({"raw": 1.0, "ci_95": None}), result_with({"raw": 3.0, "ci_95": None})]
     (_, after) = rows_of(*results)
     assert (after["change"], after["clear"], after["p"]) == (2.0, None, None)
-    assert comparison_notes(results) == []
+    assert not any("clear" in note for note in comparison_notes(results))
 
 
 @pytest.mark.parametrize(("second", "p"), [(1.0, 1.0), (2.0, 0.0)])
@@ -143,6 +143,19 @@ def test_other_prompts(result_with: ResultWith) -> None:
         "C and A differ in the prompts of p0",
         "C and A differ in the divergence of p0",
     ]
+
+
+def test_the_columns_are_explained(result_with: ResultWith) -> None:
+    """The unit of each raw value; clear and p only where there is a p."""
+    first = result_with(measured(1.0, 0.9, 1.1), {"raw": 9.0, "kind": "prompt_collapse"}, {})
+    *_, numbers, changes, passes = comparison_notes([first, first])
+    assert "raw: p0 in nats, p1 as a half-life in tokens, p2 in nats; z: " in numbers
+    assert changes.startswith("clear: ")
+    assert "p: probability of such a change if there were none, corrected for 1 comp" in changes
+    assert (passes.startswith("needed: "), "paid: " in passes) == (True, True)
+    other = result_with({"raw": 9.0, "ci_95": None, "kind": "says_yes"})
+    numbers, passes = comparison_notes([other, other])
+    assert "raw: what the probe measures; z: " in numbers
 
 
 def test_cost(result_with: ResultWith) -> None:

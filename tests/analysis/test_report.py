@@ -106,6 +106,8 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
         "10 lookups, 40.0 % answered without a forward pass; 6 forward passes, 6 expected" in page
     )
     assert "Reconciled: 10 lookups, 10 trace records." in page
+    assert "raw: one in nats, two in nats; z: " in page
+    assert "expected: those of the plan" in page
 
 
 def test_what_answered_the_lookups(two: Run) -> None:
@@ -143,6 +145,7 @@ def test_a_run_that_a_store_answered(warm: Run) -> None:
     page = report(*warm)
     _Tags(page)
     assert "6 forward passes needed, 6 expected, 0 paid" in page
+    assert "paid: those that the store did not spare" in page
     assert "<p>6 of 6 forward passes answered from disk: s.db, with 6 entries.</p>" in page
     rows = cells(page)
     assert ["memory", "4", "40.0 %", "–", "–"] in rows

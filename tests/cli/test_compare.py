@@ -61,6 +61,7 @@ def test_for_people(invoke: Invoke, results: list[Path], tmp_path: Path) -> None
     ran = invoke("compare", *results, "-o", page)
     assert (ran.exit_code, ran.stdout) == (0, f"wrote {page}\n")
     text = page.read_text()
+    assert text.count("<h1>Comparison of 2 runs</h1>") == 1
     assert "&lt;b&gt;two&lt;/b&gt;" in text
     assert "<b>two</b>" not in text + markdown
 

@@ -21,6 +21,7 @@ from statistics import NormalDist
 from string import ascii_uppercase
 from typing import Any, Final
 
+from forwardscope.analysis import legend
 from forwardscope.analysis.formatting import count, percent, plural, seconds
 from forwardscope.analysis.holm import holm
 from forwardscope.analysis.score_gate import differences
@@ -52,7 +53,7 @@ class _Row:
         now: The probe's result; None if the run has no such probe.
         change: Its value less that of the first result; None without both.
         clear: Whether each value lies outside the other's interval; None without both.
-        p: Of no change, not corrected; None without both intervals.
+        p: Of such a change if there were none, not corrected; None without both intervals.
     """
 
     probe: str
@@ -80,19 +81,21 @@ def comparison_tables(results: Sequence[SuiteResult], names: Sequence[str]) -> d
 
 
 def comparison_notes(results: Sequence[SuiteResult]) -> list[str]:
-    """Return how the results differ in what was measured, and how p was corrected."""
+    """Return how the results differ in what was measured, and what the columns mean."""
     first, notes = results[0], []
     for letter, result in zip(ascii_uppercase[1:], results[1:], strict=False):
         notes += [f"{letter} and A differ in {one}" for one in differences(first, result)]
         if result.suite != first.suite:
             notes.append(f"{letter} and A are of different suites: {result.suite}, {first.suite}")
         notes += [f"{letter} and A differ in {one}" for one in _settings(first, result)]
+    notes.append(legend.numbers(probe for result in results for probe in result.probes))
     if tested := sum(row.p is not None for row in _rows(results)):
         notes.append(
-            f"p: of no change, corrected for {plural(tested, 'comparison')} by Holm's method; "
-            "clear: each value lies outside the other's 95 % interval"
+            "clear: each value lies outside the other's 95 % interval; p: probability of such a "
+            "change if there were none, corrected for "
+            f"{plural(tested, 'comparison')} by Holm's method"
         )
-    return notes
+    return [*notes, legend.PASSES]
 
 
 def _rows(results: Sequence[SuiteResult]) -> Iterator[_Row]:

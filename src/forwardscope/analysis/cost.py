@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from forwardscope.analysis import legend
 from forwardscope.analysis.formatting import (
     OUTSIDE_MEANING,
     count,
@@ -42,12 +43,17 @@ def cost_section(result: SuiteResult) -> str:
 
 def numbers_section(result: SuiteResult) -> str:
     """Return the numbers of each probe: what it measured and what it cost."""
-    return section("Numbers by probe", html_table(_by_probe(result)))
+    said = [legend.numbers(result.probes)]
+    if result.store is not None:
+        said.append(legend.PASSES)
+    note = paragraph(f"{'; '.join(said)}.", muted=True)
+    return section("Numbers by probe", html_table(_by_probe(result)), note)
 
 
 def series_section(result: SuiteResult) -> str:
     """Return the lookups of each probe and view."""
-    note = paragraph(f"{OUTSIDE}: {OUTSIDE_MEANING}.", muted=True)
+    expected = "expected: those of the plan, with an empty store"
+    note = paragraph(f"{OUTSIDE}: {OUTSIDE_MEANING}; {expected}.", muted=True)
     return section("Hits by probe and view", html_table(_series(result)), note)
 
 

@@ -23,7 +23,7 @@ from forwardscope.analysis.tables import (
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.files import check_outputs, write_file
-from forwardscope.text import MAX_SENTENCE, shown
+from forwardscope.text import MAX_SENTENCE, plural, shown
 
 __all__ = ["compare"]
 
@@ -112,7 +112,8 @@ def _formatted(format: Format, tables: dict[str, Table], notes: list[str]) -> st
         lines = "".join(f"- {markdown_text(shown(note, MAX_SENTENCE))}\n" for note in notes)
         return "\n".join(["## forwardscope compare\n", *parts, lines])
     body = [section(table.title, html_table(table)) for table in tables.values()]
-    return page("forwardscope compare", [*body, *map(paragraph, notes)])
+    title = f"Comparison of {plural(len(tables['runs'].rows), 'run')}"
+    return page(title, [f"<h1>{title}</h1>", *body, *map(paragraph, notes)])
 
 
 def _print(tables: dict[str, Table], notes: list[str]) -> None:
