@@ -61,13 +61,15 @@ def test_a_store_in_the_table() -> None:
     cold, warm = recorded(), recorded({_KEY: Counts(hits=4, coalesced=1, disk_hits=3)})
     table = comparison_table(cold, warm)
     assert [column.title for column in table.formatted()[0]] == [
-        *("probe", "view", "lookups", "now", "needed", "now", "paid", "now", "time", "now")
+        *("probe", "view", "lookups", "needed", "now", "paid", "now", "time", "now")
     ]
-    assert table.formatted()[1][0][2:8] == ["5", "5", "3", "3", "3", "0"]
+    assert table.formatted()[1][0][2:7] == ["5", "3", "3", "3", "0"]
     (plain, _) = as_dicts(comparison_table(cold, cold))
     assert [column.title for column in comparison_table(cold, cold).formatted()[0]] == [
-        *("probe", "view", "lookups", "now", "passes", "now", "time", "now")
+        *("probe", "view", "lookups", "passes", "now", "time", "now")
     ]
+    fewer = comparison_table(cold, recorded({_KEY: Counts(hits=1)}))
+    assert [column.title for column in fewer.formatted()[0]][2:4] == ["lookups", "now"]
     assert plain["needed_passes"] == plain["forward_passes"] == 3
     assert as_dicts(table)[0]["needed_passes"] == 3
     assert as_dicts(table)[0]["forward_passes"] == 0

@@ -86,7 +86,7 @@ def test_output_formats(invoke: Invoke, runs: Files, tmp_path: Path) -> None:
     assert total["forward_passes"] == total["baseline_forward_passes"] + 2
     text = invoke("gate", *both, "--format", "markdown").stdout
     assert text.startswith("## forwardscope gate: worse than the reference run: 3 of ")
-    assert "\n| probe | view | lookups | now | passes | now | time | now |\n" in text
+    assert "\n| probe | view | lookups | passes | now | time | now |\n" in text
     assert 'failures="3"' in junit.read_text()
 
 

@@ -123,6 +123,18 @@ def test_output_without_a_reader(trace: Path, arguments: tuple[str, ...]) -> Non
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
+def test_a_table_without_a_terminal_has_whole_names(tmp_path: Path) -> None:
+    """Where no stream is a terminal, as in CI, a table is as wide as it must be."""
+    wide = tmp_path / "wide.jsonl"
+    wide.write_text(json.dumps(RECORD | {"probe": "p" * 100, "view_id": "v" * 100}) + "\n")
+    variables = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "forwardscope", "trace", "summary", wide]
+    ran = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, env=variables, check=True, text=True
+    )
+    assert any("p" * 100 in line and "v" * 100 in line for line in ran.stdout.splitlines())
+
+
 def test_a_full_disk(trace: Path) -> None:
     """It is an error, since what was asked for is missing."""
     with Path("/dev/full").open("wb") as full:

@@ -64,14 +64,22 @@ def compare(reference: RunData, current: RunData, limits: Limits) -> list[Check]
 def comparison_table(reference: RunData, current: RunData) -> Table:
     """Return lookups, forward passes and time of both runs, by probe and view and in total.
 
-    Where no store spared a pass, one pair of columns has those needed and those paid.
+    Where no store spared a pass, one pair of columns has those needed and those paid; where
+    the lookups are the same, one column has them.
     """
     stored = _use_store(reference, current)
+    before, now = reference.by_probe_and_view(), current.by_probe_and_view()
+    rows = [
+        (format_probe(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
+        for probe, view in dict.fromkeys((*before, *now))
+    ]
+    rows.append(("in all", "", *_pairs(reference.total, current.total)))
+    same = all(was == is_now for _, _, was, is_now, *_ in rows)
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
         Column("baseline_lookups", "lookups", count),
-        Column("lookups", "now", count),
+        Column("lookups", "now", count, hidden=same),
         Column("baseline_needed_passes", "needed" if stored else "passes", count),
         Column("needed_passes", "now", count),
         Column("baseline_forward_passes", "paid", count, hidden=not stored),
@@ -79,13 +87,7 @@ def comparison_table(reference: RunData, current: RunData) -> Table:
         Column("baseline_forward_s", "time", seconds),
         Column("forward_s", "now", seconds),
     )
-    before, now = reference.by_probe_and_view(), current.by_probe_and_view()
-    rows = [
-        (format_probe(probe), view, *_pairs(before.get((probe, view)), now.get((probe, view))))
-        for probe, view in dict.fromkeys((*before, *now))
-    ]
-    total = ("in all", "", *_pairs(reference.total, current.total))
-    return Table("reference run and current run", columns, [*rows, total])
+    return Table("reference run and current run", columns, rows)
 
 
 def _scores(

@@ -39,6 +39,8 @@ _INSTALL_COMMANDS = {
 def print_installation(terminal: Terminal) -> None:
     """Print versions, the device, and the command that installs each missing package."""
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("forwardscope", version("forwardscope"))
     table.add_row("Python", f"{platform.python_version()} ({sys.executable})")
     table.add_row("system", platform.platform())

@@ -20,6 +20,9 @@ from forwardscope.text import MAX_SENTENCE, printable, shown
 
 __all__ = ["Terminal", "plain_warnings", "replace_unencodable"]
 
+_STREAMS: Final = (0, 1, 2)
+#: Columns where no stream is a terminal, as in CI: no table has to break its cells.
+_WIDE: Final = 1000
 _REPLACE: Final = "replace-unencodable"
 #: Stand-ins for characters of tables that an encoding may lack.
 _SUBSTITUTES: Final = {"\u202f": " ", "–": "-", "…": "...", "█": "#", "░": "-"}
@@ -38,6 +41,8 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False, soft_wrap: bool = True) -> None:
         super().__init__(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False)
+        if "COLUMNS" not in os.environ and not any(map(os.isatty, _STREAMS)):
+            self.width = _WIDE
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
