@@ -221,6 +221,7 @@ def test_charts(two: Run) -> None:
     assert len(durations["counts"]) == len(durations["labels"])
     assert curve["rates"][-1] == curve["best"][-1] == 0.4
     assert curve["sizes"] == sorted(set(curve["sizes"]))
+    assert "each prompt of a batch has an even share" in report(result, events)
 
 
 def test_the_table_of_the_timeline(event: MakeEvent) -> None:

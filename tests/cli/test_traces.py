@@ -46,6 +46,15 @@ def test_summary_in_a_terminal(invoke: Invoke) -> None:
     assert "coalesced" not in ran.stdout
 
 
+@pytest.mark.parametrize("batch", [None, 1, 2])
+def test_times_of_batches_are_explained(invoke: Invoke, tmp_path: Path, batch: int | None) -> None:
+    """A pass of a batch of several prompts has a share of the batch's time."""
+    file = tmp_path / "trace.jsonl"
+    file.write_bytes(line_of(replace(_PASS, batch=batch)))
+    said = "each prompt of a batch has an even share" in invoke("trace", "summary", file).stdout
+    assert said == (batch == 2)
+
+
 def test_summary_as_json(invoke: Invoke) -> None:
     """The JSON has the tables as numbers."""
     output = json.loads(invoke("trace", "summary", _PEER, "--format", "json").stdout)

@@ -7,12 +7,14 @@ from typing import Final
 
 from forwardscope.suite.result import ProbeResult
 
-__all__ = ["PASSES", "numbers"]
+__all__ = ["PASSES", "SHARES", "numbers"]
 
 #: Columns of forward passes where a store may have spared some.
 PASSES: Final = (
     "needed: forward passes as with an empty store; paid: those that the store did not spare"
 )
+#: Durations in a table of forward passes that has batches.
+SHARES: Final = "each prompt of a batch has an even share of its time"
 _UNITS: Final = {
     "delta_kl": "in nats",
     "adapter_ablation": "as R²",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from forwardscope.analysis import legend
 from forwardscope.analysis.chart_data import ChartData, curve_data
 from forwardscope.analysis.curve import SHARES, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import count, curve_table, plural, slowest_table
@@ -48,7 +49,13 @@ def trace_sections(events: Iterable[TraceEvent], charts: Charts) -> Iterator[str
             ),
             data_table(curve_table(curve, best)),
         )
-    yield section("Slowest forward passes", html_table(slowest_table(slowest)) if slowest else none)
+    yield section("Slowest forward passes", *(_slowest(slowest) if slowest else [none]))
+
+
+def _slowest(events: Sequence[TraceEvent]) -> Iterable[str]:
+    yield html_table(slowest_table(events))
+    if any((event.batch or 1) > 1 for event in events):
+        yield paragraph(f"pass: {legend.SHARES}.", muted=True)
 
 
 def _durations(data: ChartData, charts: Charts) -> Iterable[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from forwardscope.analysis import legend
 from forwardscope.analysis.curve import SHARES, Curve, curve_of, optimum_at, representative_sizes
 from forwardscope.analysis.formatting import (
     count,
@@ -100,6 +101,8 @@ def summary(
     else:
         _print(*(table for table in tables.values() if table.rows))
         _print_line(plural(result.distinct_lookups, "distinct lookup"))
+        if any((event.batch or 1) > 1 for event in result.slowest):
+            _print_line(f"slowest passes: {legend.SHARES}")
         if result.slowest and len(files) == 1:
             file = quote(str(files[0]))
             _print_line(f"why each miss: forwardscope trace why {file} [--miss N]")
