@@ -67,6 +67,8 @@ def test_the_base_is_in_the_adapters_config(check: Check, adapter: Path) -> None
     assert ran.exit_code in (0, 1), ran.output
     assert f"{adapter} does " in ran.stdout.splitlines()[-1]
     assert "perplexity ratio" in ran.stdout
+    assert "z: distance from random adapters" in ran.stdout
+    assert "check" not in ran.stdout.split()
 
 
 def test_the_next_check_takes_values_from_the_store(

@@ -63,7 +63,7 @@ def answer_table(result: SuiteResult) -> Table:
         for probe in result.probes
         if probe.kind in whats
     ]
-    return Table("check", columns, rows)
+    return Table("", columns, rows)
 
 
 def _probe(result: SuiteResult, kind: str) -> ProbeResult:

@@ -7,7 +7,7 @@ from typing import Final
 
 from forwardscope.suite.result import ProbeResult
 
-__all__ = ["PASSES", "SHARES", "numbers"]
+__all__ = ["PASSES", "SHARES", "Z", "numbers"]
 
 #: Columns of forward passes where a store may have spared some.
 PASSES: Final = (
@@ -15,6 +15,8 @@ PASSES: Final = (
 )
 #: Durations in a table of forward passes that has batches.
 SHARES: Final = "each prompt of a batch has an even share of its time"
+#: The column of z-scores.
+Z: Final = "z: distance from random adapters, in standard deviations"
 _UNITS: Final = {
     "delta_kl": "in nats",
     "adapter_ablation": "as R²",
@@ -29,7 +31,5 @@ def numbers(probes: Iterable[ProbeResult]) -> str:
     units = {probe.name: _UNITS.get(probe.kind) for probe in probes if probe.raw is not None}
     measured = ", ".join(f"{name} {unit}" for name, unit in units.items() if unit)
     return (
-        "score: 0.5 at the threshold, 1 at best; "
-        f"raw: {measured or 'what the probe measures'}; "
-        "z: distance from random adapters, in standard deviations"
+        f"score: 0.5 at the threshold, 1 at best; raw: {measured or 'what the probe measures'}; {Z}"
     )

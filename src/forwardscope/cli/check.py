@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from forwardscope.analysis import legend
 from forwardscope.analysis.check import answer, answer_table
 from forwardscope.analysis.tables import as_rich
 from forwardscope.backends.model_paths import is_path, local_path
@@ -172,6 +173,7 @@ def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) 
     console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
     if (table := answer_table(result)).rows:
         console.print(as_rich(table))
+        console.print(Text(f"{legend.Z}\n", style="dim"), soft_wrap=whole_lines)
     for warning in _warnings(result):
         line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
         console.print(line, soft_wrap=True)
