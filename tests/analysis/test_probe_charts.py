@@ -198,6 +198,13 @@ def test_a_collapse_curve_has_its_half_life() -> None:
     assert "fitted decay: it halves every 900 tokens" in texts(beyond)
 
 
+def test_names_of_bars_have_room() -> None:
+    """A hash is whole, and so are 24 characters of a text; longer ones are cut."""
+    names = ["aaf4c61ddcc5", "The capital of France is", "A letter of application should be"]
+    (figure, *_) = figures(made("delta_kl", {"per_prompt": [0.5] * 3, "prompts": names}), 0)
+    assert {*names[:2], "A letter of application…"} < set(texts(figure))
+
+
 def test_many_prompts_have_the_ends() -> None:
     """The chart has the largest and the smallest, and says so; the table is bounded."""
     values = [place / 1e4 for place in range(5000)]

@@ -16,7 +16,7 @@ import pytest
 from forwardscope import BackendInstrumentation, TraceEvent, TraceReader
 from forwardscope.analysis.chart_data import ChartData
 from forwardscope.analysis.report import report, report_of_runs
-from forwardscope.probes import DeltaKL, Probe
+from forwardscope.probes import DeltaKL, PerplexityShift, Probe
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.result import Delivery, StoreUse
 from forwardscope.suite.spec import ModelSpec
@@ -108,6 +108,16 @@ def test_it_has_verdicts_and_series(two: Run) -> None:
     assert "Reconciled: 10 lookups, 10 trace records." in page
     assert "raw: one in nats, two in nats; z: " in page
     assert "expected: those of the plan" in page
+
+
+def test_the_ops_of_a_probe_are_apart(run_of: RunOf) -> None:
+    """They are a column where there are several."""
+    result, events = run_of(
+        DeltaKL(name="one", prompts=["a"]), PerplexityShift(name="two", texts=["one two three"])
+    )
+    rows = [row[:3] for row in cells(report(result, events))]
+    for series in result.series:
+        assert rows.count([series.probe or "(outside)", series.view_id, series.op]) == 1
 
 
 def test_what_answered_the_lookups(two: Run) -> None:

@@ -26,7 +26,9 @@ _ROW: Final = 18.0
 _AXIS: Final = 34.0
 #: Narrower ranges are drawn this wide, so that they are seen.
 _MIN_WIDTH: Final = 2.0
-_MAX_LABEL: Final = 15
+#: Characters of a bar's name, and where the bars begin: room for hashes, or for texts.
+_HASHES: Final = (15, _LEFT)
+_TEXTS: Final = (24, 180.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ def bars(
     """Return one horizontal bar for each name, from the origin to its value."""
     ends = [end for mark in marks for end in mark.ends]
     values = [value for _, value in rows]
-    scale = Scale.over([origin, *values, *ends], _LEFT, _RIGHT, log=log)
+    most, left = _HASHES if all(len(name) <= _HASHES[0] for name, _ in rows) else _TEXTS
+    scale = Scale.over([origin, *values, *ends], left, _RIGHT, log=log)
     bottom = _TOP + _ROW * len(rows)
     parts = [*_x_axis(scale, bottom, axis), *_areas(scale, marks, bottom)]
     for place, (name, value) in enumerate(rows):
         top = _TOP + _ROW * place
-        cut = name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…"
-        parts.append(words(_LEFT - 6, top + 13, cut, "name", "end"))
+        cut = name if len(name) <= most else f"{name[: most - 1]}…"
+        parts.append(words(left - 6, top + 13, cut, "name", "end"))
         parts.append(rectangle(scale(origin), top + 4, scale(value), top + _ROW - 4, "value"))
     parts += [
         line(scale(origin), _TOP, scale(origin), bottom, "axis"),

@@ -159,6 +159,7 @@ def _series(result: SuiteResult) -> Table:
     columns = (
         Column("probe", "probe"),
         Column("view", "view"),
+        Column("op", "op", hidden=len({series.op for series in result.series}) == 1),
         Column("lookups", "lookups", count),
         Column("demand", "needed" if stored else "passes", count),
         Column("expected", "expected", count),
@@ -171,6 +172,7 @@ def _series(result: SuiteResult) -> Table:
         (
             format_probe(series.probe),
             series.view_id,
+            series.op,
             series.lookups,
             series.demand,
             series.expected_forward_passes,
