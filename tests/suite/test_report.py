@@ -72,6 +72,18 @@ def test_names_in_80_columns(run_of: RunOf) -> None:
     assert row_of(file.getvalue().splitlines(), "long-context")[1] == probe.verdict.value
 
 
+def test_a_terminal_breaks_lines_between_words(run_of: RunOf) -> None:
+    """A path is whole; a line with a path longer than the terminal is not broken."""
+    path, long = f"/models/{'m' * 60}", f"/adapters/{'a' * 90}"
+    warnings = ["word " * 30, f"the adapter {long} is new"]
+    result = run_of(ONE).model_copy(update={"model": path, "warnings": warnings})
+    file = StringIO()
+    print_report(result, Console(file=file, width=80, force_terminal=True, color_system=None))
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert [line for line in lines if len(line) > 80] == [f"warning: {warnings[1]}"]
+    assert any(line.endswith(f"{path},") for line in lines)
+
+
 def test_warnings_of_the_backend(make_spec: MakeSpec) -> None:
     """Warnings of a backend are in the result and, whole, in the report; others have none."""
     backend = ScriptedBackend()

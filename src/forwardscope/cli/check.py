@@ -22,6 +22,7 @@ from forwardscope.cli.running import run_and_report
 from forwardscope.errors import OutputError, SpecError, UserError
 from forwardscope.files import check_outputs, write_file
 from forwardscope.suite.loading import parse_suite
+from forwardscope.suite.report import print_line
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.text_files import read_items
 from forwardscope.suite.yaml_source import yaml_text
@@ -169,17 +170,16 @@ def _warnings(result: SuiteResult) -> Iterator[str]:
 
 
 def _print_answer(result: SuiteResult, console: Console, *, saved: Path | None) -> None:
-    whole_lines = not console.is_terminal
-    console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
+    print_line(console, Text(shown(result.about, MAX_SENTENCE)))
     if (table := answer_table(result)).rows:
         console.print(as_rich(table))
-        console.print(Text(f"{legend.Z}\n", style="dim"), soft_wrap=whole_lines)
+        print_line(console, Text(f"{legend.Z}\n", style="dim"))
     for warning in _warnings(result):
         line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
-        console.print(line, soft_wrap=True)
+        print_line(console, line)
     style = "bold green" if result.passed else "bold red"
     line = Text(shown(answer(result), MAX_SENTENCE), style=style)
-    console.print(line, soft_wrap=whole_lines)
+    print_line(console, line)
     if saved is not None:
         step = f"forwardscope report {shown(quote(str(saved)))} -o report.html shows each value"
-        console.print(step, soft_wrap=whole_lines)
+        print_line(console, Text(step))

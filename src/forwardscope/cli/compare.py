@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from forwardscope.analysis.compare import MAX_RESULTS, comparison_notes, comparison_tables
 from forwardscope.analysis.page import html_table, page, paragraph, section
@@ -23,6 +24,7 @@ from forwardscope.analysis.tables import (
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.files import check_outputs, write_file
+from forwardscope.suite.report import print_line
 from forwardscope.text import MAX_SENTENCE, plural, shown
 
 __all__ = ["compare"]
@@ -121,4 +123,4 @@ def _print(tables: dict[str, Table], notes: list[str]) -> None:
     for table in tables.values():
         terminal.print(as_rich(table))
     for note in notes:
-        terminal.print(shown(note, MAX_SENTENCE), soft_wrap=not terminal.is_terminal)
+        print_line(terminal, Text(shown(note, MAX_SENTENCE)))

@@ -29,6 +29,7 @@ from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.files import write_file
+from forwardscope.suite.report import print_line
 from forwardscope.suite.result import SuiteResult
 from forwardscope.text import MAX_SENTENCE, shown
 
@@ -221,7 +222,7 @@ def _print(failed: list[Check], checks: int, table: Table, notes: list[str]) -> 
         terminal.print_message("worse", "bold red", check.finding)
     terminal.print(as_rich(table))
     for line in notes:
-        terminal.print(line)
+        print_line(terminal, Text(line))
     style = "bold red" if failed else "bold green"
     terminal.print(Text(_summary(failed, checks), style=style))
 

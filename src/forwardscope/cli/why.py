@@ -12,6 +12,7 @@ from shlex import quote
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
 from forwardscope.analysis.causes import cause_lines, causes_of, causes_table
 from forwardscope.analysis.formatting import plural
@@ -22,6 +23,7 @@ from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.store.locations import open_store, store_path
+from forwardscope.suite.report import print_line
 from forwardscope.suite.trace_url import trace_url
 from forwardscope.text import MAX_SENTENCE, shown
 from forwardscope.trace import TraceEvent
@@ -110,7 +112,7 @@ def _print_causes(file: Path, format: Literal["terminal", "json"]) -> None:  # n
         f"one of them: forwardscope trace why {quote(str(file))} --miss N",
     ]
     for line in lines:
-        terminal.print(shown(line, MAX_SENTENCE), soft_wrap=not terminal.is_terminal)
+        print_line(terminal, Text(shown(line, MAX_SENTENCE)))
 
 
 def _store_hits(events: Iterable[TraceEvent], prompt_hash: str) -> Iterator[TraceEvent]:

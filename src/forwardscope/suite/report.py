@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -25,7 +26,7 @@ from forwardscope.suite.result import (
 )
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
-__all__ = ["print_report", "print_tool_report"]
+__all__ = ["print_line", "print_report", "print_tool_report"]
 
 #: What the columns of the probes mean.
 _LEGEND: Final = (
@@ -48,7 +49,7 @@ def print_report(result: SuiteResult, console: Console, *, saved: Path | None = 
     _print_counts(result, console)
     _print_delivery(result, console)
     if (step := _next_step(result, saved)) is not None:
-        console.print(Text(step, style="bold"), soft_wrap=not console.is_terminal)
+        print_line(console, Text(step, style="bold"))
 
 
 def print_tool_report(result: SuiteResult, console: Console) -> None:
@@ -66,40 +67,45 @@ def _print_delivery(result: SuiteResult, console: Console) -> None:
     if result.trace_id is not None:
         url = result.trace_url
         where = "" if url is None else f": {printable(url)}"
-        console.print(Text(f"trace {printable(result.trace_id)}{where}"), soft_wrap=True)
+        print_line(console, Text(f"trace {printable(result.trace_id)}{where}"))
     for delivery in result.delivery:
-        console.print(_delivery_line(delivery), soft_wrap=True)
+        print_line(console, _delivery_line(delivery))
     console.print(_reconciliation_line(result.reconciliation))
 
 
+def print_line(console: Console, line: Text) -> None:
+    """Print a line; a terminal breaks it between words, if no path in it is longer than a line."""
+    fits = all(cell_len(word) <= console.width for word in line.plain.split())
+    console.print(line, soft_wrap=not (console.is_terminal and fits))
+
+
 def _print_measurements(result: SuiteResult, console: Console) -> None:
-    whole_lines = not console.is_terminal
     console.print()
-    console.print(Text(shown(result.about, MAX_SENTENCE)), soft_wrap=True)
+    print_line(console, Text(shown(result.about, MAX_SENTENCE)))
     console.print(probe_table(result))
-    console.print(Text(_LEGEND, style="dim"), soft_wrap=whole_lines)
+    print_line(console, Text(_LEGEND, style="dim"))
     console.print()
     for probe in result.probes:
         said = "; ".join(filter(None, (probe.message, probe.interval_note)))
         line = Text.assemble("  ", (shown(probe.name), "bold"), f": {shown(said, MAX_SENTENCE)}")
-        console.print(line, soft_wrap=whole_lines)
+        print_line(console, line)
     for warning in result.warnings:
         line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
-        console.print(line, soft_wrap=True)
+        print_line(console, line)
     console.print()
 
 
 def _print_counts(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if result.store is not None:
-        console.print(_store_line(result.store, result.demand), soft_wrap=True)
+        print_line(console, _store_line(result.store, result.demand))
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
     if result.optimisations:
         states = "; ".join(f"{name}: {state}" for name, state in result.optimisations.items())
-        console.print(Text(shown(states, MAX_SENTENCE)), soft_wrap=True)
+        print_line(console, Text(shown(states, MAX_SENTENCE)))
     if (over_plan := _over_plan_line(result)) is not None:
-        console.print(Text(over_plan, style="bold yellow"), soft_wrap=True)
+        print_line(console, Text(over_plan, style="bold yellow"))
 
 
 def _cache_line(result: SuiteResult) -> str:
