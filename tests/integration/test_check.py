@@ -227,4 +227,4 @@ def test_what_is_no_adapter(check: Check, adapter: Path, model: Path) -> None:
     assert f"is a file, and a folder is expected; give {adapter}" in ran.stderr
     ran = check(model)
     assert ran.exit_code == 2
-    assert f"{model} is a whole model, and not an adapter; add --base MODEL" in ran.stderr
+    assert f"{model} is a whole model, not an adapter; add --base MODEL" in ran.stderr

@@ -423,7 +423,7 @@ def test_a_backend_whose_attribute_raises_does_not_fail_the_run(
 
     spec = make_spec(DeltaKL(name="one", prompts=["a"], min_mean=1e-6))
     with pytest.warns(
-        RuntimeWarning, match="no plan: RuntimeError; run with --show-errors"
+        RuntimeWarning, match="no plan: RuntimeError; add show_errors: true"
     ) as caught:
         result = run_suite(spec, Broken())
     assert len(caught) == 1
