@@ -1,0 +1,338 @@
+"""Calls of any torch module or callable: counted and traced, and cached if asked.
+
+    model = instrument(model, identity="content", cache=True)
+    with torch.no_grad():
+        model(input_ids)  # a forward pass
+        model(input_ids)  # a hit: the same values, bit for bit
+    print(calls_of(model).instrumentation.stats, calls_of(model).bypasses)
+
+A call is cached where its result depends on nothing but what its key holds: the module's
+identity, the content of the arguments, and the settings of torch. Every other call runs as it
+would without this module, and is counted with the reason. Under grad mode nothing is cached.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeVar, overload
+
+import torch
+
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.integrations.torch_module_content import (
+    MARK,
+    Content,
+    ModuleIdentity,
+    UnknownContentError,
+    argument_digest,
+    check_state,
+    digest,
+)
+from forwardscope.integrations.torch_module_values import Kept, keep
+
+__all__ = ["InstrumentedCalls", "calls_of", "instrument", "uninstrument"]
+
+T = TypeVar("T", bound=Callable[..., Any])
+#: What identifies a module or callable; see `instrument`.
+Identity = str | Callable[[], str | None] | None
+
+_OP: Final = "forward"
+#: Raise it where the content of keys or of stored results changes its meaning.
+_FORMAT: Final = "torch_module 1"
+
+
+@overload
+def instrument(
+    target: T,
+    *,
+    identity: Identity = None,
+    name: str | None = None,
+    instrumentation: BackendInstrumentation | None = None,
+    cache: bool = False,
+) -> T: ...
+@overload
+def instrument(
+    target: None = None,
+    *,
+    identity: Identity = None,
+    name: str | None = None,
+    instrumentation: BackendInstrumentation | None = None,
+    cache: bool = False,
+) -> Callable[[T], T]: ...
+def instrument(
+    target: Any = None,
+    *,
+    identity: Identity = None,
+    name: str | None = None,
+    instrumentation: BackendInstrumentation | None = None,
+    cache: bool = False,
+) -> Any:
+    """Count and trace the calls of a torch module or callable, and cache them if asked.
+
+    A module gets a class of the same name whose `__call__` is this one; parameters, hooks,
+    gradients and `state_dict` stay as they are. A deep copy and the replicas of `DataParallel`
+    are instrumented as well; a pickled module is not. Safe under threads.
+
+    Args:
+        target: A module, which is changed and returned, or another callable, for which a
+            wrapper is returned. Without it the result is a decorator.
+        identity: What identifies the target, for the cache and a store: `"content"`, the
+            content of a module, read again whenever it changes; another text, such as a
+            version, which for a module holds until its weights change; a function that
+            returns such a text, or None where calls must not be cached. In a store a text
+            stands for the target in all processes, so it must change with it.
+        name: Name in counts and spans; by default that of the class or function. In place of
+            `_`, which separates a view's parameter, it has `-`.
+        instrumentation: Caches, counts and traces; give it a store to keep results. By
+            default one with a cache in memory alone.
+        cache: Whether calls may be answered from the cache.
+
+    Raises:
+        ValueError: The target is instrumented already, or is cached without an identity.
+        TypeError: The target is a class, or is no module and has no content.
+    """
+    if target is None:
+        return functools.partial(
+            instrument, identity=identity, name=name, instrumentation=instrumentation, cache=cache
+        )
+    if isinstance(target, type) or not callable(target):
+        raise TypeError(f"instrument a module or function, not {target!r}")
+    if _found(target) is not None:
+        raise ValueError("this is instrumented already; call uninstrument before")
+    if cache and identity is None:
+        raise ValueError('a cache needs an identity, such as identity="content" for a module')
+    module = target if isinstance(target, torch.nn.Module) else None
+    if module is None and identity == "content":
+        raise TypeError("only a module has a content; give a version of the function as identity")
+    given = type(target).__name__ if module is not None else _name_of(target)
+    name = (name or given).replace("_", "-")
+    calls = InstrumentedCalls(
+        name,
+        _identity(identity, module) if cache else None,
+        instrumentation or BackendInstrumentation(name=name),
+    )
+    if module is None:
+        return _wrapped(target, calls)
+    module.__class__ = _subclass(type(module), calls)
+    return module
+
+
+def uninstrument(target: Any) -> Any:
+    """Return a module, or the callable that was wrapped, as it was before `instrument`.
+
+    Raises:
+        ValueError: It is not instrumented, or something else has changed its class since.
+    """
+    if MARK in vars(type(target)):
+        target.__class__ = type(target).__base__
+        return target
+    if MARK in getattr(target, "__dict__", {}) and not isinstance(target, torch.nn.Module):
+        return target.__wrapped__
+    raise ValueError(f"this {type(target).__name__} is not instrumented, or was changed since")
+
+
+def calls_of(target: Any) -> InstrumentedCalls:
+    """Return the calls of an instrumented module or callable.
+
+    Raises:
+        ValueError: It is not instrumented.
+    """
+    found = _found(target)
+    if found is None:
+        raise ValueError(f"this {type(target).__name__} is not instrumented")
+    return found
+
+
+class InstrumentedCalls:
+    """The calls of one instrumented target, and of the copies of a module. Safe under threads.
+
+    Attributes:
+        name: Name of the target in counts and spans.
+        instrumentation: Caches, counts and traces.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: Callable[[Any], str] | None,
+        instrumentation: BackendInstrumentation,
+    ) -> None:
+        self.name: Final = name
+        self.instrumentation: Final = instrumentation
+        self._identity: Final = identity
+        self._lock: Final = threading.Lock()
+        self._bypasses: Counter[str] = Counter()
+        self._refusal: str | None = None
+        instrumentation.identify_views(_identity_of_view, 0.0)
+
+    @property
+    def bypasses(self) -> Mapping[str, int]:
+        """How many calls bypassed the cache, by the reason."""
+        with self._lock:
+            return dict(self._bypasses)
+
+    def call(
+        self, target: Any, compute: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Answer one call from the cache, or with `compute`.
+
+        Args:
+            target: The module or callable.
+            compute: Makes the call.
+            args: Its arguments by position.
+            kwargs: Its arguments by name.
+        """
+        try:
+            view, key, arguments = self._question(target, args, kwargs)
+        except UnknownContentError as reason:
+            return self._bypass(str(reason), compute)
+        computed = []
+
+        def compute_kept() -> Kept:
+            before = _random_state()
+            computed.append(compute())
+            try:
+                if any(map(_differ, before, _random_state())):
+                    raise UnknownContentError("it draws random numbers")
+                if self._question(target, args, kwargs)[:2] != (view, key):
+                    raise UnknownContentError("it changes its arguments or its module")
+                return keep(computed[-1], [*arguments.tensors, *_tensors_of(target)])
+            except (UnknownContentError, RuntimeError, ValueError) as error:
+                known = isinstance(error, UnknownContentError)
+                self._refusal = str(error) if known else "its result cannot be copied"
+                return Kept(reason=self._refusal)
+
+        kept = self.instrumentation.cached(_OP, view, key, 0, compute_kept)
+        if computed:
+            return computed[-1]
+        if kept.reason is not None:
+            return self._bypass(kept.reason, compute)
+        return kept.copy()
+
+    def _question(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, str, Content]:
+        """Return the view and the key of a call, and the content of its arguments.
+
+        Raises:
+            UnknownContentError: The call must not be cached.
+        """
+        if self._identity is None:
+            raise UnknownContentError("no cache was asked for")
+        if torch.is_grad_enabled():
+            raise UnknownContentError("gradients are enabled")
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise UnknownContentError("torch.jit traces it")
+        if isinstance(target, torch.nn.Module):
+            check_state(target)
+        if self._refusal is not None:
+            raise UnknownContentError(self._refusal)
+        try:
+            arguments, settings, content = argument_digest(args, kwargs)
+            identity = digest([_FORMAT, self._identity(target), settings])
+        except RecursionError as error:
+            raise UnknownContentError("content that is nested too deeply") from error
+        return f"{self.name}_{identity}", digest([identity, arguments]), content
+
+    def _bypass(self, reason: str, compute: Callable[[], Any]) -> Any:
+        with self._lock:
+            self._bypasses[reason] += 1
+        return self.instrumentation.uncached(_OP, self.name, "", 0, compute)
+
+
+def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[Any], str]:
+    """Return the function that identifies a target at each call."""
+    if isinstance(identity, str):
+        if module is None:
+            return lambda _: identity
+        return ModuleIdentity(module, None if identity == "content" else identity).of
+
+    def called(_: Any) -> str:
+        found = identity() if identity is not None else None
+        if found is None:
+            raise UnknownContentError("its identity is not known")
+        return found
+
+    return called
+
+
+def _identity_of_view(view_id: str) -> str | None:
+    """Return the identity that a view's id ends with; a name alone has none."""
+    return view_id.partition("_")[2] or None
+
+
+def _random_state() -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states += torch.cuda.get_rng_state_all()
+    return states
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return not torch.equal(one, other)
+
+
+def _tensors_of(target: Any) -> list[torch.Tensor]:
+    if not isinstance(target, torch.nn.Module):
+        return []
+    return [*target.parameters(), *target.buffers()]
+
+
+def _found(target: Any) -> InstrumentedCalls | None:
+    found = getattr(target, MARK, None)
+    return found if isinstance(found, InstrumentedCalls) else None
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _wrapped(function: Any, calls: InstrumentedCalls) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        return calls.call(function, functools.partial(function, *args, **kwargs), args, kwargs)
+
+    setattr(wrapper, MARK, calls)
+    return wrapper
+
+
+def _subclass(original: type[torch.nn.Module], calls: InstrumentedCalls) -> type[torch.nn.Module]:
+    """Return a class for instrumented modules of a class, with its name.
+
+    A class, not a method of one module, so that copies call their own module's forward.
+    """
+
+    def call(self: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # what torch.compile traces is the module's own code
+            return original.__call__(self, *args, **kwargs)
+        compute = functools.partial(original.__call__, self, *args, **kwargs)
+        return calls.call(self, compute, args, kwargs)
+
+    def deepcopy(self: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
+        if (own := getattr(original, "__deepcopy__", None)) is not None:
+            return own(self, memo)  # type: ignore[no-any-return]
+        new = memo[id(self)] = type(self).__new__(type(self))
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        return new
+
+    def reduce(self: torch.nn.Module, _: Literal[0, 1, 2, 3, 4, 5]) -> tuple[Any, ...]:
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        return object.__new__, (original,), state
+
+    members = {
+        MARK: calls,
+        "__call__": functools.wraps(original.__call__)(call),
+        "__deepcopy__": deepcopy,
+        "__reduce_ex__": reduce,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": inspect.getdoc(original),
+    }
+    return type(original.__name__, (original,), members)
