@@ -202,10 +202,11 @@ class InstrumentedCalls:
                 if self._question(target, args, kwargs)[:2] != (view, key):
                     raise UnknownContentError("it changes its arguments or its module")
                 return keep(computed[-1], [*arguments.tensors, *_tensors_of(target)])
-            except (UnknownContentError, RuntimeError, ValueError) as error:
-                known = isinstance(error, UnknownContentError)
-                self._refusal = str(error) if known else "its result cannot be copied"
-                return Kept(reason=self._refusal)
+            except UnknownContentError as error:
+                self._refusal = str(error)
+            except Exception as error:  # noqa: BLE001 - no call fails for its cache
+                self._refusal = f"its result cannot be copied: {type(error).__name__}"
+            return Kept(reason=self._refusal)
 
         kept = self.instrumentation.cached(_OP, view, key, 0, compute_kept)
         if computed:
@@ -228,6 +229,8 @@ class InstrumentedCalls:
             raise UnknownContentError("gradients are enabled")
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise UnknownContentError("torch.jit traces it")
+        if _is_captured():
+            raise UnknownContentError("a CUDA graph captures it")
         if isinstance(target, torch.nn.Module):
             check_state(target)
         if self._refusal is not None:
@@ -235,14 +238,19 @@ class InstrumentedCalls:
         try:
             arguments, settings, content = argument_digest(args, kwargs)
             identity = digest([_FORMAT, self._identity(target), settings])
-        except RecursionError as error:
-            raise UnknownContentError("content that is nested too deeply") from error
+        except UnknownContentError:
+            raise
+        except Exception as error:
+            reason = f"content that cannot be read: {type(error).__name__}"
+            raise UnknownContentError(reason) from error
         return f"{self.name}_{identity}", digest([identity, arguments]), content
 
     def _bypass(self, reason: str, compute: Callable[[], Any]) -> Any:
         with self._lock:
             self._bypasses[reason] += 1
-        return self.instrumentation.uncached(_OP, self.name, "", 0, compute)
+            number = self._bypasses.total()
+        # without a key, no call is shown as a repetition of another
+        return self.instrumentation.uncached(_OP, self.name, f"call {number}", 0, compute)
 
 
 def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[Any], str]:
@@ -264,6 +272,11 @@ def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[A
 def _identity_of_view(view_id: str) -> str | None:
     """Return the identity that a view's id ends with; a name alone has none."""
     return view_id.partition("_")[2] or None
+
+
+def _is_captured() -> bool:
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return started and torch.cuda.is_current_stream_capturing()
 
 
 def _random_state() -> list[torch.Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Collection
+from itertools import count
 from typing import Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -91,7 +92,7 @@ def _replace(
     owner: type, name: str, op: str, instrumentation: BackendInstrumentation
 ) -> Callable[[], None]:
     """Instrument a method of a class; return what undoes it."""
-    own, original = name in vars(owner), getattr(owner, name)
+    own, original, numbers = name in vars(owner), getattr(owner, name), count(1)
 
     @functools.wraps(original)
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -104,7 +105,8 @@ def _replace(
             return original(self, *args, **kwargs)
 
         view = type(self).__name__.replace("_", "-")
-        return instrumentation.uncached(op, view, "", 0, compute)
+        # a number, so that no call is shown as a repetition of another
+        return instrumentation.uncached(op, view, f"call {next(numbers)}", 0, compute)
 
     def undo() -> None:
         if own:
