@@ -378,10 +378,8 @@ def test_a_call_that_does_more_than_return_a_value_is_never_cached(
         torch.manual_seed(1)
         x = _X.clone()
         results = [one(x) for _ in range(3)]
-        seen.append(
-            [list(map(repr, two if not torch.is_tensor(two) else [two])) for two in results]
-        )
-        seen[-1].append([repr(x)])
+        parts = [[one] if torch.is_tensor(one) else list(one) for one in results]
+        seen.append(repr((parts, x)))
     assert seen[0] == seen[1]
     assert calls_of(net).bypasses == {_REFUSED[kind]: 2}
     assert _counts(net) == (0, 3)
