@@ -16,34 +16,21 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import threading
-from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.integrations.torch_module_content import (
-    MARK,
-    Content,
-    ModuleIdentity,
-    UnknownContentError,
-    argument_digest,
-    check_state,
-    digest,
-)
-from forwardscope.integrations.torch_module_values import Kept, keep
+from forwardscope.integrations.torch_module_calls import InstrumentedCalls
+from forwardscope.integrations.torch_module_content import UnknownContentError
+from forwardscope.integrations.torch_module_identity import MARK, ModuleIdentity
 
 __all__ = ["InstrumentedCalls", "calls_of", "instrument", "uninstrument"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 #: What identifies a module or callable; see `instrument`.
 Identity = str | Callable[[], str | None] | None
-
-_OP: Final = "forward"
-#: Raise it where the content of keys or of stored results changes its meaning.
-_FORMAT: Final = "torch_module 1"
 
 
 @overload
@@ -148,111 +135,6 @@ def calls_of(target: Any) -> InstrumentedCalls:
     return found
 
 
-class InstrumentedCalls:
-    """The calls of one instrumented target, and of the copies of a module. Safe under threads.
-
-    Attributes:
-        name: Name of the target in counts and spans.
-        instrumentation: Caches, counts and traces.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        identity: Callable[[Any], str] | None,
-        instrumentation: BackendInstrumentation,
-    ) -> None:
-        self.name: Final = name
-        self.instrumentation: Final = instrumentation
-        self._identity: Final = identity
-        self._lock: Final = threading.Lock()
-        self._bypasses: Counter[str] = Counter()
-        self._refusal: str | None = None
-        instrumentation.identify_views(_identity_of_view, 0.0)
-
-    @property
-    def bypasses(self) -> Mapping[str, int]:
-        """How many calls bypassed the cache, by the reason."""
-        with self._lock:
-            return dict(self._bypasses)
-
-    def call(
-        self, target: Any, compute: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Answer one call from the cache, or with `compute`.
-
-        Args:
-            target: The module or callable.
-            compute: Makes the call.
-            args: Its arguments by position.
-            kwargs: Its arguments by name.
-        """
-        try:
-            view, key, arguments = self._question(target, args, kwargs)
-        except UnknownContentError as reason:
-            return self._bypass(str(reason), compute)
-        computed = []
-
-        def compute_kept() -> Kept:
-            before = _random_state()
-            computed.append(compute())
-            try:
-                if any(map(_differ, before, _random_state())):
-                    raise UnknownContentError("it draws random numbers")
-                if self._question(target, args, kwargs)[:2] != (view, key):
-                    raise UnknownContentError("it changes its arguments or its module")
-                return keep(computed[-1], [*arguments.tensors, *_tensors_of(target)])
-            except UnknownContentError as error:
-                self._refusal = str(error)
-            except Exception as error:  # noqa: BLE001 - no call fails for its cache
-                self._refusal = f"its result cannot be copied: {type(error).__name__}"
-            return Kept(reason=self._refusal)
-
-        kept = self.instrumentation.cached(_OP, view, key, 0, compute_kept)
-        if computed:
-            return computed[-1]
-        if kept.reason is not None:
-            return self._bypass(kept.reason, compute)
-        return kept.copy()
-
-    def _question(
-        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[str, str, Content]:
-        """Return the view and the key of a call, and the content of its arguments.
-
-        Raises:
-            UnknownContentError: The call must not be cached.
-        """
-        if self._identity is None:
-            raise UnknownContentError("no cache was asked for")
-        if torch.is_grad_enabled():
-            raise UnknownContentError("gradients are enabled")
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise UnknownContentError("torch.jit traces it")
-        if _is_captured():
-            raise UnknownContentError("a CUDA graph captures it")
-        if isinstance(target, torch.nn.Module):
-            check_state(target)
-        if self._refusal is not None:
-            raise UnknownContentError(self._refusal)
-        try:
-            arguments, settings, content = argument_digest(args, kwargs)
-            identity = digest([_FORMAT, self._identity(target), settings])
-        except UnknownContentError:
-            raise
-        except Exception as error:
-            reason = f"content that cannot be read: {type(error).__name__}"
-            raise UnknownContentError(reason) from error
-        return f"{self.name}_{identity}", digest([identity, arguments]), content
-
-    def _bypass(self, reason: str, compute: Callable[[], Any]) -> Any:
-        with self._lock:
-            self._bypasses[reason] += 1
-            number = self._bypasses.total()
-        # without a key, no call is shown as a repetition of another
-        return self.instrumentation.uncached(_OP, self.name, f"call {number}", 0, compute)
-
-
 def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[Any], str]:
     """Return the function that identifies a target at each call."""
     if isinstance(identity, str):
@@ -267,33 +149,6 @@ def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[A
         return found
 
     return called
-
-
-def _identity_of_view(view_id: str) -> str | None:
-    """Return the identity that a view's id ends with; a name alone has none."""
-    return view_id.partition("_")[2] or None
-
-
-def _is_captured() -> bool:
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return started and torch.cuda.is_current_stream_capturing()
-
-
-def _random_state() -> list[torch.Tensor]:
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states += torch.cuda.get_rng_state_all()
-    return states
-
-
-def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return not torch.equal(one, other)
-
-
-def _tensors_of(target: Any) -> list[torch.Tensor]:
-    if not isinstance(target, torch.nn.Module):
-        return []
-    return [*target.parameters(), *target.buffers()]
 
 
 def _found(target: Any) -> InstrumentedCalls | None:

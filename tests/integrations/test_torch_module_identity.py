@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from forwardscope.integrations.torch_module import calls_of, instrument
-from forwardscope.integrations.torch_module_content import ModuleIdentity, UnknownContentError
+from forwardscope.integrations.torch_module_content import UnknownContentError
+from forwardscope.integrations.torch_module_identity import ModuleIdentity
 
 _SOURCE = """
 from torch import nn
@@ -107,8 +108,8 @@ def test_weights_made_in_inference_mode_have_no_identity() -> None:
     """Torch does not count their changes."""
     with torch.inference_mode():
         module = nn.Linear(2, 2)
-    for text in ("1", None):
-        with pytest.raises(UnknownContentError, match="inference mode"):
+    for text, reason in (("1", "not those"), (None, "made in inference mode")):
+        with pytest.raises(UnknownContentError, match=reason):
             ModuleIdentity(module, text).of(module)
 
 
@@ -167,3 +168,14 @@ def test_a_peft_adapter_that_is_switched_off_is_another_identity() -> None:
     stats = calls_of(net).instrumentation.stats
     assert (stats.cache_hits, stats.forward_passes) == (2, 3)
     assert calls_of(net).bypasses == {}
+
+
+def test_a_forward_that_was_replaced_is_another_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libraries do that bring faster kernels; one typed in is known to this process alone."""
+    before = _identity(Holder(None))
+    monkeypatch.setattr(Holder, "forward", double, raising=False)
+    replaced = _identity(Holder(None))
+    monkeypatch.setattr(Holder, "forward", lambda self, x: x)
+    assert before != replaced
+    with pytest.raises(UnknownContentError):
+        _identity(Holder(None))

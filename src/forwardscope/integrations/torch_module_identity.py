@@ -1,0 +1,228 @@
+"""The identity of a torch module: its content, or a text that holds while its weights stay.
+
+The content is the classes of all parts with their source files, their plain attributes, and
+parameters and buffers. Those are digested again only if torch has counted a change of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import uuid
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Final, NamedTuple, TypeGuard
+
+import torch
+
+from forwardscope.integrations.torch_module_content import (
+    PLAIN,
+    Content,
+    UnknownContentError,
+)
+
+__all__ = ["MARK", "ModuleIdentity", "check_state", "tensors_of"]
+
+#: Attribute of the classes of instrumented modules.
+MARK: Final = "_forwardscope_calls"
+#: What each module has in its `__dict__`, and which of it are hooks around `forward`.
+_OWN: Final = frozenset(vars(torch.nn.Module()))
+_HOOKS: Final = tuple(one for one in _OWN if "_forward" in one and one.endswith("_hooks"))
+#: Packages whose code the environment identifies by its version.
+_VERSIONED: Final = frozenset(("builtins", "collections", "torch", "transformers"))
+
+
+class _ModuleContent(Content):
+    """The content of a module: classes with their code, plain attributes, parameters, buffers."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self._configurations: dict[int, int] = {}
+        parts = list(module.named_modules(remove_duplicate=False))
+        self._parts: dict[int, str] = {id(part): name for name, part in parts}
+        for name, part in parts:
+            self.structure += ("module", name, *_code_of_class(type(part)))
+            self.add(inspect.unwrap(type(part).forward))  # which a program may have replaced
+            own = vars(part)
+            for members in (own["_parameters"], own["_buffers"]):
+                for key, tensor in members.items():
+                    self.structure.append(key)
+                    self.add(tensor)
+            for key, value in own.items():
+                if key not in _OWN:
+                    self.structure.append(key)
+                    self.add(value)
+
+    def add_object(self, value: Any) -> None:
+        kind = type(value)
+        if isinstance(value, enum.Enum):
+            self.structure += (*_code_of_class(kind), value.name)
+        elif kind in (set, frozenset) and all(type(item) in PLAIN for item in value):
+            self.structure.append(f"{kind.__name__} {sorted(map(repr, value))}")
+        elif isinstance(value, type):
+            self.structure += _code_of_class(value)
+        elif _is_plain_function(value):
+            self.structure += (_code(value), value.__qualname__, _line(value))
+        elif self._is_own_method(value):
+            self.structure += ("method", value.__name__, self._parts[id(value.__self__)])
+        elif dataclasses.is_dataclass(value) or hasattr(value, "to_dict"):  # a configuration
+            self._add_configuration(value)
+        else:
+            super().add_object(value)
+
+    def _is_own_method(self, value: Any) -> TypeGuard[MethodType]:
+        """Return whether it is a method of one of the modules, as its class defines it."""
+        return (
+            isinstance(value, MethodType)
+            and id(value.__self__) in self._parts
+            and getattr(type(value.__self__), value.__name__, None) is value.__func__
+        )
+
+    def _add_configuration(self, value: Any) -> None:
+        """Add an object by its attributes; the parts of a model share one."""
+        is_new = id(value) not in self._configurations
+        number = self._configurations.setdefault(id(value), len(self._configurations))
+        self.structure += (*_code_of_class(type(value)), str(number))
+        if is_new:
+            self.add(dict(vars(value)))
+
+
+class _State(NamedTuple):
+    """Whether tensors are those of before: they, their memory and the counts of their changes."""
+
+    tensors: tuple[weakref.ref[torch.Tensor], ...]
+    versions: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[torch.Tensor]) -> _State:
+        """Return the state of tensors; it refers to them weakly."""
+        tensors = list(tensors)
+        versions = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
+        return cls(tuple(map(weakref.ref, tensors)), versions)
+
+    def is_of(self, tensors: Iterable[torch.Tensor]) -> bool:
+        """Return whether the tensors are the same and unchanged."""
+        now = _State.of(tensors)
+        same = len(now.tensors) == len(self.tensors) and all(
+            one() is other() for one, other in zip(self.tensors, now.tensors, strict=True)
+        )
+        return same and now.versions == self.versions
+
+
+class ModuleIdentity:
+    """Identity of a module by its content, or by a text that holds while its weights stay.
+
+    Args:
+        module: The module, as it is now.
+        text: What identifies it as it is now; None for its content.
+    """
+
+    def __init__(self, module: torch.nn.Module, text: str | None) -> None:
+        self._text: Final = text
+        self._state: _State | None = None
+        if text is not None:
+            with suppress(UnknownContentError):
+                self._state = _State.of(tensors_of(module))
+        self._known: tuple[list[str], _State, str] | None = None
+
+    def of(self, module: torch.nn.Module) -> str:
+        """Return the identity of the module, or of a copy of it, as it is now.
+
+        Raises:
+            UnknownContentError: It has none.
+        """
+        if self._text is not None:
+            if self._state is None or not self._state.is_of(tensors_of(module)):
+                raise UnknownContentError("the weights are not those that the identity is of")
+            return self._text
+        content, known = _ModuleContent(module), self._known  # another thread may replace it
+        if known is not None and known[0] == content.structure and known[1].is_of(content.tensors):
+            return known[2]
+        state = _State.of(content.tensors)  # before the digest, so that a change meanwhile shows
+        found = content.digest()
+        self._known = content.structure, state, found
+        return found
+
+
+def check_state(module: torch.nn.Module) -> None:
+    """Raise `UnknownContentError` for a module in a state in which no call is like another."""
+    for part in module.modules():
+        own = vars(part)
+        if part.training:
+            raise UnknownContentError("training mode")
+        if any(own[name] for name in _HOOKS):
+            raise UnknownContentError("hooks around the forward of a module")
+        if own.get("_is_replica"):
+            raise UnknownContentError("a replica of DataParallel")
+
+
+def _version(tensor: torch.Tensor) -> int:
+    if tensor.is_inference():
+        raise UnknownContentError("weights made in inference mode, whose changes do not show")
+    return tensor._version
+
+
+def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Yield parameters and buffers."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _is_plain_function(value: Any) -> TypeGuard[FunctionType | BuiltinFunctionType]:
+    """Return whether its module, name and line say what a function does."""
+    if isinstance(value, BuiltinFunctionType):
+        return value.__self__ is None or inspect.ismodule(value.__self__)
+    return (
+        isinstance(value, FunctionType)
+        and value.__closure__ is None
+        and "<" not in value.__qualname__  # a lambda, or made in a function
+    )
+
+
+def _line(function: FunctionType | BuiltinFunctionType) -> str:
+    return str(getattr(getattr(function, "__code__", None), "co_firstlineno", ""))
+
+
+def _code_of_class(kind: type) -> Iterator[str]:
+    """Yield what a class and its bases are, without the class of an instrumented module."""
+    for base in kind.__mro__:
+        if MARK not in vars(base):
+            yield f"class {base.__module__}.{base.__qualname__}"
+            yield _code(base)
+
+
+_codes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def _code(thing: Any) -> str:
+    """Return what identifies the code of a class or function: the digest of its source file.
+
+    That of a package with a version in the environment is empty. What has no file, as in a
+    notebook, has an identity of its own that no other process shares.
+    """
+    if (thing.__module__ or "torch").partition(".")[0] in _VERSIONED:
+        return ""
+    known = _codes.get(thing)
+    if known is None:
+        known = _codes[thing] = _digest_of_source(thing) or uuid.uuid4().hex
+    return known
+
+
+def _digest_of_source(thing: Any) -> str | None:
+    """Return the digest of the file that has a class or function; None if there is none."""
+    try:
+        file = None if _is_typed_in(thing) else inspect.getsourcefile(thing)
+        return None if file is None else sha256(Path(file).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def _is_typed_in(thing: Any) -> bool:
+    """Return whether a class has methods of no file, though its module may have one."""
+    methods = filter(inspect.isfunction, vars(thing).values()) if isinstance(thing, type) else ()
+    return any(inspect.unwrap(one).__code__.co_filename.startswith("<") for one in methods)
