@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -146,6 +148,32 @@ def test_a_class_without_a_file_is_no_other_class() -> None:
         modules.append(names["Net"]())
     assert _identity(modules[0]) == _identity(modules[0])
     assert _identity(modules[0]) != _identity(modules[1])
+
+
+_LLAMA = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from forwardscope.integrations.torch_module_identity import ModuleIdentity
+
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+    num_attention_heads=2, num_key_value_heads=2, vocab_size=32)).eval()
+identity = ModuleIdentity(model, None).of(model)
+"""
+
+
+def test_processes_agree_on_the_identity_of_a_model() -> None:
+    """Whatever seed Python has for its hashes."""
+    names: dict[str, Any] = {}
+    exec(_LLAMA, names)  # noqa: S102 - what the other process does too
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{_LLAMA}print(identity)"],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == names["identity"]
 
 
 @torch.no_grad()

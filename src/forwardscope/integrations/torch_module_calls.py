@@ -60,7 +60,7 @@ class InstrumentedCalls:
         self._lock: Final = threading.Lock()
         self._bypasses: Counter[str] = Counter()
         self._refusal: str | None = None
-        instrumentation.identify_views(_identity_of_view, 0.0)
+        instrumentation.identify_views(_identity_of_view, 0.0, _described)
 
     @property
     def bypasses(self) -> Mapping[str, int]:
@@ -146,6 +146,10 @@ class InstrumentedCalls:
 def _identity_of_view(view_id: str) -> str | None:
     """Return the identity that a view's id ends with; a name alone has none."""
     return view_id.partition("_")[2] or None
+
+
+def _described(view_id: str) -> Mapping[str, str]:
+    return {"module": view_id.partition("_")[0]}
 
 
 def _is_captured() -> bool:

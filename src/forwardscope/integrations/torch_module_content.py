@@ -31,7 +31,6 @@ PLAIN: Final = frozenset((bool, int, float, complex, str, bytes, type(None))) | 
 )
 _TENSORS: Final = frozenset((torch.Tensor, torch.nn.Parameter))
 _SEQUENCES: Final = frozenset((tuple, list, torch.Size))
-_AUTOCAST: Final = ("cpu", "cuda", "mps", "xpu")
 _CHARACTERS: Final = 32  # of a digest; 128 bits
 
 
@@ -103,8 +102,8 @@ class Content:
 def settings(devices: Collection[torch.device]) -> list[str]:
     """Return the settings of torch that change results, and what computes on the devices."""
     content = Content()
-    content.add([(one, torch.is_autocast_enabled(one)) for one in _AUTOCAST])
-    content.add([torch.get_autocast_dtype(one) for one in _AUTOCAST])
+    for kind in sorted({"cpu", *(device.type for device in devices)}):
+        content.add((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)))
     content.add(torch.get_default_dtype())
     for device in sorted(devices or [torch.device("cpu")], key=str):
         content.add(environment(device))

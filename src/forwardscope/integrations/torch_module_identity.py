@@ -33,6 +33,8 @@ MARK: Final = "_forwardscope_calls"
 #: What each module has in its `__dict__`, and which of it are hooks around `forward`.
 _OWN: Final = frozenset(vars(torch.nn.Module()))
 _HOOKS: Final = tuple(one for one in _OWN if "_forward" in one and one.endswith("_hooks"))
+#: Attribute of generation configs: a hash of Python's, which differs between processes.
+_OBJECT_HASH: Final = "_original_object_hash"
 #: Packages whose code the environment identifies by its version.
 _VERSIONED: Final = frozenset(("builtins", "collections", "torch", "transformers"))
 
@@ -89,7 +91,7 @@ class _ModuleContent(Content):
         number = self._configurations.setdefault(id(value), len(self._configurations))
         self.structure += (*_code_of_class(type(value)), str(number))
         if is_new:
-            self.add(dict(vars(value)))
+            self.add({key: one for key, one in vars(value).items() if key != _OBJECT_HASH})
 
 
 class _State(NamedTuple):

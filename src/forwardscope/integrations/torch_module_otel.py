@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Collection
 from itertools import count
 from typing import Any, Final
@@ -73,8 +74,13 @@ class TorchInstrumentor(BaseInstrumentor):
         self, instrumentation: BackendInstrumentation, owner: str, method: str, op: str, module: Any
     ) -> None:
         """Change a class of a module that has been imported."""
-        if self.instrumentation is instrumentation:  # not uninstrumented meanwhile
-            self._undo.append(_replace(getattr(module, owner), method, op, instrumentation))
+        if self.instrumentation is not instrumentation:  # uninstrumented meanwhile
+            return
+        found = getattr(module, owner, None)
+        if hasattr(found, method):
+            self._undo.append(_replace(found, method, op, instrumentation))
+        else:
+            warnings.warn(f"no {owner}.{method} in this transformers", RuntimeWarning, stacklevel=2)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - it is its API
         instrumentation, self.instrumentation = self.instrumentation, None
@@ -89,7 +95,7 @@ class TorchInstrumentor(BaseInstrumentor):
 
 
 def _replace(
-    owner: type, name: str, op: str, instrumentation: BackendInstrumentation
+    owner: Any, name: str, op: str, instrumentation: BackendInstrumentation
 ) -> Callable[[], None]:
     """Instrument a method of a class; return what undoes it."""
     own, original, numbers = name in vars(owner), getattr(owner, name), count(1)
