@@ -385,6 +385,21 @@ def test_a_call_that_does_more_than_return_a_value_is_never_cached(
     assert _counts(net) == (0, 3)
 
 
+def test_what_one_module_cannot_keep_another_of_equal_content_computes() -> None:
+    """It finds the refusal in the cache, makes the call itself and counts it as a bypass."""
+    instrumentation = BackendInstrumentation()
+    nets = [
+        instrument(
+            _Viewing().eval(), identity="content", cache=True, instrumentation=instrumentation
+        )
+        for _ in range(2)
+    ]
+    for net in nets:
+        assert net(_X).data_ptr() == _X.data_ptr()
+    assert [calls_of(net).bypasses for net in nets] == [{}, {"its result shares memory": 1}]
+    assert instrumentation.stats.forward_passes == 2
+
+
 def test_arguments_without_a_known_content_bypass_the_cache() -> None:
     """A generator is not consumed, and objects are passed on as they are."""
     net = _net(lambda x, items, **_: x + sum(items))
