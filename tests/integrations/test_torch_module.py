@@ -476,6 +476,18 @@ def test_threads_that_miss_one_call_pay_for_it_once() -> None:
     assert calls.bypasses == {}
 
 
+def test_a_result_of_inference_mode_is_handed_out_for_all_modes() -> None:
+    """A hit is a tensor of the mode that it is asked in."""
+    net = _net()
+    with torch.inference_mode():
+        expected = net(_X).tolist()
+        assert net(_X).is_inference()
+    hit = net(_X)
+    assert not hit.is_inference()
+    assert hit.tolist() == expected
+    assert _counts(net) == (2, 1)
+
+
 def test_a_deep_copy_calls_its_own_weights() -> None:
     """It is instrumented too, and the original is not changed by it."""
     net = _net()

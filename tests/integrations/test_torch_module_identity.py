@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,16 @@ _SOURCE = """
 from torch import nn
 
 class Net(nn.Module):
+    def factor(self):
+        return 2
+
     def forward(self, x):
-        return x * 2
+        return x * self.factor()
+"""
+_TYPED_IN = """
+class Typed(Net):
+    def factor(self):
+        return {factor}
 """
 
 
@@ -51,6 +59,16 @@ def double(x: Any) -> Any:
 
 def triple(x: Any) -> Any:
     return x * 3
+
+
+def _decorated() -> Any:
+    factor = 2
+
+    @wraps(double)
+    def wrapper(x: Any) -> Any:
+        return double(x) * factor
+
+    return wrapper
 
 
 def _identity(module: nn.Module) -> str:
@@ -88,8 +106,11 @@ def test_attributes_are_in_the_identity(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize(
     "held",
-    [lambda x: x, partial(double, 1), object(), nn.Linear(1, 1).forward, [nn.ReLU()], iter([1])],
-    ids=["lambda", "partial", "object", "method", "hidden module", "iterator"],
+    [
+        *(lambda x: x, _decorated(), partial(double, 1), object()),
+        *(nn.Linear(1, 1).forward, [nn.ReLU()], iter([1])),
+    ],
+    ids=["lambda", "decorated", "partial", "object", "method", "hidden module", "iterator"],
 )
 def test_a_module_with_unknown_attributes_has_no_identity(held: Any) -> None:
     """Its calls bypass the cache."""
@@ -104,6 +125,14 @@ def test_a_method_of_the_module_itself_is_in_the_identity() -> None:
     assert _identity(module)
     module.held = module.get_submodule
     assert _identity(module) != _identity(Holder(None))
+
+
+def test_instrumented_parts_have_the_identity_of_plain_ones() -> None:
+    """Whether a module is instrumented changes nothing of what it computes."""
+    module = nn.Sequential(Holder(1))
+    before = _identity(module)
+    instrument(module[0])
+    assert _identity(instrument(module)) == before
 
 
 def test_weights_made_in_inference_mode_have_no_identity() -> None:
@@ -135,8 +164,10 @@ def test_the_source_of_a_class_is_in_the_identity(
         module = _load(tmp_path / f"net{number}.py", source, monkeypatch)
         identities.append(_identity(module.Net()))
     assert identities[0] == identities[1] != identities[2]
-    exec(_SOURCE, vars(module))  # noqa: S102 - as at the prompt of `python -i`
-    assert _identity(module.Net()) not in identities
+    for factor in (2, 3):  # as at the prompt of `python -i`
+        exec(_TYPED_IN.format(factor=factor), vars(module))  # noqa: S102
+        identities.append(_identity(module.Typed()))
+    assert identities[3] != identities[4]
 
 
 def test_a_class_without_a_file_is_no_other_class() -> None:

@@ -117,11 +117,11 @@ class InstrumentedCalls:
             raise UnknownContentError("torch.jit traces it")
         if _is_captured():
             raise UnknownContentError("a CUDA graph captures it")
-        if isinstance(target, torch.nn.Module):
-            check_state(target)
         if self._refusal is not None:
             raise UnknownContentError(self._refusal)
         try:
+            if isinstance(target, torch.nn.Module):
+                check_state(target)
             content = Content()
             content.add((args, kwargs))
             tensors = [*content.tensors, *_weights_of(target)]
