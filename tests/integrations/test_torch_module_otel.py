@@ -119,6 +119,18 @@ def test_uninstrument_restores_the_classes(
     assert instrumentor.instrumentation is None
 
 
+def test_classes_that_are_imported_after_uninstrument_stay_as_they_are() -> None:
+    """The program may import transformers at any time."""
+    code = (
+        "from forwardscope.integrations.torch_module_otel import TorchInstrumentor\n"
+        "TorchInstrumentor().instrument()\n"
+        "TorchInstrumentor().uninstrument()\n"
+        "from transformers import PreTrainedModel\n"
+        "assert '__call__' not in vars(PreTrainedModel)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_counts_are_on_a_registry_only_if_one_is_given(
     instrumentor: TorchInstrumentor, model: LlamaForCausalLM
 ) -> None:

@@ -58,7 +58,7 @@ class Content:
         """
         kind = type(value)
         if kind in PLAIN:
-            self.structure.append(f"{kind.__name__} {value!r}")
+            self.structure.append(repr(value))
         elif kind in _TENSORS:
             self._add_tensor(value)
         elif kind in _SEQUENCES:
