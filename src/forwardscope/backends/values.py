@@ -7,6 +7,7 @@ value can be returned to many callers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from forwardscope.store.agreement import difference
 from forwardscope.store.codec import Part, RawArray, UnknownValueError, finite, register
 
-__all__ = ["RollingLogprob", "TokenDist"]
+__all__ = ["RollingLogprob", "TokenDist", "register_alike"]
 
 _IDS, _LOGPROBS = np.dtype(np.int64), np.dtype(np.float32)
 
@@ -140,7 +141,7 @@ def _apart(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> floa
     return float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
 
 
-def _values(value: TokenDist | RollingLogprob) -> tuple[Any, ...]:
+def _values(value: Any) -> tuple[Any, ...]:
     return tuple(getattr(value, field.name) for field in fields(value))
 
 
@@ -191,5 +192,40 @@ def _rolling(ids: RawArray, logprobs: RawArray, *plain: Any) -> RollingLogprob:
     return RollingLogprob(_array(ids, "<i8"), _array(logprobs, "<f4"), *plain)
 
 
-register("TokenDist", TokenDist, _dist_parts, _dist)
-register("RollingLogprob", RollingLogprob, _rolling_parts, _rolling)
+def register_alike(
+    tag: str, type_: type[Any], ours: type[TokenDist] | type[RollingLogprob]
+) -> None:
+    """Let a store keep and verify the values of another tool's type.
+
+    Args:
+        tag: As in `forwardscope.store.codec.register`.
+        type_: A dataclass with the fields of `ours`. A value that `ours` would refuse is
+            not stored.
+        ours: The type of ours that it is like.
+    """
+    to_parts, from_parts = _CODECS[ours]
+
+    def own(value: Any) -> Any:
+        try:
+            return ours(*_values(value))
+        except (TypeError, ValueError) as error:
+            raise UnknownValueError(str(error)) from error
+
+    def compare(stored: Any, computed: Any) -> float:
+        return difference(own(stored), own(computed))
+
+    register(
+        tag,
+        type_,
+        lambda value: to_parts(own(value)),
+        lambda *parts: type_(*_values(from_parts(*parts))),
+    )
+    difference.register(type_, compare)
+
+
+_CODECS: Mapping[type, tuple[Callable[[Any], list[Part]], Callable[..., Any]]] = {
+    TokenDist: (_dist_parts, _dist),
+    RollingLogprob: (_rolling_parts, _rolling),
+}
+for _type, _codec in _CODECS.items():
+    register(_type.__name__, _type, *_codec)

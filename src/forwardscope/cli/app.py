@@ -27,6 +27,7 @@ from forwardscope.cli.pushgateway import pushgateway
 from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.store import store
+from forwardscope.cli.sway import sway
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
@@ -190,6 +191,7 @@ def run(
 
 
 app.command("lm-eval")(lm_eval)
+app.command()(sway)
 app.command()(report)
 app.command()(compare)
 app.command()(gate)

@@ -14,6 +14,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.utils import simple_parse_args_string
 
 from forwardscope.integrations.lm_eval import CachedLM, wrap
+from forwardscope.integrations.replaced import replaced
 from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
 from forwardscope.probes import Outcome, Verdict
 from forwardscope.suite.spec import SuiteSpec
@@ -60,8 +61,8 @@ def run_harness(
         return results
 
     with (
-        _replaced(lm_eval, "simple_evaluate", evaluate),
-        _replaced(sys, "argv", [_NAME, *arguments]),
+        replaced(lm_eval, "simple_evaluate", evaluate),
+        replaced(sys, "argv", [_NAME, *arguments]),
     ):
         cli_evaluate()
     return evaluated
@@ -98,23 +99,8 @@ def _wrapping(run: ToolRun, revision: str | None) -> Iterator[list[CachedLM]]:
 
             return make
 
-    with _replaced(registry, "get_model", Maker):
+    with replaced(registry, "get_model", Maker):
         yield wrapped
-
-
-@contextmanager
-def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute for a while."""
-    missing = name not in vars(place)
-    before = None if missing else getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        if missing:
-            delattr(place, name)
-        else:
-            setattr(place, name, before)
 
 
 def _spec(name: str, model: Any, model_args: Any) -> SuiteSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -15,6 +15,7 @@ from forwardscope.backends.hf.chats import render_chat
 from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import environment
 from forwardscope.backends.hf.forward import Forward
+from forwardscope.backends.hf.generation import GeneratingView
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.scorer import HFScorer
 from forwardscope.backends.hf.tokens import filler_token
@@ -26,7 +27,7 @@ from forwardscope.backends.hf.view_identity import (
     ViewParts,
     identity_of,
 )
-from forwardscope.backends.views import BASE, FINETUNED, CachedView, ViewSlot
+from forwardscope.backends.views import BASE, FINETUNED, ViewSlot
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import PromptError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
@@ -68,6 +69,16 @@ class CommonBackend(ABC):
     def instrumentation(self) -> BackendInstrumentation:
         """Cache, counts and trace of this backend's lookups."""
         return self._instrumentation
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the models; whoever changes it changes the values of later prompts."""
+        return self._forwards[0].tokenizer
+
+    def record_in(self, instrumentation: BackendInstrumentation) -> None:
+        """Make the lookups of views that are opened from now on through another instrumentation."""
+        self._instrumentation = instrumentation
+        self._identify_views()
 
     @property
     @abstractmethod
@@ -200,7 +211,7 @@ class CommonBackend(ABC):
         view_id: str,
         forward: Forward,
         change: Change,
-    ) -> Iterator[CachedView]:
+    ) -> Iterator[GeneratingView]:
         """Open a view: a model, and the change of its weights at the first forward pass."""
         self._check_open()
         with self._slot.hold(view_id):
@@ -208,7 +219,7 @@ class CommonBackend(ABC):
                 view_id, forward, change, self._instrumentation, self._origin.vocab_size(view_id)
             )
             try:
-                yield CachedView(view_id, scorer, self._instrumentation)
+                yield GeneratingView(view_id, scorer, self._instrumentation)
             finally:
                 scorer.close()
 

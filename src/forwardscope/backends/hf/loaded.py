@@ -22,7 +22,7 @@ from forwardscope.backends.hf.tensor_digests import digest_of_tensors
 from forwardscope.backends.hf.tokenizer_digest import tokenizer_digest
 from forwardscope.errors import ModelError
 
-__all__ = ["parts_of_loaded"]
+__all__ = ["generation_digest", "parts_of_loaded", "weight_files"]
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
@@ -50,7 +50,7 @@ def parts_of_loaded(
     parts = {
         "model config": digest_of(config),
         "model weights": _weights(model, config, folders),
-        "generation config": _generation(plain),
+        "generation config": generation_digest(plain),
         "attention implementation": compat.attention(plain),
         "experts implementation": compat.experts(plain),
         "dtype": str(plain.dtype).removeprefix("torch."),
@@ -67,7 +67,7 @@ def _weights(model: Any, config: Sequence[object], folders: Sequence[Path] | Non
     def compute() -> str:
         return digest_of_tensors(_tensors(model))
 
-    files = [] if folders is None else [path for folder in folders for path in _files(folder)]
+    files = [] if folders is None else [path for folder in folders for path in weight_files(folder)]
     if not files or (signed := sign(files)) is None:
         return compute()
     versions = [version(name) for name in ("torch", "transformers", "peft")]
@@ -83,7 +83,8 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, tensor
 
 
-def _files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that can hold weights."""
     return sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
 
 
@@ -100,6 +101,7 @@ def _adapters(model: Any) -> list[object]:
     return [settings, model.active_adapters, scaling]
 
 
-def _generation(model: Any) -> str:
+def generation_digest(model: Any) -> str:
+    """Return the digest of the settings with which a model generates; empty without any."""
     config = getattr(model, "generation_config", None)
     return "" if config is None else digest_of(config.to_dict())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -84,6 +84,33 @@ class HFScorer:
             keys,
             lambda i, logits: float(_logprobs_of_next(logits, full[i]).cpu().double().sum()),
         )
+
+    def generate(self, prompt: str, settings: Mapping[str, Any], seed: int) -> str:
+        """Continue a prompt; return the text that follows it, without special tokens.
+
+        Args:
+            prompt: The prompt.
+            settings: Arguments of transformers' `generate`.
+            seed: Seed of torch's random numbers; it matters where tokens are drawn.
+        """
+        [ids] = self._forward.tokenize([prompt])
+        self._inst.report_tokens([len(ids)])
+        with self._forward.lock:
+            self._change_weights()
+            model, tokenizer = self._forward.model, self._forward.tokenizer
+            torch.manual_seed(seed)
+            given = torch.tensor([ids], device=model.device)
+            padding = tokenizer.pad_token_id
+            if padding is None:
+                padding = tokenizer.eos_token_id
+            with torch.inference_mode():
+                [out] = model.generate(
+                    input_ids=given,
+                    attention_mask=torch.ones_like(given),
+                    pad_token_id=padding,
+                    **settings,
+                )
+        return str(tokenizer.decode(out[len(ids) :], skip_special_tokens=True))
 
     def close(self) -> None:
         """Wait for a forward call in flight, undo the view's changes and reject later calls."""

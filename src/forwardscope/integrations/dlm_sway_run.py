@@ -1,0 +1,220 @@
+"""dlm-sway's own command line, with its suites on our instrumentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from dlm_sway.backends import two_model
+from dlm_sway.cli import app
+from dlm_sway.suite import runner
+
+from forwardscope.backends.views import BASE, FINETUNED
+from forwardscope.errors import UserError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.integrations.dlm_sway import Backend
+from forwardscope.integrations.dlm_sway_identity import SwayIdentity, identity_of
+from forwardscope.integrations.dlm_sway_views import watched
+from forwardscope.integrations.replaced import replaced
+from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
+from forwardscope.probes import Outcome, Verdict
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.text import printable
+from forwardscope.trace import TraceEvent, TraceWriter
+
+__all__ = ["OpenRun", "run_sway"]
+
+_NAME: Final = "sway"
+#: What of dlm-sway is replaced, or read, while it runs.
+_NEEDED: Final = (
+    (app, "app"),
+    (runner, "run"),
+    (runner, "build_probe"),
+    (two_model, "TwoModelDifferential"),
+)
+#: Kinds of probes whose smaller values are better.
+_LOWER_IS_BETTER: Final = ("adapter_revert", "calibration_drift", "leakage")
+#: A probe that warns could not tell; it counts for no verdict of dlm-sway's gate.
+_VERDICTS: Final = {
+    "pass": Verdict.PASS,
+    "fail": Verdict.FAIL,
+    "warn": Verdict.SKIP,
+    "skip": Verdict.SKIP,
+    "error": Verdict.ERROR,
+}
+
+#: Opens the run of a suite; at its end what was recorded is delivered.
+OpenRun = Callable[[SuiteSpec], AbstractContextManager[ToolRun]]
+
+
+def run_sway(
+    arguments: Sequence[str], open_run: OpenRun, *, name: str = _NAME, revision: str | None = None
+) -> None:
+    """Run a command line of dlm-sway in this process.
+
+    Each suite that it runs is a run that `open_run` opens. The rest, all files and all output
+    among it, is as without us.
+
+    Args:
+        arguments: The arguments after `sway`.
+        open_run: Opens the run of a suite.
+        name: Name of the suite.
+        revision: Says which models these are, where their content cannot be read.
+
+    Raises:
+        UserError: This version of dlm-sway lacks something that is replaced here.
+        SystemExit: dlm-sway has ended, with a status.
+        BaseException: Whatever dlm-sway raised, unchanged.
+    """
+    _check_version()
+    run_suite = runner.run
+
+    def run(spec: Any, backend: Any, *, trace_path: Path | None = None, **settings: Any) -> Any:
+        models = spec.models
+        named = spec_of_tool(name, models.base.base, str(models.ft.adapter or models.ft.base))
+        with open_run(named) as opened:
+            inst = opened.instrumentation
+            with _traced(inst, trace_path), _instrumented(backend, models, inst, revision) as about:
+                errors: dict[str, str] = {}
+                with _labelled(opened, errors):
+                    result = run_suite(spec, backend, **settings)
+            opened.finish({one.name: _measured(one, errors) for one in result.probes}, about)
+        return result
+
+    with replaced(runner, "run", run):
+        app.app(args=list(arguments), prog_name=_NAME)
+
+
+def _check_version() -> None:
+    for module, name in _NEEDED:
+        if not hasattr(module, name):
+            raise UserError(
+                f"dlm-sway {version('dlm-sway')} has no {module.__name__}.{name}, so that its "
+                "suites cannot be instrumented; use dlm-sway 0.1.0"
+            )
+
+
+@contextmanager
+def _instrumented(
+    backend: Any, models: Any, inst: BackendInstrumentation, revision: str | None
+) -> Iterator[About]:
+    """Have a backend make its lookups through an instrumentation; yield what is known of it."""
+    if isinstance(backend, Backend):
+        with backend.recorded_in(inst) as about:
+            yield about
+        return
+    identity = identity_of(backend, models, revision)
+    inst.identify_views(identity.digest, identity.tolerance, identity.parts)
+    with watched(backend, inst):
+        yield _about(identity, inst)
+
+
+def _about(identity: SwayIdentity, inst: BackendInstrumentation) -> About:
+    base, tuned = identity.digest(BASE), identity.digest(FINETUNED)
+    not_stored = inst.store is not None and identity.reason is not None
+    return About(
+        identity=tuned or "",
+        base_identity=base,
+        tuned_identity=tuned,
+        dtype=identity.dtype,
+        device=identity.device,
+        warnings=[f"answers are not stored: {identity.reason}"] if not_stored else (),
+    )
+
+
+@contextmanager
+def _labelled(run: ToolRun, errors: dict[str, str]) -> Iterator[None]:
+    """Give each probe of a suite its span and its label; note the classes of their errors."""
+    build = runner.build_probe
+
+    class Labelled:
+        """A probe in the eyes of the runner."""
+
+        def __init__(self, probe: Any) -> None:
+            self._probe = probe
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._probe, name)
+
+        def run(self, spec: Any, ctx: Any) -> Any:
+            with run.probe(spec.name):
+                try:
+                    return self._probe.run(spec, ctx)
+                except Exception as error:
+                    errors[spec.name] = type(error).__name__
+                    raise
+
+    def build_labelled(raw: Any) -> tuple[Any, Any]:
+        probe, spec = build(raw)
+        return Labelled(probe), spec
+
+    with replaced(runner, "build_probe", build_labelled):
+        yield
+
+
+@contextmanager
+def _traced(inst: BackendInstrumentation, path: Path | None) -> Iterator[None]:
+    """Write the trace that dlm-sway was asked for, beside the one of ours."""
+    if path is None:
+        yield
+        return
+    own, theirs = inst.trace, TraceWriter(path)
+    inst.trace = _Both(own, theirs) if own.enabled else theirs
+    try:
+        yield
+    finally:
+        inst.trace = own
+        theirs.close()
+
+
+class _Both(TraceWriter):
+    """Writes each record to two traces."""
+
+    def __init__(self, one: TraceWriter, other: TraceWriter) -> None:
+        super().__init__(None)
+        self._writers = one, other
+
+    @property
+    def enabled(self) -> bool:
+        return True
+
+    def write_batch(self, events: Sequence[TraceEvent]) -> None:
+        for writer in self._writers:
+            writer.write_batch(events)
+
+
+def _measured(result: Any, errors: dict[str, str]) -> Measured:
+    verdict, message = str(result.verdict), str(result.message)
+    outcome = Outcome(
+        verdict=_VERDICTS.get(verdict, Verdict.ERROR),
+        message=f"warning: {message}" if verdict == "warn" else message,
+        score=_number(result.score),
+        raw=_number(result.raw),
+        z_score=_number(result.z_score),
+        ci_95=result.ci_95,
+        lower_is_better=result.kind in _LOWER_IS_BETTER,
+        evidence=_numbers(result.evidence) or {},
+    )
+    return Measured(printable(result.kind), outcome, errors.get(result.name))
+
+
+def _numbers(evidence: Any) -> Any:
+    """Return the numbers of an evidence; its texts may be prompts, and are left out."""
+    if isinstance(evidence, dict):
+        kept = {printable(str(key)): _numbers(value) for key, value in evidence.items()}
+        return {key: value for key, value in kept.items() if value is not None}
+    if isinstance(evidence, list | tuple):
+        found = [_numbers(value) for value in evidence]
+        return found if any(value is not None for value in found) else None
+    return evidence if isinstance(evidence, bool) else _number(evidence)
+
+
+def _number(value: Any) -> float | int | None:
+    """Return a finite number as it is, and None for anything else."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return None
