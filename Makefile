@@ -38,10 +38,12 @@ e2e: $(VENV)/.dev e2e-tools
 
 # evaluation tools on our cache, each in an environment of its own; once more with its newest
 # release, if that is another
-e2e-tools: $(VENV)-lm-eval/.tool
+e2e-tools: $(VENV)-lm-eval/.tool $(VENV)-sway/.tool
 	$(VENV)-lm-eval/bin/python -m pytest $(TOOLS)
+	$(VENV)-sway/bin/python -m pytest $(TOOLS)
 
 $(VENV)-lm-eval/.tool: TOOL := lm_eval[hf]==0.4.13
+$(VENV)-sway/.tool: TOOL := dlm-sway==0.1.0
 $(VENV)-%/.tool: $(VENV)/.dev Makefile
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	printf '%s\n' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(CURDIR)/src \
@@ -101,7 +103,7 @@ $(PEER)/.peer: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval $(VENV)-sway dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX

@@ -12,13 +12,14 @@ import typer
 
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.terminal import Terminal
-from forwardscope.cli.tools import tool_run
+from forwardscope.cli.tools import check_places, tool_run
 from forwardscope.errors import MissingExtraError, UserError
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["sway"]
 
+_SUITE_COMMANDS = ("run", "gate", "check", "diff")
 _EXAMPLE = "forwardscope sway --store default -- run sway.yaml"
 
 
@@ -65,11 +66,14 @@ def sway(
     def open_run(spec: SuiteSpec) -> AbstractContextManager[ToolRun]:
         return tool_run(spec, _of_run(options, next(numbers)))
 
+    if arguments[0] in _SUITE_COMMANDS:
+        check_places(options)
     try:
         run_sway(arguments, open_run, name=name, revision=model_revision)
-    finally:
-        if next(numbers) == 1 and not options.quiet:
-            Terminal(stderr=True).print("sway has run no suite, so that nothing was cached")
+    except SystemExit as ended:
+        if not ended.code and next(numbers) == 1 and not options.quiet:
+            Terminal(stderr=True).print(f"sway {arguments[0]} has run no suite: nothing was cached")
+        raise
 
 
 def _of_run(options: RunOptions, number: int) -> RunOptions:

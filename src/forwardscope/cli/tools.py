@@ -11,7 +11,8 @@ from forwardscope.cli.running import CountersObserver, write_result
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
 from forwardscope.files import check_outputs
-from forwardscope.integrations.tool_run import ToolRun
+from forwardscope.integrations.tool_run import ToolRun, spec_of_tool
+from forwardscope.store.locations import open_store
 from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.observer import Observers
 from forwardscope.suite.report import print_tool_report
@@ -20,7 +21,7 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
 from forwardscope.text import MAX_SENTENCE, plural, shown
 
-__all__ = ["for_rank", "tool_run"]
+__all__ = ["check_places", "for_rank", "tool_run"]
 
 
 @contextmanager
@@ -59,6 +60,20 @@ def tool_run(spec: SuiteSpec, options: RunOptions) -> Iterator[ToolRun]:
         reconciliation = counted.counters.reconciliation()
         update = {"delivery": deliveries, "reconciliation": reconciliation}
         _finish(run.result.model_copy(update=update), options, terminal)
+
+
+def check_places(options: RunOptions) -> None:
+    """Check, before a tool loads its model, that the files of a run and its store can be opened.
+
+    Raises:
+        UserError: One of them cannot.
+    """
+    spec = options.override(spec_of_tool("", ""))
+    check_outputs(options.output_files(spec))
+    if spec.cache.store is not None and spec.cache.enabled:
+        store = open_store(spec.cache.store, max_bytes=spec.cache.store_max_bytes)
+        if store is not None:
+            store.close(0.0)
 
 
 def for_rank(options: RunOptions, rank: int) -> RunOptions:

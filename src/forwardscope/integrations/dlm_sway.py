@@ -163,9 +163,7 @@ def _load(spec: ModelSpec, adapter: Path | None) -> Any:
         if adapter is None:
             raise UserError("give the adapter of the tuned model, as adapter: PATH under ft")
         if spec.trust_remote_code:
-            raise UserError(
-                "trust_remote_code: the code of a model is never run here; leave it out"
-            )
+            raise UserError("leave out trust_remote_code: the code of a model is never run here")
         from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
         return hf.load_backend(

@@ -55,7 +55,9 @@ class SwayIdentity:
         return digest_of(dict(parts))
 
 
-def identity_of(backend: Any, models: Any, revision: str | None) -> SwayIdentity:
+def identity_of(
+    backend: Any, made_from: Callable[[Any], Any], revision: str | None
+) -> SwayIdentity:
     """Return the identities of the views of a backend; call it while no view is open.
 
     Those of dlm-sway's Hugging Face backend are its content. Another backend can compute
@@ -63,16 +65,14 @@ def identity_of(backend: Any, models: Any, revision: str | None) -> SwayIdentity
 
     Args:
         backend: A backend of dlm-sway.
-        models: The models of the suite, `base` and `ft`.
+        made_from: Returns the spec of the model that a backend was made from; None if it is
+            not known.
         revision: What the user says of models whose content cannot be read; None if nothing.
     """
-    sides = [side for side, _ in sides_of(backend)]
+    sides = [_of_side(side, made_from(side), revision) for side, _ in sides_of(backend)]
     if not isinstance(backend, TwoModelDifferential):
-        return _of_side(sides[0], models.ft, revision)
-    base, tuned = (
-        _of_side(side, model, revision)
-        for side, model in zip(sides, (models.base, models.ft), strict=True)
-    )
+        return sides[0]
+    base, tuned = sides
 
     def parts(view_id: str) -> Mapping[str, str]:
         own = {BASE: base, FINETUNED: tuned}.get(view_id)
@@ -81,43 +81,37 @@ def identity_of(backend: Any, models: Any, revision: str | None) -> SwayIdentity
     return SwayIdentity(parts, base.reason or tuned.reason, tuned.device, tuned.dtype)
 
 
-def _of_side(side: Any, model: Any, revision: str | None) -> SwayIdentity:
+def _of_side(side: Any, spec: Any, revision: str | None) -> SwayIdentity:
     name = f"{type(side).__module__}.{type(side).__qualname__}"
-    if revision is not None:
-        given = {"backend class": name, "model": model.base, "model revision": revision}
-        return SwayIdentity(
-            lambda view_id: {
-                **given,
-                "endpoint": str(model.endpoint),
-                "adapter": str(model.adapter),
-                "view": view_id,
-                "dlm-sway": version("dlm-sway"),
-            }
+    if name == "dlm_sway.backends.hf.HuggingFaceDifferentialBackend" and revision is None:
+        return _of_content(side)
+    if revision is None:
+        return _unknown(
+            f"nothing says what determines the answers of {printable(name)}; "
+            "give --model-revision with a version of your model"
         )
-    if name == "dlm_sway.backends.hf.HuggingFaceDifferentialBackend":
-        return _of_content(side, model)
-    return _unknown(
-        f"nothing says what determines the answers of {printable(name)}; "
-        "give --model-revision with a version of your model"
-    )
+    given = {
+        "backend class": name,
+        "model": "" if spec is None else spec.model_dump_json(),
+        "model revision": revision,
+        "dlm-sway": version("dlm-sway"),
+    }
+    return SwayIdentity(lambda view_id: {**given, "view": view_id})
 
 
-def _of_content(side: Any, model: Any) -> SwayIdentity:
-    from forwardscope.backends.hf.loaded_views import views_of_loaded  # noqa: PLC0415 - imports torch
+def _of_content(side: Any) -> SwayIdentity:
+    from forwardscope.backends.hf.loaded_views import views_of_loaded  # noqa: PLC0415 - torch
 
     try:
-        loaded, tokenizer = side._peft_model, side._tokenizer
-        folders = [Path(model.base), Path(model.adapter)]
-        return SwayIdentity(
-            views_of_loaded(
-                loaded,
-                tokenizer,
-                f"dlm-sway {version('dlm-sway')}",
-                folders if all(map(Path.is_dir, folders)) else None,
-            ),
-            device=str(loaded.device),
-            dtype=str(loaded.dtype).removeprefix("torch."),
+        model, folders = side._peft_model, [Path(side._spec.base), Path(side._adapter_path)]
+        parts = views_of_loaded(
+            model,
+            side._tokenizer,
+            f"dlm-sway {version('dlm-sway')}",
+            folders if all(map(Path.is_dir, folders)) else None,
         )
+        dtype = str(model.dtype).removeprefix("torch.")
+        return SwayIdentity(parts, device=str(model.device), dtype=dtype)
     except Exception as error:  # noqa: BLE001 - of another version of dlm-sway, or a model's code
         return _unknown(
             f"the content of the model cannot be read: {type(error).__name__}: "

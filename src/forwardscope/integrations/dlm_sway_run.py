@@ -1,4 +1,4 @@
-"""dlm-sway's own command line, with its suites on our instrumentation."""
+"""Suites of dlm-sway on our instrumentation, and its command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from dlm_sway import backends
 from dlm_sway.backends import two_model
 from dlm_sway.cli import app
+from dlm_sway.core.determinism import seed_everything
 from dlm_sway.suite import runner
 
 from forwardscope.backends.views import BASE, FINETUNED
@@ -26,7 +28,7 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.text import printable
 from forwardscope.trace import TraceEvent, TraceWriter
 
-__all__ = ["OpenRun", "run_sway"]
+__all__ = ["OpenRun", "instrumented", "run_sway"]
 
 _NAME: Final = "sway"
 #: What of dlm-sway is replaced, or read, while it runs.
@@ -34,6 +36,7 @@ _NEEDED: Final = (
     (app, "app"),
     (runner, "run"),
     (runner, "build_probe"),
+    (backends, "build"),
     (two_model, "TwoModelDifferential"),
 )
 #: Kinds of probes whose smaller values are better.
@@ -54,39 +57,71 @@ OpenRun = Callable[[SuiteSpec], AbstractContextManager[ToolRun]]
 def run_sway(
     arguments: Sequence[str], open_run: OpenRun, *, name: str = _NAME, revision: str | None = None
 ) -> None:
-    """Run a command line of dlm-sway in this process.
+    """Run a command line of dlm-sway in this process, with its suites instrumented.
 
-    Each suite that it runs is a run that `open_run` opens. The rest, all files and all output
-    among it, is as without us.
+    All files and all output of dlm-sway are as without us.
 
     Args:
         arguments: The arguments after `sway`.
+        open_run: As in `instrumented`.
+        name: As in `instrumented`.
+        revision: As in `instrumented`.
+
+    Raises:
+        UserError: As for `instrumented`.
+        SystemExit: dlm-sway has ended, with a status.
+        BaseException: Whatever dlm-sway raised, unchanged.
+    """
+    with instrumented(open_run, name=name, revision=revision):
+        app.app(args=list(arguments), prog_name=_NAME)
+
+
+@contextmanager
+def instrumented(
+    open_run: OpenRun, *, name: str = _NAME, revision: str | None = None
+) -> Iterator[None]:
+    """Have each suite that dlm-sway's runner runs meanwhile make its lookups in a run of ours.
+
+    Args:
         open_run: Opens the run of a suite.
-        name: Name of the suite.
+        name: Name of the suites.
         revision: Says which models these are, where their content cannot be read.
 
     Raises:
         UserError: This version of dlm-sway lacks something that is replaced here.
-        SystemExit: dlm-sway has ended, with a status.
-        BaseException: Whatever dlm-sway raised, unchanged.
     """
     _check_version()
-    run_suite = runner.run
+    run_suite, make = runner.run, backends.build
+    made: list[tuple[Any, Any]] = []
+
+    def build(base_spec: Any, *, adapter_path: Path | None = None) -> Any:
+        backend = make(base_spec, adapter_path=adapter_path)
+        adapter = base_spec.adapter if adapter_path is None else adapter_path
+        made.append((backend, base_spec.model_copy(update={"adapter": adapter})))
+        return backend
+
+    def made_from(backend: Any) -> Any:
+        return next((spec for one, spec in reversed(made) if one is backend), None)
 
     def run(spec: Any, backend: Any, *, trace_path: Path | None = None, **settings: Any) -> Any:
-        models = spec.models
-        named = spec_of_tool(name, models.base.base, str(models.ft.adapter or models.ft.base))
+        errors: dict[str, str] = {}
+        tuned = made_from(backend) or spec.models.ft  # `diff` gives others than the suite's
+        named = spec_of_tool(name, spec.models.base.base, str(tuned.adapter or tuned.base))
         with open_run(named) as opened:
             inst = opened.instrumentation
-            with _traced(inst, trace_path), _instrumented(backend, models, inst, revision) as about:
-                errors: dict[str, str] = {}
-                with _labelled(opened, errors):
-                    result = run_suite(spec, backend, **settings)
+            # as the runner begins: it changes how torch computes, which is in the identities
+            seed_everything(spec.defaults.seed, strict=True)
+            with (
+                _traced(inst, trace_path),
+                _watched(backend, made_from, inst, revision) as about,
+                _labelled(opened, errors),
+            ):
+                result = run_suite(spec, backend, **settings)
             opened.finish({one.name: _measured(one, errors) for one in result.probes}, about)
         return result
 
-    with replaced(runner, "run", run):
-        app.app(args=list(arguments), prog_name=_NAME)
+    with replaced(runner, "run", run), replaced(backends, "build", build):
+        yield
 
 
 def _check_version() -> None:
@@ -99,15 +134,18 @@ def _check_version() -> None:
 
 
 @contextmanager
-def _instrumented(
-    backend: Any, models: Any, inst: BackendInstrumentation, revision: str | None
+def _watched(
+    backend: Any,
+    made_from: Callable[[Any], Any],
+    inst: BackendInstrumentation,
+    revision: str | None,
 ) -> Iterator[About]:
     """Have a backend make its lookups through an instrumentation; yield what is known of it."""
     if isinstance(backend, Backend):
         with backend.recorded_in(inst) as about:
             yield about
         return
-    identity = identity_of(backend, models, revision)
+    identity = identity_of(backend, made_from, revision)
     inst.identify_views(identity.digest, identity.tolerance, identity.parts)
     with watched(backend, inst):
         yield _about(identity, inst)

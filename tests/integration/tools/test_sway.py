@@ -1,0 +1,199 @@
+"""Suites of dlm-sway on our instrumentation, on dlm-sway's own backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlm_sway.backends import build_two_separate, two_model
+from dlm_sway.backends.dummy import DummyDifferentialBackend, DummyResponses
+from dlm_sway.core.model import ModelSpec
+from dlm_sway.suite import runner
+from dlm_sway.suite.spec import SuiteModels
+
+from forwardscope import BackendInstrumentation
+from forwardscope.errors import UserError
+from forwardscope.integrations.dlm_sway_run import instrumented
+from forwardscope.integrations.dlm_sway_views import WatchedView, watched
+
+from ..conftest import Zoo
+from .sway_suites import (
+    PROBES,
+    PROMPTS,
+    Runs,
+    embedder,
+    model,
+    own_backend,
+    run_suite,
+    suite,
+    values,
+)
+
+pytestmark = pytest.mark.filterwarnings("default")
+__all__ = ["embedder"]
+
+
+def test_all_kinds_of_probes_are_as_without_us_and_the_second_run_computes_nothing(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    """Verdicts, values and messages of all thirteen are equal, cold and warm."""
+    spec = model(zoo)
+    kept = [one for one in PROBES if one["kind"] != "adapter_ablation"]
+    ablation = {**PROBES[2], "lambdas": [0.0, 0.5, 1.0]}  # it mixes up those that round alike
+    probes = suite(spec, [*kept, ablation])
+    plain = run_suite(probes, own_backend(spec))
+    assert not {str(one.verdict) for one in plain.values()} & {"skip", "error"}
+    runs = Runs(tmp_path / "s.db")
+    assert values(runs.run(probes, own_backend(spec))) == values(plain)
+    assert runs.passes > 0
+    assert values(runs.run(probes, own_backend(spec))) == values(plain)
+    assert runs.passes == 0
+    result = runs.ended[-1].result
+    assert result is not None
+    assert {one.name: one.kind for one in result.probes} == {name: name for name in plain}
+    assert all(one.stats.cache_hits for one in result.probes)
+    assert {one.name: one.raw for one in result.probes} == {
+        name: one.raw for name, one in plain.items()
+    }
+
+
+def test_scales_that_round_to_one_name_do_not_share_values(zoo: Zoo) -> None:
+    """A value at 1.251 is not one at 1.254, nor is one of a null view of another scale."""
+    backend, inst = own_backend(model(zoo)), BackendInstrumentation()
+    with watched(backend, inst):
+        found = []
+        for lam in (1.251, 1.254):
+            with backend.as_scaled_adapter(lam) as view:
+                found.append(view.next_token_dist(PROMPTS[0], top_k=4).logprobs.tolist())
+        for scales in ({}, {"init_scale": 0.05}, {"rank_scale": 1.001}, {"rank_scale": 1.004}):
+            with backend.as_null_adapter(1, **scales) as view:
+                found.append(view.next_token_dist(PROMPTS[0], top_k=4).logprobs.tolist())
+    assert inst.stats.forward_passes == len(found)
+    assert len({tuple(one) for one in found}) == len(found)
+    assert len({key.view_id for key in inst.ledger.snapshot().series}) == len(found)
+
+
+def test_prompt_and_completion_are_apart_in_the_key() -> None:
+    """Two pairs that are one text when joined have two values."""
+    asked = []
+
+    class View:
+        id = "base"
+
+        def logprob_of(self, prompt: str, completion: str) -> float:
+            asked.append((prompt, completion))
+            return -float(len(asked))
+
+    view = WatchedView(View(), "base", BackendInstrumentation())
+    pairs = [("a\0b", "c"), ("a", "b\0c"), ("a\0b", "c")]
+    assert [view.logprob_of(*pair) for pair in pairs] == [-1.0, -2.0, -1.0]
+
+
+def test_a_drawn_text_is_never_answered_from_the_cache() -> None:
+    """A greedy one is; one of another seed or length is another."""
+
+    class View:
+        id, n = "base", 0
+
+        def generate(self, prompt: str, **settings: Any) -> str:
+            self.n += 1
+            return f"{prompt} {self.n}"
+
+    view = WatchedView(View(), "base", BackendInstrumentation())
+    drawn = [view.generate("a", max_new_tokens=2, temperature=0.7, seed=1) for _ in range(2)]
+    assert drawn == ["a 1", "a 2"]
+    greedy = [view.generate("a", max_new_tokens=n, seed=1) for n in (2, 3, 2)]
+    assert greedy == ["a 3", "a 4", "a 3"]
+
+
+def test_two_adapters_on_one_store_pay_for_the_base_once(zoo: Zoo, tmp_path: Path) -> None:
+    """A second adapter computes its own views alone, with its own values."""
+    probes, runs = PROBES[1:2], Runs(tmp_path / "s.db")
+    found = {}
+    for adapter in ("llama_lora", "llama_other"):
+        spec = model(zoo, adapter)
+        plain = run_suite(suite(spec, probes), own_backend(spec))
+        found[adapter] = runs.run(suite(spec, probes), own_backend(spec))["delta_kl"].raw
+        assert found[adapter] == plain["delta_kl"].raw
+    assert len(set(found.values())) == 2
+    assert runs.passes == len(PROMPTS) + 1  # of the base none, and one is that of the check
+    assert {
+        key.view_id: counts.forward_passes
+        for key, counts in runs.ended[-1].instrumentation.ledger.snapshot().series.items()
+        if key.probe == "delta_kl"
+    } == {"base": 0, "ft": len(PROMPTS)}
+
+
+def test_two_models_have_two_sets_of_values(zoo: Zoo, tmp_path: Path) -> None:
+    """With `differential: false` a value of one model is never one of the other."""
+    base, tuned = model(zoo, "gpt2_lora"), model(zoo, "llama_lora")
+    models = SuiteModels(base=base, ft=tuned)
+    spec = suite(tuned, PROBES[4:5]).model_copy(update={"models": models})
+    plain = run_suite(spec, build_two_separate(models))
+    runs = Runs(tmp_path / "s.db")
+    for _ in range(2):
+        assert values(runs.run(spec, build_two_separate(models))) == values(plain)
+    assert runs.passes == 1  # the check opens a view of the tuned model that no probe opens
+
+
+def test_a_backend_that_cannot_be_identified_is_not_stored(tmp_path: Path) -> None:
+    """The result says so; with a version given it is stored, under that version."""
+    spec = suite(ModelSpec(base="dummy", kind="dummy"), PROBES[1:2])
+    runs = Runs(tmp_path / "s.db")
+    for _ in range(2):
+        runs.run(spec, _dummy())
+        result = runs.ended[-1].result
+        assert result is not None
+        assert "give --model-revision" in result.warnings[0]
+        assert runs.passes > 0
+    for revision, computes in (("1", True), ("1", False), ("2", True)):
+        runs.run(spec, _dummy(), revision=revision)
+        assert (runs.passes > 0) is computes
+
+
+def test_an_error_keeps_its_class_and_texts_stay_out_of_the_result(zoo: Zoo) -> None:
+    """Evidence has the numbers of a probe; its prompts are in dlm-sway's own report alone."""
+    spec, runs = model(zoo), Runs()
+    probes = [PROBES[4], {"kind": "delta_kl", "prompts": [""]}]
+    runs.run(suite(spec, probes), own_backend(spec))
+    result = runs.ended[-1].result
+    assert result is not None
+    drift, failed = result.probes
+    assert drift.evidence["total_items"] == 5
+    assert "prompt" not in str(drift.evidence)
+    assert (failed.verdict.value, bool(failed.error_type)) == ("error", True)
+
+
+def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence names what is missing."""
+    monkeypatch.delattr(two_model, "TwoModelDifferential")
+    with (
+        pytest.raises(UserError, match=r"has no dlm_sway\.backends\.two_model\.TwoModelDiff"),
+        instrumented(Runs().open),
+    ):
+        pass
+
+
+def test_all_is_as_before_when_a_run_has_ended(zoo: Zoo) -> None:
+    """Runner and backend are dlm-sway's own again, also after an error."""
+    backend, before = own_backend(model(zoo)), (runner.run, runner.build_probe)
+    own = backend._inst
+
+    @contextmanager
+    def fail(_: Any) -> Iterator[Any]:
+        raise UserError("no")
+        yield
+
+    with pytest.raises(UserError), instrumented(fail):
+        run_suite(suite(model(zoo)), backend)
+    Runs().run(suite(model(zoo), PROBES[1:2]), backend)
+    assert (runner.run, runner.build_probe) == before
+    assert backend._inst is own
+    assert "as_base" not in vars(backend)
+
+
+def _dummy() -> DummyDifferentialBackend:
+    return DummyDifferentialBackend(base=DummyResponses(), ft=DummyResponses())
