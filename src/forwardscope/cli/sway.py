@@ -64,7 +64,7 @@ def sway(
     numbers = count(1)
 
     def open_run(spec: SuiteSpec) -> AbstractContextManager[ToolRun]:
-        return tool_run(spec, _of_run(options, next(numbers)))
+        return tool_run(spec, _of_run(options, next(numbers)), "probe")
 
     if arguments[0] in _SUITE_COMMANDS:
         check_places(options)

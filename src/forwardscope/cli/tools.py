@@ -25,12 +25,13 @@ __all__ = ["check_places", "for_rank", "tool_run"]
 
 
 @contextmanager
-def tool_run(spec: SuiteSpec, options: RunOptions) -> Iterator[ToolRun]:
+def tool_run(spec: SuiteSpec, options: RunOptions, what: str = "task") -> Iterator[ToolRun]:
     """Yield the run of a tool; at its end deliver, write the files and print a summary on stderr.
 
     Args:
         spec: Names of suite, model and adapter.
         options: Override the settings of the suite.
+        what: The tool's word for what is a probe here.
 
     Raises:
         UserError: An option is not valid, or a file cannot be written.
@@ -59,7 +60,7 @@ def tool_run(spec: SuiteSpec, options: RunOptions) -> Iterator[ToolRun]:
     if run.result is not None:
         reconciliation = counted.counters.reconciliation()
         update = {"delivery": deliveries, "reconciliation": reconciliation}
-        _finish(run.result.model_copy(update=update), options, terminal)
+        _finish(run.result.model_copy(update=update), options, what, terminal)
 
 
 def check_places(options: RunOptions) -> None:
@@ -94,14 +95,14 @@ def for_rank(options: RunOptions, rank: int) -> RunOptions:
     )
 
 
-def _finish(result: SuiteResult, options: RunOptions, terminal: Terminal) -> None:
+def _finish(result: SuiteResult, options: RunOptions, what: str, terminal: Terminal) -> None:
     try:
         write_result(result, options)
     finally:
         for warning in result.warnings:
             terminal.print_message("warning", "bold yellow", shown(warning, MAX_SENTENCE))
         if not options.quiet:
-            print_tool_report(result, terminal)
+            print_tool_report(result, what, terminal)
         else:
             _print_undelivered(result.delivery, terminal)
 

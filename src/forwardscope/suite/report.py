@@ -52,12 +52,15 @@ def print_report(result: SuiteResult, console: Console, *, saved: Path | None = 
         print_line(console, Text(step, style="bold"))
 
 
-def print_tool_report(result: SuiteResult, console: Console) -> None:
-    """Print what the run of another tool cost, by task, and what was delivered."""
+def print_tool_report(result: SuiteResult, what: str, console: Console) -> None:
+    """Print what the run of another tool cost, by task or probe, and what was delivered.
+
+    `what` is the tool's word for them.
+    """
     console.print()
     if result.series:
         stored = result.store is not None
-        console.print(task_table(result.series, stored=stored))
+        console.print(task_table(result.series, what, stored=stored))
         console.print()
     _print_counts(result, console)
     _print_delivery(result, console)

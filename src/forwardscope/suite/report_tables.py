@@ -61,12 +61,15 @@ def view_table(series: list[SeriesResult], *, stored: bool) -> Table:
     return _cost_table("view", _by_view(series), stored)
 
 
-def task_table(series: list[SeriesResult], *, stored: bool) -> Table:
-    """Return the table of what each task of another tool cost; arguments as of `view_table`."""
+def task_table(series: list[SeriesResult], what: str, *, stored: bool) -> Table:
+    """Return the table of what each task or probe of another tool cost; see `view_table`.
+
+    `what` is the tool's word for them.
+    """
     tasks: dict[str, list[SeriesResult]] = {}
     for one in series:
         tasks.setdefault(format_probe(one.probe), []).append(one)
-    return _cost_table("task", tasks, stored)
+    return _cost_table(what, tasks, stored)
 
 
 def _cost_table(what: str, groups: Mapping[str, list[SeriesResult]], stored: bool) -> Table:
