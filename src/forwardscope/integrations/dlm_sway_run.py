@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -252,7 +253,7 @@ def _numbers(evidence: Any) -> Any:
 
 
 def _number(value: Any) -> float | int | None:
-    """Return a finite number as it is, and None for anything else."""
-    if isinstance(value, int | float) and math.isfinite(value):
-        return value
-    return None
+    """Return a finite number, also one of NumPy's, and None for anything else."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(value)

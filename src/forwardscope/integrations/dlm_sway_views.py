@@ -19,6 +19,7 @@ from forwardscope.backends import values
 from forwardscope.backends.views import BASE, DEFAULT_INIT_SCALE, FINETUNED
 from forwardscope.core.keys import fold_strings
 from forwardscope.core.single_flight import Flight
+from forwardscope.errors import UserError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.replaced import replaced
 
@@ -121,9 +122,18 @@ class PassedThrough:
 
 @contextmanager
 def watched(backend: Any, instrumentation: BackendInstrumentation) -> Iterator[None]:
-    """Have all views that a backend opens make their lookups through an instrumentation."""
+    """Have all views that a backend opens make their lookups through an instrumentation.
+
+    Raises:
+        UserError: The backend's methods cannot be replaced.
+    """
     with ExitStack() as undo:
         for side, view_ids in sides_of(backend):
+            if not hasattr(side, "__dict__"):
+                raise UserError(
+                    f"the backend {type(side).__name__} cannot be instrumented, because its class "
+                    "has __slots__; add __dict__ to them"
+                )
             for name, view_id in view_ids.items():
                 if hasattr(side, name):
                     opened = _opener(getattr(side, name), view_id, instrumentation)

@@ -177,6 +177,16 @@ def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.Monke
         pass
 
 
+def test_a_backend_whose_methods_are_fixed_is_refused() -> None:
+    """One sentence names its class."""
+
+    class Fixed:
+        __slots__ = ()
+
+    with pytest.raises(UserError, match="Fixed cannot be instrumented"):
+        Runs().run(suite(ModelSpec(base="fixed", kind="custom")), Fixed())
+
+
 def test_all_is_as_before_when_a_run_has_ended(zoo: Zoo) -> None:
     """Runner and backend are dlm-sway's own again, also after an error."""
     backend, before = own_backend(model(zoo)), (runner.run, runner.build_probe)
