@@ -18,6 +18,8 @@ from forwardscope import BackendInstrumentation
 from forwardscope.errors import UserError
 from forwardscope.integrations.dlm_sway_run import instrumented
 from forwardscope.integrations.dlm_sway_views import WatchedView, watched
+from forwardscope.integrations.tool_run import ToolRun
+from forwardscope.testing import InMemoryTelemetry
 
 from ..conftest import Zoo
 from .sway_suites import (
@@ -175,6 +177,35 @@ def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.Monke
         instrumented(Runs().open),
     ):
         pass
+
+
+def test_a_run_is_one_trace() -> None:
+    """Suite, probes, lookups, forward passes; an error of a probe is one of its span."""
+    telemetry = InMemoryTelemetry()
+
+    @contextmanager
+    def open_run(spec: Any) -> Iterator[ToolRun]:
+        with ToolRun(spec, telemetry.instrumentation()) as run:
+            yield run
+
+    probes = [PROBES[1], {"kind": "delta_kl", "name": "empty", "prompts": []}]
+    with instrumented(open_run, name="nightly"):
+        run_suite(suite(ModelSpec(base="dummy", kind="dummy"), probes), _dummy())
+    spans = {one.id: one for one in telemetry.spans()}
+    tree = {
+        (spans[one.parent].name if one.parent in spans else "", one.name) for one in spans.values()
+    }
+    assert tree == {
+        ("", "suite nightly"),
+        ("suite nightly", "probe delta_kl"),
+        ("suite nightly", "probe empty"),
+        ("suite nightly", "lookup miss"),  # of the check before the probes
+        ("probe delta_kl", "lookup miss"),
+        ("lookup miss", "forward base"),
+        ("lookup miss", "forward ft"),
+    }
+    failed = [one.name for one in spans.values() if one.status == "error"]
+    assert sorted(failed) == ["probe empty", "suite nightly"]
 
 
 def test_a_backend_whose_methods_are_fixed_is_refused() -> None:
