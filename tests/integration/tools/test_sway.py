@@ -130,15 +130,15 @@ def test_two_adapters_on_one_store_pay_for_the_base_once(zoo: Zoo, tmp_path: Pat
 
 
 def test_two_models_have_two_sets_of_values(zoo: Zoo, tmp_path: Path) -> None:
-    """With `differential: false` a value of one model is never one of the other."""
-    base, tuned = model(zoo, "gpt2_lora"), model(zoo, "llama_lora")
-    models = SuiteModels(base=base, ft=tuned)
-    spec = suite(tuned, PROBES[4:5]).model_copy(update={"models": models})
-    plain = run_suite(spec, build_two_separate(models))
-    runs = Runs(tmp_path / "s.db")
-    for _ in range(2):
+    """With `differential: false` no model has a value of another, nor another tuned model's."""
+    base, runs = model(zoo, "gpt2_lora"), Runs(tmp_path / "s.db")
+    for adapter, expected in (("llama_lora", 12), ("llama_lora", 1), ("llama_other", 7)):
+        tuned = model(zoo, adapter)
+        models = SuiteModels(base=base, ft=tuned)
+        spec = suite(tuned, PROBES[4:5]).model_copy(update={"models": models})
+        plain = run_suite(spec, build_two_separate(models))
         assert values(runs.run(spec, build_two_separate(models))) == values(plain)
-    assert runs.passes == 1  # the check opens a view of the tuned model that no probe opens
+        assert runs.passes == expected  # one is of a view that only the check opens
 
 
 def test_a_backend_that_cannot_be_identified_is_not_stored(tmp_path: Path) -> None:
