@@ -17,7 +17,7 @@ from dlm_sway.suite.spec import SuiteModels
 from forwardscope import BackendInstrumentation
 from forwardscope.errors import UserError
 from forwardscope.integrations.dlm_sway_run import instrumented
-from forwardscope.integrations.dlm_sway_views import WatchedView, watched
+from forwardscope.integrations.dlm_sway_views import PassedThrough, WatchedView, watched
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.testing import InMemoryTelemetry
 
@@ -177,6 +177,16 @@ def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.Monke
         instrumented(Runs().open),
     ):
         pass
+
+
+def test_a_lookup_outside_any_view_is_counted_and_not_kept() -> None:
+    """As a backend behind an API makes it to check itself; one inside a view is counted once."""
+    inst = BackendInstrumentation()
+    own = PassedThrough(inst)
+    assert [own.cached("op", "api:m", "a", 1, lambda: n) for n in (1, 2)] == [1, 2]
+    assert (inst.stats.forward_passes, inst.stats.total_lookups) == (2, 2)
+    found = inst.cached("op", "base", "a", 1, lambda: own.cached("op", "base", "a", 1, lambda: 3))
+    assert (found, inst.stats.total_lookups) == (3, 3)
 
 
 def test_a_run_is_one_trace() -> None:
