@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.metadata import version
+from random import SystemRandom
 
 from opentelemetry.sdk.resources import (
     SERVICE_INSTANCE_ID,
@@ -13,14 +14,33 @@ from opentelemetry.sdk.resources import (
     Resource,
 )
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from forwardscope.telemetry.http import one_line
 from forwardscope.text import printable
 
-__all__ = ["make_metrics_resource", "make_provider", "make_resource"]
+__all__ = ["OwnRandomIds", "make_metrics_resource", "make_provider", "make_resource"]
 
 #: Default of OpenTelemetry for the attributes and links of a span.
 _DEFAULT_LIMIT = 128
+
+
+class OwnRandomIds(RandomIdGenerator):
+    """Ids that are random also where a program has seeded Python's random numbers.
+
+    The SDK's own would repeat with the seed, and change what the program draws.
+    """
+
+    def __init__(self) -> None:
+        self._random = SystemRandom()
+
+    def generate_span_id(self) -> int:
+        """Return an id of 64 bits, not 0."""
+        return self._random.randrange(1, 1 << 64)
+
+    def generate_trace_id(self) -> int:
+        """Return an id of 128 bits, not 0."""
+        return self._random.randrange(1, 1 << 128)
 
 
 class _SpanResource(Resource):
@@ -74,7 +94,10 @@ def _service() -> dict[str, str]:
 def make_provider(processor: SpanProcessor) -> TracerProvider:
     """Return the CLI's tracer provider; the standard variables configure sampling and limits."""
     provider = TracerProvider(
-        resource=make_resource(), shutdown_on_exit=False, span_limits=_span_limits()
+        resource=make_resource(),
+        shutdown_on_exit=False,
+        span_limits=_span_limits(),
+        id_generator=OwnRandomIds(),
     )
     provider.add_span_processor(processor)
     return provider

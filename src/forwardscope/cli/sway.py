@@ -46,10 +46,10 @@ def sway(
 ) -> None:
     r"""Run dlm-sway with its suites on our cache, store and telemetry.
 
-    Everything after -- is for sway and works as without us, as do its output and its exit
-    status. Each of its probes is a probe in trace, spans, metrics and dashboards. Where a
-    command runs a suite twice, as diff does, the files of the second run have -2 in their
-    names. Our summary goes to stderr.
+    What follows -- is for sway, and works as without us; so do its output and
+    its exit status. Each of its probes is a probe in trace, spans, metrics and
+    dashboards. Where a command runs a suite twice, as diff does, the files of the
+    second run have -2 in their names. Our summary goes to stderr.
 
         forwardscope sway --store default -- gate sway.yaml
     """
