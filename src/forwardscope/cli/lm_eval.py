@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from forwardscope.cli.options import RunOptions, takes_run_options
-from forwardscope.cli.tools import for_rank, tool_run
+from forwardscope.cli.tools import check_places, for_rank, tool_run
 from forwardscope.errors import MissingExtraError, UserError
 
 __all__ = ["lm_eval"]
@@ -51,10 +51,14 @@ def lm_eval(
         raise UserError(f"give lm-eval's arguments after --, as in {_EXAMPLE}")
     try:
         from forwardscope.integrations.lm_eval_run import run_harness  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("lm_eval", "lm-eval") from error
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "lm_eval":
+            raise MissingExtraError("lm_eval", "lm-eval") from error
+        raise UserError(f"this installation of lm-eval cannot be used: {error}") from error
     rank = os.environ.get("RANK", "0")
     mine = for_rank(options, int(rank) if rank.isdecimal() else 0)
+    if arguments[0] == "run":
+        check_places(mine)
     evaluated = run_harness(
         arguments, lambda spec: tool_run(spec, mine), name=name, revision=model_revision
     )

@@ -57,10 +57,10 @@ def sway(
         raise UserError(f"give sway's arguments after --, as in {_EXAMPLE}")
     try:
         from forwardscope.integrations.dlm_sway_run import run_sway  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        if error.name != "dlm_sway":
-            raise UserError(f"this version of dlm-sway cannot be used: {error}") from error
-        raise MissingExtraError("dlm_sway", "sway") from error
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "dlm_sway":
+            raise MissingExtraError("dlm_sway", "sway") from error
+        raise UserError(f"this version of dlm-sway cannot be used: {error}") from error
     numbers = count(1)
 
     def open_run(spec: SuiteSpec) -> AbstractContextManager[ToolRun]:

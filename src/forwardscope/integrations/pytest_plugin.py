@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _MARKER: Final = "forwardscope"
-_RESULT: Final = "_".join(("forwardscope", "result"))
+_RESULT: Final = f"{_MARKER}_result"
 _SUITES: Final[pytest.StashKey[Suites]] = pytest.StashKey()
 _FAILURE: Final = pytest.StashKey[str]()
 #: Summaries by suite, and by worker of pytest-xdist.
