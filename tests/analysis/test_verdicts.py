@@ -32,6 +32,11 @@ def test_each_kind_has_a_sentence_of_its_own() -> None:
             assert not said & unknown, kind
 
 
+def test_a_task_of_another_tool_has_no_limit() -> None:
+    """So nothing is said to be within one."""
+    assert meaning(probe("lm-eval")) == "It has run; a task has no limit of its own."
+
+
 def test_what_was_not_measured_says_nothing_of_the_adapter() -> None:
     """An error and a skip."""
     assert "failed" in meaning(probe(verdict="error"))

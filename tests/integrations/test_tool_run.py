@@ -135,3 +135,4 @@ def test_a_run_works_without_spans() -> None:
         ("two", 1),
     ]
     assert result.trace_id is None
+    assert result.about.startswith("model m; ")

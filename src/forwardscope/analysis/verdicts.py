@@ -23,6 +23,7 @@ _PASSED: Final = {
     "adapter_ablation": "The effect grows evenly with the adapter's strength.",
     "prompt_collapse": "The adapter keeps its effect when the context is long.",
     "completion_preference": "The adapter moves the model towards the wanted completions.",
+    "lm-eval": "It has run; a task has no limit of its own.",
 }
 
 

@@ -424,13 +424,11 @@ class SuiteResult(_Record):
     @property
     def about(self) -> str:
         """What was measured, in one line: models, dtype, device and exactness."""
-        adapter = self.adapter
-        if self.tuned_identity is not None:
-            adapter += f" ({self.tuned_identity[:8]})"
-        return (
-            f"base {self.model}, fine-tuned {adapter}; {self.dtype} on {self.device}, "
-            f"{self.exactness}"
-        )
+        models = f"model {self.model}"
+        if self.adapter:
+            identity = "" if self.tuned_identity is None else f" ({self.tuned_identity[:8]})"
+            models = f"base {self.model}, fine-tuned {self.adapter}{identity}"
+        return f"{models}; {self.dtype} on {self.device}, {self.exactness}"
 
     @property
     def trace_url(self) -> str | None:
