@@ -19,7 +19,7 @@ MakeEvent = Callable[..., TraceEvent]
 
 LOOKUPS = st.lists(
     st.tuples(
-        st.sampled_from("abcdxy"),
+        st.sampled_from("abcdxyz"),
         st.sampled_from(["base", "ft"]),
         st.booleans(),
         st.sampled_from(["run", None]),
@@ -32,12 +32,16 @@ LOOKUPS = st.lists(
 def test_the_reasons_are_those_of_each_miss(
     lookups: list[tuple[str, str, bool, str | None]],
 ) -> None:
-    """The counts are what `explain` says of one miss after the other; some prompts always fail."""
+    """The counts are what `explain` says of one miss after the other.
+
+    Some prompts always fail, and one always bypasses the cache, after it was kept or not.
+    """
+    marks = {"x": {"error": "Error"}, "y": {"error": "Error"}, "z": {"bypassed": True}}
     events = [
-        TraceEvent(1.0, "p", view, prompt, 8, "next_token_dist", 1.0, hit, run_id=run)
-        if prompt not in "xy"
-        else TraceEvent(
-            1.0, "p", view, prompt, 8, "next_token_dist", 1.0, False, error="Error", run_id=run
+        TraceEvent(
+            *(1.0, "p", view, prompt, 8, "next_token_dist", 1.0, hit and prompt not in marks),
+            run_id=run,
+            **(marks.get(prompt, {}) if not (prompt == "z" and hit) else {}),  # type: ignore[arg-type]
         )
         for prompt, view, hit, run in lookups
     ]

@@ -62,6 +62,15 @@ def test_after_a_failed_pass(event: MakeEvent) -> None:
     assert "previous equal lookup failed (ValueError)" in reason_line(found)
 
 
+def test_bypassed(event: MakeEvent) -> None:
+    """No cache was asked, and the value is not there for a later lookup."""
+    drawn = event(bypassed=True)
+    found = miss_of([event(), drawn, drawn, event(hit=True)], 3)
+    assert (found.reason, found.distance is None) == (Reason.BYPASSED, False)
+    assert reason_line(found).startswith("no cache was asked")
+    assert miss_of([drawn, event()], 2).reason is Reason.FIRST
+
+
 def test_evicted(event: MakeEvent) -> None:
     """The reuse distance is larger than that of any hit."""
     events = [event("a"), event("b"), event("a", hit=True), event("c"), event("d"), event("e")]

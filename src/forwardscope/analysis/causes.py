@@ -23,6 +23,7 @@ from forwardscope.trace import TraceEvent
 __all__ = ["Cause", "cause_lines", "causes_of", "causes_table"]
 
 _WORDS: Final = {
+    Reason.BYPASSED: "bypassed",
     Reason.FIRST: "first lookup",
     Reason.ELSEWHERE: "seen elsewhere",
     Reason.FAILED: "failed before",
@@ -31,6 +32,7 @@ _WORDS: Final = {
 }
 #: What a reason means and what to do about it; `{enough}` is the size that avoids it.
 _ADVICE: Final = {
+    Reason.BYPASSED: "no cache was asked: each such value, as a sampled text, is computed anew",
     Reason.FIRST: "a new prompt: only a store, with the values of an earlier run, can answer it",
     Reason.ELSEWHERE: "its prompt was looked up before on another view, or with another op or "
     "top_k, which have other values: only a store can answer it",
@@ -98,6 +100,8 @@ class _Lookups:
 
     def add(self, event: TraceEvent) -> Reason | None:
         """Add a lookup; return the reason of a miss, if that is known without the later ones."""
+        if event.bypassed:
+            return Reason.BYPASSED
         run = self.runs.setdefault(event.run_id, len(self.runs))
         key = (run, event.op, event.view_id, event.prompt_hash, event.top_k)
         prompt = (run, event.prompt_hash)

@@ -33,7 +33,9 @@ NEVER: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """The lookups of a trace that did not fail, run after run, each run in file order.
+    """The lookups of a trace that had a place in a cache, run after run, each in file order.
+
+    Those that failed or bypassed the cache are left out.
 
     Attributes:
         key_ids: Id of each lookup's key (view, op, prompt and top_k), from 0, shape (n,).
@@ -61,7 +63,7 @@ def lookups_of(events: Iterable[TraceEvent]) -> Lookups:
     run_ids, key_ids, view_ids = array("q"), array("q"), array("q")
     durations_ms = array("d")  # NaN for a hit
     for event in events:
-        if event.error is not None:
+        if event.error is not None or event.bypassed:
             continue
         run = runs.setdefault(event.run_id, len(runs))
         group = prompts.setdefault((run, event.view_id, event.op, event.top_k), {})

@@ -27,6 +27,7 @@ _MAX_ELSEWHERE: Final = 100
 class Reason(StrEnum):
     """The reason of a miss.
 
+    bypassed: no cache was asked.
     first: it is the first lookup of its prompt in its run.
     elsewhere: all earlier lookups of its prompt had another view, op or top_k.
     failed: the forward pass of the previous equal lookup failed.
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     gone: its reuse distance is at most the largest of a hit in its run.
     """
 
+    BYPASSED = "bypassed"
     FIRST = "first"
     ELSEWHERE = "elsewhere"
     FAILED = "failed"
@@ -123,9 +125,9 @@ def _misses_of_run(
             number = None if event.hit else misses
             if event.prompt_hash in prompts:
                 records.append(_Record(len(hits), number, len(runs[event.prompt_hash]), event))
-            if number in selected:  # a failed lookup needs a reuse distance as well
-                event = msgspec.structs.replace(event, error=None)
-            if event.error is None:
+            if number in selected:  # a failed or bypassed one needs a reuse distance as well
+                event = msgspec.structs.replace(event, error=None, bypassed=None)
+            if _took_room(event):
                 hits.append(event.hit)
                 yield event
 
@@ -138,7 +140,12 @@ def _misses_of_run(
         if record.number in selected:
             distance = int(distances[record.index])
             yield _miss(record, earlier, distance=distance, farthest=farthest)
-        earlier[_key(record.event)] = record.event
+        earlier |= {} if record.event.bypassed else {_key(record.event): record.event}
+
+
+def _took_room(event: TraceEvent) -> bool:
+    """Return whether a lookup took or renewed a place in the cache."""
+    return event.error is None and not event.bypassed
 
 
 def _miss(
@@ -151,7 +158,9 @@ def _miss(
     key = _key(record.event)
     equal = earlier.get(key)
     failure = equal.error if equal else None
-    if equal is None:
+    if record.event.bypassed:
+        reason = Reason.BYPASSED
+    elif equal is None:
         reason = Reason.ELSEWHERE if earlier else Reason.FIRST
     elif failure is not None:
         reason = Reason.FAILED
@@ -198,6 +207,8 @@ def reason_line(miss: Miss) -> str:
 
 def _reason(miss: Miss) -> str:
     match miss.reason:
+        case Reason.BYPASSED:
+            return "no cache was asked: each such value, as a sampled text, is computed anew"
         case Reason.FIRST:
             return "first lookup of this prompt"
         case Reason.ELSEWHERE:
