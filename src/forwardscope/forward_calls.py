@@ -74,7 +74,7 @@ class ForwardCalls:
                 answer = flight.answer = self._find_stored(tier, flight, stored)
             if flight.keys:
                 values = self._call(flight, spans, compute)
-                self._keep(flight, range(len(values)), values)
+                self._keep(flight, zip(flight.keys, values, flight.origins, strict=True))
             if tier is not None and answer is not None and answer.to_verify:
                 self._verify(tier, answer, flight, spans, compute, stored)
         except BaseException as raised:
@@ -93,19 +93,20 @@ class ForwardCalls:
 
     def keep(self, flight: Flight, position: int, value: Any) -> None:
         """Keep the value of the key at a position of a call that is still being made."""
-        if not flight.bypass and flight.keys[position] not in flight.entries:
-            self._keep(flight, (position,), (value,))
+        if not flight.bypass:
+            self._keep(flight, ((flight.keys[position], value, flight.origins[position]),))
 
-    def _keep(self, flight: Flight, positions: Iterable[int], values: Sequence[Any]) -> None:
-        """Land the values at some positions of a flight, but those kept before, and save them."""
+    def _keep(self, flight: Flight, computed: Iterable[tuple[LookupKey, Any, Any]]) -> None:
+        """Land and save values of a flight, each with its key and origin; not those kept before."""
+        answer = flight.answer
         kept: dict[LookupKey, Any] = {}
-        for position, value in zip(positions, values, strict=True):
-            key, origin = flight.keys[position], flight.origins[position]
+        for key, value, origin in computed:
             if key not in flight.entries:
                 self._flights.land(key, flight, value, origin, flight.call)
-                kept[key] = value
-        if flight.answer is not None and self._tier is not None and kept:
-            self._tier.save(flight.answer, kept, flight.call)
+                if answer is not None:
+                    kept[key] = value
+        if kept and self._tier is not None:
+            self._tier.save(answer, kept, flight.call)
 
     def _call(
         self,
