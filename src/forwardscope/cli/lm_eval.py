@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from forwardscope.cli.options import RunOptions, takes_run_options
+from forwardscope.cli.terminal import Terminal
 from forwardscope.cli.tools import check_places, for_rank, tool_run
 from forwardscope.errors import MissingExtraError, UserError
 
@@ -57,10 +58,11 @@ def lm_eval(
         raise UserError(f"this installation of lm-eval cannot be used: {error}") from error
     rank = os.environ.get("RANK", "0")
     mine = for_rank(options, int(rank) if rank.isdecimal() else 0)
-    if arguments[0] == "run":
+    evaluates = arguments[0] == "run" or arguments[0].startswith("-")  # lm-eval adds the run
+    if evaluates:
         check_places(mine)
     evaluated = run_harness(
         arguments, lambda spec: tool_run(spec, mine), name=name, revision=model_revision
     )
-    if not evaluated and arguments[0] == "run":
-        raise UserError("lm-eval has evaluated no model, so that there is nothing to show")
+    if evaluates and not evaluated:
+        Terminal(stderr=True).print("lm-eval has evaluated no model: nothing was cached")
