@@ -10,6 +10,9 @@ A scoring method of a view is three lines around one of them:
 A lookup searches the cache. Where it finds nothing it claims its key, forward_calls.py
 searches the store and computes what is not there, and recorder.py turns the outcome into
 counts, trace lines and spans.
+
+The module is longer than others because these methods, with their contracts, are what programs
+call; all work but that of a lookup is elsewhere.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def wrap(
             their lookups, and they have no spans of their own.
         just_loaded: Whether the weights in memory are those of the model's files and stay so,
             so that their digest can be remembered. Otherwise they are digested before each
-            evaluation, which takes about a second per gigabyte.
+            kind of request of an evaluation, which takes about a second per gigabyte.
 
     Raises:
         StoreError: The store cannot be opened.

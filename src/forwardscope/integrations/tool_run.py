@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from opentelemetry import context as otel_context
@@ -233,21 +233,12 @@ class ToolRun:
         return self.result
 
     def _finished(self, name: str, measured: Measured) -> ProbeResult:
-        probe, outcome = self._probes.pop(name, _Probe()), measured.outcome
+        probe = self._probes.pop(name, _Probe())
+        outcome = replace(measured.outcome, message=printable(measured.outcome.message))
         tally = self._counters.tally(name)
-        result = ProbeResult(
-            name=name,
-            kind=measured.kind or self._spec.name or "",
-            verdict=outcome.verdict,
+        result = ProbeResult.of(
+            *(name, measured.kind or self._spec.name or "", outcome),
             error_type=measured.error_type,
-            score=outcome.score,
-            raw=outcome.raw,
-            z_score=outcome.z_score,
-            ci_95=outcome.ci_95,
-            n=outcome.n,
-            lower_is_better=outcome.lower_is_better,
-            message=printable(outcome.message),
-            evidence=dict(outcome.evidence),
             duration_s=max(probe.seconds, tally.scoring_wall_s),
             stats=tally,
         )

@@ -127,19 +127,9 @@ def _measure(
             error_type = type(failure).__name__
         finally:
             instrumentation.set_current_probe(None)
-        result = ProbeResult(
-            name=name,
-            kind=kind,
-            verdict=outcome.verdict,
+        result = ProbeResult.of(
+            *(name, kind, outcome),
             error_type=error_type,
-            score=outcome.score,
-            raw=outcome.raw,
-            z_score=outcome.z_score,
-            ci_95=outcome.ci_95,
-            n=outcome.n,
-            lower_is_better=outcome.lower_is_better,
-            message=outcome.message,
-            evidence=dict(outcome.evidence),
             duration_s=time.perf_counter() - start,
             weight=weight,
             stats=counters.tally(label),

@@ -23,7 +23,7 @@ from pydantic import (
 from forwardscope.core.series import Counts, SeriesKey
 from forwardscope.core.stats import BackendStats
 from forwardscope.files import write_file
-from forwardscope.probes import Verdict
+from forwardscope.probes import Outcome, Verdict
 from forwardscope.store.base import Tier
 from forwardscope.suite.formats import format_interval
 from forwardscope.suite.trace_url import TracesUrl, trace_url
@@ -182,6 +182,24 @@ class ProbeResult(_Record):
     evidence: dict[str, Any] = {}
     duration_s: _Seconds
     stats: Tally
+
+    @classmethod
+    def of(cls, name: str, kind: str, outcome: Outcome, **more: Any) -> ProbeResult:
+        """Return the result of a probe with an outcome; `more` are the other fields."""
+        return cls(
+            name=name,
+            kind=kind,
+            verdict=outcome.verdict,
+            score=outcome.score,
+            raw=outcome.raw,
+            z_score=outcome.z_score,
+            ci_95=outcome.ci_95,
+            n=outcome.n,
+            lower_is_better=outcome.lower_is_better,
+            message=outcome.message,
+            evidence=dict(outcome.evidence),
+            **more,
+        )
 
     @property
     def interval_note(self) -> str | None:

@@ -72,7 +72,7 @@ class CommonBackend(ABC):
 
     @property
     def tokenizer(self) -> Any:
-        """Tokenizer of the models; whoever changes it changes the values of later prompts."""
+        """Tokenizer of the models; a change of it changes the values of later prompts."""
         return self._forwards[0].tokenizer
 
     def record_in(self, instrumentation: BackendInstrumentation) -> None:
