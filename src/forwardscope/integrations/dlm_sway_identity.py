@@ -60,8 +60,8 @@ def identity_of(
 ) -> SwayIdentity:
     """Return the identities of the views of a backend; call it while no view is open.
 
-    Those of dlm-sway's Hugging Face backend are its content. Another backend can compute
-    anything, so it has the identity that its user gives.
+    Those of dlm-sway's Hugging Face backend are its content, whatever its user says of it.
+    Another backend can compute anything, so it has the identity that its user gives.
 
     Args:
         backend: A backend of dlm-sway.
@@ -83,8 +83,10 @@ def identity_of(
 
 def _of_side(side: Any, spec: Any, revision: str | None) -> SwayIdentity:
     name = f"{type(side).__module__}.{type(side).__qualname__}"
-    if name == "dlm_sway.backends.hf.HuggingFaceDifferentialBackend" and revision is None:
-        return _of_content(side)
+    if name == "dlm_sway.backends.hf.HuggingFaceDifferentialBackend":
+        content = _of_content(side)
+        if content.reason is None or revision is None:
+            return content
     if revision is None:
         return _unknown(
             f"nothing says what determines the answers of {printable(name)}; "

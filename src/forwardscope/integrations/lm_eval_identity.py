@@ -66,20 +66,22 @@ class ModelIdentity:
 def identity_of(lm: LM, revision: str | None, *, just_loaded: bool = False) -> ModelIdentity:
     """Return the identity of a model.
 
-    That of an `HFLM` is its content. A class that is derived from it, or any other model, can
-    compute anything, so it has the identity that its user gives.
+    That of an `HFLM` is its content, whatever its user says of it. A class that is derived from
+    it, or any other model, can compute anything, so it has the identity that its user gives.
 
     Args:
         lm: The model.
-        revision: What the user says of it; None if nothing.
+        revision: What the user says of a model whose content cannot be read; None if nothing.
         just_loaded: Whether its weights are those of its files, so that their digest can be
             remembered for later processes.
     """
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - imports torch
 
     name = f"{type(lm).__module__}.{type(lm).__qualname__}"
-    if type(lm) is HFLM and revision is None:
-        return _of_hflm(lm, _folders(lm) if just_loaded else None)
+    if type(lm) is HFLM:
+        content = _of_hflm(lm, _folders(lm) if just_loaded else None)
+        if content.digest is not None or revision is None:
+            return content
     if revision is None:
         return ModelIdentity(
             reason=f"nothing says what determines the answers of {printable(name)}; "

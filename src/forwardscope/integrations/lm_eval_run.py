@@ -55,7 +55,8 @@ def run_harness(
     def evaluate(model: Any, model_args: Any = None, **settings: Any) -> Any:
         nonlocal evaluated
         evaluated = True
-        with open_run(_spec(name, model, model_args)) as run, _wrapping(run, revision) as wrapped:
+        named = _revision_of(revision, model, model_args)
+        with open_run(_spec(name, model, model_args)) as run, _wrapping(run, named) as wrapped:
             results = simple_evaluate(model=model, model_args=model_args, **settings)
             run.finish(_measured(results, run), _about(wrapped))
         return results
@@ -105,10 +106,29 @@ def _wrapping(run: ToolRun, revision: str | None) -> Iterator[list[CachedLM]]:
 
 def _spec(name: str, model: Any, model_args: Any) -> SuiteSpec:
     """Return the suite of an evaluation, with the names of its model and adapter."""
-    given = simple_parse_args_string(model_args) if isinstance(model_args, str) else model_args
-    given = given if isinstance(given, Mapping) else {}
+    given = _given(model_args)
     named = given.get("pretrained") or given.get("model") or model
     return spec_of_tool(name, str(named), str(given.get("peft") or given.get("delta") or ""))
+
+
+def _revision_of(revision: str | None, model: Any, model_args: Any) -> str | None:
+    """Return a revision that holds for these arguments of a model alone.
+
+    One text may be given for several models. The arguments are digested, as they may have a
+    secret.
+    """
+    if revision is None:
+        return None
+    from forwardscope.backends.hf.digests import digest_of  # noqa: PLC0415 - imports torch
+
+    given = {name: repr(value) for name, value in _given(model_args).items()}
+    return f"{revision} of {digest_of({'': str(model), **given})}"
+
+
+def _given(model_args: Any) -> Mapping[str, Any]:
+    """Return the arguments of a model by name."""
+    given = simple_parse_args_string(model_args) if isinstance(model_args, str) else model_args
+    return given if isinstance(given, Mapping) else {}
 
 
 def _about(wrapped: Sequence[CachedLM]) -> About:

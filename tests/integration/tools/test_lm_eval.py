@@ -213,6 +213,14 @@ def test_a_model_whose_content_is_unknown_is_stored_under_its_revision(tmp_path:
     assert paid == [1, 1, 1, 0, 1]
 
 
+def test_a_revision_does_not_stand_for_content_that_can_be_read(zoo: Zoo) -> None:
+    """With one revision for all, a base and its adapter keep their own identities."""
+    base, tuned = zoo.path("llama"), str(zoo.path("llama_lora"))
+    plain = wrap(load(base)).identity
+    assert wrap(load(base), revision="1").identity == plain
+    assert wrap(load(base, peft=tuned), revision="1").identity.digest != plain.digest
+
+
 def test_the_cache_of_the_harness_gets_the_answers_as_well(tmp_path: Path) -> None:
     """With `use_cache` beside ours, both have the answers, also those of an interrupted call."""
     theirs = CachingLM(wrap(CountingLM(fail_at=1)), str(tmp_path / "theirs.db"))

@@ -162,3 +162,16 @@ def test_the_model_without_identity_is_told(tasks: Path, tmp_path: Path) -> None
     )
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["backend_stats"]["forward_passes"] == 0
+
+
+def test_one_revision_of_two_models_is_two_identities(tasks: Path, tmp_path: Path) -> None:
+    """A model that is made with other arguments gets no answer of the first one."""
+    arguments = ["run", "--model", "dummy", "--include_path", str(tasks), "--tasks", "choice"]
+    ours = ["--store", str(tmp_path / "s.db"), "--model-revision", "1"]
+    paid = []
+    for given in ("model=a", "model=b", "model=a"):
+        file = tmp_path / "r.json"
+        done = _harness(*arguments, "--model_args", given, ours=[*ours, "--json", str(file)])
+        assert done.returncode == 0, done.stderr
+        paid.append(json.loads(file.read_text())["backend_stats"]["forward_passes"])
+    assert paid == [15, 15, 0]

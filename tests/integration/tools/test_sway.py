@@ -157,6 +157,14 @@ def test_a_backend_that_cannot_be_identified_is_not_stored(tmp_path: Path) -> No
         assert (runs.passes > 0) is computes
 
 
+def test_a_version_does_not_stand_for_content_that_can_be_read(zoo: Zoo, tmp_path: Path) -> None:
+    """A suite of `kind: hf` finds its values with a version given and without."""
+    spec, runs = model(zoo), Runs(tmp_path / "s.db")
+    for revision, computes in ((None, True), ("1", False), ("2", False)):
+        runs.run(suite(spec, PROBES[1:2]), own_backend(spec), revision=revision)
+        assert (runs.passes > 0) is computes
+
+
 def test_an_error_keeps_its_class_and_texts_stay_out_of_the_result(zoo: Zoo) -> None:
     """Evidence has the numbers of a probe; its prompts are in dlm-sway's own report alone."""
     spec, runs = model(zoo), Runs()
