@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.tools import for_rank
@@ -25,6 +26,18 @@ def test_a_missing_harness_is_one_sentence_with_the_way_out(
 def test_arguments_come_after_two_dashes(error_of: Callable[..., str]) -> None:
     """Without them the error shows a whole command."""
     assert "forwardscope lm-eval --store default -- run --model hf" in error_of("lm-eval")
+
+
+@pytest.mark.parametrize("tool", ["lm-eval", "sway"])
+def test_an_option_of_the_tool_before_the_dashes_is_told_where_to_go(
+    invoke: Callable[..., Result], tool: str
+) -> None:
+    """A mistake in an option of ours, with the dashes there, has no such hint."""
+    hint = f"the arguments of {tool} go after --"
+    said = invoke(tool, "run", "--model", "hf").stderr
+    assert "--model" in said
+    assert hint in said
+    assert hint not in invoke(tool, "--sotre", "s.db", "--", "run").stderr
 
 
 def test_the_first_rank_alone_has_files_and_metrics() -> None:

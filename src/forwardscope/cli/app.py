@@ -29,6 +29,7 @@ from forwardscope.cli.running import run_and_report
 from forwardscope.cli.store import store
 from forwardscope.cli.sway import sway
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
+from forwardscope.cli.tools import ToolCommand
 from forwardscope.cli.traces import traces
 from forwardscope.errors import UserError
 from forwardscope.files import check_outputs
@@ -190,8 +191,8 @@ def run(
     raise typer.Exit(0 if result.passed else 1)
 
 
-app.command("lm-eval")(lm_eval)
-app.command()(sway)
+app.command("lm-eval", cls=ToolCommand)(lm_eval)
+app.command(cls=ToolCommand)(sway)
 app.command()(report)
 app.command()(compare)
 app.command()(gate)

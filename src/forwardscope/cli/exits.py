@@ -16,12 +16,12 @@ from forwardscope.errors import UserError
 from forwardscope.suite.runner import RunInterrupted
 from forwardscope.text import MAX_SENTENCE, shown
 
-__all__ = ["errors_exit_with_two"]
+__all__ = ["USAGE_ERRORS", "errors_exit_with_two"]
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-#: typer exports only a subclass.
-_USAGE_ERRORS: tuple[type[BaseException], ...] = typer.BadParameter.__bases__
+#: Mistakes in the usage of a command; typer exports only a subclass.
+USAGE_ERRORS: tuple[type[BaseException], ...] = typer.BadParameter.__bases__
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def errors_exit_with_two() -> Iterator[None]:
             for sentence in error.sentences:
                 terminal.print_message("error", "bold red", sentence)
             raise typer.Exit(2) from error
-        except _USAGE_ERRORS as error:  # printed by typer, and may quote an argument
+        except USAGE_ERRORS as error:  # printed by typer, and may quote an argument
             vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)
             raise
         except Stopped as error:

@@ -21,7 +21,7 @@ _EXAMPLE = "forwardscope lm-eval --store default -- run --model hf --tasks arc_e
 def lm_eval(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="The arguments of lm-eval, after --.", metavar="-- ARGUMENTS…"),
+        typer.Argument(help="The arguments of lm-eval, after --.", metavar="-- ARGUMENTS"),
     ] = None,
     *,
     options: RunOptions,

@@ -27,7 +27,7 @@ _EXAMPLE = "forwardscope sway --store default -- run sway.yaml"
 def sway(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="The arguments of sway, after --.", metavar="-- ARGUMENTS…"),
+        typer.Argument(help="The arguments of sway, after --.", metavar="-- ARGUMENTS"),
     ] = None,
     *,
     options: RunOptions,

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+from typer.core import TyperCommand
+
+from forwardscope.cli.exits import USAGE_ERRORS
 from forwardscope.cli.options import RunOptions
 from forwardscope.cli.running import CountersObserver, write_result
 from forwardscope.cli.telemetry import Telemetry
@@ -21,7 +25,21 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
 from forwardscope.text import MAX_SENTENCE, plural, shown
 
-__all__ = ["check_places", "for_rank", "tool_run"]
+__all__ = ["ToolCommand", "check_places", "for_rank", "tool_run"]
+
+
+class ToolCommand(TyperCommand):
+    """A command that runs another tool, with the arguments that follow --."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; where -- is missing, an error says where those of the tool go."""
+        separated = "--" in args
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE_ERRORS as error:
+            if not separated:
+                vars(error)["message"] += f"; the arguments of {self.name} go after --"
+            raise
 
 
 @contextmanager
@@ -110,7 +128,8 @@ def _finish(result: SuiteResult, options: RunOptions, what: str, terminal: Termi
 def _print_end(
     run: ToolRun, options: RunOptions, deliveries: list[Delivery], terminal: Terminal
 ) -> None:
-    """Say what is left of a run that ended before its time."""
+    """Say what is left of a run that ended before its time, after the tool's unfinished line."""
+    terminal.print()
     _print_undelivered(deliveries, terminal)
     kept = run.instrumentation.stats.forward_passes
     if run.instrumentation.store is not None and kept and not options.quiet:
