@@ -1,6 +1,6 @@
 """lm-evaluation-harness on this cache: `wrap` a model, and evaluate with what it returns.
 
-    lm = HFLM(pretrained="HuggingFaceTB/SmolLM2-135M")
+    lm = HFLM(pretrained="HuggingFaceTB/SmolLM2-135M", device="cpu")
     with closing(wrap(lm, store="default")) as cached:
         results = lm_eval.simple_evaluate(model=cached, tasks=["arc_easy"])
 
