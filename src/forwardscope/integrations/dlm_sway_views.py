@@ -89,7 +89,7 @@ class WatchedView:
             return str(self._view.generate(prompt, **settings))
 
         look_up = self._inst.uncached if settings.get("temperature") else self._inst.cached
-        asked = json.dumps([prompt, settings], sort_keys=True)
+        asked = json.dumps([prompt, settings], sort_keys=True, ensure_ascii=False)
         return look_up("generate", self._view_id, asked, 0, compute)
 
 

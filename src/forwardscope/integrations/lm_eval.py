@@ -19,7 +19,7 @@ from lm_eval.api.model import LM
 from opentelemetry.context import get_current
 
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.integrations.lm_eval_identity import identity_of
+from forwardscope.integrations.lm_eval_identity import has_weights, identity_of
 from forwardscope.integrations.lm_eval_requests import KeepingHook, key_of
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.recorder import BatchProbes
@@ -173,7 +173,8 @@ class CachedLM:
         if self._fixed:
             return
         before, self.identity = self.identity, identity_of(self.lm, self._revision)
-        if self.identity.digest != before.digest:
+        unknown = self.identity.digest is None and has_weights(self.lm)
+        if unknown or self.identity.digest != before.digest:
             self.instrumentation.views_changed()
 
     def _label(self, op: str, asked: Sequence[Asked], ask: Ask) -> list[Any]:

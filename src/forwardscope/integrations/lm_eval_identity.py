@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from forwardscope.backends.views import BASE, FINETUNED
+from forwardscope.errors import ModelError
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-__all__ = ["ModelIdentity", "identity_of"]
+__all__ = ["ModelIdentity", "has_weights", "identity_of"]
 
 #: Settings of an `HFLM` that change its answers. How many requests are in a batch does not.
 _SETTINGS: Final = (
@@ -91,10 +93,24 @@ def identity_of(lm: LM, revision: str | None, *, just_loaded: bool = False) -> M
     return ModelIdentity(digest=_digest(parts), parts=parts)
 
 
+def has_weights(lm: LM) -> bool:
+    """Return whether a model has weights in this process, which a program may change."""
+    from torch.nn import Module  # noqa: PLC0415 - not for a model behind an API
+
+    return any(isinstance(value, Module) for value in vars(lm).values())
+
+
+def _replaced_methods(lm: Any) -> list[str]:
+    """Return the methods of a model that an attribute of its own replaces."""
+    return sorted(name for name in vars(lm) if inspect.isfunction(getattr(type(lm), name, None)))
+
+
 def _of_hflm(lm: Any, folders: Sequence[Path] | None) -> ModelIdentity:
     from forwardscope.backends.hf.loaded import parts_of_loaded  # noqa: PLC0415 - imports torch
 
     try:
+        if replaced := _replaced_methods(lm):
+            raise ModelError(f"its {replaced[0]} was replaced")
         settings = {f"lm-eval {name}": str(getattr(lm, name)) for name in _SETTINGS}
         content = parts_of_loaded(lm.model, lm.tokenizer, folders)
         parts = {**content, **settings, **_harness()}

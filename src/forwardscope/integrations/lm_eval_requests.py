@@ -64,7 +64,8 @@ def _may_be_sampled(settings: Mapping[str, Any], *, is_hflm: bool) -> bool:
 
 
 def _json(content: Iterable[Any]) -> str | None:
+    """Return content as JSON, in which texts are as they are: escapes would join surrogates."""
     try:
-        return json.dumps(list(content), sort_keys=True)
+        return json.dumps(list(content), sort_keys=True, ensure_ascii=False)
     except (TypeError, ValueError):
         return None

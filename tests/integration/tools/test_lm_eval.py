@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.model import LM, CachingLM
+from lm_eval.models.huggingface import HFLM
 
 from forwardscope import BackendInstrumentation
 from forwardscope.integrations.lm_eval import CachedLM, wrap
@@ -106,6 +107,67 @@ def test_a_model_that_is_trained_between_evaluations_is_asked_again(
         answers.append(cached.loglikelihood(asked))
         assert _computed(cached) == 2  # from the store
     assert answers[0] == answers[1] == answers[3] != answers[2]
+
+
+def _hook(lm: HFLM) -> None:
+    lm.model.model.layers[0].register_forward_hook(lambda *_: None)
+
+
+def _train(lm: HFLM) -> None:
+    lm.model.train()
+
+
+def _replace_forward(lm: HFLM) -> None:
+    lm.model.forward = lambda *_, **__: None
+
+
+def _replace_method(lm: HFLM) -> None:
+    lm._model_call = lambda *_, **__: None
+
+
+@pytest.mark.parametrize("change", [_hook, _train, _replace_forward, _replace_method])
+def test_a_model_whose_calls_were_changed_has_no_identity(
+    zoo: Zoo, change: Callable[[HFLM], None]
+) -> None:
+    """Its content does not show a hook, dropout or a replaced method; so nothing is stored."""
+    lm = load(zoo.path("llama"))
+    change(lm)
+    assert wrap(lm).identity.digest is None
+
+
+def test_a_hook_on_all_modules_leaves_no_identity(zoo: Zoo) -> None:
+    """It may change what each module returns."""
+    lm = load(zoo.path("llama"))
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert wrap(lm).identity.digest is None
+    finally:
+        hook.remove()
+    assert wrap(lm).identity.digest is not None
+
+
+def test_weights_without_an_identity_are_asked_again(zoo: Zoo) -> None:
+    """Nothing says whether a program has changed them between two calls."""
+
+    class Mine(HFLM):
+        """A model whose content is not known."""
+
+    lm = Mine(pretrained=str(zoo.path("llama")), device="cpu", dtype="float32")
+    cached = wrap(lm)
+    asked = [request("loglikelihood", "the cat", " sat")] * 2
+    before = cached.loglikelihood(asked)
+    assert (_computed(cached), cached.identity.digest) == (1, None)
+    with torch.no_grad():
+        next(iter(lm.model.parameters())).mul_(1.5)
+    assert cached.loglikelihood(asked) != before
+
+
+def test_surrogates_are_not_the_character_that_they_stand_for() -> None:
+    """JSON escapes a character and its two surrogates alike; an answer is for one alone."""
+    cached = wrap(CountingLM())
+    one, other = [request("loglikelihood", text, "x") for text in ("\U0001f600", "\ud83d\ude00")]
+    cached.loglikelihood([one, other])
+    assert _computed(cached) == 2
 
 
 def test_two_models_do_not_share_an_instrumentation(zoo: Zoo) -> None:

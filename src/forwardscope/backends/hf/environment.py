@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-__all__ = ["environment", "foreign_code", "quantisers"]
+__all__ = ["KNOWN_CODE", "environment", "foreign_code", "quantisers"]
 
 #: Settings of torch that decide the precision of a product, below `torch.` or `torch.backends.`.
 _PRECISION: Final = (
@@ -37,6 +37,10 @@ _KERNELS: Final = (
     "backends.cuda.math_sdp_enabled",
     "backends.cuda.cudnn_sdp_enabled",
     "backends.cuda.preferred_blas_library",
+    "backends.cudnn.enabled",
+    "backends.cudnn.deterministic",
+    "backends.cudnn.benchmark",
+    "backends.mha.get_fastpath_enabled",
 )
 #: Environment variables with which the libraries below torch select theirs.
 _VARIABLES: Final = (
@@ -64,7 +68,8 @@ _QUANTISERS: Final = (
     "optimum-quanto",
     "torchao",
 )
-_KNOWN_CODE: Final = frozenset(("torch", "transformers", "peft"))
+#: Packages whose versions are in each identity.
+KNOWN_CODE: Final = frozenset(("torch", "transformers", "peft"))
 #: Fields of /proc/cpuinfo that name a processor, and those that list its instructions.
 _CPU_FIELDS: Final = (
     "model name",
@@ -111,7 +116,7 @@ def foreign_code(model: torch.nn.Module) -> str | None:
     """
     roots = {type(module).__module__.partition(".")[0] for module in model.modules()}
     found = []
-    for root in sorted(roots - _KNOWN_CODE):
+    for root in sorted(roots - KNOWN_CODE):
         packages = packages_distributions().get(root, [])
         if not packages:
             return None

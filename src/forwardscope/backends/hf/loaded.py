@@ -7,22 +7,24 @@ what computes with it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch.nn.modules import module as modules
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.config_digest import config_digest
 from forwardscope.backends.hf.digests import digest_of
-from forwardscope.backends.hf.environment import environment, foreign_code, quantisers
+from forwardscope.backends.hf.environment import KNOWN_CODE, environment, foreign_code, quantisers
 from forwardscope.backends.hf.remembered import remembered, sign
 from forwardscope.backends.hf.tensor_digests import digest_of_tensors
 from forwardscope.backends.hf.tokenizer_digest import tokenizer_digest
 from forwardscope.errors import ModelError
 
-__all__ = ["generation_digest", "parts_of_loaded", "weight_files"]
+__all__ = ["check_calls", "generation_digest", "parts_of_loaded", "weight_files"]
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
@@ -40,8 +42,9 @@ def parts_of_loaded(
 
     Raises:
         ModelError: The model has code of no installed package, so that no version says what
-            it computes.
+            it computes, or is in a state that its content does not show.
     """
+    check_calls(model)
     plain = compat.unwrapped(model)
     code = foreign_code(model)
     if code is None:
@@ -61,6 +64,31 @@ def parts_of_loaded(
         **environment(plain.device),
     }
     return {name: part for name, part in parts.items() if part}
+
+
+def check_calls(model: torch.nn.Module) -> None:
+    """Check that a model's calls do what its classes say.
+
+    Raises:
+        ModelError: Parts are in training mode, have a hook of a program around their forward,
+            or another forward than that of their class.
+    """
+    if modules._global_forward_pre_hooks or modules._global_forward_hooks:
+        raise ModelError("all modules have a hook; remove it")
+    for name, part in model.named_modules():
+        own = vars(part)
+        if part.training:
+            raise ModelError(f"{name or 'the model'} is in training mode; call eval()")
+        hooks = chain(part._forward_pre_hooks.values(), part._forward_hooks.values())
+        if not all(map(_is_known, hooks)):
+            raise ModelError(f"{name or 'the model'} has a hook around its forward; remove it")
+        if "forward" in own and "_hf_hook" not in own:  # accelerate's moves parts to devices
+            raise ModelError(f"the forward of {name or 'the model'} was replaced")
+
+
+def _is_known(hook: Any) -> bool:
+    """Return whether a hook is one of the libraries that compute the model."""
+    return str(getattr(hook, "__module__", "")).partition(".")[0] in KNOWN_CODE
 
 
 def _weights(model: Any, config: Sequence[object], folders: Sequence[Path] | None) -> str:

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.environment import environment, foreign_code
-from forwardscope.backends.hf.loaded import generation_digest, weight_files
+from forwardscope.backends.hf.loaded import check_calls, generation_digest, weight_files
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.remembered import sign
 from forwardscope.backends.hf.view_identity import Reading, ViewParts, parts_of_adapter
@@ -42,8 +42,10 @@ def views_of_loaded(
         By view id its parts by name; empty for a view of which nothing is known.
 
     Raises:
-        ModelError: The model has code of no installed package.
+        ModelError: The model has code of no installed package, or is in a state that its
+            content does not show.
     """
+    check_calls(model)
     if foreign_code(model) is None:
         raise ModelError("the model has modules of no installed package")
     signed = [None, None] if folders is None else [sign(weight_files(one)) for one in folders]
