@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from forwardscope import BackendInstrumentation
 from forwardscope.integrations.torch_module import calls_of, instrument, uninstrument
@@ -646,3 +648,121 @@ def test_importing_the_integrations_loads_no_torch() -> None:
     code = "import sys, forwardscope.integrations; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+def _tangent(net: Any) -> Any:
+    with forward_ad.dual_level():
+        out = net(forward_ad.make_dual(_X, torch.ones_like(_X)))
+        return forward_ad.unpack_dual(out).tangent
+
+
+def _flops(net: Any) -> int:
+    with FlopCounterMode(display=False) as counter:
+        net(_X)
+    return int(counter.get_total_flops())
+
+
+def _hooked(net: Any) -> int:
+    seen: list[Any] = []
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))
+    try:
+        net(_X)
+    finally:
+        hook.remove()
+    return len(seen)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of forward_ad
+@pytest.mark.parametrize("observe", [_tangent, _flops, _hooked])
+def test_what_observes_each_operation_sees_a_call_that_was_cached(
+    observe: Callable[[Any], Any],
+) -> None:
+    """A hit would show it nothing."""
+    net = _net()
+    net(_X)
+    found, expected = observe(net), observe(Counted().eval())
+    assert found is not None
+    assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+def test_a_default_device_is_in_the_key() -> None:
+    """What the module makes is there."""
+    make = instrument(lambda: torch.zeros(2), name="make", identity="1", cache=True)
+    make()
+    with torch.device("meta"):
+        assert make().is_meta
+
+
+def test_strides_of_single_channels_are_in_the_key() -> None:
+    """They decide the layout of a convolution, although either tensor is contiguous."""
+    plain = nn.Conv2d(1, 2, 3).eval()
+    net = instrument(copy.deepcopy(plain), identity="content", cache=True)
+    image = torch.randn(2, 1, 6, 6)
+    channels_last = image.as_strided(image.shape, (36, 1, 6, 1))
+    net(image)
+    assert net(channels_last).stride() == plain(channels_last).stride()
+
+
+def test_casts_that_autocast_keeps_are_not_those_of_other_weights() -> None:
+    """Autocast would use its casts of the weights of before, until it ends."""
+    net = instrument(nn.Linear(8, 8).eval(), identity="content", cache=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net(_X)
+        net.weight.mul_(2)
+        net(_X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(net(_X), nn.functional.linear(_X, net.weight, net.bias))
+
+
+def test_conversions_that_return_to_an_address_are_seen() -> None:
+    """`half().float()` rounds the weights, and may allocate where they were."""
+    net = instrument(nn.Linear(300, 300).eval(), identity="content", cache=True)
+    x = torch.randn(2, 300)
+    for _ in range(20):
+        nn.init.normal_(net.weight)
+        net(x)
+        net.half().float()
+        assert torch.equal(net(x), nn.functional.linear(x, net.weight, net.bias))
+
+
+def test_functions_of_one_version_do_not_share_a_store() -> None:
+    """A version says nothing of which function it is."""
+    store = MemoryStore()
+    answers = []
+    for function in (_double, _triple):
+        inst = BackendInstrumentation(store=store)
+        wrapped = instrument(function, identity="1", cache=True, instrumentation=inst)
+        answers.append(wrapped(1))
+        inst.close()
+    assert answers == [2, 3]
+
+
+def _double(x: int) -> int:
+    return 2 * x
+
+
+def _triple(x: int) -> int:
+    return 3 * x
+
+
+def test_texts_come_back_with_their_surrogates() -> None:
+    """JSON's escapes would join two of them to a character."""
+    text = instrument(lambda: "\ud83d\ude00", name="text", identity="1", cache=True)
+    assert [text(), text()] == ["\ud83d\ude00"] * 2
+
+
+def test_flushed_denormals_are_in_the_key() -> None:
+    """torch.set_flush_denormal changes values."""
+    tiny = torch.full((3,), 1e-40)
+    scale = instrument(_scale, identity="1", cache=True)
+    scale(tiny)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        assert scale(tiny).count_nonzero() == 0
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _scale(x: Tensor) -> Tensor:
+    return x * 1.5

@@ -238,3 +238,53 @@ def test_a_forward_that_was_replaced_is_another_identity(monkeypatch: pytest.Mon
     assert before != replaced
     with pytest.raises(UnknownContentError):
         _identity(Holder(None))
+
+
+class _Box(dict[str, float]):
+    """A dict that looks like a configuration."""
+
+    def to_dict(self) -> dict[str, float]:
+        return dict(self)
+
+
+class _Boxed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = _Box(scale=2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._shifted(x * self.config["scale"])
+
+    def _shifted(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_a_dict_with_the_methods_of_a_configuration_has_no_known_content() -> None:
+    """Its attributes are not what it holds."""
+    with pytest.raises(UnknownContentError, match="_Box"):
+        ModuleIdentity(_Boxed(), None).of(_Boxed())
+
+
+def test_a_method_that_was_replaced_is_another_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that the forward calls."""
+    module = _Boxed()
+    module.config = None  # type: ignore[assignment]
+    before = ModuleIdentity(module, None).of(module)
+    monkeypatch.setattr(_Boxed, "_shifted", lambda _, x: x + 1)
+    assert ModuleIdentity(module, None).of(module) != before
+
+
+def test_a_forward_that_a_program_wraps_has_no_known_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`functools.wraps` hides what the wrapper does."""
+    module, original = _Boxed(), _Boxed.forward
+    module.config = None  # type: ignore[assignment]
+
+    @wraps(original)
+    def wrapper(*args: Any) -> Any:
+        return original(*args) * 10
+
+    monkeypatch.setattr(_Boxed, "forward", wrapper)
+    with pytest.raises(UnknownContentError, match="wraps"):
+        ModuleIdentity(module, None).of(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -95,9 +96,8 @@ def identity_of(lm: LM, revision: str | None, *, just_loaded: bool = False) -> M
 
 def has_weights(lm: LM) -> bool:
     """Return whether a model has weights in this process, which a program may change."""
-    from torch.nn import Module  # noqa: PLC0415 - not for a model behind an API
-
-    return any(isinstance(value, Module) for value in vars(lm).values())
+    nn = sys.modules.get("torch.nn")  # imported by what has made a module
+    return nn is not None and any(isinstance(value, nn.Module) for value in vars(lm).values())
 
 
 def _replaced_methods(lm: Any) -> list[str]:

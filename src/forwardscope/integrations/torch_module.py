@@ -100,7 +100,7 @@ def instrument(
     name = (name or given).replace("_", "-")
     calls = InstrumentedCalls(
         name,
-        _identity(identity, module) if cache else None,
+        _identity(identity, target) if cache else None,
         instrumentation or BackendInstrumentation(name=name),
     )
     if module is None:
@@ -135,18 +135,24 @@ def calls_of(target: Any) -> InstrumentedCalls:
     return found
 
 
-def _identity(identity: Identity, module: torch.nn.Module | None) -> Callable[[Any], str]:
-    """Return the function that identifies a target at each call."""
+def _identity(identity: Identity, target: Any) -> Callable[[Any], str]:
+    """Return the function that identifies a target at each call.
+
+    A text is that of one class or function: others may have the same version.
+    """
+    named = target if hasattr(target, "__qualname__") else type(target)
+    place = f"{named.__module__}.{named.__qualname__}"
     if isinstance(identity, str):
-        if module is None:
-            return lambda _: identity
-        return ModuleIdentity(module, None if identity == "content" else identity).of
+        if not isinstance(target, torch.nn.Module):
+            return lambda _: f"{place} {identity}"
+        text = None if identity == "content" else f"{place} {identity}"
+        return ModuleIdentity(target, text).of
 
     def called(_: Any) -> str:
         found = identity() if identity is not None else None
         if found is None:
             raise UnknownContentError("its identity is not known")
-        return found
+        return f"{place} {found}"
 
     return called
 

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import torch
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from forwardscope.core.forks import reset_in_children
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.torch_module_content import (
     Content,
@@ -57,10 +62,15 @@ class InstrumentedCalls:
         self.name: Final = name
         self.instrumentation: Final = instrumentation
         self._identity: Final = identity
-        self._lock: Final = threading.Lock()
+        self.after_fork()
         self._bypasses: Counter[str] = Counter()
         self._refusal: str | None = None
         instrumentation.identify_views(_identity_of_view, 0.0, _described)
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread holds; a signal handler may read what its thread counts."""
+        self._lock = threading.RLock()
 
     @property
     def bypasses(self) -> Mapping[str, int]:
@@ -87,7 +97,7 @@ class InstrumentedCalls:
 
         def compute_kept() -> Kept:
             before = _random_state()
-            computed.append(compute())
+            computed.append(_compute_anew(compute))
             try:
                 if any(map(_differ, before, _random_state())):
                     raise UnknownContentError("it draws random numbers")
@@ -115,6 +125,8 @@ class InstrumentedCalls:
             raise UnknownContentError("gradients are enabled")
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise UnknownContentError("torch.jit traces it")
+        if _is_observed():
+            raise UnknownContentError("a mode of torch or a hook on all modules is active")
         if _is_captured():
             raise UnknownContentError("a CUDA graph captures it")
         if self._refusal is not None:
@@ -150,6 +162,29 @@ def _identity_of_view(view_id: str) -> str | None:
 
 def _described(view_id: str) -> Mapping[str, str]:
     return {"module": view_id.partition("_")[0]}
+
+
+def _compute_anew(compute: Callable[[], Any]) -> Any:
+    """Compute a result without the casts that autocast has kept, which may be of older weights."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        return compute()
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
+
+
+def _is_observed() -> bool:
+    """Return whether a program sees, or changes, the operations of each call.
+
+    A default device is also a mode, and part of the key.
+    """
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return (
+        any(type(mode) is not DeviceContext for mode in modes)
+        or bool(_get_current_dispatch_mode_stack())
+        or bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
+    )
 
 
 def _is_captured() -> bool:

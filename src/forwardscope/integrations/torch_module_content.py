@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 import torch
+from torch.autograd import forward_ad
 
 from forwardscope.backends.hf.environment import environment
 
@@ -31,6 +32,7 @@ PLAIN: Final = frozenset((bool, int, float, complex, str, bytes, type(None))) | 
 )
 _TENSORS: Final = frozenset((torch.Tensor, torch.nn.Parameter))
 _SEQUENCES: Final = frozenset((tuple, list, torch.Size))
+_HALF: Final = 0.5
 _CHARACTERS: Final = 32  # of a digest; 128 bits
 
 
@@ -81,10 +83,16 @@ class Content:
     def _add_tensor(self, tensor: torch.Tensor) -> None:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise UnknownContentError("a tensor that is sparse, quantised or without data")
+        dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+        if dual.tangent is not None:
+            raise UnknownContentError("a tensor with a forward gradient")
         # kernels may round differently by the layout of numbers, but not by that of integers
         inexact = tensor.is_floating_point() or tensor.is_complex()
-        layout = tensor.stride() if inexact and not tensor.is_contiguous() else ""
-        self.structure.append(f"{tensor.dtype} {tuple(tensor.shape)} {layout} {tensor.device}")
+        layout = tensor.stride() if inexact else ""
+        kind = type(tensor).__name__
+        self.structure.append(
+            f"{kind} {tensor.dtype} {tuple(tensor.shape)} {layout} {tensor.device}"
+        )
         self.tensors.append(tensor)
 
     def digest(self) -> str:
@@ -104,10 +112,16 @@ def settings(devices: Collection[torch.device]) -> list[str]:
     content = Content()
     for kind in sorted({"cpu", *(device.type for device in devices)}):
         content.add((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)))
-    content.add(torch.get_default_dtype())
+    content.add((torch.get_default_dtype(), torch.get_default_device()))
+    content.add(_flushes_denormals())
     for device in sorted(devices or [torch.device("cpu")], key=str):
         content.add(environment(device))
     return content.structure
+
+
+def _flushes_denormals() -> bool:
+    """Return whether `torch.set_flush_denormal` is in effect, which has no getter."""
+    return sys.float_info.min * _HALF == 0.0
 
 
 def digest(parts: Iterable[str | memoryview]) -> str:

@@ -49,7 +49,7 @@ class _ModuleContent(Content):
         self._parts: dict[int, str] = {id(part): name for name, part in parts}
         for name, part in parts:
             self.structure += ("module", name, *_code_of_class(type(part)))
-            self.add(inspect.unwrap(type(part).forward))  # which a program may have replaced
+            self._add_forward(type(part).forward)
             own = vars(part)
             for members in (own["_parameters"], own["_buffers"]):
                 for key, tensor in members.items():
@@ -59,6 +59,15 @@ class _ModuleContent(Content):
                 if key not in _OWN:
                     self.structure.append(key)
                     self.add(value)
+
+    def _add_forward(self, function: Any) -> None:
+        """Add a forward, which a program may have replaced, with the functions that wrap it."""
+        while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+            if not _is_versioned(_module_of_code(function)):
+                raise UnknownContentError("a forward that a function of a program wraps")
+            self.structure.append(f"wrapper {function.__code__.co_qualname}")
+            function = wrapped
+        self.add(function)
 
     def add_object(self, value: Any) -> None:
         kind = type(value)
@@ -72,7 +81,7 @@ class _ModuleContent(Content):
             self.structure += (_code(value), value.__qualname__, _line(value))
         elif self._is_own_method(value):
             self.structure += ("method", value.__name__, self._parts[id(value.__self__)])
-        elif dataclasses.is_dataclass(value) or hasattr(value, "to_dict"):  # a configuration
+        elif _is_configuration(value):
             self._add_configuration(value)
         else:
             super().add_object(value)
@@ -95,9 +104,12 @@ class _ModuleContent(Content):
 
 
 class _State(NamedTuple):
-    """Whether tensors are those of before: they, their memory and the counts of their changes."""
+    """Whether tensors are those of before: they, their memory and the counts of their changes.
 
-    tensors: tuple[weakref.ref[torch.Tensor], ...]
+    Their memory is an object, as an address is used again: `half().float()` may return to it.
+    """
+
+    objects: tuple[weakref.ref[Any], ...]
     versions: tuple[tuple[int, int], ...]
 
     @classmethod
@@ -105,13 +117,15 @@ class _State(NamedTuple):
         """Return the state of tensors; it refers to them weakly."""
         tensors = list(tensors)
         versions = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
-        return cls(tuple(map(weakref.ref, tensors)), versions)
+        memory = [tensor.untyped_storage() for tensor in tensors]
+        return cls(tuple(map(weakref.ref, [*tensors, *memory])), versions)
 
     def is_of(self, tensors: Iterable[torch.Tensor]) -> bool:
         """Return whether the tensors are the same and unchanged."""
+        tensors = list(tensors)  # alive while their state is compared
         now = _State.of(tensors)
-        same = len(now.tensors) == len(self.tensors) and all(
-            one() is other() for one, other in zip(self.tensors, now.tensors, strict=True)
+        same = len(now.objects) == len(self.objects) and all(
+            one() is other() for one, other in zip(self.objects, now.objects, strict=True)
         )
         return same and now.versions == self.versions
 
@@ -175,6 +189,19 @@ def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+class _Attributes:
+    """A class whose objects are nothing but their attributes."""
+
+
+def _is_configuration(value: Any) -> bool:
+    """Return whether it is a configuration whose attributes are all that it holds.
+
+    A dict or list that has a `to_dict` holds more.
+    """
+    is_one = dataclasses.is_dataclass(value) or hasattr(value, "to_dict")
+    return is_one and type(value).__basicsize__ == _Attributes.__basicsize__
+
+
 def _is_plain_function(value: Any) -> TypeGuard[FunctionType | BuiltinFunctionType]:
     """Return whether its module, name and line say what a function does."""
     if isinstance(value, BuiltinFunctionType):
@@ -196,6 +223,24 @@ def _code_of_class(kind: type) -> Iterator[str]:
         if MARK not in vars(base):
             yield f"class {base.__module__}.{base.__qualname__}"
             yield _code(base)
+            if not _is_versioned(base.__module__):
+                yield from _members(base)
+
+
+def _members(kind: type) -> Iterator[str]:
+    """Yield the methods of a class, which a program may replace."""
+    for name, value in list(vars(kind).items()):
+        if isinstance(value, FunctionType):
+            yield f"{name}: {value.__module__}.{value.__qualname__} {_line(value)}"
+
+
+def _is_versioned(module: str | None) -> bool:
+    return (module or "torch").partition(".")[0] in _VERSIONED
+
+
+def _module_of_code(function: Any) -> str:
+    """Return the module whose code a function runs; `functools.wraps` hides it."""
+    return str(getattr(function, "__globals__", {}).get("__name__", "none"))
 
 
 _codes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -207,7 +252,7 @@ def _code(thing: Any) -> str:
     That of a package with a version in the environment is empty. What has no file, as in a
     notebook, has an identity of its own that no other process shares.
     """
-    if (thing.__module__ or "torch").partition(".")[0] in _VERSIONED:
+    if _is_versioned(thing.__module__):
         return ""
     known = _codes.get(thing)
     if known is None:

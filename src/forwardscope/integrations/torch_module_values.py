@@ -60,7 +60,7 @@ def keep(result: Any, others: Sequence[torch.Tensor]) -> Kept:
         UnknownContentError: It cannot be copied exactly.
     """
     copy = _Copy(others)
-    template = json.dumps(copy.node(result))
+    template = json.dumps(copy.node(result), ensure_ascii=False)  # escapes would join surrogates
     devices = tuple(str(tensor.device) for tensor in copy.tensors)
     return Kept(template, tuple(copy.tensors), devices, tuple(copy.kinds))
 
