@@ -1,0 +1,150 @@
+"""Measures adapters one after the other on one base model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from opentelemetry.trace import TracerProvider
+
+from forwardscope.backends.base import Backend
+from forwardscope.errors import AdapterError
+from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.suite.backend import instrumentation_for, load_model
+from forwardscope.suite.observer import Observer
+from forwardscope.suite.runner import run_suite
+from forwardscope.suite.selection import replace_adapter
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.sweep.tasks import Measured, Task
+from forwardscope.text import MAX_SENTENCE, shown
+
+__all__ = ["Models", "Watch", "Worker", "worker_name"]
+
+#: Called with the name of a step, the amount done and the total amount, 0 if not known.
+Report = Callable[[str, int, int], None]
+
+
+class Models(Protocol):
+    """A base model on which adapters are exchanged."""
+
+    def open(
+        self, spec: SuiteSpec, instrumentation: BackendInstrumentation, report: Report
+    ) -> Backend:
+        """Return a backend of the base with the adapter of `spec`; the one before is closed.
+
+        Raises:
+            AdapterError: The adapter cannot be loaded, or does not fit.
+            ModelError: The base cannot be loaded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the base; may be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What observes the runs of a worker.
+
+    Attributes:
+        observer: Receives the events of each run.
+        tracer_provider: Receives the spans; None for the global one.
+        opened: Called with the instrumentation of each run before its adapter is loaded.
+        report: Receives the steps of loading.
+    """
+
+    observer: Observer = field(default_factory=Observer)
+    tracer_provider: TracerProvider | None = None
+    opened: Callable[[BackendInstrumentation], None] = lambda _: None
+    report: Report = lambda *_: None
+
+
+class Worker:
+    """Measures adapters with one suite, one after the other; loads the base with the first.
+
+    `request_stop` can be called from any thread, all else from one.
+
+    Args:
+        spec: The suite; the adapter of each task takes the place of its own.
+        models: Loads the base and exchanges adapters on it.
+        watch: Observes the runs.
+    """
+
+    def __init__(self, spec: SuiteSpec, models: Models | None = None, watch: Watch | None = None):
+        self._spec = spec
+        self._models = models or _LoadedAnew()
+        self._watch = watch or Watch()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._running: BackendInstrumentation | None = None
+
+    def measure(self, task: Task) -> Measured:
+        """Run the suite on an adapter.
+
+        Returns:
+            The result, or the error of an adapter that cannot be loaded or used.
+
+        Raises:
+            KeyboardInterrupt: A stop was requested.
+            UserError: A mistake that no adapter makes, such as a base that cannot be loaded.
+        """
+        spec = replace_adapter(self._spec, task.adapter, task.label)
+        provider = self._watch.tracer_provider
+        with instrumentation_for(spec, Path(task.trace), provider) as instrumentation:
+            self._begin(instrumentation)
+            self._watch.opened(instrumentation)
+            try:
+                backend = self._models.open(spec, instrumentation, self._watch.report)
+            except AdapterError as error:
+                return _failed(task, error)
+            if instrumentation.stopping:  # requested while the model was loaded
+                raise KeyboardInterrupt
+            result = run_suite(spec, backend, observer=self._watch.observer)
+        return Measured(task.index, result.model_dump_json(), worker=worker_name())
+
+    def request_stop(self) -> None:
+        """Stop before the next forward pass, of this task or the next one."""
+        with self._lock:
+            self._stopping = True
+            running = self._running
+        if running is not None:
+            running.request_stop()
+
+    def close(self) -> None:
+        """Free the base; may be called twice."""
+        self._models.close()
+
+    def _begin(self, instrumentation: BackendInstrumentation) -> None:
+        with self._lock:
+            self._running = instrumentation
+            stopping = self._stopping
+        if stopping:
+            instrumentation.request_stop()
+
+
+def worker_name() -> str:
+    """Return the name of this process in a sweep."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _failed(task: Task, error: Exception) -> Measured:
+    reason = shown(str(error), MAX_SENTENCE)
+    return Measured(task.index, None, reason, type(error).__name__, worker_name())
+
+
+class _LoadedAnew:
+    """Loads the base with each adapter."""
+
+    def open(
+        self, spec: SuiteSpec, instrumentation: BackendInstrumentation, report: Report
+    ) -> Backend:
+        return load_model(spec, instrumentation, report)
+
+    def close(self) -> None:
+        pass
