@@ -2,30 +2,21 @@
 
 It shows, and decides nothing: that is the gate's.
 
-**Change.** The value of a probe less that of the first result. It is *clear* where each of the
-two values lies outside the other's 95 % interval.
-
-**p** is the probability of a change as large as that, in either direction, if there were none:
-from the normal distribution, with a standard error of the difference of sqrt(a² + b²), where
-a and b are those of the two values, each its 95 % interval's width / (2 · 1.96). Equal prompts
-make the two values alike, so it is rather too large than too small. All p of one comparison are
-corrected together by Holm's method. A value without an interval has none.
+What a change is, when it is clear, and its p are defined in `forwardscope.suite.changes`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from string import ascii_uppercase
 from typing import Any, Final
 
 from forwardscope.analysis import legend
 from forwardscope.analysis.formatting import count, percent, plural, seconds
-from forwardscope.analysis.holm import holm
 from forwardscope.analysis.score_gate import differences
 from forwardscope.analysis.tables import Column, Table
+from forwardscope.suite.changes import Change, change_between, corrected
 from forwardscope.suite.formats import format_raw, format_z
 from forwardscope.suite.result import ProbeResult, SuiteResult
 
@@ -33,8 +24,6 @@ __all__ = ["MAX_RESULTS", "comparison_notes", "comparison_tables"]
 
 #: Each result has a letter.
 MAX_RESULTS: Final = len(ascii_uppercase)
-_NORMAL: Final = NormalDist()
-_WIDTH: Final = 2 * _NORMAL.inv_cdf(0.975)
 #: Columns of a change.
 _CHANGE: Final = (
     Column("change", "change", lambda value: f"{value:+.3g}"),
@@ -51,17 +40,13 @@ class _Row:
         probe: Name of the probe.
         run: Letter of the result.
         now: The probe's result; None if the run has no such probe.
-        change: Its value less that of the first result; None without both.
-        clear: Whether each value lies outside the other's interval; None without both.
-        p: Of such a change if there were none, not corrected; None without both intervals.
+        change: The change since the first result.
     """
 
     probe: str
     run: str
     now: ProbeResult | None
-    change: float | None = None
-    clear: bool | None = None
-    p: float | None = None
+    change: Change = Change()
 
 
 def comparison_tables(results: Sequence[SuiteResult], names: Sequence[str]) -> dict[str, Table]:
@@ -89,7 +74,7 @@ def comparison_notes(results: Sequence[SuiteResult]) -> list[str]:
             notes.append(f"{letter} and A are of different suites: {result.suite}, {first.suite}")
         notes += [f"{letter} and A differ in {one}" for one in _settings(first, result)]
     notes.append(legend.numbers(probe for result in results for probe in result.probes))
-    if tested := sum(row.p is not None for row in _rows(results)):
+    if tested := sum(row.change.p is not None for row in _rows(results)):
         notes.append(
             "clear: each value lies outside the other's 95 % interval; p: probability of such a "
             "change if there were none, corrected for "
@@ -108,30 +93,11 @@ def _rows(results: Sequence[SuiteResult]) -> Iterator[_Row]:
             if index == 0 or first is None or now is None or now.kind != first.kind:
                 yield _Row(name, letter, now)
             else:
-                yield _Row(name, letter, now, *_change(first, now))
+                yield _Row(name, letter, now, change_between(first, now))
 
 
 def _by_name(result: SuiteResult) -> dict[str, ProbeResult]:
     return {probe.name: probe for probe in result.probes}
-
-
-def _change(first: ProbeResult, now: ProbeResult) -> tuple[float | None, bool | None, float | None]:
-    """Return the change, whether it is clear, and its p."""
-    if first.raw is None or now.raw is None:
-        return None, None, None
-    change = now.raw - first.raw
-    if not math.isfinite(change):  # of two values that are as good as infinite
-        return None, None, None
-    if first.ci_95 is None or now.ci_95 is None:
-        return change, None, None
-    clear = not (
-        first.ci_95[0] <= now.raw <= first.ci_95[1] or now.ci_95[0] <= first.raw <= now.ci_95[1]
-    )
-    widths = [high - low for low, high in (first.ci_95, now.ci_95)]
-    error = math.hypot(*widths) / _WIDTH
-    if error == 0.0:
-        return change, clear, 0.0 if change else 1.0
-    return change, clear, 2.0 * _NORMAL.cdf(-abs(change) / error)
 
 
 def _settings(first: SuiteResult, now: SuiteResult) -> Iterator[str]:
@@ -193,10 +159,9 @@ def _probes_table(rows: Sequence[_Row]) -> Table:
         Column("z_score", "z", format_z),
         *(replace(column, hidden=True) for column in _CHANGE),
     )
-    corrected = _corrected(rows)
     cells = [
-        (row.probe, row.run, *_measured(row.now), row.change, row.clear, p)
-        for row, p in zip(rows, corrected, strict=True)
+        (row.probe, row.run, *_measured(row.now), row.change.value, row.change.clear, p)
+        for row, p in zip(rows, _corrected(rows), strict=True)
     ]
     return Table("measured", columns, cells)
 
@@ -204,9 +169,9 @@ def _probes_table(rows: Sequence[_Row]) -> Table:
 def _changes_table(rows: Sequence[_Row]) -> Table:
     columns = (Column("probe", "probe"), Column("run", "run"), *_CHANGE)
     cells = [
-        (row.probe, row.run, row.change, row.clear, p)
+        (row.probe, row.run, row.change.value, row.change.clear, p)
         for row, p in zip(rows, _corrected(rows), strict=True)
-        if row.change is not None
+        if row.change.value is not None
     ]
     return Table("changes to A", columns, cells)
 
@@ -219,8 +184,7 @@ def _measured(now: ProbeResult | None) -> tuple[Any, ...]:
 
 def _corrected(rows: Sequence[_Row]) -> list[float | None]:
     """Return the p of each row, corrected for all of them; None for a row without."""
-    corrected = iter(holm([row.p for row in rows if row.p is not None]))
-    return [None if row.p is None else next(corrected) for row in rows]
+    return corrected([row.change.p for row in rows])
 
 
 def _cost_table(results: Sequence[SuiteResult]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opentelemetry.trace import TracerProvider
 
@@ -13,9 +14,12 @@ from forwardscope.files import unwritable
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
 from forwardscope.store.locations import open_store
-from forwardscope.suite.spec import CacheSpec, SuiteSpec
+from forwardscope.suite.spec import CacheSpec, ModelSpec, SuiteSpec
 
-__all__ = ["instrumentation_for", "load_backend", "load_model"]
+if TYPE_CHECKING:
+    from forwardscope.backends.hf import ModelSource
+
+__all__ = ["instrumentation_for", "load_backend", "load_model", "model_source"]
 
 
 @contextmanager
@@ -72,21 +76,27 @@ def load_model(
     """
     from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
-    model = spec.model
     return hf.load_backend(
-        hf.ModelSource(
-            path=model.path,
-            adapter=model.adapter,
-            device=model.device,
-            dtype=model.dtype,
-            tuned=model.tuned,
-            one_at_a_time=model.one_at_a_time,
-        ),
+        model_source(spec.model),
         exactness=spec.exactness,
         instrumentation=instrumentation,
         rehash=spec.cache.rehash,
         check=check,
         report=report or (lambda *_: None),
+    )
+
+
+def model_source(model: ModelSpec) -> ModelSource:
+    """Return what a backend loads for a suite's model."""
+    from forwardscope.backends.hf import ModelSource  # noqa: PLC0415 - takes a second
+
+    return ModelSource(
+        path=model.path,
+        adapter=model.adapter,
+        device=model.device,
+        dtype=model.dtype,
+        tuned=model.tuned,
+        one_at_a_time=model.one_at_a_time,
     )
 
 

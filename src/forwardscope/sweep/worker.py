@@ -8,44 +8,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from opentelemetry.trace import TracerProvider
 
-from forwardscope.backends.base import Backend
 from forwardscope.errors import AdapterError
 from forwardscope.instrumentation import BackendInstrumentation
-from forwardscope.suite.backend import instrumentation_for, load_model
+from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.observer import Observer
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.selection import replace_adapter
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.sweep.models import Models, Report, SharedModels
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.text import MAX_SENTENCE, shown
 
-__all__ = ["Models", "Watch", "Worker", "worker_name"]
-
-#: Called with the name of a step, the amount done and the total amount, 0 if not known.
-Report = Callable[[str, int, int], None]
-
-
-class Models(Protocol):
-    """A base model on which adapters are exchanged."""
-
-    def open(
-        self, spec: SuiteSpec, instrumentation: BackendInstrumentation, report: Report
-    ) -> Backend:
-        """Return a backend of the base with the adapter of `spec`; the one before is closed.
-
-        Raises:
-            AdapterError: The adapter cannot be loaded, or does not fit.
-            ModelError: The base cannot be loaded.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free the base; may be called twice."""
-        ...
+__all__ = ["Watch", "Worker", "worker_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +55,7 @@ class Worker:
 
     def __init__(self, spec: SuiteSpec, models: Models | None = None, watch: Watch | None = None):
         self._spec = spec
-        self._models = models or _LoadedAnew()
+        self._models = models or SharedModels()
         self._watch = watch or Watch()
         self._lock = threading.Lock()
         self._stopping = False
@@ -106,7 +83,12 @@ class Worker:
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
             result = run_suite(spec, backend, observer=self._watch.observer)
-        return Measured(task.index, result.model_dump_json(), worker=worker_name())
+        return Measured(
+            task.index,
+            result.model_dump_json(),
+            worker=worker_name(),
+            notes=tuple(self._models.notes),
+        )
 
     def request_stop(self) -> None:
         """Stop before the next forward pass, of this task or the next one."""
@@ -136,15 +118,3 @@ def worker_name() -> str:
 def _failed(task: Task, error: Exception) -> Measured:
     reason = shown(str(error), MAX_SENTENCE)
     return Measured(task.index, None, reason, type(error).__name__, worker_name())
-
-
-class _LoadedAnew:
-    """Loads the base with each adapter."""
-
-    def open(
-        self, spec: SuiteSpec, instrumentation: BackendInstrumentation, report: Report
-    ) -> Backend:
-        return load_model(spec, instrumentation, report)
-
-    def close(self) -> None:
-        pass

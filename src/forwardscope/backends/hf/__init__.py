@@ -18,14 +18,15 @@ from forwardscope.backends.hf.sources import ModelSource, load_backend  # noqa: 
 if TYPE_CHECKING:
     from forwardscope.backends.hf.backend import HFBackend
     from forwardscope.backends.hf.pair import HFPairBackend
+    from forwardscope.backends.hf.shared_base import SharedBase
 
-__all__ = ["HFBackend", "HFPairBackend", "ModelSource", "load_backend"]
+__all__ = ["HFBackend", "HFPairBackend", "ModelSource", "SharedBase", "load_backend"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Import a backend's class, and with it torch, when it is used."""
-        modules = {"HFBackend": "backend", "HFPairBackend": "pair"}
+        modules = {"HFBackend": "backend", "HFPairBackend": "pair", "SharedBase": "shared_base"}
         if name not in modules:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = importlib.import_module(f"{__name__}.{modules[name]}")

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from forwardscope.backends.hf.forward import Exactness
     from forwardscope.backends.hf.pair import HFPairBackend
 
-__all__ = ["Found", "ModelSource", "load_backend"]
+__all__ = ["MERGE_FIRST", "Found", "ModelSource", "load_backend"]
 
-_MERGE: Final = "merge it into its base with merge_and_unload() and save the merged model"
+#: What to do where the base is an adapter.
+MERGE_FIRST: Final = "merge it into its base with merge_and_unload() and save the merged model"
 _GIVE_AS_ADAPTER: Final = "give it as the adapter, not as the tuned model"
 
 
@@ -116,7 +117,7 @@ def load_backend(
 
 def _find(source: ModelSource, report: Report) -> Found:
     adapter = None if source.adapter is None else adapter_folder(source.adapter, report)
-    model = find_model(source.path, _MERGE, report)
+    model = find_model(source.path, MERGE_FIRST, report)
     if source.tuned is None:
         return Found(model, adapter)
     return Found(model, tuned=find_model(source.tuned, _GIVE_AS_ADAPTER, report))

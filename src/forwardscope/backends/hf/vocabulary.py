@@ -228,7 +228,8 @@ def _grow(
         ]
         weight = module.weight.data
         fits = bool(saved) and saved[0].shape == weight.shape
-        weight[size:] = saved[0][size:] if fits else weight[:size].mean(0)
+        # the mean of the CPU, on which a base is where an adapter is loaded with it
+        weight[size:] = saved[0][size:] if fits else weight[:size].cpu().mean(0)
 
 
 def _padded(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:

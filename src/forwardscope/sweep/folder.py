@@ -1,0 +1,123 @@
+"""The folder of a sweep: its report, and a folder with result and trace for each adapter.
+
+    sweep.json, report.html, store.db
+    runs/LABEL/result.json, key, trace.jsonl
+
+A result counts as finished where the file `key` beside it has the key of the task and the digest
+of the result. Both are written atomically and the key last, so that a torn, changed or foreign
+file is never taken for a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from forwardscope.errors import OutputError
+from forwardscope.files import check_writable, unwritable, write_file
+from forwardscope.suite.result import SuiteResult
+from forwardscope.sweep.tasks import Task
+
+__all__ = ["SweepFolder"]
+
+#: Maximum bytes of a result, enough for half a million prompts.
+_MAX_RESULT: Final = 32 << 20
+_MAX_KEY: Final = 1 << 10
+
+
+class SweepFolder:
+    """The folder of a sweep.
+
+    Args:
+        path: The folder; made when something is written.
+
+    Attributes:
+        path: The folder.
+        result: The sweep's result.
+        report: Its report, in HTML.
+        store: Values that its adapters share, where no other store is named.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self.result: Final = path / "sweep.json"
+        self.report: Final = path / "report.html"
+        self.store: Final = path / "store.db"
+
+    def check(self) -> None:
+        """Check that the folder can be written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is not a folder; choose another with -o")
+        check_writable("sweep", self.result)
+
+    def of(self, label: str) -> Path:
+        """Return the folder of an adapter."""
+        return self.path / "runs" / label
+
+    def relative(self, label: str) -> str:
+        """Return the folder of an adapter as a path inside this one."""
+        return self.of(label).relative_to(self.path).as_posix()
+
+    def trace(self, label: str) -> Path:
+        """Return the trace of an adapter."""
+        return self.of(label) / "trace.jsonl"
+
+    def begin(self, task: Task) -> None:
+        """Remove what an earlier run of an adapter left.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
+        for path in (self._key(task.label), self.of(task.label) / "result.json", Path(task.trace)):
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                continue
+            except OSError as error:
+                raise unwritable("sweep", path, error) from error
+
+    def keep(self, task: Task, result: str, *, finished: bool) -> None:
+        """Write the result of an adapter, and then its key if it is finished.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        data = result.encode("utf-8", "backslashreplace")
+        write_file("result", self.of(task.label) / "result.json", data)
+        if finished:
+            write_file("key", self._key(task.label), f"{task.key} {_digest(data)}\n")
+
+    def finished(self, task: Task) -> SuiteResult | None:
+        """Return the finished result of an adapter; None if there is none of this key."""
+        try:
+            key = _read(self._key(task.label), _MAX_KEY)
+            data = _read(self.of(task.label) / "result.json", _MAX_RESULT)
+            if key.split() != [task.key.encode(), _digest(data).encode()]:
+                return None
+            return SuiteResult.model_validate_json(data)
+        except (OSError, ValueError, ValidationError):  # none, or no result that is whole
+            return None
+
+    def _key(self, label: str) -> Path:
+        return self.of(label) / "key"
+
+
+def _read(path: Path, most: int) -> bytes:
+    if not path.is_file():  # a pipe would wait
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"larger than {most} bytes")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=32).hexdigest()
