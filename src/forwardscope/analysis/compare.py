@@ -8,7 +8,7 @@ What a change is, when it is clear, and its p are defined in `forwardscope.suite
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ class _Row:
     probe: str
     run: str
     now: ProbeResult | None
-    change: Change = Change()
+    change: Change = field(default_factory=Change)
 
 
 def comparison_tables(results: Sequence[SuiteResult], names: Sequence[str]) -> dict[str, Table]:

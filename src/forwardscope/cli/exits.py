@@ -14,6 +14,7 @@ from forwardscope.cli.stopping import Stopped
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.suite.runner import RunInterrupted
+from forwardscope.sweep.sweep import SweepInterrupted
 from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["USAGE_ERRORS", "errors_exit_with_two"]
@@ -44,7 +45,7 @@ def errors_exit_with_two() -> Iterator[None]:
             vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)
             raise
         except Stopped as error:
-            partial = isinstance(error.__cause__, RunInterrupted)
+            partial = isinstance(error.__cause__, RunInterrupted | SweepInterrupted)
             terminal.print("interrupted" if partial else "interrupted; no result was written")
             raise typer.Exit(error.status) from error
         except KeyboardInterrupt as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -16,8 +16,10 @@ from forwardscope.errors import UserError
 from forwardscope.suite.selection import chosen_store
 from forwardscope.suite.spec import CacheSpec, SuiteSpec, TelemetrySpec
 
-__all__ = ["RunOptions", "takes_run_options"]
+__all__ = ["RunOptions", "takes_run_options", "takes_sweep_options"]
 
+#: Options that name an output file of one run.
+_OUTPUTS: Final = ("trace", "json", "markdown", "junit")
 _STORE, _SPANS, _METRICS = "Store", "Spans", "Metrics"
 
 
@@ -255,7 +257,17 @@ def _message(error: ValidationError) -> str:
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the fields of `RunOptions` to a command as options; pass them in `options`."""
-    fields = signature(RunOptions, eval_str=True).parameters
+    return _with_options(command, without=())
+
+
+def takes_sweep_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Do as `takes_run_options`, without the options of one run's output files."""
+    return _with_options(command, without=_OUTPUTS)
+
+
+def _with_options(command: Callable[..., None], without: Container[str]) -> Callable[..., None]:
+    parameters_of_options = signature(RunOptions, eval_str=True).parameters
+    fields = {name: one for name, one in parameters_of_options.items() if name not in without}
     command_signature = signature(command, eval_str=True)
 
     @wraps(command)

@@ -29,7 +29,7 @@ from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.text import shown
 
-__all__ = ["RunProgress", "steps"]
+__all__ = ["PassesColumn", "Polled", "RunProgress", "TimesColumn", "steps"]
 
 #: Columns of the bar, and of all that is beside a probe's name.
 _BAR: Final = 16
@@ -60,13 +60,13 @@ class RunProgress(Observer):
         self._instrumentation = instrumentation
         self._counted: tuple[RunStarted, TaskID] | None = None
         self._done = 0
-        self._progress = _Polled(
+        self._progress = Polled(
             self._poll,
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=_BAR),
-            _PassesColumn(wide=console.width >= _WIDE),
-            _TimesColumn(),
+            PassesColumn(wide=console.width >= _WIDE),
+            TimesColumn(),
             console=console,
             transient=True,
             disable=quiet or not console.is_terminal,
@@ -133,7 +133,7 @@ class RunProgress(Observer):
             self._progress.update(task, completed=self._done, total=total, passes=passes)
 
 
-class _Polled(Progress):
+class Polled(Progress):
     """Progress that calls a function before it is drawn."""
 
     def __init__(self, poll: Callable[[], None], *columns: ProgressColumn, **options: Any) -> None:
@@ -141,11 +141,12 @@ class _Polled(Progress):
         super().__init__(*columns, **options)
 
     def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is drawn, after the call."""
         self._poll()
         return super().get_renderables()
 
 
-class _PassesColumn(ProgressColumn):
+class PassesColumn(ProgressColumn):
     """Forward passes, and where there is room the hit rate."""
 
     max_refresh = None
@@ -155,6 +156,7 @@ class _PassesColumn(ProgressColumn):
         self._wide = wide
 
     def render(self, task: Task) -> Text:
+        """Return the text of a task; empty if nothing is counted."""
         if task.fields["passes"] is None:
             return Text()
         done, total, hit_rate = task.fields["passes"]
@@ -162,13 +164,14 @@ class _PassesColumn(ProgressColumn):
         return Text(passes + f", {100 * hit_rate:.0f} % hits" * self._wide, style="cyan")
 
 
-class _TimesColumn(ProgressColumn):
+class TimesColumn(ProgressColumn):
     """Time since the start, and the time left if the other passes take as long as those so far."""
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
+        """Return the times of a task."""
         elapsed = task.elapsed or 0.0
         times = _clock(elapsed)
         if task.fields["passes"] is not None and task.completed and task.remaining:

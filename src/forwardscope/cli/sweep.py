@@ -7,16 +7,108 @@ from typing import Annotated
 
 import typer
 
-from forwardscope.cli.options import RunOptions, takes_run_options
+from forwardscope.cli.options import RunOptions, takes_sweep_options
+from forwardscope.cli.sweep_report import print_sweep, write_sweep
+from forwardscope.cli.sweep_running import local_engine, run_and_write
+from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
+from forwardscope.suite.loading import load_suite
+from forwardscope.suite.spec import SuiteSpec
+from forwardscope.sweep import Adapters, Sweep, SweepFolder, find_adapters, tasks_of
 
 __all__ = ["sweep"]
 
 
-@takes_run_options
+@takes_sweep_options
 def sweep(
-    suite: Annotated[Path, typer.Argument(help="The suite file.", metavar="SUITE.yaml")],
+    suite: Annotated[
+        Path, typer.Argument(help="The suite file, or - for standard input.", metavar="SUITE.yaml")
+    ],
     options: RunOptions,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure this adapter: a folder or a hub id; may be given several times, in the "
+            "order of training.",
+            metavar="PATH",
+        ),
+    ] = None,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure the adapters of all folders that match this pattern, in natural order: "
+            "checkpoint-900 before checkpoint-1000. Quote it.",
+            metavar="PATTERN",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the sweep; by default the suite's name and -sweep.",
+            metavar="DIR",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Measure all adapters again, also those with a finished result."
+        ),
+    ] = False,
 ) -> None:
-    """Run a suite on many adapters of one base, and compare them in order."""
-    raise UserError("not there yet")
+    """Run a suite on many adapters of one base, and compare each with the one before.
+
+    The base is loaded once, and its forward passes are paid once: adapters share
+    values through the store of the suite, or one in the sweep's folder. The folder
+    has sweep.json, report.html, and result and trace of each adapter in runs/.
+
+    To see what each checkpoint of a training changed:
+
+        forwardscope sweep suite.yaml --adapters 'runs/first/checkpoint-*'
+
+    The same command again goes on after an interrupt, and measures what is new or
+    changed: an adapter keeps its result while its files, the suite, the base and
+    the packages are the same. An adapter that cannot be loaded is an ERROR, and
+    the sweep goes on.
+
+    Exit status: 0 when every adapter passes, 1 when one does not or is an ERROR,
+    2 for a mistake in the suite or the options, 130 after SIGINT (Ctrl-C), 143
+    after SIGTERM. What has ended by then is kept.
+    """
+    spec = options.override(load_suite(suite))
+    _check_suite(spec)
+    found = find_adapters(adapter or [], adapters or [])
+    place = output if output is not None else Path(f"{_file_name(spec.name)}-sweep")
+    folder = SweepFolder(place)
+    folder.check()
+    started = _sweep(spec, found, folder, options, fresh=fresh)
+    result = run_and_write(
+        started, local_engine, lambda one: write_sweep(one, folder), quiet=options.quiet
+    )
+    if not options.quiet:
+        print_sweep(result, folder, Terminal(soft_wrap=False))
+    raise typer.Exit(0 if result.passed else 1)
+
+
+def _sweep(
+    spec: SuiteSpec, found: Adapters, folder: SweepFolder, options: RunOptions, *, fresh: bool
+) -> Sweep:
+    tasks = tasks_of(spec, found, folder)
+    if spec.cache.store is None and spec.cache.enabled and not options.no_store:
+        cache = spec.cache.model_copy(update={"store": str(folder.store)})
+        spec = spec.model_copy(update={"cache": cache})
+    return Sweep(spec, tasks, folder, fresh, found.notes)
+
+
+def _check_suite(spec: SuiteSpec) -> None:
+    if spec.model.tuned is not None:
+        raise UserError(
+            "a sweep exchanges adapters on one base, and this suite compares with a fully "
+            "fine-tuned model; replace model.tuned by model.adapter, or use forwardscope run for "
+            "each model"
+        )
+
+
+def _file_name(name: str | None) -> str:
+    return "".join(one if one.isalnum() or one in "._-" else "_" for one in name or "suite")

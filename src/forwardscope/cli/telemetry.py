@@ -20,7 +20,7 @@ from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.result import Delivery, ProbeResult
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import SuiteSpec
-from forwardscope.telemetry import context_from_environment, register
+from forwardscope.telemetry import context_from_environment, register, unregister
 from forwardscope.telemetry.http import shown_url
 from forwardscope.text import plural, printable
 
@@ -128,7 +128,12 @@ class Telemetry:
         return None if self._otlp_metrics is None or self._lasting else _NO_ALERTS
 
     def watch(self, instrumentation: BackendInstrumentation) -> None:
-        """Export a backend's metrics, and count the outcomes of its spans."""
+        """Export a backend's metrics, and count the outcomes of its spans.
+
+        It takes the place of the backend before, whose run has ended.
+        """
+        if self._instrumentation is not None:
+            unregister(self._instrumentation, self._scrape_registry)
         self._instrumentation = instrumentation
         instrumentation.spans.delivery = self._spans
         register(instrumentation, self._scrape_registry)

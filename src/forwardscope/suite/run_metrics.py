@@ -29,7 +29,9 @@ _INTERRUPT = KeyboardInterrupt.__name__
 
 
 class RunMetrics(Observer):
-    """Observes a run and exports its gauges, as a collector of prometheus_client.
+    """Observes a run, or one after the other, and exports the gauges of the latest.
+
+    A collector of prometheus_client.
 
     There are no samples before the run begins or ends; one that ends before it begins
     could not start. Each probe of the suite has samples from the start, so that a push
@@ -67,9 +69,13 @@ class RunMetrics(Observer):
     # -- the observer -------------------------------------------------------------------
 
     def run_started(self, run: RunStarted) -> None:
-        """Record the start of the run."""
+        """Record the start of the run, and forget the one before."""
         with self._lock:
-            self._run = run
+            self._spec, self._run = run.spec, run
+            self._probes = dict.fromkeys(probe.name for probe in run.spec.probes)
+            self._result = self._ended_s = None
+            self._at_end = {}
+            self._lookups_seen = 0
             self._progress_s = run.started_s
             self._cpu_start_s = cpu_seconds()
 

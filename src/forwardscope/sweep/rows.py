@@ -60,7 +60,8 @@ def compared(rows: Sequence[AdapterRow]) -> tuple[list[AdapterRow], Comparisons]
     All p-values are corrected together, by Holm's method.
     """
     changes = [
-        [_change(rows, place, cell) for cell in rows[place].probes] for place in range(len(rows))
+        [_change(_before(rows, place), cell) for cell in row.probes]
+        for place, row in enumerate(rows)
     ]
     values = iter(corrected([one.p for own in changes for one in own]))
     found = []
@@ -81,8 +82,7 @@ def _before(rows: Sequence[AdapterRow], place: int) -> AdapterRow | None:
     return next((row for row in reversed(rows[:place]) if row.probes), None)
 
 
-def _change(rows: Sequence[AdapterRow], place: int, now: ProbeCell) -> Change:
-    before = _before(rows, place)
+def _change(before: AdapterRow | None, now: ProbeCell) -> Change:
     if before is None:
         return Change()
     same = (cell for cell in before.probes if (cell.name, cell.kind) == (now.name, now.kind))

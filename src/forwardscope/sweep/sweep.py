@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Final
 
+from opentelemetry.trace import Span, TracerProvider
 from pydantic import ValidationError
 
 from forwardscope.suite.result import SuiteResult
+from forwardscope.suite.spans import trace_id_of
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep.adapters import Adapters
 from forwardscope.sweep.engine import Engine
@@ -19,9 +23,15 @@ from forwardscope.sweep.observer import SweepObserver, SweepObservers, SweepStar
 from forwardscope.sweep.result import AdapterRow, Passes, SweepResult
 from forwardscope.sweep.rows import compared, error_row, row_of
 from forwardscope.sweep.tasks import Measured, Task
-from forwardscope.text import plural
+from forwardscope.telemetry import names
+from forwardscope.telemetry.span_factory import mark_failed
+from forwardscope.telemetry.spans import LookupSpans
+from forwardscope.text import printable
 
 __all__ = ["Sweep", "SweepInterrupted", "run_sweep", "tasks_of"]
+
+#: Adapters named in a sentence.
+_NAMED: Final = 3
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -45,7 +55,6 @@ class Sweep:
         tasks: The adapters in order.
         folder: Its folder.
         fresh: Whether adapters with a finished result are measured again.
-        trace_id: Id of its OpenTelemetry trace, or None.
         events: What happened before it began.
     """
 
@@ -53,7 +62,6 @@ class Sweep:
     tasks: Sequence[Task]
     folder: SweepFolder
     fresh: bool = False
-    trace_id: str | None = None
     events: Sequence[str] = field(default=())
 
 
@@ -67,7 +75,13 @@ def tasks_of(spec: SuiteSpec, adapters: Adapters, folder: SweepFolder) -> list[T
     ]
 
 
-def run_sweep(sweep: Sweep, engine: Engine, observer: SweepObserver | None = None) -> SweepResult:
+def run_sweep(
+    sweep: Sweep,
+    engine: Engine,
+    *,
+    observer: SweepObserver | None = None,
+    tracer_provider: TracerProvider | None = None,
+) -> SweepResult:
     """Measure the adapters of a sweep that have no finished result.
 
     Each result is written when its adapter ends. The sweep's own result is returned, not
@@ -77,6 +91,7 @@ def run_sweep(sweep: Sweep, engine: Engine, observer: SweepObserver | None = Non
         sweep: What to measure.
         engine: Measures; it stays open.
         observer: Receives the events of the sweep.
+        tracer_provider: Receives the span of the sweep; None for the global one.
 
     Raises:
         SweepInterrupted: A stop was requested; it has the adapters that ended.
@@ -84,26 +99,46 @@ def run_sweep(sweep: Sweep, engine: Engine, observer: SweepObserver | None = Non
         UserError: A mistake that no adapter makes.
     """
     running = _Running(sweep, engine)
-    observer = SweepObservers(running, observer or SweepObserver())
-    started = SweepStarted(
-        sweep.spec, sweep.tasks, sweep.trace_id, running.started_s, engine.workers
-    )
-    observer.sweep_started(started)
-    try:
-        left = list(running.resume(observer))
-        tasks = {task.index: task for task in left}
-        for measured in engine.run(left, observer) if left else ():
-            observer.adapter_finished(_row(sweep.folder, tasks[measured.index], measured))
-    except KeyboardInterrupt as error:
-        result = running.result()
-        observer.sweep_finished(None)
-        raise SweepInterrupted(result) from error
-    except BaseException:
-        observer.sweep_finished(None)
-        raise
-    result = running.result()
-    observer.sweep_finished(result)
+    observers = SweepObservers(running, observer or SweepObserver())
+    spans = LookupSpans(tracer_provider, 0, time)
+    result = None
+    with spans.around(names.SWEEP, sweep.spec.name, _at_start(sweep)) as span:
+        running.trace_id = trace_id_of(span)
+        try:
+            running.run(engine, observers)
+            result = running.result()
+        except KeyboardInterrupt as error:
+            raise SweepInterrupted(running.result()) from error
+        finally:
+            _at_end(span, result or running.result())
+            observers.sweep_finished(result)
     return result
+
+
+def _at_start(sweep: Sweep) -> dict[str, Any]:
+    """Return the attributes that are known when a sweep starts."""
+    return {
+        names.SUITE_NAME.name: printable(sweep.spec.name or "suite"),
+        names.RUN_MODEL.name: sweep.spec.model.label,
+        names.SWEEP_ADAPTERS.name: len(sweep.tasks),
+    }
+
+
+def _at_end(span: Span, result: SweepResult) -> None:
+    """Set attributes and status of a sweep at its end."""
+    status = Counter(row.status for row in result.rows)
+    span.set_attributes(
+        {
+            names.SWEEP_RESUMED.name: status["resumed"],
+            names.SWEEP_ERRORS.name: status["error"],
+            names.TOTAL_LOOKUPS.name: result.passes.lookups,
+            names.TOTAL_HITS.name: result.passes.hits,
+            names.TOTAL_PASSES.name: result.passes.forward_passes,
+        }
+    )
+    failed = next((row for row in result.rows if not row.passed), None)
+    if failed is not None:
+        mark_failed(span, failed.error_type or "probe_failed")
 
 
 def _row(folder: SweepFolder, task: Task, measured: Measured) -> AdapterRow:
@@ -129,7 +164,18 @@ class _Running(SweepObserver):
         self._rows: dict[int, AdapterRow] = {}
         self._events = list(sweep.events)
         self.started_s = time.time()
+        self.trace_id: str | None = None
         self._start = time.perf_counter()
+
+    def run(self, engine: Engine, observer: SweepObserver) -> None:
+        """Resume the adapters that are finished, and measure the others."""
+        sweep = self._sweep
+        observer.sweep_started(
+            SweepStarted(sweep.spec, sweep.tasks, self.trace_id, self.started_s, engine.workers)
+        )
+        left = {task.index: task for task in self.resume(observer)}
+        for measured in engine.run(list(left.values()), observer) if left else ():
+            observer.adapter_finished(_row(sweep.folder, left[measured.index], measured))
 
     def resume(self, observer: SweepObserver) -> Sequence[Task]:
         """Report the adapters that have a finished result; return the others."""
@@ -146,9 +192,11 @@ class _Running(SweepObserver):
         return left
 
     def adapter_finished(self, row: AdapterRow) -> None:
+        """Keep the row."""
         self._rows[row.index] = row
 
     def worker_lost(self, worker: str, reason: str) -> None:
+        """Keep what happened."""
         self._events.append(f"{worker} was lost: {reason}")
 
     def result(self) -> SweepResult:
@@ -157,7 +205,7 @@ class _Running(SweepObserver):
         rows, comparisons = compared(rows)
         paid = [row.passes for row in rows if row.status == "finished"]
         return SweepResult(
-            trace_id=sweep.trace_id,
+            trace_id=self.trace_id,
             traces_url=sweep.spec.telemetry.traces_url,
             suite=sweep.spec.name or "suite",
             model=sweep.spec.model.label,
@@ -185,4 +233,5 @@ def _events(rows: Sequence[AdapterRow]) -> list[str]:
 
 
 def _named(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{plural(len(labels), 'adapter')} from {labels[0]}"
+    more = len(labels) - _NAMED
+    return ", ".join(labels[:_NAMED]) + (f" and {more} more" if more > 0 else "")

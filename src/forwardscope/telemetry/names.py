@@ -656,6 +656,13 @@ TOTAL_FORWARD_S: Final = Attribute(
 ELIDED: Final = Attribute(
     "forwardscope.lookups_elided", "int", "Lookups without a span: over the budget, or not sampled."
 )
+SWEEP_ADAPTERS: Final = Attribute("forwardscope.sweep.adapters", "int", "Adapters of the sweep.")
+SWEEP_RESUMED: Final = Attribute(
+    "forwardscope.sweep.resumed", "int", "Adapters whose finished result was kept."
+)
+SWEEP_ERRORS: Final = Attribute(
+    "forwardscope.sweep.errors", "int", "Adapters that could not be measured."
+)
 OP: Final = Attribute("forwardscope.op", "string", "The op, such as next_token_dist.")
 VIEW: Final = Attribute("forwardscope.view", "string", "Exact id of the view.")
 PROMPT_HASH: Final = Attribute(
@@ -720,10 +727,21 @@ _TOTALS = (TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES, TOTAL_ERRORS, TOTAL_FORWARD_
 
 # -- spans --------------------------------------------------------------------------------
 
+SWEEP: Final = Span(
+    "sweep",
+    "sweep NAME",
+    "the current span, or the one in TRACEPARENT",
+    "One suite over many adapters, in a sweep only.",
+    (
+        *(SUITE_NAME, RUN_MODEL, SWEEP_ADAPTERS, SWEEP_RESUMED, SWEEP_ERRORS),
+        *(TOTAL_LOOKUPS, TOTAL_HITS, TOTAL_PASSES),
+        ERROR_TYPE,
+    ),
+)
 SUITE: Final = Span(
     "suite",
     "suite NAME",
-    "the current span, or the one in TRACEPARENT",
+    "the sweep's span, else the current one, or the one in TRACEPARENT",
     "One run of a suite, from its first lookup to its last verdict.",
     (SUITE_NAME, SUITE_STATUS, RUN_ID, RUN_MODEL, RUN_ADAPTER, *_TOTALS, ERROR_TYPE),
 )
@@ -764,7 +782,7 @@ FORWARD: Final = Span(
         *(OP, VIEW, BATCH_SIZE, VERIFICATION, ERROR_TYPE),
     ),
 )
-SPANS: Final = (SUITE, PROBE, LOOKUP, BATCH, FORWARD)
+SPANS: Final = (SWEEP, SUITE, PROBE, LOOKUP, BATCH, FORWARD)
 ATTRIBUTES: Final = tuple(dict.fromkeys(one for span in SPANS for one in span.attributes))
 
 
