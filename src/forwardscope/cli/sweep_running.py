@@ -8,6 +8,7 @@ from functools import partial
 
 from forwardscope.cli.stopping import Stop, run_stoppable
 from forwardscope.cli.sweep_progress import SweepProgress
+from forwardscope.cli.sweep_report import RunReports
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.observer import Observers
@@ -74,7 +75,7 @@ def _run(
                 result = run_sweep(
                     sweep,
                     engine,
-                    observer=SweepObservers(progress),
+                    observer=SweepObservers(RunReports(sweep.folder), progress),
                     tracer_provider=watch.tracer_provider,
                 )
             except SweepInterrupted as error:
