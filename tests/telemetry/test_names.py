@@ -21,6 +21,7 @@ from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, Pr
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import ModelSpec
+from forwardscope.sweep import Measured, Sweep, SweepFolder, SweepObserver, Task, run_sweep
 from forwardscope.telemetry import names, register
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
@@ -152,8 +153,26 @@ def test_run_exports_all_of_its_metrics() -> None:
     assert verdicts == [1, 0, 0, 0]
 
 
-def test_runs_emit_every_span_and_attribute_and_no_other(telemetry: InMemoryTelemetry) -> None:
-    """All four probes, an error and an interrupt emit every attribute, of its type."""
+class _Failing:
+    """An engine of a sweep whose adapters all fail."""
+
+    workers = 1
+
+    def run(self, tasks: Sequence[Task], observer: SweepObserver) -> Iterator[Measured]:
+        return (Measured(task.index, error="broken", error_type="AdapterError") for task in tasks)
+
+    def request_stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_runs_emit_every_span_and_attribute_and_no_other(
+    telemetry: InMemoryTelemetry, tmp_path: Path
+) -> None:
+    """All four probes, an error, an interrupt and a sweep emit every attribute, of its type."""
+    task = Task(0, "some-adapter", "some-adapter", "key", str(tmp_path / "trace.jsonl"))
+    sweep = Sweep(_suite(DeltaKL(name="swept", prompts=["a"])), [task], SweepFolder(tmp_path))
+    run_sweep(sweep, _Failing(), tracer_provider=telemetry.tracer_provider)
     instrumentation = telemetry.instrumentation()
     prompts = ("a", "b")
     run_suite(

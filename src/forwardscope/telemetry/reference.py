@@ -40,14 +40,15 @@ or the view family of a forward call, but no prompt, λ or seed, and at most 64 
 that selects lookups uses the attribute `{names.CACHE_RESULT.name}`, not the name.
 
 ```
-{names.SUITE.name}
-└ {names.PROBE.name}
-  ├ lookup hit
-  ├ lookup miss              (also lookup coalesced, lookup error)
-  │ └ {names.FORWARD.name}
-  └ {names.BATCH.name}
-    ├ lookup hit, lookup miss …
-    └ {names.FORWARD.name}       (one a forward call, of all its misses)
+{names.SWEEP.name}                   (of a sweep only)
+└ {names.SUITE.name}
+  └ {names.PROBE.name}
+    ├ lookup hit
+    ├ lookup miss              (also lookup coalesced, lookup error)
+    │ └ {names.FORWARD.name}
+    └ {names.BATCH.name}
+      ├ lookup hit, lookup miss …
+      └ {names.FORWARD.name}       (one a forward call, of all its misses)
 ```
 
 A forward span is current while the model runs, so spans of your code become its children. The
@@ -66,7 +67,7 @@ can lead to a span that was dropped. A value has no link if its call was not sam
 
 **Failures.** A failed span has status Error and `error.type`, but never the exception's message. A
 probe with a failed verdict has the `error.type` `probe_failed`; a suite has that of its first
-failed probe.
+failed probe, and a sweep that of its first adapter that did not pass.
 
 Only the first {DEFAULT_BUDGET:,} hits of a probe have spans (`span_budget`, `--span-budget`); a
 batch of hits that are all over the budget has none. Misses and forward calls always have one. A
