@@ -82,13 +82,15 @@ class SweepFacts:
     delivery: Sequence[str] = ()
 
 
-def sweep_page(facts: SweepFacts, probes: Sequence[ProbeLine], adapters: Table, note: str) -> str:
+def sweep_page(
+    facts: SweepFacts, probes: Sequence[ProbeLine], tables: Sequence[Table], note: str
+) -> str:
     """Return the page as HTML.
 
     Args:
         facts: What was run, and what happened.
         probes: The probes in order.
-        adapters: A row for each adapter.
+        tables: Tables with a row for each adapter.
         note: What the columns of the data mean.
     """
     body = [
@@ -96,7 +98,7 @@ def sweep_page(facts: SweepFacts, probes: Sequence[ProbeLine], adapters: Table, 
         *map(paragraph, facts.about),
         "" if facts.traces_url is None else link(facts.traces_url, "trace of the sweep"),
         *_happened(facts.events),
-        section("Adapters", html_table(adapters), _reports(facts.reports)),
+        section("Adapters", *map(html_table, tables), _reports(facts.reports)),
     ]
     charts = [figure(one.name, _chart(one), _data(one)) for one in probes]
     if charts:

@@ -16,7 +16,8 @@ from forwardscope.files import write_file
 from forwardscope.suite.report import print_line
 from forwardscope.suite.result import SuiteResult
 from forwardscope.sweep import AdapterRow, SweepFolder, SweepObserver, SweepResult
-from forwardscope.sweep.report import comparisons_line, passes_line, print_report
+from forwardscope.sweep.report import change_mark, comparisons_line, passes_line, print_report
+from forwardscope.sweep.result import ProbeCell
 from forwardscope.text import plural, shown
 
 __all__ = ["RunReports", "print_sweep", "write_sweep"]
@@ -25,7 +26,8 @@ _REPORT = "report.html"
 _NOTE = (
     "score: 0.5 at the threshold, 1 at best; raw: what the probe measures; change: that of raw "
     "against the adapter before; p: probability of such a change if there were none, corrected "
-    "for all of the sweep's by Holm's method; – where it was not tested"
+    "for all of the sweep's by Holm's method; – where it was not tested. In the table: the change, "
+    "with * where p < 0.05 and ° where it was not tested"
 )
 
 
@@ -63,7 +65,8 @@ def write_sweep(result: SweepResult, folder: SweepFolder) -> None:
         traces_url=result.trace_url,
         delivery=[f"{one.to}: {one.what}" for one in result.delivery],
     )
-    write_file("report", folder.report, sweep_page(facts, _lines(result), _table(result), _NOTE))
+    text = sweep_page(facts, _lines(result), [_table(result), _scores(result)], _NOTE)
+    write_file("report", folder.report, text)
 
 
 def print_sweep(result: SweepResult, folder: SweepFolder, console: Console) -> None:
@@ -93,7 +96,9 @@ def _reports(result: SweepResult, folder: SweepFolder) -> Iterator[tuple[str, st
 
 
 def _lines(result: SweepResult) -> list[ProbeLine]:
-    names = dict.fromkeys(cell.name for row in result.rows for cell in row.probes)
+    """Return the probes that have a score; a calibration has none."""
+    cells = [cell for row in result.rows for cell in row.probes]
+    names = dict.fromkeys(cell.name for cell in cells if cell.score is not None)
     return [ProbeLine(name, [_point(row, name) for row in result.rows]) for name in names]
 
 
@@ -103,6 +108,28 @@ def _point(row: AdapterRow, name: str) -> AdapterPoint:
         return AdapterPoint(row.index + 1, row.label, None, None, None, None, None)
     measured = (cell.verdict.value, cell.score, cell.raw, cell.change, cell.p)
     return AdapterPoint(row.index + 1, row.label, *measured)
+
+
+def _scores(result: SweepResult) -> Table:
+    """Return the table adapter × probe."""
+    names = list(dict.fromkeys(cell.name for row in result.rows for cell in row.probes))
+    columns = [Column("label", "adapter"), *(Column(name, shown(name)) for name in names)]
+    rows = []
+    for row in result.rows:
+        cells = {cell.name: cell for cell in row.probes}
+        empty = "error" if row.status == "error" else None
+        rows.append(
+            [row.label, *(_text(cells[name]) if name in cells else empty for name in names)]
+        )
+    return Table("scores", columns, rows)
+
+
+def _text(cell: ProbeCell) -> str:
+    score = "" if cell.score is None else f"{cell.score:.2f} "
+    if cell.change is None:
+        return f"{score}{cell.verdict.value}"
+    mark = change_mark(cell.p)
+    return f"{score}{cell.verdict.value}, {cell.change:+.3g}{mark}"
 
 
 def _table(result: SweepResult) -> Table:

@@ -16,10 +16,10 @@ from forwardscope.suite.report import print_line
 from forwardscope.sweep.result import AdapterRow, ProbeCell, SweepResult
 from forwardscope.text import MAX_SENTENCE, plural, printable, shown
 
-__all__ = ["LEGEND", "SIGNIFICANT", "comparisons_line", "passes_line", "print_report"]
+__all__ = ["LEGEND", "change_mark", "comparisons_line", "passes_line", "print_report"]
 
 #: Corrected p below which a change is marked.
-SIGNIFICANT: Final = 0.05
+_SIGNIFICANT: Final = 0.05
 LEGEND: Final = (
     "each probe: score (0.5 at the threshold) and verdict; beneath, the change of what it measures "
     "against the adapter before: * p < 0.05, corrected; ° without an interval, not tested"
@@ -31,9 +31,9 @@ _STYLES: Final = {
     Verdict.SKIP: "dim",
 }
 _NO_VALUE: Final = "–"
-#: Columns of a probe, and of the suite's score.
+#: Columns of a probe, and of all but adapters and probes; each with the space after it.
 _PROBE: Final = 13
-_SCORE: Final = 6
+_OTHERS: Final = 9
 _MIN_LABEL, _MAX_LABEL = 12, 40
 
 
@@ -84,10 +84,17 @@ def passes_line(result: SweepResult) -> str:
     return f"{line}; {plural(result.workers, 'worker')}{kept}"
 
 
+def change_mark(p: float | None) -> str:
+    """Return the mark of a change with this corrected p; None if it was not tested."""
+    if p is None:
+        return "°"
+    return "*" if p < _SIGNIFICANT else ""
+
+
 def _blocks(result: SweepResult, width: int) -> Iterator[Sequence[str]]:
     """Yield the probes in groups that fit beside the adapters."""
     names = list(dict.fromkeys(cell.name for row in result.rows for cell in row.probes))
-    fit = max(1, (width - _label_width(result.rows) - _SCORE - 2) // _PROBE)
+    fit = max(1, (width - _label_width(result.rows) - _OTHERS) // _PROBE)
     yield from (names[start : start + fit] for start in range(0, len(names), fit))
     if not names:
         yield []
@@ -103,7 +110,7 @@ def _table(rows: Sequence[AdapterRow], names: Sequence[str]) -> Table:
     table.add_column("adapter", overflow="fold", max_width=_label_width(rows))
     table.add_column("score", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(Text(shown(name)), overflow="fold", max_width=_PROBE)
+        table.add_column(Text(shown(name)), overflow="fold", max_width=_PROBE - 1)
     for row in rows:
         cells = {cell.name: cell for cell in row.probes}
         own = [_cell(row, cells.get(name)) for name in names]
@@ -118,6 +125,6 @@ def _cell(row: AdapterRow, cell: ProbeCell | None) -> Text:
     score = _NO_VALUE if cell.score is None else f"{cell.score:.2f}"
     text = Text.assemble(f"{score} ", (cell.verdict.value, _STYLES[cell.verdict]))
     if cell.change is not None:
-        mark = "°" if cell.p is None else "*" if cell.p < SIGNIFICANT else ""
+        mark = change_mark(cell.p)
         text.append(f"\n{cell.change:+.3g}{mark}", style="bold" if mark == "*" else "dim")
     return text

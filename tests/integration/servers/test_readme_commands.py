@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,17 @@ def test_commands_run_in_order(demo_cache: Path, tmp_path: Path) -> None:
     _run([str(folder / "forwardscope"), "init", "--demo", "demo.yaml"], demo_cache, tmp_path)
     (adapter,) = demo_cache.glob("forwardscope/demo/harbour-*")
     (tmp_path / "my-adapter").symlink_to(adapter)
-    assert {words[1] for words in commands} >= {"doctor", "init", "plan", "run", "report", "gate"}
+    for step in (900, 1000):
+        shutil.copytree(adapter, tmp_path / "runs" / "first" / f"checkpoint-{step}")
+    assert {words[1] for words in commands} >= {
+        "doctor",
+        "init",
+        "plan",
+        "run",
+        "report",
+        "gate",
+        "sweep",
+    }
     for name, *words in commands:
         # the demo's adapter is overfitted, which `check` says
         _run([str(folder / name), *words], demo_cache, tmp_path, status=int(words[0] == "check"))

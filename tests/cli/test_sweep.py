@@ -1,0 +1,195 @@
+"""The command `sweep`, on scripted models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from forwardscope import BackendInstrumentation
+from forwardscope.errors import AdapterError
+from forwardscope.suite import SuiteSpec
+from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
+
+from .viewer import Viewer
+
+Invoke = Callable[..., Result]
+NAMES = ("checkpoint-900", "checkpoint-1000", "checkpoint-20")
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write three adapters and return a pattern of them; the test is in their folder."""
+    for name in NAMES:
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text(json.dumps({"name": name}))
+    monkeypatch.chdir(tmp_path)
+    return "runs/checkpoint-*"
+
+
+@pytest.fixture(autouse=True)
+def behaviour(
+    monkeypatch: pytest.MonkeyPatch, terminate: Callable[[BackendInstrumentation], None]
+) -> dict[str, str]:
+    """Open scripted models; an adapter in the mapping is `broken` or `terminates`."""
+    found: dict[str, str] = {}
+
+    class Models:
+        notes: Sequence[str] = ()
+
+        def open(
+            self, spec: SuiteSpec, instrumentation: BackendInstrumentation, report: Any
+        ) -> ScriptedBackend:
+            name = Path(spec.model.adapter or "").name
+
+            def script(view: ScriptedView, prompt: str) -> Any:
+                if found.get(name) == "terminates":
+                    terminate(instrumentation)
+                return pseudo_random_logits(view, prompt, change=0.1 * len(name))
+
+            if found.get(name) == "broken":
+                raise AdapterError("it does not fit \x1b[31m")
+            return ScriptedBackend(
+                script,
+                instrumentation=instrumentation,
+                view_identity=lambda view: view if view == "base" else f"{view} of {name}",
+            )
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("forwardscope.sweep.worker.SharedModels", Models)
+    monkeypatch.delenv("FORWARDSCOPE_STORE", raising=False)
+    return found
+
+
+def _sweep(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def test_table_of_adapters_and_probes(
+    invoke: Invoke, suite_file: Path, adapters: str, tmp_path: Path
+) -> None:
+    """A row for each checkpoint in natural order, with what was paid and compared."""
+    ran = invoke("sweep", suite_file, "--adapters", adapters)
+    assert ran.exit_code == 0, ran.output
+    rows = re.findall(r"^ *(checkpoint-\d+)", ran.stdout, re.MULTILINE)
+    assert rows == ["checkpoint-20", "checkpoint-900", "checkpoint-1000"]
+    assert "4 comparisons with the adapter before; p of 4 corrected together" in ran.stdout
+    assert "forward passes: 16 of 24 needed were paid, 8 from disk; 1 worker" in ran.stdout
+    assert "3 of 3 adapters passed" in ran.stdout
+    lines = ran.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "1/3 checkpoint-20",
+        "2/3 checkpoint-900",
+        "3/3 checkpoint-1000",
+    ]
+    assert lines[0].endswith("8 of 8 forward passes paid")
+    assert lines[1].endswith("4 of 8 forward passes paid")
+    folder = tmp_path / "suite-sweep"
+    assert sorted(one.name for one in folder.iterdir()) == [
+        *("report.html", "runs", "store.db", "sweep.json")
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_table_fits_the_terminal(
+    invoke: Invoke,
+    suite_file: Path,
+    adapters: str,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    """Probes that do not fit beside the adapters have a table of their own."""
+    probe = "  - {name: probe-%d-of-some-length, kind: delta_kl, prompts: [a], min_mean: 1.0e-6}\n"
+    suite_file.write_text(suite_file.read_text() + "".join(probe % n for n in range(6)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = invoke("sweep", suite_file, "--adapters", adapters).stdout.partition("each probe")[0]
+    assert max(map(len, table.splitlines())) <= columns
+    assert table.count("checkpoint-900") == {80: 2, 140: 1}[columns]
+
+
+def test_broken_adapter(
+    invoke: Invoke,
+    suite_file: Path,
+    adapters: str,
+    behaviour: dict[str, str],
+) -> None:
+    """The sweep goes on, its exit status is 1, and all reports have the reason."""
+    behaviour["checkpoint-900"] = "broken"
+    ran = invoke("sweep", suite_file, "--adapters", adapters, "-o", "out")
+    assert ran.exit_code == 1
+    assert "2/3 checkpoint-900: ERROR it does not fit" in ran.stderr
+    assert "warning: checkpoint-900: it does not fit" in ran.stdout
+    assert "\x1b" not in ran.output
+    assert [row["status"] for row in _sweep(Path("out"))["rows"]] == [
+        *("finished", "error", "finished")
+    ]
+    page = Path("out/report.html").read_text()
+    assert "checkpoint-900: it does not fit" in page
+    assert "\x1b" not in page
+
+
+def test_interrupted_sweep_goes_on(
+    invoke: Invoke, suite_file: Path, adapters: str, behaviour: dict[str, str]
+) -> None:
+    """SIGTERM ends it with 143; the same command measures what is missing."""
+    behaviour["checkpoint-900"] = "terminates"
+    ran = invoke("sweep", suite_file, "--adapters", adapters, "-o", "out")
+    assert ran.exit_code == 143
+    found = _sweep(Path("out"))
+    assert [row["label"] for row in found["rows"]] == ["checkpoint-20"]
+    assert found["not_run"] == ["checkpoint-900", "checkpoint-1000"]
+    assert "interrupted" in Path("out/report.html").read_text()
+    behaviour.clear()
+    assert invoke("sweep", suite_file, "--adapters", adapters, "-o", "out").exit_code == 0
+    assert [row["status"] for row in _sweep(Path("out"))["rows"]] == [
+        *("resumed", "finished", "finished")
+    ]
+
+
+def test_all_runs_are_below_the_span_of_the_sweep(
+    invoke: Invoke, suite_file: Path, adapters: str, seen: Viewer, tmp_path: Path
+) -> None:
+    """The receiver has one trace; the metrics file has the last adapter, and no run before."""
+    options = ["--otlp", seen.url, "--metrics-file", tmp_path / "sweep.prom"]
+    ran = invoke("sweep", suite_file, "--adapters", adapters, "-o", "out", *options)
+    assert ran.exit_code == 0, ran.output
+    assert "spans exported" in ran.stdout
+    [root] = [span for span in seen.spans() if not span.parent_id]
+    assert root.name == "sweep suite"
+    assert [span.name for span in root.children] == ["suite suite"] * 3
+    infos = [
+        line
+        for line in (tmp_path / "sweep.prom").read_text().splitlines()
+        if line.startswith("forwardscope_run_info")
+    ]
+    assert len(infos) == 1
+    assert 'adapter="checkpoint-1000"' in infos[0]
+
+
+def test_without_a_store_each_adapter_pays_for_all(
+    invoke: Invoke, suite_file: Path, adapters: str
+) -> None:
+    """With --no-store nothing is shared, and no store is in the folder."""
+    ran = invoke("sweep", suite_file, "--adapters", adapters, "-o", "out", "--no-store", "-q")
+    assert (ran.exit_code, ran.output) == (0, "")
+    assert [row["passes"]["forward_passes"] for row in _sweep(Path("out"))["rows"]] == [8, 8, 8]
+    assert not Path("out/store.db").exists()
+
+
+def test_mistakes(error_of: Callable[..., str], suite_file: Path, tmp_path: Path) -> None:
+    """Each is one sentence, and exits with 2 before a model is loaded."""
+    assert "--adapter PATH or --adapters PATTERN" in error_of("sweep", suite_file)
+    assert "matches no folder" in error_of("sweep", suite_file, "--adapters", "none/*")
+    (tmp_path / "file").write_text("")
+    options = ["--adapter", "org/a", "-o", tmp_path / "file"]
+    assert "not a folder" in error_of("sweep", suite_file, *options)
+    text = suite_file.read_text().replace("adapter: some-adapter", "tuned: some-model")
+    suite_file.write_text(text)
+    assert "model.tuned" in error_of("sweep", suite_file, "--adapter", "org/a")
