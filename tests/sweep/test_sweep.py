@@ -174,6 +174,27 @@ def test_folder_in_place_of_a_result(
         run(make_adapter("a"))
 
 
+def test_store_that_is_gone_costs_no_adapter(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, models: Any, tmp_path: Path
+) -> None:
+    """An adapter after the loss pays for all, and a note says so; at the start it is a mistake."""
+    place = tmp_path / "store.db"
+
+    def lose() -> None:
+        if place.is_file() and models.opened == ["a"]:
+            place.unlink()
+            place.mkdir()
+
+    models.before = lose
+    first, second = run(make_adapter("a"), make_adapter("b", change=0.9)).rows
+    assert second.passed
+    assert second.passes.forward_passes == second.passes.demand == first.passes.demand
+    [note] = second.notes
+    assert "without the store" in note
+    with pytest.raises(UserError, match=r"store\.db"):
+        run(make_adapter("c"))
+
+
 def test_stop_keeps_what_has_ended(
     sweep_of: MakeSweep, engine_of: MakeEngine, make_adapter: MakeAdapter, models: Any
 ) -> None:

@@ -24,6 +24,7 @@ from forwardscope.sweep.result import AdapterRow, Passes, SweepResult
 from forwardscope.sweep.rows import compared, error_row, row_of
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.telemetry import names
+from forwardscope.telemetry.http import shown_url
 from forwardscope.telemetry.span_factory import mark_failed
 from forwardscope.telemetry.spans import LookupSpans
 from forwardscope.text import printable
@@ -212,13 +213,18 @@ class _Running(SweepObserver):
             started_at=datetime.fromtimestamp(self.started_s, UTC).isoformat(timespec="seconds"),
             wall_s=time.perf_counter() - self._start,
             workers=self._workers,
-            store=sweep.spec.cache.store,
+            store=_store_name(sweep.spec.cache.store),
             rows=rows,
             not_run=[task.label for task in sweep.tasks if task.index not in self._rows],
             passes=sum(paid, Passes()),
             comparisons=comparisons,
             events=[*self._events, *_events(rows)],
         )
+
+
+def _store_name(location: str | None) -> str | None:
+    """Return where a store is, without the secrets of a URL."""
+    return shown_url(location) if location is not None and "://" in location else location
 
 
 def _events(rows: Sequence[AdapterRow]) -> list[str]:

@@ -6,12 +6,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opentelemetry.trace import TracerProvider
 
-from forwardscope.errors import AdapterError
+from forwardscope.errors import AdapterError, StoreError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.observer import Observer
@@ -59,6 +60,7 @@ class Worker:
         self._watch = watch or Watch()
         self._lock = threading.Lock()
         self._stopping = False
+        self._measured = False
         self._running: BackendInstrumentation | None = None
 
     def measure(self, task: Task) -> Measured:
@@ -72,8 +74,8 @@ class Worker:
             UserError: A mistake that no adapter makes, such as a base that cannot be loaded.
         """
         spec = replace_adapter(self._spec, task.adapter, task.label)
-        provider = self._watch.tracer_provider
-        with instrumentation_for(spec, Path(task.trace), provider) as instrumentation:
+        with ExitStack() as closing:
+            instrumentation, notes = self._open(spec, Path(task.trace), closing)
             self._begin(instrumentation)
             self._watch.opened(instrumentation)
             try:
@@ -83,12 +85,27 @@ class Worker:
             if instrumentation.stopping:  # requested while the model was loaded
                 raise KeyboardInterrupt
             result = run_suite(spec, backend, observer=self._watch.observer)
-        return Measured(
-            task.index,
-            result.model_dump_json(),
-            worker=worker_name(),
-            notes=tuple(self._models.notes),
-        )
+        self._measured = True
+        notes += tuple(self._models.notes)
+        return Measured(task.index, result.model_dump_json(), worker=worker_name(), notes=notes)
+
+    def _open(
+        self, spec: SuiteSpec, trace: Path, closing: ExitStack
+    ) -> tuple[BackendInstrumentation, tuple[str, ...]]:
+        """Return the instrumentation of a run, and what a reader should know of it.
+
+        A store that was there for an earlier adapter and cannot be opened costs no result.
+        """
+        provider = self._watch.tracer_provider
+        try:
+            return closing.enter_context(instrumentation_for(spec, trace, provider)), ()
+        except StoreError as error:
+            if not self._measured:
+                raise
+            cache = spec.cache.model_copy(update={"store": None})
+            spec = spec.model_copy(update={"cache": cache})
+            note = f"it was measured without the store: {shown(str(error), MAX_SENTENCE)}"
+            return closing.enter_context(instrumentation_for(spec, trace, provider)), (note,)
 
     def request_stop(self) -> None:
         """Stop before the next forward pass, of this task or the next one."""
