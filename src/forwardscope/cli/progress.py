@@ -165,7 +165,10 @@ class PassesColumn(ProgressColumn):
 
 
 class TimesColumn(ProgressColumn):
-    """Time since the start, and the time left if the other passes take as long as those so far."""
+    """Time since the start, and the time left if the other passes take as long as those so far.
+
+    A task without passes can have the seconds left in its field `left`.
+    """
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
@@ -176,6 +179,8 @@ class TimesColumn(ProgressColumn):
         times = _clock(elapsed)
         if task.fields["passes"] is not None and task.completed and task.remaining:
             times += f", {_clock(elapsed * task.remaining / task.completed)} left"
+        elif left := task.fields.get("left"):
+            times += f", {_clock(left)} left"
         return Text(times, style="yellow")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -49,7 +48,6 @@ class SweepProgress(SweepObserver, Observer):
         self._label = ""
         self._run: RunStarted | None = None
         self._instrumentation: BackendInstrumentation | None = None
-        self._began_s = 0.0
         self._bars = Polled(
             self._poll,
             SpinnerColumn(),
@@ -83,8 +81,7 @@ class SweepProgress(SweepObserver, Observer):
 
     def step(self, activity: str, done: int = 0, total: int = 0) -> None:
         """Show a step of loading."""
-        text = f"{self._label}: {activity}" if self._label else activity
-        self._describe(text, done, total or None)
+        self._describe(activity, done, total or None)
 
     def opened(self, instrumentation: BackendInstrumentation) -> None:
         """Use the counts of the next run's backend."""
@@ -100,9 +97,8 @@ class SweepProgress(SweepObserver, Observer):
     def adapter_started(self, task: Task, worker: str) -> None:  # noqa: ARG002 - of the base class
         """Name the adapter that is measured."""
         self._label = task.label
-        self._run = None
-        self._began_s = time.monotonic()
-        self._describe(task.label, 0, None)
+        self._describe("starting", 0, None)
+        self._show_all()
 
     def adapter_finished(self, row: AdapterRow) -> None:
         """Print the outcome of an adapter."""
@@ -121,13 +117,13 @@ class SweepProgress(SweepObserver, Observer):
 
     def run_started(self, run: RunStarted) -> None:
         """Begin to count the forward passes of a run."""
-        self._describe(self._label, 0, run.expected_forward_passes)
+        self._describe("before the first probe", 0, run.expected_forward_passes)
         self._run = run
 
     def probe_started(self, index: int, probe: Probe) -> None:
         """Name the probe."""
         position = f" ({index + 1}/{len(self._run.spec.probes)})" if self._run else ""
-        text = shown(f"{self._label}: {probe.name}", self._room - len(position))
+        text = shown(probe.name, self._room - len(position))
         self._bars.update(self._one, description=escape(text + position))
 
     def run_finished(self, result: SuiteResult | None) -> None:  # noqa: ARG002 - of the base class
@@ -146,11 +142,14 @@ class SweepProgress(SweepObserver, Observer):
             self._bars.update(self._one, visible=True)
 
     def _show_all(self) -> None:
-        text = f"{self._ended}/{plural(self._total, 'adapter')}"
-        if left := self._left_s():
-            text += f", about {_minutes(left)} left"
+        done = f"{self._ended}/{self._total} "
+        text = done + shown(self._label or "adapters", self._room - len(done))
         self._bars.update(
-            self._all, description=text, completed=self._ended, total=self._total or None
+            self._all,
+            description=escape(text),
+            completed=self._ended,
+            total=self._total or None,
+            left=self._left_s(),
         )
 
     def _left_s(self) -> float:
@@ -180,7 +179,3 @@ def _outcome(row: AdapterRow) -> str:
         return f"{verdict}{score}, kept from before"
     paid = f"{row.passes.forward_passes} of {plural(row.passes.demand, 'forward pass')} paid"
     return f"{verdict}{score}, {row.wall_s:.1f} s, {paid}"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
