@@ -131,3 +131,23 @@ def test_gauges_of_a_store_without_one(spec: SuiteSpec) -> None:
     run_suite(spec, ScriptedBackend(), observer=metrics)
     gauges = [one for one in names.RUN_METRICS if "_store_" in one.name]
     assert [value(metrics, one) for one in gauges] == [0] * 6
+
+
+def test_a_later_run_takes_the_place_of_the_one_before(spec: SuiteSpec) -> None:
+    """The gauges are those of the latest run, also while it goes on, and of its adapter."""
+    metrics = RunMetrics(spec)
+    run_suite(spec, ScriptedBackend(), observer=metrics)
+    assert value(metrics, names.RUN_PASSED) == 1.0
+    model = spec.model.model_copy(update={"adapter": "another"})
+    seen: list[float] = []
+
+    def script(view: ScriptedView, prompt: str) -> FloatArray:
+        seen.append(value(metrics, names.RUN_ACTIVE))
+        raise RuntimeError("no logits")
+
+    later = spec.model_copy(update={"model": model})
+    run_suite(later, ScriptedBackend(script), observer=metrics)
+    assert set(seen) == {1.0}
+    assert value(metrics, names.RUN_PASSED) == 0.0
+    [info] = [one for one in metrics.collect() if one.name == names.RUN_INFO.name]
+    assert [sample.labels["adapter"] for sample in info.samples] == ["another"]

@@ -32,7 +32,8 @@ PROMPTS = ("a secret question", "another secret question", "a third one")
 class ScriptedModels:
     """Opens a scripted backend, as the file `adapter_config.json` of an adapter says.
 
-    Its `change` is the size of the adapter's change; `error` is raised instead of opening, and
+    Its `change` is the size of the adapter's change; `error` is raised instead of opening, `bug` is
+    the message of an error of a library, and
     `nan` gives logits that are no numbers.
     """
 
@@ -49,6 +50,8 @@ class ScriptedModels:
         adapter = Path(spec.model.adapter or "")
         self.opened.append(adapter.name)
         said = json.loads((adapter / "adapter_config.json").read_text())
+        if "bug" in said:
+            raise RuntimeError(said["bug"])
         if "error" in said:
             raise AdapterError(said["error"])
 

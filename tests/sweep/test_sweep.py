@@ -79,6 +79,15 @@ def test_broken_adapter_is_an_error_and_the_sweep_goes_on(
     assert "b: does not fit" in result.events
 
 
+def test_error_of_a_library_is_named_without_its_message(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter
+) -> None:
+    """A message may quote a prompt; the sweep goes on."""
+    broken, good = run(make_adapter("a", bug="a secret question"), make_adapter("b")).rows
+    assert (broken.status, broken.error_type, good.status) == ("error", "RuntimeError", "finished")
+    assert "secret" not in (broken.error or "")
+
+
 def test_adapter_that_gives_no_numbers_is_an_error_of_its_probes(
     run: Callable[..., SweepResult], make_adapter: MakeAdapter
 ) -> None:

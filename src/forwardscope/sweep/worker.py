@@ -12,10 +12,11 @@ from pathlib import Path
 
 from opentelemetry.trace import TracerProvider
 
-from forwardscope.errors import AdapterError, StoreError
+from forwardscope.errors import AdapterError, StoreError, UserError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.backend import instrumentation_for
 from forwardscope.suite.observer import Observer
+from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.runner import run_suite
 from forwardscope.suite.selection import replace_adapter
 from forwardscope.suite.spec import SuiteSpec
@@ -79,15 +80,25 @@ class Worker:
             self._begin(instrumentation)
             self._watch.opened(instrumentation)
             try:
-                backend = self._models.open(spec, instrumentation, self._watch.report)
+                result = self._run(spec, instrumentation)
             except AdapterError as error:
-                return _failed(task, error)
-            if instrumentation.stopping:  # requested while the model was loaded
-                raise KeyboardInterrupt
-            result = run_suite(spec, backend, observer=self._watch.observer)
+                return _failed(task, error, shown(str(error), MAX_SENTENCE))
+            except UserError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever an adapter makes a library raise
+                reason = (
+                    f"its run failed with {type(error).__name__}"  # the message may have prompts
+                )
+                return _failed(task, error, reason)
         self._measured = True
         notes += tuple(self._models.notes)
         return Measured(task.index, result.model_dump_json(), worker=worker_name(), notes=notes)
+
+    def _run(self, spec: SuiteSpec, instrumentation: BackendInstrumentation) -> SuiteResult:
+        backend = self._models.open(spec, instrumentation, self._watch.report)
+        if instrumentation.stopping:  # requested while the model was loaded
+            raise KeyboardInterrupt
+        return run_suite(spec, backend, observer=self._watch.observer)
 
     def _open(
         self, spec: SuiteSpec, trace: Path, closing: ExitStack
@@ -132,6 +143,5 @@ def worker_name() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _failed(task: Task, error: Exception) -> Measured:
-    reason = shown(str(error), MAX_SENTENCE)
+def _failed(task: Task, error: Exception, reason: str) -> Measured:
     return Measured(task.index, None, reason, type(error).__name__, worker_name())
