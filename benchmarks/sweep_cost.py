@@ -5,8 +5,8 @@
 Both sides measure the same adapters of the demo's model, SmolLM2-135M-Instruct: its adapter with
 its change scaled, as checkpoints of a training have it. Runs are separate processes without a
 store; the sweep is one process, with the store of its folder. Every process starts with the same
-remembered digests of weights. Prints wall times, their ratio, and forward passes by view family,
-which must be paid once for the base.
+remembered digests of weights. Prints wall and CPU times (a busy machine changes the first), their
+ratios, and forward passes by view family, which must be paid once for the base.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,11 +46,12 @@ def main() -> None:
         folder = Path(made)
         suite, adapters = _prepare(folder, given.suite, given.adapters)
         _run(["run", suite, "--adapter", adapters[0], "--no-store"])  # remembers digests
-        took = {"separate runs": 0.0}
+        runs = []
         for adapter in adapters:
             result = str(Path(adapter) / "result.json")
-            command = ["run", suite, "--adapter", adapter, "--no-store", "--json", result]
-            took["separate runs"] += _run(command)
+            runs.append(_run(["run", suite, "--adapter", adapter, "--no-store", "--json", result]))
+        wall_s, cpu_s = map(sum, zip(*runs, strict=True))
+        took = {"separate runs": (wall_s, cpu_s)}
         pattern = str(folder / "runs" / "checkpoint-*")
         took["sweep"] = _run(["sweep", suite, "--adapters", pattern, "-o", str(folder / "sweep")])
         alone = [_result(Path(adapter) / "result.json") for adapter in adapters]
@@ -82,29 +84,37 @@ def _prepare(folder: Path, name: str, count: int) -> tuple[str, list[str]]:
     return str(suite), adapters
 
 
-def _run(arguments: list[str]) -> float:
-    start = time.perf_counter()
+def _run(arguments: list[str]) -> tuple[float, float]:
+    """Run the program; return its wall and CPU time, in seconds."""
+    start, cpu_start = time.perf_counter(), _cpu_of_children()
     environment = {**os.environ, "FORWARDSCOPE_STORE": ""}
     done = subprocess.run(  # noqa: S603 - this program
         [*_PROGRAM, *arguments], capture_output=True, text=True, check=False, env=environment
     )
     if done.returncode not in (0, 1):  # 1: a probe did not pass
         raise SystemExit(done.stderr)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, _cpu_of_children() - cpu_start
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _result(path: Path) -> SuiteResult:
     return SuiteResult.model_validate_json(path.read_bytes())
 
 
-def _print(took: dict[str, float], results: dict[str, list[SuiteResult]]) -> None:
+def _print(took: dict[str, tuple[float, float]], results: dict[str, list[SuiteResult]]) -> None:
     for side, found in results.items():
         passes: Counter[str] = Counter()
         for result in found:
             for one in result.series:
                 passes[view_family(one.view_id)] += one.forward_passes
-        _say(f"{side}: {took[side]:.1f} s, forward passes {json.dumps(passes)}")
-    _say(f"sweep / separate runs: {took['sweep'] / took['separate runs']:.2f} of the wall time")
+        wall_s, cpu_s = took[side]
+        _say(f"{side}: {wall_s:.1f} s, CPU {cpu_s:.1f} s, forward passes {json.dumps(passes)}")
+    (runs_s, runs_cpu_s), (sweep_s, sweep_cpu_s) = took["separate runs"], took["sweep"]
+    _say(f"sweep / separate runs: wall {sweep_s / runs_s:.2f}, CPU {sweep_cpu_s / runs_cpu_s:.2f}")
     pairs = zip(results["separate runs"], results["sweep"], strict=True)
     largest = max(
         abs((a.raw or 0.0) - (b.raw or 0.0))
