@@ -144,8 +144,9 @@ def test_an_adapter_whose_worker_died_is_measured_again(engine: Any, tmp_path: P
     assert [one.error for one in measured] == [None] * 4
     assert sorted(events.started) == ["a0", "a1", "a1", "a2", "a3"]
     (lost,) = events.lost
-    assert "was lost while it measured a1: its process was killed" in lost
-    assert lost.endswith("it is measured again")
+    assert lost == (
+        "its process was killed, or crashed while it measured a1, which is measured again"
+    )
 
 
 def test_two_dead_workers_are_an_error_of_their_adapter(engine: Any, tmp_path: Path) -> None:
@@ -153,14 +154,14 @@ def test_two_dead_workers_are_an_error_of_their_adapter(engine: Any, tmp_path: P
     events = Events()
     measured = by_index([*engine.run(tasks(tmp_path, "die", "ok", "ok", "ok"), events)])
     assert [one.error is None for one in measured] == [False, True, True, True]
-    assert measured[0].error_type == "ActorDiedError"
+    assert measured[0].error_type == "WorkerLost"
     assert measured[0].error == (
         "2 workers were lost while they measured it: its process was killed, or crashed"
     )
     assert events.started.count("a0") == 2
-    assert [line.rpartition("; ")[2] for line in events.lost] == [
-        "it is measured again",
-        "it is not measured a third time",
+    assert [line.rpartition(", ")[2] for line in events.lost] == [
+        "which is measured again",
+        "which is given up",
     ]
 
 

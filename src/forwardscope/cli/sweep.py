@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from forwardscope.cli.options import RunOptions, takes_sweep_options
 from forwardscope.cli.sweep_report import print_sweep, write_sweep
-from forwardscope.cli.sweep_running import local_engine, run_and_write
+from forwardscope.cli.sweep_running import MakeEngine, local_engine, run_and_write
+from forwardscope.cli.sweep_workers import ray_engine
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.suite.loading import load_suite
@@ -17,6 +19,8 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep import Adapters, Sweep, SweepFolder, find_adapters, tasks_of
 
 __all__ = ["sweep"]
+
+_WORKERS: Final = "Workers"
 
 
 @takes_sweep_options
@@ -56,6 +60,26 @@ def sweep(
             "--fresh", help="Measure all adapters again, also those with a finished result."
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Measure this many adapters at once, each in a process with one GPU, or without "
+            "GPUs a share of the CPUs. With --ray, on that cluster; else on this machine. Needs "
+            "the extra ray.",
+            min=1,
+            metavar="N",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on the workers of this Ray cluster: HOST:PORT, ray://HOST:PORT, or auto "
+            "for one that runs on this machine. Without --workers, one for each GPU or machine.",
+            metavar="ADDRESS",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
 ) -> None:
     """Run a suite on many adapters of one base, and compare each with the one before.
 
@@ -84,11 +108,17 @@ def sweep(
     folder.check()
     started = _sweep(spec, found, folder, options, fresh=fresh)
     result = run_and_write(
-        started, local_engine, lambda one: write_sweep(one, folder), quiet=options.quiet
+        started, _engine(workers, ray), lambda one: write_sweep(one, folder), quiet=options.quiet
     )
     if not options.quiet:
         print_sweep(result, folder, Terminal(soft_wrap=False))
     raise typer.Exit(0 if result.passed else 1)
+
+
+def _engine(workers: int | None, ray: str | None) -> MakeEngine:
+    if ray is None and (workers or 1) == 1:
+        return local_engine
+    return partial(ray_engine, workers=workers, address=ray)
 
 
 def _sweep(

@@ -113,6 +113,10 @@ class SweepProgress(SweepObserver, Observer):
         """Print that a worker was lost."""
         self.print_line(shown(f"{worker} was lost: {reason}", MAX_SENTENCE), failure=True)
 
+    def noticed(self, what: str) -> None:
+        """Print it."""
+        self.print_line(shown(what, MAX_SENTENCE))
+
     # -- one run ------------------------------------------------------------------------
 
     def run_started(self, run: RunStarted) -> None:

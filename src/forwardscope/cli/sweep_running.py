@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 
 from forwardscope.cli.stopping import Stop, run_stoppable
@@ -28,12 +28,12 @@ from forwardscope.sweep import (
 __all__ = ["MakeEngine", "local_engine", "run_and_write"]
 
 #: Makes the engine of a sweep, whose runs in this process are watched.
-MakeEngine = Callable[[Sweep, Watch], Engine]
+MakeEngine = Callable[[Sweep, Watch], AbstractContextManager[Engine]]
 
 
-def local_engine(sweep: Sweep, watch: Watch) -> Engine:
+def local_engine(sweep: Sweep, watch: Watch) -> AbstractContextManager[Engine]:
     """Return an engine of one worker in this process."""
-    return LocalEngine(Worker(sweep.spec, watch=watch))
+    return closing(LocalEngine(Worker(sweep.spec, watch=watch)))
 
 
 def run_and_write(
@@ -68,7 +68,7 @@ def _run(
         if telemetry.notice is not None:
             progress.print_line(telemetry.notice)
         watch = _watch(telemetry, progress)
-        with closing(make_engine(sweep, watch)) as engine:
+        with make_engine(sweep, watch) as engine:
             stop.on_request(engine.request_stop)
             stop.on_request(telemetry.end_linger)
             try:

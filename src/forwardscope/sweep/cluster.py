@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final
@@ -19,10 +19,10 @@ from typing import IO, Any, Final
 from forwardscope.errors import MissingExtraError, UserError
 from forwardscope.text import MAX_SENTENCE, shown
 
-__all__ = ["check_ray", "local_ray", "reachable"]
+__all__ = ["check_ray", "local_ray", "quiet_ray", "reachable"]
 
 #: Of each process that uses Ray: no statistics to its makers, no notes of dead workers on stdout.
-QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 #: Makes 127.0.0.1 the address of this machine, in spite of the name, so that Ray's processes
 #: listen there alone. By default they listen on all interfaces.
 _LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -61,7 +61,7 @@ def local_ray(resources: Mapping[str, Any]) -> Iterator[str]:
     if "ray" in sys.modules:
         raise RuntimeError("ray was imported before local_ray set its environment")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with variables(QUIET | _LOOPBACK | token):
+    with _variables(_QUIET | _LOOPBACK | token):
         folder = tempfile.mkdtemp(prefix="forwardscope-", dir=_temporary_folder())
         command = [sys.executable, "-P", "-m", "forwardscope.sweep.ray_node"]
         process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
@@ -76,6 +76,11 @@ def local_ray(resources: Mapping[str, Any]) -> Iterator[str]:
         finally:
             _stop(process)
             shutil.rmtree(folder, ignore_errors=True)  # where the process was killed
+
+
+def quiet_ray() -> AbstractContextManager[None]:
+    """Keep Ray from printing and from sending statistics, in a process that has not imported it."""
+    return _variables(_QUIET)
 
 
 def reachable(address: str) -> None:
@@ -104,7 +109,7 @@ def reachable(address: str) -> None:
 
 
 @contextmanager
-def variables(values: Mapping[str, str]) -> Iterator[None]:
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables, and restore them at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

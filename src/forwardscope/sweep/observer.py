@@ -49,6 +49,9 @@ class SweepObserver:
     def worker_lost(self, worker: str, reason: str) -> None:
         """Handle the loss of a worker; `reason` is a sentence that names what became of it."""
 
+    def noticed(self, what: str) -> None:
+        """Handle what a reader of the sweep should know of its workers, in one sentence."""
+
     def sweep_finished(self, result: SweepResult | None) -> None:
         """Handle the end of the sweep; the result is None if it was aborted."""
 
@@ -78,6 +81,11 @@ class SweepObservers(SweepObserver):
         """Forward to all observers."""
         for observer in self._observers:
             observer.worker_lost(worker, reason)
+
+    def noticed(self, what: str) -> None:
+        """Forward to all observers."""
+        for observer in self._observers:
+            observer.noticed(what)
 
     def sweep_finished(self, result: SweepResult | None) -> None:
         """Forward to all observers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -21,27 +21,32 @@ from forwardscope.errors import UserError
 from forwardscope.files import replace_content, unwritable
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep.observer import SweepObserver
+from forwardscope.sweep.ray_errors import last_line, why_lost, why_no_connection
 from forwardscope.sweep.remote import (
     OpenWorker,
     RemoteWorker,
     decode_answer,
     encode_suite,
     encode_task,
+    is_file,
 )
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.telemetry import child_environment
-from forwardscope.text import MAX_SENTENCE, plural, shown
+from forwardscope.text import plural, shown
 
 __all__ = ["RayEngine"]
 
 #: How often an adapter is measured whose workers die, and a worker is started that does not start.
 _ATTEMPTS: Final = 2
 _POLL_S: Final = 0.1
+#: Time without any worker after which that is reported.
+_NO_WORKER_S: Final = 20.0
 #: Time after a stop request until workers are killed, and for them to close.
 _STOP_S: Final = 30.0
 _CLOSE_S: Final = 5.0
-#: Variables that workers get from this process, and the group of the calls that do not wait.
+#: Variables that workers get from this process.
 _PASSED_ON: Final = ("FORWARDSCOPE_", "OTEL_")
+#: Group of the calls that do not wait for the task of a worker.
 _CONTROL: Final = "control"
 
 
@@ -66,19 +71,22 @@ class RayEngine:
     """Measures tasks on the workers of a Ray cluster.
 
     An adapter whose worker dies is measured once more, by whichever worker is free. A worker
-    uses one GPU if the suite's device allows one and the cluster has any.
+    has one GPU if the suite's device allows one and the cluster has any. Where all machines of
+    the cluster are this one, workers write the traces; else they arrive with the results.
 
     Args:
         spec: The suite.
         address: Address of the cluster.
         open_worker: Makes the worker of a process; a function of a module.
-        workers: Number of workers; by default one for each GPU, else for each machine.
+        workers: Number of workers, at most one for each GPU; by default one for each GPU, or
+            without GPUs for each machine.
         cpus: CPUs of each worker, which is also its number of threads.
-        same_machine: Whether workers write traces where they are expected; else the engine
-            gets them with the results.
 
     Raises:
         UserError: There is no cluster at the address, or it has another release of Ray.
+
+    Attributes:
+        workers: Number of workers.
     """
 
     def __init__(
@@ -89,11 +97,8 @@ class RayEngine:
         *,
         workers: int | None = None,
         cpus: int = 1,
-        same_machine: bool = False,
     ) -> None:
-        self._suite = encode_suite(spec)
         self._open_worker = open_worker
-        self._same_machine = same_machine
         self._stop_requested = threading.Event()
         self._queue: deque[Task] = deque()
         self._deaths: Counter[int] = Counter()
@@ -101,8 +106,14 @@ class RayEngine:
         self._idle: list[_Actor] = []
         self._no_start = ""
         _connect(address)
-        gpus = _resource("GPU") if _can_use_gpu(spec) else 0
-        self.workers: Final = min(workers or gpus or _machines(), gpus or 2**31)
+        machines = {node["NodeManagerHostname"] for node in _nodes()}
+        self._same_machine = machines == {socket.gethostname()}
+        self._suite = encode_suite(spec, same_machine=self._same_machine)
+        gpus = _gpus() if _can_use_gpu(spec) else 0
+        wanted = workers or gpus or len(machines)
+        self.workers: Final = min(wanted, gpus) if gpus else wanted
+        self._resource = "GPU" if gpus else "CPU"
+        self._notices = list(_notices(spec, wanted, self.workers, self._same_machine))
         remote: Any = ray.remote  # its annotations do not know groups
         self._actor_class = remote(
             num_cpus=cpus, num_gpus=1 if gpus else 0, concurrency_groups={_CONTROL: 1}
@@ -110,12 +121,18 @@ class RayEngine:
 
     def run(self, tasks: Sequence[Task], observer: SweepObserver) -> Iterator[Measured]:
         """Yield what became of each task; see `Engine.run`."""
+        for notice in self._notices:
+            observer.noticed(notice)
         self._queue.extend(tasks)
         for _ in range(min(self.workers, len(tasks))):
             self._start()
+        late_s = time.monotonic() + _NO_WORKER_S
         while not self._stop_requested.is_set() and self._has_work():
             self._assign(observer)
             yield from self._ended(observer)
+            if len(self._queue) == len(tasks) and time.monotonic() > late_s:
+                late_s = float("inf")
+                observer.noticed(f"no worker has started yet; is a {self._resource} free?")
         if self._stop_requested.is_set():
             yield from self._stop(observer)
             raise KeyboardInterrupt
@@ -163,8 +180,8 @@ class RayEngine:
             except RayError as error:
                 measured = self._lost(call, error, observer)
             else:
-                measured = self._answered(call, answer)
                 self._idle.append(call.actor)
+                measured = self._answered(call, answer)
             if measured is not None:
                 yield measured
 
@@ -185,7 +202,7 @@ class RayEngine:
     def _raised(self, call: _Call, error: RayTaskError) -> Measured:
         cause = type(error.cause or error).__name__
         if call.task is None:
-            raise UserError(f"a worker does not start: {_last_line(error)}") from error
+            raise UserError(f"a worker does not start: {last_line(error)}") from error
         self._idle.append(call.actor)
         return _failed(call.task, f"{cause} in its worker", cause, call.actor)
 
@@ -203,29 +220,33 @@ class RayEngine:
 
     def _lost(self, call: _Call, error: RayError, observer: SweepObserver) -> Measured | None:
         """Replace a worker that died; return what became of its task, if it is not tried again."""
-        actor, task, reason = call.actor, call.task, _reason(error)
-        ray.kill(actor.handle)  # it may be out of reach only
+        ray.kill(call.actor.handle)  # it may be out of reach only
         if self._stop_requested.is_set():
             return None
-        if task is None:
-            self._no_start = reason
-            observer.worker_lost("a worker", f"a worker did not start: {reason}")
-            if actor.failed_starts + 1 < _ATTEMPTS:
-                self._start(actor.failed_starts + 1)
-            return None
+        reason = why_lost(error)
+        if call.task is not None:
+            return self._lost_while_measuring(call.actor, call.task, reason, observer)
+        self._no_start = reason
+        observer.worker_lost("a worker", f"it did not start: {reason}")
+        if call.actor.failed_starts + 1 < _ATTEMPTS:
+            self._start(call.actor.failed_starts + 1)
+        return None
+
+    def _lost_while_measuring(
+        self, actor: _Actor, task: Task, reason: str, observer: SweepObserver
+    ) -> Measured | None:
         self._deaths[task.index] += 1
         gives_up = self._deaths[task.index] >= _ATTEMPTS
-        again = "not measured a third time" if gives_up else "measured again"
-        during = f"{actor.name} was lost while it measured {task.label}"
-        observer.worker_lost(actor.name, f"{during}: {reason}; it is {again}")
+        then = "which is given up" if gives_up else "which is measured again"
+        observer.worker_lost(actor.name, f"{reason} while it measured {task.label}, {then}")
         if not gives_up:
             self._queue.appendleft(task)
         if self._queue:
             self._start()
         if not gives_up:
             return None
-        sentence = f"{plural(_ATTEMPTS, 'worker')} were lost while they measured it: {reason}"
-        return _failed(task, sentence, type(error).__name__, actor)
+        lost = f"{plural(_ATTEMPTS, 'worker')} were lost while they measured it: {reason}"
+        return _failed(task, lost, "WorkerLost", actor)
 
     def _stop(self, observer: SweepObserver) -> Iterator[Measured]:
         """Stop the workers; yield what they still finish."""
@@ -242,22 +263,34 @@ def _connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of many classes
-        reason = shown(str(error).partition("\n\n")[0].replace("\n", " "), MAX_SENTENCE)
+        reason = why_no_connection(error)
         raise UserError(f"no connection to Ray at {shown(address)}: {reason}") from error
 
 
-def _resource(name: str) -> int:
+def _gpus() -> int:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get(name, 0))
+    return int(resources.get("GPU", 0))
 
 
-def _machines() -> int:
+def _nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum(node["Alive"] for node in nodes)
+    return [node for node in nodes if node["Alive"]]
 
 
 def _can_use_gpu(spec: SuiteSpec) -> bool:
     return spec.model.device == "auto" or spec.model.device.startswith("cuda")
+
+
+def _notices(spec: SuiteSpec, wanted: int, workers: int, same_machine: bool) -> Iterator[str]:
+    """Yield what a reader should know of the workers that a sweep gets."""
+    if workers < wanted:
+        yield f"{workers} of {plural(wanted, 'worker')}: the cluster has {plural(workers, 'GPU')}"
+    store = spec.cache.store
+    if store is not None and is_file(store) and not same_machine:
+        yield (
+            f"workers have no store: the file {shown(store)} is on this machine alone; "
+            "name a Redis server with --store redis://HOST"
+        )
 
 
 def _check_version(worker: str, found: str) -> None:
@@ -278,21 +311,3 @@ def _write_trace(path: Path, content: bytes) -> None:
 
 def _failed(task: Task, reason: str, kind: str, actor: _Actor | None = None) -> Measured:
     return Measured(task.index, None, reason, kind, "" if actor is None else actor.name)
-
-
-def _reason(error: RayError) -> str:
-    """Return why a worker was lost, in a few words."""
-    text = str(error)
-    if "running low on memory" in text:
-        return "Ray ended its process, since its machine was running low on memory"
-    code = re.search(r"exit code (\d+)", text)
-    if code is not None:
-        return f"its process ended with exit code {code[1]}"
-    if "connection error code" in text:
-        return "its process was killed, or crashed"
-    return _last_line(error)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shown(lines[-1].strip(), MAX_SENTENCE)

@@ -27,6 +27,7 @@ __all__ = [
     "decode_answer",
     "encode_suite",
     "encode_task",
+    "is_file",
 ]
 
 
@@ -140,11 +141,23 @@ class RemoteWorker:
         return self._worker
 
 
-def encode_suite(spec: SuiteSpec) -> str:
-    """Return a suite as JSON; a model in a folder gets its absolute path."""
-    model = spec.model.model_copy(update={"path": _absolute(spec.model.path)})
-    named = model.model_copy(update={"name": spec.model.label})
-    return spec.model_copy(update={"model": named}).model_dump_json(serialize_as_any=True)
+def encode_suite(spec: SuiteSpec, *, same_machine: bool) -> str:
+    """Return a suite as JSON, for workers that have other working directories.
+
+    Files get absolute paths. A store that is a file is left out for workers elsewhere.
+    """
+    path, store = _absolute(spec.model.path), spec.cache.store
+    if store is not None and is_file(store):
+        store = str(Path(store).absolute()) if same_machine else None
+    model = spec.model.model_copy(update={"path": path, "name": spec.model.label})
+    cache = spec.cache.model_copy(update={"store": store})
+    encoded = spec.model_copy(update={"model": model, "cache": cache})
+    return encoded.model_dump_json(serialize_as_any=True)
+
+
+def is_file(store: str) -> bool:
+    """Return whether a store is a file at a path; `default` is one of each machine."""
+    return store != "default" and "://" not in store
 
 
 def encode_task(task: Task) -> str:

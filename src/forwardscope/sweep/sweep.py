@@ -200,6 +200,10 @@ class _Running(SweepObserver):
         """Keep what happened."""
         self._events.append(f"{worker} was lost: {reason}")
 
+    def noticed(self, what: str) -> None:
+        """Keep it."""
+        self._events.append(what)
+
     def result(self) -> SweepResult:
         """Return the result of the rows so far."""
         sweep, rows = self._sweep, [self._rows[index] for index in sorted(self._rows)]
