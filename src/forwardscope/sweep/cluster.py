@@ -21,8 +21,13 @@ from forwardscope.text import MAX_SENTENCE, shown
 
 __all__ = ["check_ray", "local_ray", "quiet_ray", "reachable"]
 
-#: Of each process that uses Ray: no statistics to its makers, no notes of dead workers on stdout.
-_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+#: Of each process that uses Ray: no statistics to its makers, no notes of dead workers on stdout,
+#: no warning of what changes in Ray.
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 #: Makes 127.0.0.1 the address of this machine, in spite of the name, so that Ray's processes
 #: listen there alone. By default they listen on all interfaces.
 _LOOPBACK: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
