@@ -156,6 +156,7 @@ def test_a_killed_sweep_goes_on(running: Running) -> None:
     running.wait_for_finished(2)
     (folder,) = ray_folders(running)
     running.process.kill()
+    running.process.wait()
     until(lambda: not running.others(), "all processes have ended")
     assert not folder.exists()
     check_that_it_goes_on(running)
