@@ -11,7 +11,6 @@ from forwardscope.cli.telemetry import Telemetry
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep import Engine, Measured, Sweep, Task, Watch, Worker
 from forwardscope.sweep.cluster import check_ray, local_ray, quiet_ray, reachable
-from forwardscope.sweep.models import SharedModels
 
 __all__ = ["ExportingWorker", "ray_engine"]
 
@@ -28,9 +27,7 @@ class ExportingWorker:
     def __init__(self, spec: SuiteSpec) -> None:
         telemetry = spec.telemetry.model_copy(update={"metrics_port": None})
         self._spec = spec.model_copy(update={"telemetry": telemetry})
-        self._models = SharedModels()
-        self._worker: Worker | None = None
-        self._stopping = False
+        self._worker = Worker(self._spec)
 
     def measure(self, task: Task) -> Measured:
         """Measure a task; see `Worker.measure`. What was not delivered is among the notes."""
@@ -40,9 +37,7 @@ class ExportingWorker:
                 tracer_provider=telemetry.tracer_provider,
                 opened=telemetry.watch,
             )
-            self._worker = Worker(self._spec, self._models, watch)
-            if self._stopping:
-                self._worker.request_stop()
+            self._worker.observe(watch)
             measured = self._worker.measure(task)
             deliveries = telemetry.finish(linger=False)
         undelivered = tuple(f"{one.to}: {one.what}" for one in deliveries if not one.ok)
@@ -50,13 +45,11 @@ class ExportingWorker:
 
     def request_stop(self) -> None:
         """Stop before the next forward pass."""
-        self._stopping = True
-        if self._worker is not None:
-            self._worker.request_stop()
+        self._worker.request_stop()
 
     def close(self) -> None:
         """Free the base."""
-        self._models.close()
+        self._worker.close()
 
 
 @contextmanager

@@ -64,6 +64,10 @@ class Worker:
         self._measured = False
         self._running: BackendInstrumentation | None = None
 
+    def observe(self, watch: Watch) -> None:
+        """Observe the next runs with another watch."""
+        self._watch = watch
+
     def measure(self, task: Task) -> Measured:
         """Run the suite on an adapter.
 
