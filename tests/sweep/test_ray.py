@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -61,7 +62,7 @@ class ActingWorker:
             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "parent": os.environ.get("TRACEPARENT"),
             "suite": self._spec.model.label,
-            "folder": str(Path.cwd()),
+            "store": self._spec.cache.store,
         }
         return Measured(task.index, json.dumps(seen), worker=f"process {os.getpid()}")
 
@@ -77,12 +78,16 @@ class Events(SweepObserver):
     def __init__(self) -> None:
         self.started: list[str] = []
         self.lost: list[str] = []
+        self.noticed_lines: list[str] = []
 
     def adapter_started(self, task: Task, worker: str) -> None:
         self.started.append(task.label)
 
     def worker_lost(self, worker: str, reason: str) -> None:
         self.lost.append(reason)
+
+    def noticed(self, what: str) -> None:
+        self.noticed_lines.append(what)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,13 @@ def open_engine() -> Iterator[Callable[..., Any]]:
         from forwardscope.sweep.ray import RayEngine  # noqa: PLC0415 - imports ray
 
         cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
-        yield lambda worker=ActingWorker, **options: RayEngine(SPEC, address, worker, **options)
+
+        def open_one(
+            worker: Any = ActingWorker, *, spec: SuiteSpec = SPEC, **options: Any
+        ) -> RayEngine:
+            return RayEngine(spec, address, worker, **options)
+
+        yield open_one
 
 
 @pytest.fixture
@@ -129,11 +140,29 @@ def test_two_workers_measure_all_adapters(engine: Any, tmp_path: Path) -> None:
     assert events.lost == []
 
 
-def test_traces_come_with_the_results(engine: Any, tmp_path: Path) -> None:
-    """The trace of a task is in its file when the task is yielded; no file systems are shared."""
-    for measured in engine.run(tasks(tmp_path, "ok", "ok", "ok"), SweepObserver()):
-        trace = tmp_path / f"{measured.index}.jsonl"
-        assert trace.read_text() == f"a{measured.index}\n"
+def test_workers_on_other_machines(
+    open_engine: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traces come with the results, and a store that is a file is left out, with a word."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    cache = SPEC.cache.model_copy(update={"store": "values.db"})
+    events = Events()
+    with closing(open_engine(spec=SPEC.model_copy(update={"cache": cache}))) as engine:
+        for measured in engine.run(tasks(tmp_path, "ok", "ok", "ok"), events):
+            trace = tmp_path / f"{measured.index}.jsonl"
+            assert trace.read_text() == f"a{measured.index}\n"
+            assert json.loads(measured.result)["store"] is None
+    (notice,) = events.noticed_lines
+    assert notice.startswith("workers have no store: the file values.db is on this machine alone")
+
+
+def test_more_workers_than_gpus(open_engine: Callable[..., Any], tmp_path: Path) -> None:
+    """There is one for each GPU, with a word."""
+    events = Events()
+    with closing(open_engine(workers=4)) as engine:
+        assert engine.workers == 2
+        assert len(list(engine.run(tasks(tmp_path, "ok"), events))) == 1
+    assert events.noticed_lines == ["2 of 4 workers: the cluster has 2 GPUs"]
 
 
 def test_an_adapter_whose_worker_died_is_measured_again(engine: Any, tmp_path: Path) -> None:

@@ -190,7 +190,12 @@ class RayEngine:
             call.actor.name = answer[0]
             _check_version(*answer)
             return None
-        decoded = decode_answer(answer[0], call.task)
+        try:
+            decoded = decode_answer(answer[0], call.task)
+        except ValueError:
+            return _failed(
+                call.task, "its worker's answer cannot be read", "ValueError", call.actor
+            )
         if not self._same_machine:
             _write_trace(Path(call.task.trace), answer[1])
         if decoded.mistake is not None:
