@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import Zoo
 from .demos import Demo, run_demo
 from .processes import Prometheus, Pushgateway, run_prometheus, run_pushgateway
 from .receivers import Receiver, receive_grpc, receive_http
 from .runs import Cli
+from .sweeps import Running, prepared_sweep
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
             return running.enter_context(run_prometheus(folder, targets))
 
         yield start
+
+
+@pytest.fixture
+def running(zoo: Zoo, tmp_path: Path) -> Iterator[Running]:
+    """A sweep of tiny models that is not started yet."""
+    with prepared_sweep(zoo, tmp_path) as sweep:
+        yield sweep
 
 
 @pytest.fixture(scope="module")
