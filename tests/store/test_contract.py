@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from forwardscope.store.base import IdentityInfo, Store
 from forwardscope.store.codec import decode
 from forwardscope.store.keys import question_digest
+from forwardscope.store.redis import RedisStore
+from forwardscope.store.redis_address import RedisAddress
 from forwardscope.store.sqlite import SqliteStore
 from forwardscope.testing import MemoryStore
 
@@ -28,9 +30,13 @@ def _sqlite(folder: Path) -> Store:
     return SqliteStore(folder / "store.db")
 
 
-@pytest.fixture(params=[_memory, _sqlite])
+@pytest.fixture(params=[_memory, _sqlite, "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened = request.param(tmp_path)
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        opened: Store = RedisStore(RedisAddress.parse(url), required=True)
+    else:
+        opened = request.param(tmp_path)
     yield opened
     opened.close()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self
 
 import msgspec
@@ -177,17 +178,26 @@ class Lease:
         digests: The entries that the caller is about to compute.
 
     Attributes:
-        owned: Entries that the caller computes.
+        owned: Entries that the caller computes now.
         others: Entries that another machine computes now.
+        found: Entries that were stored since the caller searched for them.
     """
 
     others: frozenset[bytes] = frozenset()
+    found: Mapping[bytes, StoredEntry] = MappingProxyType({})
 
     def __init__(self, digests: Sequence[bytes]) -> None:
         self.owned = frozenset(digests)
 
-    def wait(self) -> dict[bytes, StoredEntry]:
-        """Wait, for a bounded time, for the entries of others; return those that came."""
+    def wait(self, stopped: Callable[[], bool] = lambda: False) -> dict[bytes, StoredEntry]:  # noqa: ARG002 - no others
+        """Wait, for a bounded time, for the entries of others; return those that came.
+
+        Afterwards `owned` has those that the caller computes in place of others; `others`
+        has those to wait for again. A stopped wait returns soon.
+
+        Args:
+            stopped: Returns whether the wait is to end.
+        """
         return {}
 
     def release(self) -> None:

@@ -9,9 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from forwardscope.errors import StoreError
+from forwardscope.errors import MissingExtraError, StoreError
 from forwardscope.files import try_folder_of
 from forwardscope.store.base import Store
+from forwardscope.store.redis_address import SCHEMES, RedisAddress
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 from forwardscope.store.sqlite_schema import Mode
 from forwardscope.text import shown
@@ -20,8 +21,10 @@ __all__ = [
     "DEFAULT",
     "file_system",
     "is_network",
+    "is_server",
     "open_existing",
     "open_store",
+    "store_name",
     "store_path",
 ]
 
@@ -29,7 +32,6 @@ __all__ = [
 DEFAULT: Final = "default"
 
 _FILE_NAME: Final = "store.db"
-_SERVERS: Final = ("redis", "rediss", "valkey", "valkeys")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 #: Column of a mount point in it.
 _MOUNT_POINT: Final = 4
@@ -59,15 +61,19 @@ def open_store(
     Args:
         location: `default`, a path, or the URL of a server.
         mode: `read` changes nothing.
-        max_bytes: Bound of its size.
+        max_bytes: Bound of its size; a server has its own.
 
     Returns:
         The store; None, with a warning, where it cannot be used but the run can do without:
-        in a read-only folder, or in mode `read` where there is none.
+        in a read-only folder, or in mode `read` where there is none. That of a server that
+        cannot be used is given up from the start.
 
     Raises:
-        StoreError: It is none, or on a network file system, or not supported.
+        StoreError: It is none, or on a network file system, or the URL has a mistake.
+        MissingExtraError: It is on a server, and redis-py is not installed.
     """
+    if is_server(location):
+        return _open_server(os.fspath(location), mode, required=False)
     path = _local_path(location)
     reason = _why_not(path, mode)
     if reason is not None:
@@ -94,13 +100,32 @@ def open_existing(
         create: Whether to make it if there is none.
 
     Raises:
-        StoreError: As for `open_store`; or there is none, or it cannot be written.
+        StoreError: As for `open_store`; or there is none, or it cannot be used or written.
+        MissingExtraError: As for `open_store`.
     """
+    if is_server(location):
+        return _open_server(os.fspath(location), mode, required=True)
     path = _local_path(location)
     reason = (None if create else _why_not(path, "read")) or _why_not(path, mode)
     if reason is not None:
         raise StoreError(f"the store {shown(str(path))} cannot be used: {reason}")
     return SqliteStore(path, mode=mode, max_bytes=max_bytes)
+
+
+def is_server(location: str | os.PathLike[str]) -> bool:
+    """Return whether a location is the URL of a server."""
+    return _scheme_of(os.fspath(location)) in SCHEMES
+
+
+def store_name(location: str | os.PathLike[str]) -> str:
+    """Return what is shown of a location; it has no password.
+
+    Raises:
+        StoreError: It is no place for a store.
+    """
+    if is_server(location):
+        return RedisAddress.parse(os.fspath(location)).name
+    return shown(str(store_path(location)))
 
 
 def store_path(location: str | os.PathLike[str]) -> Path:
@@ -112,9 +137,14 @@ def store_path(location: str | os.PathLike[str]) -> Path:
     text = os.fspath(location)
     if not text or "\0" in text:
         raise StoreError(f"{text!r} is no place for a store; give a path, or {DEFAULT}")
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    scheme = _scheme_of(text)
+    if scheme in SCHEMES:
+        raise StoreError(f"a {scheme}:// store has no path; give a path, or {DEFAULT}")
     if scheme is not None:
-        raise StoreError(_unsupported(scheme[1].lower()))
+        known = "redis://, rediss://, valkey:// or valkeys://"
+        raise StoreError(
+            f"{shown(scheme)}:// is no kind of store; give a path, {DEFAULT}, or {known}"
+        )
     if text == DEFAULT:
         from platformdirs import user_cache_path  # noqa: PLC0415 - only where it is needed
 
@@ -165,19 +195,24 @@ def _local_path(location: str | os.PathLike[str]) -> Path:
     if kind is not None and is_network(kind):
         raise StoreError(
             f"the store {shown(str(path))} is on a network file system ({kind}), where SQLite "
-            "cannot be used safely; choose a local path (sharing between machines needs Redis, "
-            "which a later release supports)"
+            "cannot be used safely; choose a local path, or to share it between machines the "
+            "redis:// URL of a server"
         )
     return path
 
 
-def _unsupported(scheme: str) -> str:
-    if scheme in _SERVERS:
-        return (
-            f"{scheme}:// stores are not supported yet and come with a later release; "
-            f"give a path, or {DEFAULT}"
-        )
-    return f"{shown(scheme)}:// is no kind of store; give a path, or {DEFAULT}"
+def _scheme_of(text: str) -> str | None:
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    return None if found is None else found[1].lower()
+
+
+def _open_server(url: str, mode: Mode, *, required: bool) -> Store:
+    address = RedisAddress.parse(url)
+    try:
+        from forwardscope.store.redis import RedisStore  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError("redis", "redis") from error
+    return RedisStore(address, mode=mode, required=required)
 
 
 def _why_not(path: Path, mode: Mode) -> str | None:
