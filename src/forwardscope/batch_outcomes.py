@@ -53,7 +53,7 @@ def outcomes_of_batch(
         found = first is not None and first.result == "hit" and not from_store
         if first is not None and (found or key not in yielded):
             yielded.add(key)
-            if first.result == "miss" or from_store:
+            if first.result == "miss" or (from_store and first.result == "hit"):
                 first = replace(first, start_ns=began, end_ns=began + slot)
             yield first if probe is None else replace(first, probe=probe)
         elif entry is not None:

@@ -1,21 +1,24 @@
 """Forward calls, and the store that is searched before them.
 
-They answer the lookups that miss in the cache. A share of the values from the store is
-computed again to verify it.
+They answer the lookups that miss in the cache. What another machine computes is waited for,
+after the rest is computed. A share of the values from the store is computed again to verify
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec.structs import replace
 
 from forwardscope.core.cache import Entry
 from forwardscope.core.keys import LookupKey, question_of
 from forwardscope.core.single_flight import Flight, SingleFlight
+from forwardscope.forward_leases import LeasedKeys
 from forwardscope.recorder import Outcome, misses_of
+from forwardscope.store.base import StoredEntry
 from forwardscope.store.tier import Answer, StoreTier
 from forwardscope.telemetry.span_factory import CallIds
 from forwardscope.telemetry.spans import CallSpans
@@ -66,15 +69,20 @@ class ForwardCalls:
         """Answer the keys that this thread has claimed from the store, and compute the rest.
 
         The flight keeps the keys that are computed; the outcomes of the others are
-        added to `stored`.
+        added to `stored`. What another machine was computing and did not store is computed
+        in a later call of the flight.
         """
         flight.keys, tier, answer = keys, self._tier, None
+        leased: LeasedKeys | None = None
         try:
             if tier is not None:
-                answer = flight.answer = self._find_stored(tier, flight, stored)
+                answer = self._find_stored(tier, flight, stored)
+                if answer is not None and flight.keys:
+                    leased = self._lease(tier, answer, flight, stored)
             if flight.keys:
-                values = self._call(flight, spans, compute)
-                self._keep(flight, zip(flight.keys, values, flight.origins, strict=True))
+                self._call_and_keep(flight, spans, compute)
+            if leased is not None and leased.waits:
+                self._wait(leased, flight, spans, compute, stored)
             if tier is not None and answer is not None and answer.to_verify:
                 self._verify(tier, answer, flight, spans, compute, stored)
         except BaseException as raised:
@@ -83,6 +91,9 @@ class ForwardCalls:
             if tier is not None and answer is not None and answer.to_verify:
                 tier.postpone(answer)
             raise
+        finally:
+            if leased is not None:
+                leased.release()
 
     def bypass(self, flight: Flight, spans: CallSpans | None, compute: Compute) -> Sequence[Any]:
         """Make a forward call for a flight's keys, and keep none of the values that it returns."""
@@ -107,6 +118,10 @@ class ForwardCalls:
                     kept[key] = value
         if kept and self._tier is not None:
             self._tier.save(answer, kept, flight.call)
+
+    def _call_and_keep(self, flight: Flight, spans: CallSpans | None, compute: Compute) -> None:
+        values = self._call(flight, spans, compute)
+        self._keep(flight, zip(flight.keys, values, flight.origins, strict=True))
 
     def _call(
         self,
@@ -148,22 +163,72 @@ class ForwardCalls:
     ) -> Answer | None:
         """Search the store for a flight's keys; land the values that are not to be verified."""
         began, keys = self._now(), flight.keys
-        answer = tier.find(keys, verify=not self.stopping)
+        answer = flight.answer = tier.find(keys, verify=not self.stopping)
         if answer is not None:
             flight.keys = [key for key in keys if key not in answer.found]
             share = (self._now() - began) // len(keys)
-            for key, entry in answer.found.items():
-                question = question_of(key) if self._shows() else None
-                call = CallIds.stored(entry.trace_id, entry.span_id)
-                times = began, began + share, share
-                stored[key] = Outcome(
-                    *(key, question, "hit", *times, call),
-                    tier=tier.store.tier,
-                    stored_by=entry.run_id,
-                )
-                if key not in answer.to_verify:
-                    self._flights.land(key, flight, entry.value, question, call)
+            self._answer("hit", answer.found, (began, share), flight, stored)
         return answer
+
+    def _answer(
+        self,
+        result: Literal["hit", "coalesced"],
+        found: Mapping[LookupKey, StoredEntry],
+        times: tuple[int, int],
+        flight: Flight,
+        stored: dict[LookupKey, Outcome],
+    ) -> None:
+        """Add the outcomes of found entries; land those that are not to be verified."""
+        (began, wall), tier, answer = times, self._tier, flight.answer
+        to_verify = () if answer is None else answer.to_verify
+        for key, entry in found.items():
+            question = question_of(key) if self._shows() else None
+            call = CallIds.stored(entry.trace_id, entry.span_id)
+            stored[key] = Outcome(
+                *(key, question, result, began, began + wall, wall, call),
+                tier=None if tier is None else tier.store.tier,
+                stored_by=entry.run_id,
+            )
+            if key not in to_verify:
+                self._flights.land(key, flight, entry.value, question, call)
+
+    def _lease(
+        self, tier: StoreTier, answer: Answer, flight: Flight, stored: dict[LookupKey, Outcome]
+    ) -> LeasedKeys:
+        """Lease a flight's keys; it keeps those that no other machine computes."""
+        began = self._now()
+        leased = LeasedKeys.of(tier, answer, flight.keys)
+        flight.keys = leased.owned
+        self._answer("hit", leased.found(), (began, self._now() - began), flight, stored)
+        return leased
+
+    def _wait(
+        self,
+        leased: LeasedKeys,
+        flight: Flight,
+        spans: CallSpans | None,
+        compute: Compute,
+        stored: dict[LookupKey, Outcome],
+    ) -> None:
+        """Wait for what other machines compute; compute what they do not store in time."""
+        while leased.waits:
+            began = self._now()
+            came = leased.wait(lambda: self.stopping)
+            self._answer("coalesced", came, (began, self._now() - began), flight, stored)
+            if self.stopping and leased.waits:
+                raise KeyboardInterrupt
+            if owned := leased.owned:
+                self._call_and_keep(self._later_call(flight, owned), spans, compute)
+
+    def _later_call(self, flight: Flight, keys: Sequence[LookupKey]) -> Flight:
+        """Return the flight of a call for more keys; the first call has the flight itself."""
+        if not flight.start_ns:
+            flight.keys = keys
+            return flight
+        later = Flight(flight.generation, flight.leader)
+        later.keys, later.answer, later.entries = keys, flight.answer, flight.entries
+        flight.later = [*flight.later, later]
+        return later
 
     def _verify(
         self,

@@ -383,8 +383,9 @@ class BackendInstrumentation:
             error = type(raised).__name__
             raise
         finally:
-            later |= misses_of_batch(flights)
-            sizes = [len(flight.keys) for flight in flights if flight.start_ns]
+            calls = [call for flight in flights for call in (flight, *flight.later)]
+            later |= misses_of_batch(calls)
+            sizes = [len(call.keys) for call in calls if call.start_ns]
             answered = _answered_ns(spans, later)
             names = None if probes is None else probes.names
             outcomes = list(outcomes_of_batch(keys, entries, later, start, answered, share, names))
@@ -483,4 +484,5 @@ def _answered_ns(spans: CallSpans | None, later: Mapping[LookupKey, Outcome]) ->
     """Return when the first forward call of a batch began, or else when its store answered."""
     if spans is not None and spans.forward_ns is not None:
         return spans.forward_ns
-    return max((one.end_ns for one in later.values() if one.tier is not None), default=None)
+    found = (one.end_ns for one in later.values() if one.tier is not None and one.result == "hit")
+    return max(found, default=None)

@@ -72,7 +72,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey", "REDIS"])
 def test_a_server_that_is_down(scheme: str) -> None:
-    """A run goes on with a store that is given up, else it is an error; no word has the password."""
+    """A run goes on with a store that is given up, else it is an error without password."""
     url = f"{scheme}://user:secret@127.0.0.1:1/0"
     with pytest.warns(RuntimeWarning, match="no connection") as warned:
         opened = open_store(url)

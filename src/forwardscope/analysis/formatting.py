@@ -166,12 +166,15 @@ def _hits(counts: Counts) -> Table:
         Column("memory_hits", "memory", count),
         Column("disk_hits", "disk", count, optional=True),
         Column("remote_hits", "remote", count, optional=True),
+        Column("remote_coalesced", "from another machine", count, optional=True),
         Column("verified", "verified", count),
         Column("mismatches", "mismatches", count),
     )
-    memory = counts.hits - counts.store_hits
     verified = counts.matches + counts.mismatches
-    row = (memory, counts.disk_hits, counts.remote_hits, verified, counts.mismatches)
+    row = (
+        *(counts.memory_hits, counts.disk_hits, counts.remote_hits, counts.remote_coalesced),
+        *(verified, counts.mismatches),
+    )
     return Table("hits by tier", columns, [row] if counts.store_hits else [])
 
 

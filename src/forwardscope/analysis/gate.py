@@ -171,10 +171,12 @@ def _without_store(counts: Counts) -> Counts:
     """Return the counts with each hit of a store as a forward pass."""
     return replace(
         counts,
-        hits=counts.hits - counts.store_hits,
+        hits=counts.memory_hits,
+        coalesced=counts.coalesced - counts.remote_coalesced,
         forward_passes=counts.demand,
         disk_hits=0,
         remote_hits=0,
+        remote_coalesced=0,
     )
 
 

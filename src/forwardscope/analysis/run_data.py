@@ -166,5 +166,6 @@ def _counts(tally: SeriesResult) -> Counts:
         errors=Counter({"": tally.forward_errors}) if tally.forward_errors else Counter(),
         scoring_ns=round(tally.scoring_wall_s * 1e9),
         forward_ns=round(tally.forward_s * 1e9),
-        disk_hits=tally.store_hits,
+        disk_hits=tally.store_hits - tally.remote_coalesced,
+        remote_coalesced=tally.remote_coalesced,
     )

@@ -151,6 +151,7 @@ class _GroupCounts:
         pass_ms: Total duration of the successful forward passes by prompt, in milliseconds.
         failed: Failed forward passes by prompt.
         coalesced: Lookups answered by a forward pass in flight.
+        remote_coalesced: Those of them that another machine computed.
         stored: Lookups answered by a store, by tier.
         verified: Those of them that were computed again, by whether they agreed.
         errors: Failed forward passes, by class of the exception.
@@ -162,6 +163,7 @@ class _GroupCounts:
     pass_ms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     failed: Counter[str] = field(default_factory=Counter)
     coalesced: int = 0
+    remote_coalesced: int = 0
     stored: Counter[str] = field(default_factory=Counter)
     verified: Counter[bool] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -177,6 +179,7 @@ class _GroupCounts:
         return Counts(
             hits=sum(self.lookups.values()) - others,
             coalesced=self.coalesced,
+            remote_coalesced=self.remote_coalesced,
             disk_hits=self.stored["disk"],
             remote_hits=self.stored["remote"],
             matches=self.verified[True],
@@ -206,7 +209,8 @@ def summarize(events: Iterable[TraceEvent]) -> Summary:
         if event.hit:
             if event.result is not None:  # set only for coalesced hits
                 counts.coalesced += 1
-            if event.tier is not None:
+                counts.remote_coalesced += event.tier is not None
+            elif event.tier is not None:
                 counts.stored[event.tier] += 1
                 if event.verified is not None:
                     counts.verified[event.verified] += 1

@@ -14,7 +14,7 @@ from forwardscope.cli.progress import steps
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
-from forwardscope.store.locations import open_store, store_path
+from forwardscope.store.locations import open_store, store_name
 from forwardscope.suite.backend import load_model as _load
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
@@ -95,7 +95,7 @@ def planned_store(spec: SuiteSpec, location: str) -> Iterator[PlannedStore]:
     Raises:
         StoreError: It is no store, or cannot be opened.
     """
-    name = shown(str(store_path(location)))
+    name = store_name(location)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is none, which the plan says
         store = open_store(location, mode="read")

@@ -27,7 +27,7 @@ from forwardscope.errors import UserError
 from forwardscope.files import check_no_input, check_writable, replacing, unwritable
 from forwardscope.store import maintenance, portable
 from forwardscope.store.base import Store
-from forwardscope.store.locations import DEFAULT, open_existing, store_path
+from forwardscope.store.locations import DEFAULT, is_server, open_existing, store_path
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
 from forwardscope.store.sqlite_schema import Mode
 from forwardscope.text import MAX_SENTENCE, shown
@@ -46,8 +46,8 @@ _Location = Annotated[
     str | None,
     typer.Argument(
         metavar="STORE",
-        help="Path of the store, or default. By default the value of FORWARDSCOPE_STORE, else "
-        "default.",
+        help="Path of the store, default, or a redis:// URL. By default the value of "
+        "FORWARDSCOPE_STORE, else default.",
         show_default=False,
     ),
 ]
@@ -221,8 +221,7 @@ def export(
     Exit status: 0; 1 when damaged entries were left out; 2 when there is no store or
     the file cannot be written.
     """
-    path = store_path(_location(location))
-    beside = [Path(f"{os.path.realpath(path)}{suffix}") for suffix in ("", "-wal", "-shm")]
+    beside = _files_of(_location(location))
     check_no_input("export", file, beside)
     if Path(os.path.realpath(file)) in beside:  # which SQLite may make at any time
         raise UserError(f"{file} belongs to the store; choose another file for the export")
@@ -291,6 +290,14 @@ def import_(
     ]
     more = "".join(f", {count(number)} {what}" for number, what in notes if number)
     _print(f"{plural(done.taken, 'entry')} imported into {opened.name}{more}")
+
+
+def _files_of(location: str) -> list[Path]:
+    """Return the files of a store; none of one on a server."""
+    if is_server(location):
+        return []
+    path = os.path.realpath(store_path(location))
+    return [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
 
 
 def _location(given: str | None) -> str:

@@ -22,7 +22,7 @@ from forwardscope.analysis.why import Miss, explain, lookup_line, miss_line, rea
 from forwardscope.cli.reading import Traces, require_plain_file
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
-from forwardscope.store.locations import open_store, store_path
+from forwardscope.store.locations import is_server, open_existing, store_path
 from forwardscope.suite.report import print_line
 from forwardscope.suite.trace_url import trace_url
 from forwardscope.text import MAX_SENTENCE, shown
@@ -132,10 +132,12 @@ def _nothing(file: Path, miss: int | None, prompt_hash: str | None) -> str:
 def _search(location: str | None) -> Iterator[StoreSearch | None]:
     """Open a store to search; None if none is named, or the environment's does not exist."""
     chosen = os.environ.get("FORWARDSCOPE_STORE") or None if location is None else location
-    exists = chosen is not None and os.path.exists(store_path(chosen))  # noqa: PTH110 - no error
+    exists = chosen is not None and (
+        is_server(chosen) or os.path.exists(store_path(chosen))  # noqa: PTH110 - no error
+    )
     if location is not None and not exists:
         raise UserError(f"the store {shown(location)} does not exist; give the store of the run")
-    opened = None if chosen is None or not exists else open_store(chosen, mode="read")
+    opened = None if chosen is None or not exists else open_existing(chosen, mode="read")
     if opened is None:
         yield None
         return

@@ -206,6 +206,7 @@ class Ledger:
                         _add_store_hit(counts, outcome)
                 elif outcome.result == "coalesced":
                     counts.coalesced += 1
+                    counts.remote_coalesced += outcome.tier is not None
                 else:
                     self._add_miss(counts, series[2], outcome, ts)
             for size in batches:

@@ -31,6 +31,7 @@ class Counts:
         forward_ns: The part of it spent in computes.
         disk_hits: Those of `hits` that a store on this machine answered.
         remote_hits: Those of `hits` that a store on a server answered.
+        remote_coalesced: Those of `coalesced` that another machine computed and stored there.
         matches: Hits of a store that were computed again and agreed.
         mismatches: Hits of a store that were computed again and did not.
         bypasses: Misses for which no cache was asked.
@@ -47,11 +48,17 @@ class Counts:
     matches: int = 0
     mismatches: int = 0
     bypasses: int = 0
+    remote_coalesced: int = 0
+
+    @property
+    def memory_hits(self) -> int:
+        """Those of `hits` that the cache answered."""
+        return self.hits - self.disk_hits - self.remote_hits
 
     @property
     def store_hits(self) -> int:
         """Lookups that a store answered."""
-        return self.disk_hits + self.remote_hits
+        return self.disk_hits + self.remote_hits + self.remote_coalesced
 
     @property
     def demand(self) -> int:

@@ -49,6 +49,7 @@ class Flight:
         call: Ids of the call's span, or None; see `Entry`.
         bypass: Whether its values are for this one call alone, and are not kept.
         answer: What a store answered for its keys; opaque to the core.
+        later: Further calls of its leader, which share its entries.
     """
 
     keys: Sequence[Any] = ()
@@ -60,6 +61,7 @@ class Flight:
     call: Any = None
     bypass = False
     answer: Any = None
+    later: Sequence[Flight] = ()
     _counts: list[tuple[int | None, int | None]] | None = None
 
     def __init__(self, generation: int, leader: int = 0) -> None:

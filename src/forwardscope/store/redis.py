@@ -286,7 +286,7 @@ class RedisStore:
         Raises:
             StoreError: The server does not answer.
         """
-        return self._read(self._server_info)
+        return self._read(lambda: _info_of(self._client.info()))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was queued is stored; return whether it is."""
@@ -322,7 +322,7 @@ class RedisStore:
     def _begin(self, *, required: bool) -> None:
         """Connect; a server that cannot be used is an error, or is given up."""
         try:
-            self._size = self._measured()
+            self._size, _ = self._breaker.timed(self._measured)
         except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
             class_name, reason = _reason_of(error)
             if required:
@@ -427,18 +427,10 @@ class RedisStore:
         return [float(score or 0.0) / _MICROSECONDS for score in scores]
 
     def _measured(self) -> tuple[int, int, int | None]:
-        info = self._server_info()
-        return int(self._client.zcard(USED)), info.used_bytes, info.max_bytes
-
-    def _server_info(self) -> ServerInfo:
-        told = self._client.info("memory") | self._client.info("server")
-        version = told.get("valkey_version") or told.get("redis_version", "")
-        return ServerInfo(
-            shown(str(version)),
-            int(told.get("used_memory", 0)),
-            int(told.get("maxmemory", 0)) or None,
-            shown(str(told.get("maxmemory_policy", ""))),
-        )
+        pipeline = self._client.pipeline(transaction=False)
+        facts, entries = pipeline.info().zcard(USED).execute()
+        info = _info_of(facts)
+        return int(entries), info.used_bytes, info.max_bytes
 
     def _read(self, call: Callable[[], T]) -> T:
         try:
@@ -469,6 +461,16 @@ _REASONS: Final[dict[type[Exception], str]] = {
     redis.ConnectionError: "there is no connection to the server",
     redis.ResponseError: "the server refuses a command",
 }
+
+
+def _info_of(facts: Mapping[str, Any]) -> ServerInfo:
+    version = facts.get("valkey_version") or facts.get("redis_version", "")
+    return ServerInfo(
+        shown(str(version)),
+        int(facts.get("used_memory", 0)),
+        int(facts.get("maxmemory", 0)) or None,
+        shown(str(facts.get("maxmemory_policy", ""))),
+    )
 
 
 def _row_of(digest: bytes, beginning: bytes, last_used: float) -> StoredRow:

@@ -56,17 +56,25 @@ class Breaker:
         """Return the result of an operation; None where it failed or the server is given up."""
         if self.is_open:
             return None
+        try:
+            result, seconds = self.timed(call)
+        except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
+            self._counts.failed(operation, *self._reason_of(error))
+            return None
+        self._counts.observe(operation, seconds)
+        return result
+
+    def timed(self, call: Callable[[], T]) -> tuple[T, float]:
+        """Return the result of a call and its duration; what it lost counts, and it may raise."""
         start = time.perf_counter()
         try:
             result = call()
-        except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
+        except Exception:
             self._lose(max(_FAILURE_S, time.perf_counter() - start))
-            self._counts.failed(operation, *self._reason_of(error))
-            return None
+            raise
         seconds = time.perf_counter() - start
-        self._counts.observe(operation, seconds)
         self._lose(seconds - _EXPECTED_S)
-        return result
+        return result, seconds
 
     def _lose(self, seconds: float) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.keys import ADAPTED_FAMILIES, LookupKey, view_family
 from forwardscope.store.agreement import agree
-from forwardscope.store.base import IMPORTED, NewEntry, Store, StoredEntry
+from forwardscope.store.base import IMPORTED, Lease, NewEntry, Store, StoredEntry
 from forwardscope.store.keys import entry_digest, question_digest, tokenised_of
 from forwardscope.text import shown
 
@@ -139,6 +139,14 @@ class StoreTier:
         if sure and self._is_first(identity) and not chosen:
             chosen = sure[:1]
         return Answer(identity, digests, found, chosen)
+
+    def lease(self, digests: Sequence[bytes]) -> Lease:
+        """Claim entries before they are computed; all are the caller's where that fails."""
+        try:
+            return self.store.lease(digests)
+        except Exception as error:  # noqa: BLE001 - no lookup fails for a store
+            _warn(f"the store gave no lease: {type(error).__name__}")
+            return Lease(digests)
 
     def save(
         self, answer: Answer, values: Mapping[LookupKey, Any], call: tuple[str, str] | None

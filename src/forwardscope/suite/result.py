@@ -95,6 +95,8 @@ class Tally(_Record):
         scoring_wall_s: Wall time of the lookups in seconds, including waiting.
         forward_s: Part of `scoring_wall_s` spent in forward passes, in seconds.
         store_hits: Part of `cache_hits` that a store answered.
+        remote_coalesced: Part of `coalesced` and of `store_hits`: computed by another machine
+            meanwhile.
         bypasses: Part of `cache_misses` for which no cache was asked.
     """
 
@@ -108,6 +110,7 @@ class Tally(_Record):
     scoring_wall_s: _Seconds
     forward_s: _Seconds
     store_hits: _Count = 0
+    remote_coalesced: _Count = 0
     bypasses: _Count = 0
 
     @property
@@ -129,6 +132,7 @@ class Tally(_Record):
             scoring_wall_s=counts.scoring_ns / 1e9,
             forward_s=counts.forward_ns / 1e9,
             store_hits=counts.store_hits,
+            remote_coalesced=counts.remote_coalesced,
             bypasses=counts.bypasses,
             **more,
         )

@@ -164,11 +164,12 @@ class _Reading:
         self._add(names.PROBES_FOLDED, beyond)
         for series, counts in folded.items():
             for result, tier, n in (
-                ("hit", "memory", counts.hits - counts.store_hits),
+                ("hit", "memory", counts.memory_hits),
                 ("hit", "disk", counts.disk_hits),
                 ("hit", "remote", counts.remote_hits),
                 ("miss", "", counts.misses),
-                ("coalesced", "memory", counts.coalesced),
+                ("coalesced", "memory", counts.coalesced - counts.remote_coalesced),
+                ("coalesced", "remote", counts.remote_coalesced),
             ):
                 if n or tier in ("memory", "", self._tier):
                     self._add(names.LOOKUPS, n, *series, result, tier)
