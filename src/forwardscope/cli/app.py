@@ -15,6 +15,7 @@ from forwardscope.cli.compare import compare
 from forwardscope.cli.dashboards import dashboards
 from forwardscope.cli.demo import demo_suite, demo_suite_text, store_notice
 from forwardscope.cli.doctor import print_installation
+from forwardscope.cli.doctor_store import server_lines
 from forwardscope.cli.exits import errors_exit_with_two
 from forwardscope.cli.gate import gate
 from forwardscope.cli.gateway_delivery import push_no_start
@@ -201,9 +202,23 @@ app.command()(gate)
 
 
 @app.command()
-def doctor() -> None:
-    """List installed and missing packages, and the commands that install the missing ones."""
-    print_installation(Terminal(soft_wrap=False))
+def doctor(
+    store: Annotated[
+        str | None,
+        typer.Option(help="Check the Redis or Valkey server of this URL instead.", metavar="URL"),
+    ] = None,
+) -> None:
+    """List installed and missing packages, and the commands that install the missing ones.
+
+    With --store, check the server of a store: connection, version, maxmemory and its policy.
+
+    Exit status: 0, or 2 when the server of --store cannot be used.
+    """
+    if store is None:
+        print_installation(Terminal(soft_wrap=False))
+        return
+    for line in server_lines(store):
+        Terminal().print(line)
 
 
 app.add_typer(traces, name="trace")

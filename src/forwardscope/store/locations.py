@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from forwardscope.errors import MissingExtraError, StoreError
 from forwardscope.files import try_folder_of
@@ -17,12 +17,16 @@ from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 from forwardscope.store.sqlite_schema import Mode
 from forwardscope.text import shown
 
+if TYPE_CHECKING:
+    from forwardscope.store.redis import RedisStore
+
 __all__ = [
     "DEFAULT",
     "file_system",
     "is_network",
     "is_server",
     "open_existing",
+    "open_server",
     "open_store",
     "store_name",
     "store_path",
@@ -73,7 +77,7 @@ def open_store(
         MissingExtraError: It is on a server, and redis-py is not installed.
     """
     if is_server(location):
-        return _open_server(os.fspath(location), mode, required=False)
+        return open_server(os.fspath(location), mode, required=False)
     path = _local_path(location)
     reason = _why_not(path, mode)
     if reason is not None:
@@ -104,7 +108,7 @@ def open_existing(
         MissingExtraError: As for `open_store`.
     """
     if is_server(location):
-        return _open_server(os.fspath(location), mode, required=True)
+        return open_server(os.fspath(location), mode, required=True)
     path = _local_path(location)
     reason = (None if create else _why_not(path, "read")) or _why_not(path, mode)
     if reason is not None:
@@ -206,7 +210,18 @@ def _scheme_of(text: str) -> str | None:
     return None if found is None else found[1].lower()
 
 
-def _open_server(url: str, mode: Mode, *, required: bool) -> Store:
+def open_server(url: str, mode: Mode, *, required: bool) -> RedisStore:
+    """Open the store of a URL.
+
+    Args:
+        url: The URL.
+        mode: As for `open_store`.
+        required: Whether a server that cannot be used is an error; else it is given up.
+
+    Raises:
+        StoreError: The URL has a mistake, or the server cannot be used and is required.
+        MissingExtraError: redis-py is not installed.
+    """
     address = RedisAddress.parse(url)
     try:
         from forwardscope.store.redis import RedisStore  # noqa: PLC0415 - an extra
