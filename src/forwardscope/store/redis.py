@@ -373,7 +373,8 @@ class RedisStore:
                 uses[digest] = at
         if uses:
             pipeline.zadd(USED, uses)
-            pipeline.eval(_TRIM, 1, USED, entry_key(b""), _TRIED * len(uses))
+        if stored := len(changes):
+            pipeline.eval(_TRIM, 1, USED, entry_key(b""), _TRIED * stored)
         pipeline.execute()
         return True
 

@@ -29,6 +29,8 @@ _BATCH: Final = 64
 _ROUND_S: Final = 0.02
 _IDLE_ROUNDS: Final = 100
 _POLL_S: Final = 0.001
+#: Uses are written so often where nothing else is.
+_USES_S: Final = 1.0
 _MAX_TOUCHED: Final = 65536
 
 
@@ -102,7 +104,7 @@ class RedisWriter:
         self._queue: deque[Change | _Mark] = deque()
         self._touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
         self._leases: dict[bytes, bool] = {}
-        self._renewed = time.monotonic()
+        self._renewed = self._uses_written = time.monotonic()
         self._hurry: SimpleQueue[None] = SimpleQueue()
         self._worker: threading.Thread | None = None
 
@@ -198,7 +200,8 @@ class RedisWriter:
         """Write changes that wait, and uses; return the number of changes and marks."""
         with self._writing:
             changes, marks = self._take(_BATCH)
-            used = [self._touched.popleft() for _ in range(len(self._touched))]
+            waiting = len(self._touched) if changes or marks or self._uses_are_due() else 0
+            used = [self._touched.popleft() for _ in range(waiting)]
             try:
                 if changes or used:
                     self._write(changes, used)
@@ -206,6 +209,14 @@ class RedisWriter:
                 for mark in marks:
                     mark.passed = True
         return len(changes) + len(marks)
+
+    def _uses_are_due(self) -> bool:
+        """Return whether uses have waited long enough; each write of them takes time from gets."""
+        now = time.monotonic()
+        due = now - self._uses_written >= _USES_S
+        if due:
+            self._uses_written = now
+        return due
 
     def _take(self, most: int) -> tuple[list[Change], list[_Mark]]:
         """Take changes and marks from the queue."""
