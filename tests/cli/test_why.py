@@ -123,7 +123,7 @@ def test_a_store_is_not_changed(invoke: Invoke, run: Callable[..., Path]) -> Non
         ("none.db", "none.db does not exist; give the store of the run"),
         ("", "is no place for a store"),
         ("first.jsonl", "is no SQLite file"),
-        ("redis://host", "redis:// stores are not supported yet"),
+        ("redis://127.0.0.1:1", "there is no connection to the server"),
     ],
 )
 def test_stores_that_cannot_be_searched(

@@ -14,7 +14,7 @@ from forwardscope.cli.progress import steps
 from forwardscope.errors import ForwardscopeError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
-from forwardscope.store.locations import open_store, store_name
+from forwardscope.store.locations import is_server, open_existing, open_store, store_name
 from forwardscope.suite.backend import load_model as _load
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
@@ -98,7 +98,8 @@ def planned_store(spec: SuiteSpec, location: str) -> Iterator[PlannedStore]:
     name = store_name(location)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there is none, which the plan says
-        store = open_store(location, mode="read")
+        opener = open_existing if is_server(location) else open_store
+        store = opener(location, mode="read")
     if store is None:
         yield PlannedStore(name, exists=False, plan=StoredPlan())
         return
