@@ -228,7 +228,7 @@ def test_a_plan_with_the_backend_knows_its_limits(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--store", "redis://host/x"), "is the number of a database"),
+        (("--store", "redis://host/x"), "the path of the store's URL is the number of a database"),
         (("--store", "x.db", "--no-store"), "--store and --no-store contradict each other"),
         (("--store", ""), "--store needs a path, or default"),
     ],

@@ -188,7 +188,7 @@ def test_where_a_store_is_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--store", "redis://host/x"), "is the number of a database"),
+        (("--store", "redis://host/x"), "the path of the store's URL is the number of a database"),
         (("--store", "x.db", "--no-store"), "--store and --no-store contradict each other"),
         (("--store", "x.db", "--no-cache"), "--store and --no-cache contradict each other"),
         (("--store", ""), "--store needs a path, or default"),
