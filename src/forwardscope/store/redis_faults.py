@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final, TypeVar
 
 from forwardscope.core.forks import reset_in_children
@@ -20,7 +21,8 @@ TIMEOUT_S: Final = 0.75
 #: The server is given up after so much lost time; one more operation and the close then end
 #: within three seconds.
 _PATIENCE_S: Final = 1.2
-#: An operation that takes no longer is not slow.
+#: An operation that takes no longer is not slow. With less, a busy machine, whose threads wait
+#: for the processor, gives up a server that answers at once.
 _EXPECTED_S: Final = 0.1
 #: A failure counts as so much lost time at least, so that no server fails at each lookup.
 _FAILURE_S: Final = 0.1
@@ -56,16 +58,23 @@ class Breaker:
         """Return the result of an operation; None where it failed or the server is given up."""
         if self.is_open:
             return None
+        expected_s = inf if operation == "put" else _EXPECTED_S
         try:
-            result, seconds = self.timed(call)
+            result, seconds = self.timed(call, expected_s=expected_s)
         except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
             self._counts.failed(operation, *self._reason_of(error))
             return None
         self._counts.observe(operation, seconds)
+        if self.is_open:  # of this operation, or of another's meanwhile
+            self._counts.failed(operation, "Slow", "the server answers too slowly")
         return result
 
-    def timed(self, call: Callable[[], T]) -> tuple[T, float]:
-        """Return the result of a call and its duration; what it lost counts, and it may raise."""
+    def timed(self, call: Callable[[], T], *, expected_s: float = _EXPECTED_S) -> tuple[T, float]:
+        """Return the result of a call and its duration; it may raise.
+
+        Its time beyond what is expected is lost; a write costs the run none, as a thread of
+        its own waits for it.
+        """
         start = time.perf_counter()
         try:
             result = call()
@@ -73,7 +82,7 @@ class Breaker:
             self._lose(max(_FAILURE_S, time.perf_counter() - start))
             raise
         seconds = time.perf_counter() - start
-        self._lose(seconds - _EXPECTED_S)
+        self._lose(seconds - expected_s)
         return result, seconds
 
     def _lose(self, seconds: float) -> None:
