@@ -65,7 +65,7 @@ class Breaker:
             self._counts.failed(operation, *self._reason_of(error))
             return None
         self._counts.observe(operation, seconds)
-        if self.is_open:  # of this operation, or of another's meanwhile
+        if self._counts.unavailable:  # by this operation, or another meanwhile
             self._counts.failed(operation, "Slow", "the server answers too slowly")
         return result
 
