@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from lm_eval.api.model import LM
 from opentelemetry.context import get_current
@@ -32,18 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedLM", "wrap"]
 
-#: The op in which the ranks of an evaluation wait for each other.
+#: The op in which the ranks of an evaluation wait for each other, so that each has to call its
+#: model equally often. A rank that has to verify and to compute would call it twice.
 _COLLECTIVE: Final = "loglikelihood_rolling"
 
 #: Kinds of processes that hold parts of one model, as accelerate names them.
-_SHARDED: Final = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP")
+_SHARDED: Final = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 #: Of an instrumentation that `wrap` makes.
 _MAX_ENTRIES: Final = 4096
 _VERIFY: Final = 1 / 64
 
-#: The model of each instrumentation in use: two models must not share a cache in memory.
-_MODELS: Final[WeakKeyDictionary[BackendInstrumentation, LM]] = WeakKeyDictionary()
+#: The model of each instrumentation in use: two models must not share a cache in memory. Each
+#: refers to the other through its hook, so a strong reference would keep both.
+_MODELS: Final[WeakKeyDictionary[BackendInstrumentation, ref[LM]]] = WeakKeyDictionary()
 
 #: A request, and the key under which its answer is kept; None where it is not kept.
 Asked = tuple[str | None, "Instance"]
@@ -111,7 +113,7 @@ class CachedLM:
         *,
         fixed: bool,
     ) -> None:
-        if _MODELS.setdefault(instrumentation, lm) is not lm:
+        if _MODELS.setdefault(instrumentation, ref(lm)) != ref(lm):
             raise ValueError("the instrumentation is that of another model; give each its own")
         self.lm: Final = lm
         self.instrumentation: Final = instrumentation
@@ -159,7 +161,8 @@ class CachedLM:
         self._identify_again()
         known = self.identity.is_hflm
         asked = [(key_of(op, request, is_hflm=known), request) for request in requests]
-        kept = [index for index, (key, _) in enumerate(asked) if self._keeps and key is not None]
+        keeps = self._keeps and not (op == _COLLECTIVE and self.lm.world_size > 1)
+        kept = [index for index, (key, _) in enumerate(asked) if keeps and key is not None]
         rest = sorted(set(range(len(asked))) - set(kept))
         answers: dict[int, Any] = {}
         for ask, chosen in ((self._cached, kept), (self._bypassed, rest)):
@@ -169,7 +172,7 @@ class CachedLM:
         return [answers[index] for index in range(len(requests))]
 
     def _identify_again(self) -> None:
-        """Find out whether the model has changed, as one that is trained between evaluations."""
+        """Forget all values where the model has changed, as by training, or may have changed."""
         if self._fixed:
             return
         before, self.identity = self.identity, identity_of(self.lm, self._revision)
@@ -189,20 +192,14 @@ class CachedLM:
 
     def _cached(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
         prompts = [key or "" for key, _ in asked]
-        called = False
 
         def compute_misses(missing: list[int]) -> list[Any]:
-            nonlocal called
-            called = True
             self._hook.expect(op, [prompts[index] for index in missing])
             return list(getattr(self.lm, op)([asked[index][1] for index in missing]))
 
-        answers = self.instrumentation.cached_batch(
+        return self.instrumentation.cached_batch(
             op, self.identity.view, prompts, 0, compute_misses, probes=probes
         )
-        if not called and op == _COLLECTIVE and self.lm.world_size > 1:
-            getattr(self.lm, op)([asked[0][1]])  # the other ranks wait for a call of this one
-        return answers
 
     def _bypassed(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
         requests = [request for _, request in asked]
@@ -215,16 +212,15 @@ class CachedLM:
 
 
 def _is_sharded(lm: LM) -> bool:
-    """Return whether the ranks of an evaluation compute each batch together.
+    """Return whether several processes compute each batch together.
 
-    Then all of them need the same batches, which no cache of one rank can promise.
+    Then all of them need the same batches, which no cache of one process can promise. In
+    tensor parallelism each process is the only rank of its evaluation.
     """
+    if (getattr(getattr(lm, "model", None), "tp_size", None) or 1) > 1:
+        return True
     kind = getattr(getattr(lm, "accelerator", None), "distributed_type", None)
-    return lm.world_size > 1 and getattr(kind, "value", None) in (
-        "FSDP",
-        "DEEPSPEED",
-        "MEGATRON_LM",
-    )
+    return lm.world_size > 1 and getattr(kind, "value", None) in _SHARDED
 
 
 LM.register(CachedLM)

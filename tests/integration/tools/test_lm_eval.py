@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -302,25 +304,48 @@ def test_a_wrapped_model_is_a_model_with_all_its_attributes(zoo: Zoo) -> None:
         _ = cached.nothing
 
 
-def test_a_rank_that_has_all_answers_still_meets_the_others() -> None:
-    """In a rolling evaluation the ranks wait for each other, so each calls its model once."""
-    lm = CountingLM()
-    lm._world_size = 2
-    cached = wrap(lm)
+def test_ranks_that_meet_in_each_call_make_equally_many(tmp_path: Path) -> None:
+    """In a rolling evaluation the ranks wait for each other, so one that verifies makes one."""
     rolling = [request("loglikelihood_rolling", text) for text in "abc"]
     scored = [request("loglikelihood", text, "x") for text in "abc"]
-    for _ in range(2):
-        cached.loglikelihood_rolling(rolling)
-        cached.loglikelihood(scored)
-    assert lm.calls == [3, 3, 1]
+    calls = []
+    for texts in (2, 3):
+        lm = CountingLM()
+        lm._world_size = 2
+        with _behind(lm, tmp_path / "s.db", revision="1") as cached:
+            cached.loglikelihood_rolling(rolling[:texts])
+            cached.loglikelihood(scored[:texts])
+        calls.append(lm.calls)
+    assert calls == [[2, 2], [3, 1, 1]]
 
 
-def test_ranks_that_share_one_model_bypass_the_cache() -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {
+            "_world_size": 2,
+            "accelerator": SimpleNamespace(distributed_type=SimpleNamespace(value="FSDP")),
+        },
+        {"model": SimpleNamespace(tp_size=2)},  # tensor parallel: each process is rank 0 of 1
+    ],
+)
+def test_ranks_that_share_one_model_bypass_the_cache(parts: dict[str, Any]) -> None:
     """Parts of one model need the same batches in each rank, which a cache would change."""
     lm = CountingLM()
-    lm._world_size = 2
-    lm.accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value="FSDP"))
+    vars(lm).update(parts)
     cached = wrap(lm)
     for _ in range(2):
         cached.loglikelihood([request("loglikelihood", text, "x") for text in "aab"])
     assert lm.calls == [3, 3]
+
+
+def test_a_wrapped_model_is_freed_with_its_last_reference() -> None:
+    """Nothing of this package keeps the weights of a model that its user has dropped."""
+    lm = CountingLM()
+    cached = wrap(lm)
+    cached.loglikelihood([request("loglikelihood", "a", "b")])
+    cached.close()
+    alive = weakref.ref(lm)
+    del cached, lm
+    gc.collect()
+    assert alive() is None
