@@ -9,8 +9,15 @@ import typer
 
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.terminal import Terminal
-from forwardscope.cli.tools import check_places, for_rank, tool_run
-from forwardscope.errors import MissingExtraError, UserError
+from forwardscope.cli.tools import (
+    ModelRevision,
+    SuiteName,
+    check_places,
+    for_rank,
+    importing,
+    tool_run,
+)
+from forwardscope.errors import UserError
 
 __all__ = ["lm_eval"]
 
@@ -25,18 +32,8 @@ def lm_eval(
     ] = None,
     *,
     options: RunOptions,
-    name: Annotated[
-        str,
-        typer.Option(help="Name of the suite in results, metrics and spans.", metavar="NAME"),
-    ] = "lm-eval",
-    model_revision: Annotated[
-        str | None,
-        typer.Option(
-            help="Version of a model whose content cannot be read, such as one behind an API. "
-            "Its answers are stored under this version; without one they are not stored.",
-            metavar="TEXT",
-        ),
-    ] = None,
+    name: SuiteName = "lm-eval",
+    model_revision: ModelRevision = None,
 ) -> None:
     r"""Run lm-evaluation-harness with its model behind the cache.
 
@@ -50,12 +47,8 @@ def lm_eval(
     """
     if not arguments:
         raise UserError(f"give lm-eval's arguments after --, as in {_EXAMPLE}")
-    try:
+    with importing("lm_eval", "lm-eval"):
         from forwardscope.integrations.lm_eval_run import run_harness  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "lm_eval":
-            raise MissingExtraError("lm_eval", "lm-eval") from error
-        raise UserError(f"this installation of lm-eval cannot be used: {error}") from error
     rank = os.environ.get("RANK", "0")
     mine = for_rank(options, int(rank) if rank.isdecimal() else 0)
     evaluates = arguments[0] == "run" or arguments[0].startswith("-")  # lm-eval adds the run

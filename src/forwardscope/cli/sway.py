@@ -12,8 +12,14 @@ import typer
 
 from forwardscope.cli.options import RunOptions, takes_run_options
 from forwardscope.cli.terminal import Terminal
-from forwardscope.cli.tools import check_places, tool_run
-from forwardscope.errors import MissingExtraError, UserError
+from forwardscope.cli.tools import (
+    ModelRevision,
+    SuiteName,
+    check_places,
+    importing,
+    tool_run,
+)
+from forwardscope.errors import UserError
 from forwardscope.integrations.tool_run import ToolRun
 from forwardscope.suite.spec import SuiteSpec
 
@@ -31,18 +37,8 @@ def sway(
     ] = None,
     *,
     options: RunOptions,
-    name: Annotated[
-        str,
-        typer.Option(help="Name of the suite in results, metrics and spans.", metavar="NAME"),
-    ] = "sway",
-    model_revision: Annotated[
-        str | None,
-        typer.Option(
-            help="Version of models whose content cannot be read, such as those behind an API. "
-            "Their answers are stored under this version; without one they are not stored.",
-            metavar="TEXT",
-        ),
-    ] = None,
+    name: SuiteName = "sway",
+    model_revision: ModelRevision = None,
 ) -> None:
     r"""Run dlm-sway with its suites on our cache, store and telemetry.
 
@@ -55,12 +51,8 @@ def sway(
     """
     if not arguments:
         raise UserError(f"give sway's arguments after --, as in {_EXAMPLE}")
-    try:
+    with importing("dlm_sway", "sway"):
         from forwardscope.integrations.dlm_sway_run import run_sway  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "dlm_sway":
-            raise MissingExtraError("dlm_sway", "sway") from error
-        raise UserError(f"this version of dlm-sway cannot be used: {error}") from error
     numbers = count(1)
 
     def open_run(spec: SuiteSpec) -> AbstractContextManager[ToolRun]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
 
 from forwardscope.cli.exits import USAGE_ERRORS
@@ -14,6 +15,7 @@ from forwardscope.cli.options import RunOptions
 from forwardscope.cli.running import CountersObserver, write_result
 from forwardscope.cli.telemetry import Telemetry
 from forwardscope.cli.terminal import Terminal
+from forwardscope.errors import MissingExtraError, UserError
 from forwardscope.files import check_outputs
 from forwardscope.integrations.tool_run import ToolRun, spec_of_tool
 from forwardscope.store.locations import open_store
@@ -25,7 +27,48 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.trace_url import check_environment
 from forwardscope.text import MAX_SENTENCE, plural, shown
 
-__all__ = ["ToolCommand", "check_places", "for_rank", "tool_run"]
+__all__ = [
+    "ModelRevision",
+    "SuiteName",
+    "ToolCommand",
+    "check_places",
+    "for_rank",
+    "importing",
+    "tool_run",
+]
+
+#: The option --name of a command that runs a tool.
+SuiteName = Annotated[
+    str, typer.Option(help="Name of the suite in results, metrics and spans.", metavar="NAME")
+]
+#: Its option --model-revision.
+ModelRevision = Annotated[
+    str | None,
+    typer.Option(
+        help="Version of models whose content cannot be read, such as those behind an API. "
+        "Their answers are stored under this version; without one they are not stored.",
+        metavar="TEXT",
+    ),
+]
+
+
+@contextmanager
+def importing(package: str, extra: str) -> Iterator[None]:
+    """Turn the failed import of a tool's integration into a sentence.
+
+    Args:
+        package: Name under which the tool is imported.
+        extra: The extra that installs it.
+
+    Raises:
+        UserError: The tool is not installed, or is of a version that cannot be used.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise MissingExtraError(package, extra) from error
+        raise UserError(f"this version of {extra} cannot be used: {error}") from error
 
 
 class ToolCommand(TyperCommand):
