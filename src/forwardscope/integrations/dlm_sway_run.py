@@ -118,7 +118,8 @@ def instrumented(
                 _labelled(opened, errors),
             ):
                 result = run_suite(spec, backend, **settings)
-            opened.finish({one.name: _measured(one, errors) for one in result.probes}, about)
+            show = opened.spec.show_errors
+            opened.finish({one.name: _measured(one, errors, show) for one in result.probes}, about)
         return result
 
     with replaced(runner, "run", run), replaced(backends, "build", build):
@@ -226,11 +227,11 @@ class _Both(TraceWriter):
             writer.write_batch(events)
 
 
-def _measured(result: Any, errors: dict[str, str]) -> Measured:
-    verdict, message = str(result.verdict), str(result.message)
+def _measured(result: Any, errors: dict[str, str], show_errors: bool) -> Measured:
+    verdict = str(result.verdict)
     outcome = Outcome(
         verdict=_VERDICTS.get(verdict, Verdict.ERROR),
-        message=f"warning: {message}" if verdict == "warn" else message,
+        message=_message(result, errors.get(result.name), show_errors),
         score=_number(result.score),
         raw=_number(result.raw),
         z_score=_number(result.z_score),
@@ -239,6 +240,13 @@ def _measured(result: Any, errors: dict[str, str]) -> Measured:
         evidence=_numbers(result.evidence) or {},
     )
     return Measured(printable(result.kind), outcome, errors.get(result.name))
+
+
+def _message(result: Any, error: str | None, show_errors: bool) -> str:
+    """Return the message of a probe; that of an error may have a prompt, and needs a permission."""
+    if result.verdict == "error" and not show_errors:
+        return f"{error or 'an error'}; add --show-errors for its message"
+    return f"warning: {result.message}" if result.verdict == "warn" else str(result.message)
 
 
 def _numbers(evidence: Any) -> Any:

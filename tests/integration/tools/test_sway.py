@@ -178,6 +178,29 @@ def test_an_error_keeps_its_class_and_texts_stay_out_of_the_result(zoo: Zoo) -> 
     assert (failed.verdict.value, bool(failed.error_type)) == ("error", True)
 
 
+@pytest.mark.parametrize("show_errors", [False, True])
+def test_the_message_of_an_error_needs_a_permission(
+    show_errors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have a prompt; by default the result has the class alone."""
+    backend, runs = _dummy(), Runs()
+    with backend.as_base() as view:
+        answer = type(view).next_token_dist
+
+    def fail(self: Any, prompt: str, **settings: Any) -> Any:
+        if prompt == "mine":
+            raise ValueError(f"cannot score {prompt}")
+        return answer(self, prompt, **settings)
+
+    monkeypatch.setattr(type(view), "next_token_dist", fail)
+    spec = suite(ModelSpec(base="dummy", kind="dummy"), [{"kind": "delta_kl", "prompts": ["mine"]}])
+    with instrumented(lambda one: runs.open(one.model_copy(update={"show_errors": show_errors}))):
+        assert "mine" in run_suite(spec, backend)["delta_kl"].message
+    assert runs.ended[-1].result is not None
+    (failed,) = runs.ended[-1].result.probes
+    assert ("mine" in failed.message, failed.error_type) == (show_errors, "ValueError")
+
+
 def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence names what is missing."""
     monkeypatch.delattr(two_model, "TwoModelDifferential")
