@@ -193,3 +193,31 @@ def test_mistakes(error_of: Callable[..., str], suite_file: Path, tmp_path: Path
     text = suite_file.read_text().replace("adapter: some-adapter", "tuned: some-model")
     suite_file.write_text(text)
     assert "model.tuned" in error_of("sweep", suite_file, "--adapter", "org/a")
+
+
+def test_gauges_are_of_the_sweep(
+    invoke: Invoke, suite_file: Path, adapters: str, behaviour: dict[str, str]
+) -> None:
+    """The metrics file has them beside those of the last run, also where one is broken."""
+    behaviour["checkpoint-900"] = "broken"
+    invoke("sweep", suite_file, "--adapters", adapters, "--metrics-file", "sweep.prom")
+    text = Path("sweep.prom").read_text()
+    states = dict(re.findall(r'^forwardscope_sweep_adapters{.*state="(\w+)".*} (.+)$', text, re.M))
+    assert {state: float(number) for state, number in states.items()} == {
+        **{"pending": 0, "running": 0, "finished": 2, "resumed": 0, "error": 1}
+    }
+    paid = re.search(r"^forwardscope_sweep_forward_passes{.*} (.+)$", text, re.M)[1]
+    assert float(paid) == _sweep(Path("suite-sweep"))["passes"]["forward_passes"]
+    assert re.search(r"^forwardscope_run_passed{.*} 1.0$", text, re.M)
+
+
+def test_a_sweep_of_finished_adapters_is_no_run(
+    invoke: Invoke, suite_file: Path, adapters: str
+) -> None:
+    """It exports no run that could not start."""
+    invoke("sweep", suite_file, "--adapters", adapters)
+    ran = invoke("sweep", suite_file, "--adapters", adapters, "--metrics-file", "sweep.prom")
+    assert ran.exit_code == 0
+    text = Path("sweep.prom").read_text()
+    assert re.search(r'^forwardscope_sweep_adapters{.*state="resumed".*} 3.0$', text, re.M)
+    assert "forwardscope_run_" not in text

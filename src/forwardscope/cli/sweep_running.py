@@ -18,8 +18,11 @@ from forwardscope.sweep import (
     LocalEngine,
     Sweep,
     SweepInterrupted,
+    SweepMetrics,
+    SweepObserver,
     SweepObservers,
     SweepResult,
+    SweepStarted,
     Watch,
     Worker,
     run_sweep,
@@ -62,7 +65,8 @@ def _run(
     quiet: bool,
     stop: Stop,
 ) -> SweepResult:
-    with Telemetry(sweep.spec) as telemetry, SweepProgress(quiet=quiet) as progress:
+    metrics = SweepMetrics()
+    with Telemetry(sweep.spec, metrics) as telemetry, SweepProgress(quiet=quiet) as progress:
         if telemetry.endpoint_place is not None:
             progress.print_line(f"metrics: {telemetry.endpoint_place}")
         if telemetry.notice is not None:
@@ -75,7 +79,9 @@ def _run(
                 result = run_sweep(
                     sweep,
                     engine,
-                    observer=SweepObservers(RunReports(sweep.folder), progress),
+                    observer=SweepObservers(
+                        metrics, _PublishStart(telemetry), RunReports(sweep.folder), progress
+                    ),
                     tracer_provider=watch.tracer_provider,
                 )
             except SweepInterrupted as error:
@@ -88,6 +94,17 @@ def _run(
         result = result.model_copy(update={"delivery": telemetry.finish()})
         write(result)
     return result
+
+
+class _PublishStart(SweepObserver):
+    """Publishes the gauges of a sweep when it starts; from then on they publish by themselves."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def sweep_started(self, sweep: SweepStarted) -> None:  # noqa: ARG002 - of the base class
+        """Publish."""
+        self._telemetry.publish()
 
 
 def _watch(telemetry: Telemetry, progress: SweepProgress) -> Watch:

@@ -27,6 +27,7 @@ from forwardscope.text import plural, printable
 if TYPE_CHECKING:
     from forwardscope.cli.metric_delivery import MetricDelivery
     from forwardscope.cli.span_delivery import SpanDelivery
+    from forwardscope.sweep import SweepMetrics
 
 __all__ = ["PublishObserver", "Telemetry"]
 
@@ -51,6 +52,7 @@ class Telemetry:
 
     Args:
         spec: The suite; `spec.telemetry` has the settings.
+        sweep: Gauges of the sweep that the runs are of, if any; they observe it themselves.
 
     Raises:
         UserError: A port is in use, a URL is not valid, or an extra is missing.
@@ -60,13 +62,16 @@ class Telemetry:
         observer: Receives the events of the run.
     """
 
-    def __init__(self, spec: SuiteSpec) -> None:
+    def __init__(self, spec: SuiteSpec, sweep: SweepMetrics | None = None) -> None:
         self._settings: Final = spec.telemetry
         self._metrics = RunMetrics(spec)
         self._run_registry = CollectorRegistry()  # pushed and written to the file
         self._scrape_registry = CollectorRegistry()  # also has the backend's metrics; also for OTLP
-        self._run_registry.register(self._metrics)
-        self._scrape_registry.register(self._metrics)
+        self._sweep = sweep
+        for registry in (self._run_registry, self._scrape_registry):
+            registry.register(self._metrics)
+            if sweep is not None:
+                registry.register(sweep)
         self._instrumentation: BackendInstrumentation | None = None
         self._spans: SpanDelivery | None = None
         self._endpoint: EndpointDelivery | None = None
@@ -77,7 +82,7 @@ class Telemetry:
         self.tracer_provider: TracerProvider = NoOpTracerProvider()
         self.observer: Final[Observer] = Observers(
             self._metrics,
-            PublishObserver(self._publish, max(1.0, len(spec.probes) / _PROBES_PER_S)),
+            PublishObserver(self.publish, math.inf if sweep else _interval_s(spec)),
             PublishObserver(self._send_metrics, math.inf),  # the start; it sends again by itself
         )
         self._exit_stack = ExitStack()
@@ -141,7 +146,8 @@ class Telemetry:
     def finish(self, *, linger: bool = True) -> list[Delivery]:
         """Deliver the remaining spans and metrics within a few seconds; return the outcomes.
 
-        A run that has not begun by now is delivered as one that could not start.
+        A run that has not begun by now is delivered as one that could not start, except where
+        adapters of its sweep have ended: they were resumed, or run elsewhere.
 
         Args:
             linger: Whether to wait for a last scrape, if the settings have it.
@@ -149,9 +155,9 @@ class Telemetry:
         self._finished = True
         deadline = time.monotonic() + _CLOSE_S
         deliveries = []
-        if not self._metrics.started:
+        if not self._metrics.started and not (self._sweep and self._sweep.has_adapters):
             self._metrics.run_finished(None)
-            self._publish()  # before the spans take their time
+            self.publish()  # before the spans take their time
         if self._instrumentation is not None:
             self._instrumentation.spans.close(_HIT_SPANS_CLOSE_S)
         pushers = [*filter(None, [self._otlp_metrics]), *self._lasting]
@@ -234,7 +240,8 @@ class Telemetry:
 
     # -- during the run -----------------------------------------------------------------
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Request that the gauges are pushed and written, without waiting for it."""
         for one in self._lasting:
             one.publish()
 
@@ -277,6 +284,11 @@ def _sdk_for(target: OtlpTarget, setting: str) -> AbstractContextManager[None]:
     """Return a context in which to import the SDK for a receiver."""
     named = setting if target.explicit else "an OTEL_EXPORTER_OTLP_* variable"
     return needs_sdk(f"{named} needs the OpenTelemetry SDK, which")
+
+
+def _interval_s(spec: SuiteSpec) -> float:
+    """Return the least time between two publications; those of a sweep publish by themselves."""
+    return max(1.0, len(spec.probes) / _PROBES_PER_S)
 
 
 def _remaining(deadline: float) -> float:

@@ -4,6 +4,7 @@ from forwardscope.sweep.adapters import Adapters, find_adapters
 from forwardscope.sweep.engine import Engine
 from forwardscope.sweep.folder import SweepFolder
 from forwardscope.sweep.local import LocalEngine
+from forwardscope.sweep.metrics import SweepMetrics
 from forwardscope.sweep.observer import SweepObserver, SweepObservers, SweepStarted
 from forwardscope.sweep.result import AdapterRow, SweepResult
 from forwardscope.sweep.sweep import Sweep, SweepInterrupted, run_sweep, tasks_of
@@ -19,6 +20,7 @@ __all__ = [
     "Sweep",
     "SweepFolder",
     "SweepInterrupted",
+    "SweepMetrics",
     "SweepObserver",
     "SweepObservers",
     "SweepResult",

@@ -107,6 +107,16 @@ A run that could not load its model pushes its end too, with `run_id=""`. A fail
 """
 
 
+_METRICS_OF_SWEEPS = """\
+## Metrics of a sweep
+
+A sweep exports these gauges beside those of its runs, in the same places. `position` counts the
+adapters in their order, from `001`. The series of an adapter or a probe are there from the start,
+without a value until the adapter has ended. The first 200 adapters have them, with 100 probes each;
+how many are omitted is exported, and the other gauges count all.
+"""
+
+
 def _bounds(bounds: Iterable[float]) -> str:
     return ", ".join(f"{bound:g}" for bound in bounds)
 
@@ -134,6 +144,9 @@ def reference() -> str:
         _METRICS_OF_RUNS,
         _metrics(names.RUN_METRICS),
         _queries(names.RUN_METRICS),
+        _METRICS_OF_SWEEPS,
+        _metrics(names.SWEEP_METRICS),
+        _queries(names.SWEEP_METRICS),
     ]
     return "\n".join(parts)
 
