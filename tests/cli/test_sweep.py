@@ -204,7 +204,11 @@ def test_gauges_are_of_the_sweep(
     text = Path("sweep.prom").read_text()
     states = dict(re.findall(r'^forwardscope_sweep_adapters{.*state="(\w+)".*} (.+)$', text, re.M))
     assert {state: float(number) for state, number in states.items()} == {
-        **{"pending": 0, "running": 0, "finished": 2, "resumed": 0, "error": 1}
+        "pending": 0,
+        "running": 0,
+        "finished": 2,
+        "resumed": 0,
+        "error": 1,
     }
     paid = re.search(r"^forwardscope_sweep_forward_passes{.*} (.+)$", text, re.M)[1]
     assert float(paid) == _sweep(Path("suite-sweep"))["passes"]["forward_passes"]

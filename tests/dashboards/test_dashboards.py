@@ -47,12 +47,13 @@ def _links(part: Any) -> Iterator[str]:
             yield from _links(one)
 
 
-def test_three_dashboards() -> None:
-    """There are Overview, Forward passes and Runs."""
+def test_four_dashboards() -> None:
+    """There are Overview, Forward passes, Runs and Sweep."""
     assert set(_DASHBOARDS) == {
         "grafana/overview.json",
         "grafana/forward-passes.json",
         "grafana/runs.json",
+        "grafana/sweep.json",
     }
 
 

@@ -19,6 +19,7 @@ from forwardscope.dashboards.overview import overview
 from forwardscope.dashboards.rules import Group, as_yaml
 from forwardscope.dashboards.runs import runs
 from forwardscope.dashboards.sdk import JSONEncoder
+from forwardscope.dashboards.sweep import sweep
 
 __all__ = ["generated"]
 
@@ -29,7 +30,12 @@ def generated() -> dict[str, str]:
 
 
 def _dashboards() -> dict[str, str]:
-    models = {"overview": overview(), "forward-passes": forward_passes(), "runs": runs()}
+    models = {
+        "overview": overview(),
+        "forward-passes": forward_passes(),
+        "runs": runs(),
+        "sweep": sweep(),
+    }
     return {
         f"grafana/{name}.json": json.dumps(model, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
         for name, model in models.items()

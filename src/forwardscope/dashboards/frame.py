@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from forwardscope.dashboards.links import JAEGER_URL
 from forwardscope.dashboards.panels import SOURCE, Panel
 from forwardscope.dashboards.queries import series
 from forwardscope.dashboards.run_queries import BY_RUN
@@ -12,7 +13,7 @@ from forwardscope.dashboards.sdk import Builder, Dataquery, builders, models
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
-__all__ = ["TAG", "Rows", "dashboard"]
+__all__ = ["TAG", "Rows", "dashboard", "trace_variables"]
 
 #: Tag of all dashboards, by which the links between them select them.
 TAG: Final = "forwardscope"
@@ -25,6 +26,7 @@ def _any_of(*metrics: Metric) -> str:
 
 
 _INFO: Final = _any_of(names.BUILD_INFO, names.RUN_INFO)
+_OF_SUITE: Final = _any_of(names.RUN_INFO, names.SWEEP_INFO)
 _WITH_PROBE: Final = _any_of(names.LOOKUPS, names.PROBE_VERDICT)
 #: Label matchers that select the chosen jobs and instances.
 _TARGET: Final = 'job=~"$job", instance=~"$instance"'
@@ -32,8 +34,8 @@ _TARGET: Final = 'job=~"$job", instance=~"$instance"'
 _SELECTORS: Final = {
     "job": f"{{{_INFO}}}",
     "instance": f'{{{_INFO}, job=~"$job"}}',
-    "suite": f"{names.RUN_INFO.name}{{{_TARGET}}}",
-    "model": f'{names.RUN_INFO.name}{{{_TARGET}, suite=~"$suite"}}',
+    "suite": f"{{{_OF_SUITE}, {_TARGET}}}",
+    "model": f'{{{_OF_SUITE}, {_TARGET}, suite=~"$suite"}}',
     "backend": f"{names.LOOKUPS.name}{{{_TARGET}}}",
     "probe": f"{{{_WITH_PROBE}, {_TARGET}}}",
 }
@@ -84,6 +86,21 @@ def dashboard(
     for number, placed in enumerate(built.panels or (), start=1):
         placed.id_val = number
     return built
+
+
+def trace_variables() -> list[Builder[models.VariableModel]]:
+    """Return the data sources of traces, of which one is enough, and Jaeger's own page.
+
+    A variable for data sources has one type.
+    """
+    return [
+        builders.DatasourceVariable("jaeger").label("Traces in Jaeger").type("jaeger"),
+        builders.DatasourceVariable("tempo").label("Traces in Tempo").type("tempo"),
+        builders.TextBoxVariable("jaeger_url")
+        .label("Jaeger's page")
+        .default_value(JAEGER_URL)
+        .current(models.VariableOption(text=JAEGER_URL, value=JAEGER_URL)),
+    ]
 
 
 def _started() -> builders.AnnotationQuery:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from forwardscope.dashboards.alert_panels import alert_list, firing
 from forwardscope.dashboards.comparison import comparison, run_variables
 from forwardscope.dashboards.delivery_panels import delivery
-from forwardscope.dashboards.frame import dashboard
-from forwardscope.dashboards.links import JAEGER_URL, traces_of_run, traces_of_suite
+from forwardscope.dashboards.frame import dashboard, trace_variables
+from forwardscope.dashboards.links import traces_of_run, traces_of_suite
 from forwardscope.dashboards.panels import ALARM, NEUTRAL, REACHED, Panel, line_panel
 from forwardscope.dashboards.probe_panels import probes
 from forwardscope.dashboards.queries import series
@@ -20,7 +20,7 @@ from forwardscope.dashboards.run_queries import (
     reached_hit_rate,
     run_hit_rate,
 )
-from forwardscope.dashboards.sdk import Builder, builders, models
+from forwardscope.dashboards.sdk import models
 from forwardscope.dashboards.tables import TableColumn, table_panel
 from forwardscope.telemetry import names
 
@@ -42,23 +42,8 @@ def runs() -> models.Dashboard:
             "Is the telemetry complete?": delivery(),
         },
         since="now-24h",
-        more_variables=(*_trace_variables(), *run_variables()),
+        more_variables=(*trace_variables(), *run_variables()),
     )
-
-
-def _trace_variables() -> list[Builder[models.VariableModel]]:
-    """Return the data sources of traces, of which one is enough, and Jaeger's own page.
-
-    A variable for data sources has one type.
-    """
-    return [
-        builders.DatasourceVariable("jaeger").label("Traces in Jaeger").type("jaeger"),
-        builders.DatasourceVariable("tempo").label("Traces in Tempo").type("tempo"),
-        builders.TextBoxVariable("jaeger_url")
-        .label("Jaeger's page")
-        .default_value(JAEGER_URL)
-        .current(models.VariableOption(text=JAEGER_URL, value=JAEGER_URL)),
-    ]
 
 
 # -- how did each run do? --------------------------------------------------------------------

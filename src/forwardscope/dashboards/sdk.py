@@ -10,7 +10,15 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
-    from grafana_foundation_sdk.builders import bargauge, common, heatmap, stat, table, timeseries
+    from grafana_foundation_sdk.builders import (
+        bargauge,
+        common,
+        heatmap,
+        stat,
+        table,
+        timeseries,
+        trend,
+    )
     from grafana_foundation_sdk.builders import dashboard as builders
     from grafana_foundation_sdk.builders.prometheus import Dataquery
     from grafana_foundation_sdk.cog.builder import Builder
@@ -35,4 +43,5 @@ __all__ = [
     "stat",
     "table",
     "timeseries",
+    "trend",
 ]

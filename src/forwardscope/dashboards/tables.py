@@ -67,10 +67,11 @@ def table_panel(
     height: int = 10,
     width: int = 24,
     empty: str = "–",
+    sorted_by: str = "",
 ) -> Panel:
     """Return a table that joins the queries of its columns by their labels.
 
-    Each set of labels is a row. The row with the largest value in the first column comes first.
+    Each set of labels is a row.
 
     Args:
         title: Title of the panel.
@@ -79,6 +80,8 @@ def table_panel(
         height: Height in units of the grid.
         width: Width likewise.
         empty: Text of cells without a value, and of a table without rows.
+        sorted_by: Title of the column whose smallest value comes first; otherwise the largest
+            value of the first column does.
     """
     panel = table.Panel().no_value(empty).color_scheme(by_threshold()).min_width(80)
     single = sum(bool(column.expr) for column in columns) == 1
@@ -98,7 +101,7 @@ def table_panel(
             "organize",
             {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": renamed},
         ),
-        ("sortBy", {"sort": [{"field": columns[0].title, "desc": True}]}),
+        ("sortBy", {"sort": [{"field": sorted_by or columns[0].title, "desc": not sorted_by}]}),
     ):
         panel.with_transformation(models.DataTransformerConfig(transformation, options=settings))
     return with_settings(panel, title, description, "short", NEUTRAL).span(width).height(height)

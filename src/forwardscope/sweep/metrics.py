@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -96,7 +97,7 @@ class SweepMetrics(SweepObserver):
             return
         families = {metric: new_family(metric) for metric in names.SWEEP_METRICS}
         labels = _labels(sweep.spec)
-        info = (*labels, sweep.trace_id or "")
+        info = (*labels, _started_at(sweep), sweep.trace_id or "")
         add_sample(families[names.SWEEP_INFO], names.SWEEP_INFO, info, 1)
         values = {
             names.SWEEP_START: sweep.started_s,
@@ -118,6 +119,10 @@ class SweepMetrics(SweepObserver):
             for name, cell in _cells(sweep.spec, row).items():
                 _add_probe(families, (*own, name), cell)
         yield from families.values()
+
+
+def _started_at(sweep: SweepStarted) -> str:
+    return datetime.fromtimestamp(sweep.started_s, UTC).isoformat(timespec="seconds")
 
 
 def _labels(spec: SuiteSpec) -> tuple[str, ...]:

@@ -561,7 +561,13 @@ def _sweep_gauge(
 
 
 SWEEP_INFO: Final = _sweep_gauge(
-    "info", "", "Always 1; the label trace_id identifies the sweep's trace.", (*_RUN, "trace_id")
+    "info",
+    "",
+    "Always 1; the labels are the start of the sweep that the other gauges describe, ISO 8601, "
+    "UTC, and the id of its trace.",
+    (*_RUN, "started_at", "trace_id"),
+    "forwardscope_sweep_forward_passes * on (job, instance, suite, model) group_left (trace_id) "
+    "forwardscope_sweep_info",
 )
 SWEEP_START: Final = _sweep_gauge(
     "start_timestamp_seconds", "seconds", "When the sweep began, in seconds since the epoch."

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -219,12 +220,39 @@ class Cli:
             stdout: A file descriptor for its stdout; by default it goes to a file.
             **environment: Variables that it runs under.
         """
+        folder = self._folder_of(spec)
+        command = ["run", "suite.yaml", *map(str, options)]
+        command += ["--trace", "trace.jsonl", "--json", "result.json"]
+        env = environment | ({"SCRIPT_HOLD": str(folder)} if hold else {})
+        return self._start(folder, command, env, stdout)
+
+    def sweep(
+        self, spec: dict[str, Any], adapters: Sequence[str], *options: object, **environment: str
+    ) -> Run:
+        """Run a sweep over adapters of these names, and wait for its end; its folder is `sweep`."""
+        folder = self._folder_of(spec)
+        for name in adapters:
+            (folder / "adapters" / name).mkdir(parents=True)
+            config = folder / "adapters" / name / "adapter_config.json"
+            config.write_text(json.dumps({"name": name}))
+        command = ["sweep", "suite.yaml", "--adapters", "adapters/*", "-o", "sweep"]
+        return self._start(folder, [*command, *map(str, options)], environment).finish()
+
+    def _folder_of(self, spec: dict[str, Any]) -> Path:
         folder = self._folder / f"run-{len(self._runs)}"
         folder.mkdir()
         (folder / "suite.yaml").write_text(yaml.safe_dump(spec))
-        command = [sys.executable, str(PROGRAM), "run", "suite.yaml", *map(str, options)]
-        command += ["--trace", "trace.jsonl", "--json", "result.json"]
-        env = _clean() | environment | ({"SCRIPT_HOLD": str(folder)} if hold else {})
+        return folder
+
+    def _start(
+        self,
+        folder: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: int | None = None,
+    ) -> LiveRun:
+        command = [sys.executable, str(PROGRAM), *command]
+        env = _clean() | environment
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
             pipe = out if stdout is None else stdout
             process = subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=err)

@@ -6,8 +6,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .demos import Demo
 from .observing import Stack, run_stack
 from .processes import free_port, until
 from .receivers import Receiver
-from .runs import Cli, Run, suite, suite_with_trouble
+from .runs import MODEL, Cli, Run, suite, suite_with_trouble
 
 _CHECKOUT = Path(__file__).parents[3]
 _PAGES = {
@@ -72,11 +72,13 @@ class Observed:
         stack: That saw it.
         since: When it began, in seconds since the epoch.
         runs: The runs of the scripted model, in order.
+        sweep: The result of its sweep.
     """
 
     stack: Stack
     since: float
     runs: tuple[Run, ...] = ()
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     def fill(self, text: str, **chosen: str) -> str:
         """Put values in place of Grafana's variables, with everything chosen by default."""
@@ -125,9 +127,9 @@ def observed(
     otlp_http: Receiver,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Observed]:
-    """A run of the demo's real model, three runs of a scripted one, and a service."""
+    """A run of the demo's real model, three runs of a scripted one, its sweep, and a service."""
     since = time.time()
-    endpoints = [free_port() for _ in range(3)]
+    endpoints = [free_port() for _ in range(4)]
     folder = tmp_path_factory.mktemp("stack")
     with run_stack(_CHECKOUT, folder, rules_every="1s", alerts_after="1s") as stack:
         stack.scrape(*(f"127.0.0.1:{port}" for port in endpoints))
@@ -147,7 +149,20 @@ def observed(
             time.sleep(_LOOKED_FOR_S)
         fires = 'ALERTS{alertname="RunFailed", alertstate="firing"}'
         until(lambda: stack.prometheus.query(fires), "the alert on the last run fires")
-        yield Observed(stack, since, tuple(runs))
+        sweep = sweep_over(cli, *lingering, endpoints[3])
+        own = f'forwardscope_sweep_active{{suite="{sweep["suite"]}"}} == 0'
+        until(lambda: stack.prometheus.query(own), "the sweep is scraped")
+        time.sleep(_LOOKED_FOR_S)
+        yield Observed(stack, since, tuple(runs), sweep)
+
+
+def sweep_over(cli: Cli, *options: object) -> dict[str, Any]:
+    """Sweep over four adapters, of which one is broken; return its result."""
+    names = ("checkpoint-100", "checkpoint-20", "checkpoint-1000", "checkpoint-300-broken")
+    slow = {"SCRIPT_SLEEP_S": "0.03"}
+    ran = cli.sweep(larger(suite(name="swept")), names, *options, **slow)
+    assert ran.status == 1, ran.stderr
+    return dict(json.loads((ran.folder / "sweep" / "sweep.json").read_text()))
 
 
 def larger(spec: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +226,7 @@ def test_no_panel_escapes() -> None:
         for panel in page["panels"]
         if panel["type"] not in without
     ]
-    assert len(_PAGES) == 3
+    assert len(_PAGES) == 4
     assert len(panels) > 40
     assert all(panel["targets"] for panel in panels)
     assert len(_QUERIES) == sum(len(panel["targets"]) for panel in panels)
@@ -375,6 +390,40 @@ def test_the_last_run_stays_while_the_next_one_is_active(observed: Observed, cli
     ran = live.finish()
     shown = lambda: observed.answer(hit_rate, suite="nightly")[0]["metric"]["run"]  # noqa: E731
     until(lambda: shown() == ran.run_id[:8], "the new run has replaced it")
+
+
+def test_a_sweep_is_drawn_along_its_adapters(observed: Observed) -> None:
+    """Scores and verdicts are those of its result, by position; what was paid too."""
+    titled = {panel["title"]: panel for panel in _PAGES["sweep"]["panels"]}
+    expected = {
+        (f"{row['index'] + 1:03}", probe["name"]): (probe["score"], probe["verdict"])
+        for row in observed.sweep["rows"]
+        for probe in row["probes"]
+    }
+    (scores,) = titled["Scores along the adapters"]["targets"]
+    assert _cells(observed.answer(scores, suite="swept")) == {
+        cell: score for cell, (score, _) in expected.items() if score is not None
+    }
+    (verdicts,) = titled["Verdicts"]["targets"]
+    (mapping,) = titled["Verdicts"]["fieldConfig"]["defaults"]["mappings"]
+    names = {float(number): one["text"] for number, one in mapping["options"].items()}
+    found = _cells(observed.answer(verdicts, suite="swept"))
+    assert {cell: names[number] for cell, number in found.items()} == {
+        cell: verdict for cell, (_, verdict) in expected.items()
+    }
+    passes = observed.sweep["passes"]
+    share = observed.number("sweep", "Passes saved by the store", suite="swept")
+    assert share == pytest.approx(1 - passes["forward_passes"] / passes["demand"])
+    assert observed.number("sweep", "Adapter errors", suite="swept") == 1
+    assert observed.number("sweep", "Adapters ended", suite="swept") == 4
+
+
+def _cells(found: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    labels = [one["metric"] for one in found]
+    assert {one["line"] for one in labels} == {f"swept on {MODEL}: {o['probe']}" for o in labels}
+    return {
+        (one["metric"]["position"], one["metric"]["probe"]): float(one["value"][1]) for one in found
+    }
 
 
 def test_durations_lead_to_traces(observed: Observed) -> None:

@@ -16,6 +16,10 @@ import type {
 import type { Options as Stat } from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
 import type { Options as Table } from '@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
 import type { Options as TimeSeries } from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
+import type {
+  FieldConfig as TrendField,
+  Options as Trend,
+} from '@grafana/schema/dist/esm/raw/composable/trend/panelcfg/x/TrendPanelCfg_types.gen';
 
 /** Text in place of the members of enumerations, which JSON does not have; Grafana fills gaps. */
 type Json<T> = unknown extends T
@@ -99,4 +103,5 @@ export interface Panels {
   stat: Of<'stat', Stat>;
   table: Of<'table', Table & OldFooter, TableFieldOptions>;
   timeseries: Of<'timeseries', TimeSeries, GraphFieldConfig>;
+  trend: Of<'trend', Trend, TrendField>;
 }

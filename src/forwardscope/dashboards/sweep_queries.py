@@ -1,0 +1,43 @@
+"""Build PromQL queries of the gauges of sweeps.
+
+The gauges of a sweep lack the label `started_at`. `forwardscope_sweep_info` of the same target
+has it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forwardscope.dashboards.queries import RANGE, RUN_KEY, series
+from forwardscope.telemetry import names
+
+__all__ = ["ADAPTER", "of_sweep", "per_line"]
+
+#: Labels of an adapter.
+ADAPTER: Final = ("adapter", "position")
+
+_SCRAPED_EVERY: Final = "5s"
+
+
+def of_sweep(query: str, *labels: str) -> str:
+    """Return the last value of the newest sweep of each suite in the time range.
+
+    Args:
+        query: A query of gauges of sweeps.
+        *labels: Labels of its result in addition to suite, model and started_at.
+    """
+    newest = f"topk by (suite, model) (1, {_last(series(names.SWEEP_START))})"
+    return f"{_last(query, *labels)} and on (suite, model, started_at) {newest}"
+
+
+def per_line(query: str) -> str:
+    """Return a query whose label `line` names suite, model and probe."""
+    of = f'label_join({query}, "of", " on ", "suite", "model")'
+    return f'label_join({of}, "line", ": ", "of", "probe")'
+
+
+def _last(query: str, *labels: str) -> str:
+    info = series(names.SWEEP_INFO)
+    by = ", ".join(("suite, model, started_at", *labels))
+    known = f"({query}) * on ({RUN_KEY}) group_left (started_at) {info}"
+    return f"last_over_time(max by ({by}) ({known})[{RANGE}:{_SCRAPED_EVERY}])"
