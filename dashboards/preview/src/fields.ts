@@ -50,7 +50,7 @@ export function fieldConfig(panel: Panel): FieldConfigSource {
       { value: 80, color: 'red' },
     ],
   };
-  if (panel.type === 'timeseries') {
+  if (panel.type === 'timeseries' || panel.type === 'trend') {
     defaults.color ??= { mode: FieldColorModeId.PaletteClassic };
     defaults.custom = { lineWidth: 1, fillOpacity: 0, pointSize: 5, ...defaults.custom };
   }

@@ -1,5 +1,5 @@
 /** One component for each panel type, built from Grafana's components. */
-import { renderTextPanelMarkdown } from '@grafana/data';
+import { FieldMatcherID, fieldMatchers, renderTextPanelMarkdown } from '@grafana/data';
 import {
   LegendDisplayMode,
   type OptionsWithLegend,
@@ -14,7 +14,7 @@ import {
   defaultOptions as statDefaults,
   type Options as StatOptions,
 } from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
-import { BarGauge, BigValue, TimeSeries, useTheme2 } from '@grafana/ui';
+import { BarGauge, BigValue, preparePlotFrame, TimeSeries, useTheme2 } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 import type { ComponentProps, FC } from 'react';
 
@@ -88,6 +88,22 @@ function Lines({ panel, data, range, width, height }: PanelProps) {
   );
 }
 
+/** Lines along a field of numbers, which is not a time. */
+function Trend({ panel, data, range, width, height }: PanelProps) {
+  const options = panel.options as (Partial<OptionsWithLegend> & { xField?: string }) | undefined;
+  const x = fieldMatchers.get(FieldMatcherID.byName).get(options?.xField);
+  return (
+    <TimeSeries
+      frames={data}
+      timeRange={range}
+      timeZone="browser"
+      preparePlotFrame={(frames, fields) => preparePlotFrame(frames, { ...fields, x })}
+      legend={{ ...LEGEND, ...options?.legend }}
+      {...{ width, height }}
+    />
+  );
+}
+
 function Table({ panel, data, config, range, width, height }: PanelProps) {
   const options = panel.options as Partial<TableOptions> | undefined;
   return (
@@ -114,5 +130,6 @@ export const PANEL_COMPONENTS: Record<string, FC<PanelProps>> = {
   bargauge: Bars,
   timeseries: Lines,
   table: Table,
+  trend: Trend,
   text: Text,
 };

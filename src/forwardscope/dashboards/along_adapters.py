@@ -1,4 +1,4 @@
-"""Panels of a sweep in the order of its adapters: lines of probes, and a matrix of verdicts."""
+"""Panels of a sweep in the order of its adapters: lines, and a matrix of verdicts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from forwardscope.dashboards.panels import (
 from forwardscope.dashboards.queries import series
 from forwardscope.dashboards.run_queries import known
 from forwardscope.dashboards.sdk import (
+    Dataquery,
     PromQueryFormat,
     common,
     models,
@@ -28,7 +29,7 @@ from forwardscope.dashboards.sweep_queries import ADAPTER, of_sweep, per_line
 from forwardscope.telemetry import names
 from forwardscope.telemetry.names import Metric
 
-__all__ = ["measured", "scores", "verdicts"]
+__all__ = ["measured", "passes", "scores", "verdicts"]
 
 #: Verdicts in the order of their numbers in the matrix, with their colours.
 _VERDICTS: Final = {"pass": "green", "skip": "text", "fail": "red", "error": "orange"}
@@ -42,7 +43,8 @@ def scores() -> Panel:
         "Scores along the adapters",
         "Score of each probe, from 0 to 1, by the position of the adapter in the newest sweep of "
         "each suite. The table Adapters has their names.",
-        names.SWEEP_PROBE_SCORE,
+        _of_probes(names.SWEEP_PROBE_SCORE),
+        "none",
     )
 
 
@@ -52,7 +54,24 @@ def measured() -> Panel:
         "Values along the adapters",
         "What each probe measured, in its own unit, such as nats, by the position of the adapter. "
         "It differs where scores are all but 1.",
-        names.SWEEP_PROBE_RAW,
+        _of_probes(names.SWEEP_PROBE_RAW),
+        "none",
+    )
+
+
+def passes() -> Panel:
+    """Forward passes of each adapter, and those that it needed."""
+    costs = {"paid": names.SWEEP_ADAPTER_PASSES, "needed": names.SWEEP_ADAPTER_PASSES_NEEDED}
+    named = (
+        f'label_replace({known(metric)}, "cost", "{cost}", "", "")'
+        for cost, metric in costs.items()
+    )
+    return _along(
+        "Forward passes along the adapters",
+        "paid: prompts that the model computed when an adapter was measured. needed: those that "
+        "it would have computed without a store. Resumed adapters have the numbers of their day.",
+        per_line(of_sweep(" or ".join(named), *ADAPTER, "cost"), "cost"),
+        "locale",
     )
 
 
@@ -69,20 +88,23 @@ def verdicts() -> Panel:
         .no_value("–")
         .color_scheme(by_threshold())
         .mappings([_mapping()])
-        .override_by_regexp(".*", [_cells()])
-        .data_links(data_links(links_of_labels(())))
+        .override_by_regexp("/: /", [_cells()])
+        .override_by_name(_ADAPTER, [_value("displayName", "Adapter"), _links()])
         .with_target(_table(f'label_join({query}, "row", " ", "position", "adapter")'))
-        .with_transformation(_transformation("sortBy", {"sort": [{"field": "row"}]}))
-        .with_transformation(_matrix("row"))
     )
+    for transformation in _matrix("row"):
+        panel.with_transformation(transformation)
     text = "Verdict of each probe (columns) on each adapter (rows) of the newest sweep."
     with_settings(panel, "Verdicts", text, "short", _colours())
     return panel.span(24).height(9)
 
 
-def _along(title: str, description: str, metric: Metric) -> Panel:
-    """Return lines of probes whose horizontal axis is the position of the adapter."""
-    query = per_line(of_sweep(known(metric), *ADAPTER, "probe"))
+def _of_probes(metric: Metric) -> str:
+    return per_line(of_sweep(known(metric), *ADAPTER, "probe"))
+
+
+def _along(title: str, description: str, query: str, unit: str) -> Panel:
+    """Return lines whose horizontal axis is the position of the adapter."""
     numbers = [{"targetField": _POSITION, "destinationType": "number"}]
     panel = (
         trend.Panel()
@@ -97,25 +119,32 @@ def _along(title: str, description: str, metric: Metric) -> Panel:
         .override_by_name(_POSITION, [_value("displayName", "Position"), _value("unit", "none")])
         .data_links(data_links(links_of_labels(())))
         .with_target(_table(query))
-        .with_transformation(_transformation("sortBy", {"sort": [{"field": "position"}]}))
-        .with_transformation(_matrix("position"))
-        .with_transformation(_transformation("convertFieldType", {"conversions": numbers}))
     )
-    return with_settings(panel, title, description, "none", NEUTRAL).span(12).height(9)
+    for transformation in _matrix("position"):
+        panel.with_transformation(transformation)
+    panel.with_transformation(_transformation("convertFieldType", {"conversions": numbers}))
+    return with_settings(panel, title, description, unit, NEUTRAL).span(12).height(9)
 
 
 def _is(verdict: str) -> str:
     return f'verdict="{verdict}"'
 
 
-def _table(query: str) -> object:
+def _table(query: str) -> Dataquery:
     return instant_query(query).format(PromQueryFormat.TABLE)
 
 
-def _matrix(rows: str) -> models.DataTransformerConfig:
-    """Return the transformation to a row for each value of a label and a column for each line."""
+def _matrix(rows: str) -> list[models.DataTransformerConfig]:
+    """Return transformations to a row for each value of a label and a column for each line.
+
+    Both are sorted: the second sort keeps the order of the first among equal rows.
+    """
     settings = {"rowField": rows, "columnField": "line", "valueField": "Value"}
-    return _transformation("groupingToMatrix", {**settings, "emptyValue": "null"})
+    return [
+        _transformation("sortBy", {"sort": [{"field": "line"}]}),
+        _transformation("sortBy", {"sort": [{"field": rows}]}),
+        _transformation("groupingToMatrix", {**settings, "emptyValue": "null"}),
+    ]
 
 
 def _transformation(name: str, settings: dict[str, object]) -> models.DataTransformerConfig:
@@ -128,6 +157,11 @@ def _value(name: str, value: object) -> models.DynamicConfigValue:
 
 def _cells() -> models.DynamicConfigValue:
     return _value("custom.cellOptions", {"type": "color-background", "mode": "basic"})
+
+
+def _links() -> models.DynamicConfigValue:
+    links = [{"title": title, "url": url} for title, url in links_of_labels(())]
+    return _value("links", links)
 
 
 def _mapping() -> models.ValueMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from forwardscope.dashboards.along_adapters import measured, scores, verdicts
+from forwardscope.dashboards.along_adapters import measured, passes, scores, verdicts
 from forwardscope.dashboards.frame import dashboard, trace_variables
 from forwardscope.dashboards.links import to_runs, traces_of_run, traces_of_suite
 from forwardscope.dashboards.panels import (
@@ -15,7 +15,7 @@ from forwardscope.dashboards.panels import (
     stat_panel,
 )
 from forwardscope.dashboards.queries import HITS, rate, ratio, series, total
-from forwardscope.dashboards.run_queries import BY_RUN, known
+from forwardscope.dashboards.run_queries import BY_RUN
 from forwardscope.dashboards.sdk import models
 from forwardscope.dashboards.sweep_queries import ADAPTER, of_sweep
 from forwardscope.dashboards.tables import TableColumn, table_panel
@@ -41,7 +41,7 @@ def sweep() -> models.Dashboard:
                 *(scores(), measured(), verdicts()),
             ),
             "What became of each adapter?": (table_of_sweeps(), table_of_adapters()),
-            "What was paid?": (paid(), needed(), by_tier(), tiers_now(), passes_now()),
+            "What was paid?": (passes(), by_tier(), tiers_now(), passes_now()),
             "Is the sweep going on?": (adapters_by_state(), workers()),
         },
         since="now-6h",
@@ -97,13 +97,13 @@ def errors() -> Panel:
 
 def saved() -> Panel:
     """Share of the forward passes that the store saved."""
-    passes = total(of_sweep(series(names.SWEEP_FORWARD_PASSES)))
+    paid = total(of_sweep(series(names.SWEEP_FORWARD_PASSES)))
     without = total(of_sweep(series(names.SWEEP_PASSES_NEEDED)))
     return stat_panel(
-        "Passes saved by the store",
+        "Passes saved",
         "Share of the forward passes that the adapters would have needed without a store, and "
         f"that it answered. {_NEWEST}",
-        f"1 - {ratio(passes, without)}",
+        f"1 - {ratio(paid, without)}",
         "percentunit",
     )
 
@@ -143,13 +143,14 @@ def table_of_sweeps() -> Panel:
 def table_of_adapters() -> Panel:
     """One row for each adapter that has ended."""
     of_info = ("state", "worker", "run_id")
+    on_adapter = f"on (job, instance, suite, model, {', '.join(ADAPTER)})"
+    info = f"{on_adapter} group_left ({', '.join(of_info)}) "
+    info += series(names.SWEEP_ADAPTER_INFO, _ENDED)
 
     def column(title: str, metric: Metric, unit: str, width: int) -> TableColumn:
-        return TableColumn(title, of_sweep(known(metric), *ADAPTER), unit=unit, width=width)
+        query = of_sweep(f"{series(metric)} * {info}", *ADAPTER, *of_info)
+        return TableColumn(title, query, unit=unit, width=width)
 
-    on_adapter = f"on (job, instance, suite, model, {', '.join(ADAPTER)})"
-    passed = f"{known(names.SWEEP_ADAPTER_PASSED)} * {on_adapter} group_left "
-    passed += f"({', '.join(of_info)}) {series(names.SWEEP_ADAPTER_INFO, _ENDED)}"
     return table_panel(
         "Adapters",
         "The adapters of the newest sweep that have ended, in their order. Passes: forward passes "
@@ -161,9 +162,7 @@ def table_of_adapters() -> Panel:
             TableColumn("Model", label="model"),
             TableColumn("Adapter", label="adapter"),
             TableColumn("State", label="state", width=80),
-            TableColumn(
-                "Passed", of_sweep(passed, *ADAPTER, *of_info), unit="bool_yes_no", width=70
-            ),
+            column("Passed", names.SWEEP_ADAPTER_PASSED, "bool_yes_no", 70),
             column("Score", names.SWEEP_ADAPTER_SCORE, "none", 70),
             column("Wall time", names.SWEEP_ADAPTER_WALL, "s", 80),
             column("Passes", names.SWEEP_ADAPTER_PASSES, "locale", 70),
@@ -178,29 +177,6 @@ def table_of_adapters() -> Panel:
 # -- what was paid? --------------------------------------------------------------------------
 
 
-def paid() -> Panel:
-    """Forward passes of each adapter."""
-    return bar_panel(
-        "Forward passes paid by adapter",
-        f"Prompts that the model computed when an adapter was measured. {_NEWEST}",
-        of_sweep(known(names.SWEEP_ADAPTER_PASSES), *ADAPTER),
-        "{{position}} {{adapter}}",
-        "locale",
-    )
-
-
-def needed() -> Panel:
-    """Forward passes that the store saved, by adapter."""
-    without, passes = names.SWEEP_ADAPTER_PASSES_NEEDED, names.SWEEP_ADAPTER_PASSES
-    return bar_panel(
-        "Forward passes saved by adapter",
-        f"Forward passes of an adapter that the store answered. {_NEWEST}",
-        of_sweep(f"{known(without)} - {known(passes)}", *ADAPTER),
-        "{{position}} {{adapter}}",
-        "locale",
-    )
-
-
 def by_tier() -> Panel:
     """Lookups of the sweep by the tier that answered."""
     tiers = of_sweep(series(names.SWEEP_LOOKUPS), "result", "tier")
@@ -211,6 +187,7 @@ def by_tier() -> Panel:
         f"sum by (result, tier) ({tiers})",
         "{{result}} {{tier}}",
         "locale",
+        width=12,
     )
 
 

@@ -24,16 +24,17 @@ def of_sweep(query: str, *labels: str) -> str:
 
     Args:
         query: A query of gauges of sweeps.
-        *labels: Labels of its result in addition to suite, model and started_at.
+        *labels: Labels of its result in addition to suite and model.
     """
     newest = f"topk by (suite, model) (1, {_last(series(names.SWEEP_START))})"
-    return f"{_last(query, *labels)} and on (suite, model, started_at) {newest}"
+    found = f"{_last(query, *labels)} and on (suite, model, started_at) {newest}"
+    return f"max by ({', '.join(('suite, model', *labels))}) ({found})"
 
 
-def per_line(query: str) -> str:
-    """Return a query whose label `line` names suite, model and probe."""
+def per_line(query: str, label: str = "probe") -> str:
+    """Return a query whose label `line` names suite, model and one label more."""
     of = f'label_join({query}, "of", " on ", "suite", "model")'
-    return f'label_join({of}, "line", ": ", "of", "probe")'
+    return f'label_join({of}, "line", ": ", "of", "{label}")'
 
 
 def _last(query: str, *labels: str) -> str:

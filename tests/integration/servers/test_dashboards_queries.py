@@ -412,7 +412,7 @@ def test_a_sweep_is_drawn_along_its_adapters(observed: Observed) -> None:
         cell: verdict for cell, (_, verdict) in expected.items()
     }
     passes = observed.sweep["passes"]
-    share = observed.number("sweep", "Passes saved by the store", suite="swept")
+    share = observed.number("sweep", "Passes saved", suite="swept")
     assert share == pytest.approx(1 - passes["forward_passes"] / passes["demand"])
     assert observed.number("sweep", "Adapter errors", suite="swept") == 1
     assert observed.number("sweep", "Adapters ended", suite="swept") == 4
