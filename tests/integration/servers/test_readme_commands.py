@@ -1,4 +1,7 @@
-"""The commands of README and the suite of docs/library.md run as written, on the demo's model."""
+"""Commands and suites of README and other pages run as written, on the demo's model.
+
+Those of docs/library.md and of the worked example of docs/scale.md are among them.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ _ROOT = Path(__file__).parents[3]
 _README = _ROOT / "README.md"
 
 
-def _commands() -> list[list[str]]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", _README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def _commands(text: str) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     commands = [line.partition(" > ")[0] for line in lines if line.startswith("forwardscope ")]
     return [shlex.split(line, comments=True) for line in commands]
@@ -24,7 +27,10 @@ def _commands() -> list[list[str]]:
 def test_commands_run_in_order(demo_cache: Path, tmp_path: Path) -> None:
     """Each exits as README says; that the servers of one are not there fails no run."""
     folder = Path(sys.executable).parent
-    commands = _commands()
+    commands = _commands(_README.read_text("utf-8"))
+    example = (_ROOT / "docs/scale.md").read_text("utf-8").partition("\n## A worked example\n")[2]
+    measured = _commands(example)
+    assert [words[1] for words in measured] == ["init", "sweep", "store"]
     _run([str(folder / "forwardscope"), "init", "--demo", "demo.yaml"], demo_cache, tmp_path)
     (adapter,) = demo_cache.glob("forwardscope/demo/harbour-*")
     (tmp_path / "my-adapter").symlink_to(adapter)
@@ -39,7 +45,7 @@ def test_commands_run_in_order(demo_cache: Path, tmp_path: Path) -> None:
         "gate",
         "sweep",
     }
-    for name, *words in commands:
+    for name, *words in [*commands, *measured]:
         # the demo's adapter is overfitted, which `check` says
         _run([str(folder / name), *words], demo_cache, tmp_path, status=int(words[0] == "check"))
     assert (tmp_path / "report.html").read_text("utf-8").lower().startswith("<!doctype html>")
