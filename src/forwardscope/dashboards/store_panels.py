@@ -28,6 +28,7 @@ from forwardscope.telemetry.names import Metric
 __all__ = ["store"]
 
 _LOSS: Final[Thresholds] = ((None, "green"), (1, "yellow"))
+_OPERATION: Final = "store, operation"
 _STORED: Final = 'tier=~"disk|remote"'
 
 
@@ -37,6 +38,7 @@ def store() -> tuple[Panel, ...]:
         *(hits(), verified(), wrong(), corrupt(), not_stored(), failed()),
         *(hit_rate_by_tier(), store_fill(), entries(), operations()),
         *(verifications(), removed(), errors()),
+        *(coalesced(), given_up()),
     )
 
 
@@ -161,11 +163,12 @@ def operations() -> Panel:
     """Durations of the store's operations."""
     return line_panel(
         "Duration of an operation of the store",
-        "get: one lookup or batch of lookups. put: one transaction of the thread that writes. The "
-        "values are interpolated within a bucket.",
+        "get: one lookup or batch of lookups. put: one transaction of the thread that writes. "
+        "lease: one request to a server for what is missing, or to renew it. The values are "
+        "interpolated within a bucket.",
         {
-            "{{operation}}: median": quantile(0.5, names.STORE_DURATION, by="operation"),
-            "{{operation}}: 99 %": quantile(0.99, names.STORE_DURATION, by="operation"),
+            "{{store}} {{operation}}: median": quantile(0.5, names.STORE_DURATION, by=_OPERATION),
+            "{{store}} {{operation}}: 99 %": quantile(0.99, names.STORE_DURATION, by=_OPERATION),
         },
         "s",
         width=6,
@@ -206,8 +209,37 @@ def errors() -> Panel:
     return line_panel(
         "Failed operations of the store per second, by error",
         "Operations that failed, by class of the error. A lookup is a miss then; after a damaged "
-        "file or three seconds of waiting for other programs the store is not used any more.",
-        {"{{operation}}: {{error_type}}": rate(names.STORE_ERRORS, by="operation, error_type")},
+        "file, three seconds of waiting for other programs, or about a second that a server has "
+        "lost, the store is not used any more.",
+        {
+            "{{store}} {{operation}}: {{error_type}}": rate(
+                names.STORE_ERRORS, by="store, operation, error_type"
+            )
+        },
         "suffix:/s",
         width=8,
+    )
+
+
+def coalesced() -> Panel:
+    """Coalesced lookups per second, by tier."""
+    return line_panel(
+        "Coalesced lookups per second, by tier",
+        "Lookups that waited for a forward pass in flight. memory: of another thread, or of an "
+        "equal prompt in the same batch. remote: of another machine, which had its lease.",
+        {"{{tier}}": rate(names.LOOKUPS, 'result="coalesced"', by="tier")},
+        "suffix:/s",
+    )
+
+
+def given_up() -> Panel:
+    """Processes that do not use their store any more."""
+    unavailable = of_chosen_runs(series(names.STORE_UNAVAILABLE))
+    return line_panel(
+        "Processes that have given their store up",
+        "Processes that do not use their store any more after failures; they compute instead. "
+        "Failed operations have the reasons.",
+        {"{{store}}": f"sum by (store) ({unavailable})"},
+        "none",
+        stepped=True,
     )
