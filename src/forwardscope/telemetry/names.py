@@ -233,8 +233,8 @@ STORE_DURATION: Final = Metric(
     "forwardscope_store_operation_duration_seconds",
     "histogram",
     "seconds",
-    "Duration of an operation of the store: get (one lookup or batch), put (one transaction), or of "
-    "a server lease (one request for what is missing, or to renew it).",
+    "Duration of an operation of the store: get (one lookup or batch), put (one transaction), or "
+    "of a server lease (one request for what is missing, or to renew it).",
     (*_STORE, "operation"),
     "histogram_quantile(0.9, sum by (le, operation) "
     "(rate(forwardscope_store_operation_duration_seconds_bucket[5m])))",
