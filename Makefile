@@ -36,7 +36,7 @@ test-latest test-oldest: test-%:
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev e2e-tools
-	$(BIN)/pytest $(SERVERS)
+	$(TWO_WORKERS) $(SERVERS)
 
 # evaluation tools on our cache, each in an environment of its own; once more with its newest
 # release, if that is another
