@@ -25,7 +25,8 @@ class ExportingWorker:
     """
 
     def __init__(self, spec: SuiteSpec) -> None:
-        telemetry = spec.telemetry.model_copy(update={"metrics_port": None})
+        of_sweep = {"metrics_port": None, "metrics_file": None}
+        telemetry = spec.telemetry.model_copy(update=of_sweep)
         self._spec = spec.model_copy(update={"telemetry": telemetry})
         self._worker = Worker(self._spec)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from importlib.util import find_spec
@@ -37,6 +38,27 @@ def test_a_killed_worker(running: Running, otlp_http: Receiver) -> None:
     runs = {span.parent_span_id for span in spans if span.name == "suite checkpoints"}
     assert runs == {sweep.span_id}
     assert {span.trace_id.hex() for span in spans} == {running.result["trace_id"]}
+
+
+def test_the_metrics_file_is_the_sweeps(running: Running) -> None:
+    """It has gauges of all adapters, and no worker writes its runs, or no run at all, into it."""
+    running.start("--workers", 2, "--metrics-file", "sweep.prom")
+    found: set[str] = set()
+
+    def ended() -> bool:
+        file = running.folder / "sweep.prom"
+        text = file.read_text() if file.exists() else ""
+        found.update(re.findall(r"^forwardscope_[a-z]+", text, re.MULTILINE))
+        return running.process.poll() is not None
+
+    until(ended, "the sweep has ended", every_s=0.1)
+    assert running.process.returncode in (0, 1), running.said
+    assert found == {"forwardscope_sweep"}
+    text = (running.folder / "sweep.prom").read_text()
+    finished = rf'^forwardscope_sweep_adapters{{.*state="finished".*}} {ADAPTERS}\.0$'
+    assert re.search(finished, text, re.MULTILINE)
+    workers = re.search(r"^forwardscope_sweep_workers{.*} (.+)$", text, re.MULTILINE)
+    assert float(workers[1]) == 2
 
 
 def test_an_interrupted_sweep_goes_on(running: Running) -> None:
