@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -23,6 +21,7 @@ from forwardscope.integrations.dlm_sway import Backend
 from forwardscope.integrations.dlm_sway_identity import SwayIdentity, identity_of
 from forwardscope.integrations.dlm_sway_views import watched
 from forwardscope.integrations.replaced import replaced
+from forwardscope.integrations.tool_numbers import finite_number
 from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
 from forwardscope.probes import Outcome, Verdict
 from forwardscope.suite.spec import SuiteSpec
@@ -232,9 +231,9 @@ def _measured(result: Any, errors: dict[str, str], show_errors: bool) -> Measure
     outcome = Outcome(
         verdict=_VERDICTS.get(verdict, Verdict.ERROR),
         message=_message(result, errors.get(result.name), show_errors),
-        score=_number(result.score),
-        raw=_number(result.raw),
-        z_score=_number(result.z_score),
+        score=finite_number(result.score),
+        raw=finite_number(result.raw),
+        z_score=finite_number(result.z_score),
         ci_95=result.ci_95,
         lower_is_better=result.kind in _LOWER_IS_BETTER,
         evidence=_numbers(result.evidence) or {},
@@ -257,11 +256,4 @@ def _numbers(evidence: Any) -> Any:
     if isinstance(evidence, list | tuple):
         found = [_numbers(value) for value in evidence]
         return found if any(value is not None for value in found) else None
-    return evidence if isinstance(evidence, bool) else _number(evidence)
-
-
-def _number(value: Any) -> float | int | None:
-    """Return a finite number, also one of NumPy's, and None for anything else."""
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        return None
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return evidence if isinstance(evidence, bool) else finite_number(evidence)

@@ -15,6 +15,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from forwardscope.integrations.lm_eval import CachedLM, wrap
 from forwardscope.integrations.replaced import replaced
+from forwardscope.integrations.tool_numbers import finite_number
 from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
 from forwardscope.probes import Outcome, Verdict
 from forwardscope.suite.spec import SuiteSpec
@@ -176,19 +177,19 @@ def _outcome(results: Mapping[str, Any], task: str, values: Mapping[str, Any]) -
     if main is None:
         return Outcome(Verdict.PASS, "has run; it has no metric that is a number", n=n)
     metric, _, filtered = main.partition(",")
-    value, error = metrics[main], metrics.get(f"{metric}_stderr,{filtered}")
+    value, error = metrics[main], finite_number(metrics.get(f"{metric}_stderr,{filtered}"))
     better = results.get("higher_is_better", {}).get(task, {}).get(metric)
     message = f"{metric} {value:.4g}"
-    if error is not None:
+    if error:  # 0 of equal values says nothing of others
         message += f", standard error {error:.2g}"
     if filtered != "none":
         message += f" (filter {filtered})"
     return Outcome(
         verdict=Verdict.PASS,
         message=message,
-        raw=float(value),
-        ci_95=None if error is None else (value - _95 * error, value + _95 * error),
+        raw=finite_number(value),
+        ci_95=(value - _95 * error, value + _95 * error) if error else None,
         n=n,
         lower_is_better=better is False,
-        evidence={"metrics": metrics},
+        evidence={"metrics": {name: finite_number(one) for name, one in metrics.items()}},
     )

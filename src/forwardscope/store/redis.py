@@ -3,6 +3,9 @@
 Entries, leases and descriptions have keys that begin with `forwardscope:1:`. A sorted set has
 the last use of each entry, as the server's own times of use change where entries are read to
 list them.
+
+The module is longer than others because only here redis-py is known: how entries are packed, the
+queue, the leases and the bound of lost time are in modules beside it.
 """
 
 from __future__ import annotations
