@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from forwardscope.core.series import Counts
 from forwardscope.errors import StoreError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store import maintenance
+from forwardscope.store.codec import encode
 from forwardscope.store.redis import RedisStore
 from forwardscope.store.redis_address import RedisAddress
 from forwardscope.store.redis_entries import entry_key, lease_key
@@ -121,6 +123,25 @@ def test_a_failed_compute_gives_its_lease_up(pair: tuple[RedisStore, RedisStore]
     start = time.monotonic()
     assert second.cached("op", "ft", "p", 0, lambda: 2.5) == 2.5
     assert time.monotonic() - start < 5  # a lease that is left lasts ten seconds
+
+
+def test_a_value_that_cannot_be_decoded_is_computed(
+    pair: tuple[RedisStore, RedisStore], client: redis.Redis
+) -> None:
+    """A value of a program that knows more types is computed here, not waited for."""
+    entry = new("p")
+    put(pair[0], entry)
+    content = client.get(entry_key(entry.digest))
+    assert isinstance(content, bytes)
+    value = encode(entry.value, entry.digest)
+    body = bytearray(value[:-16])
+    body[4] += 1  # the format
+    newer = bytes(body) + sha256(entry.digest + body).digest()[:16]
+    client.set(entry_key(entry.digest), content.replace(value, newer))
+    lease = pair[1].lease([entry.digest])
+    assert (lease.owned, lease.others, lease.found) == ({entry.digest}, frozenset(), {})
+    lease.release()
+    assert pair[1].stats().corrupt == 0
 
 
 def test_a_stop_ends_a_wait(pair: tuple[RedisStore, RedisStore]) -> None:

@@ -236,14 +236,13 @@ class RedisStore:
         claims = self._breaker.run("lease", lambda: self._client.eval(_CLAIM, *arguments))
         if not isinstance(claims, list) or len(claims) != len(digests):
             return None
-        found: dict[bytes, StoredEntry] = {}
-        for digest, content in zip(digests, claims, strict=True):
-            if isinstance(content, bytes) and (entry := self._entry(digest, content)) is not None:
-                found[digest] = entry
-        owned = frozenset(one for one, claim in zip(digests, claims, strict=True) if claim == 1)
-        self._writer.hold(list(owned))
+        answers = list(zip(digests, claims, strict=True))
+        stored = {digest: content for digest, content in answers if isinstance(content, bytes)}
+        found = {at: entry for at, one in stored.items() if (entry := self._entry(at, one))}
+        leased = frozenset(digest for digest, claim in answers if claim == 1)
+        self._writer.hold(list(leased))
         self._touch(found)
-        return Claims(found, owned)
+        return Claims(found, leased | (stored.keys() - found.keys()))
 
     def give_up(self, digests: Sequence[bytes]) -> None:
         """Delete the leases of entries that are not queued to be stored."""

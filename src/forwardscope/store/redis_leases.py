@@ -25,7 +25,8 @@ class Claims(NamedTuple):
 
     Attributes:
         found: Those that are stored.
-        owned: Those that are the caller's now. What is in neither, others compute.
+        owned: Those that are the caller's now: leased, or stored with a value that cannot be
+            decoded. What is in neither, others compute.
     """
 
     found: Mapping[bytes, StoredEntry]
