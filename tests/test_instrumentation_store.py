@@ -11,6 +11,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.series import Counts
+from forwardscope.store.base import Lease
 from forwardscope.store.portable import export_to, import_from, open_export
 from forwardscope.testing import InMemoryTelemetry, MemoryStore
 from forwardscope.trace.reader import TraceReader
@@ -141,6 +142,27 @@ def test_a_store_that_raises_fails_no_lookup(
     later = stored_backend(store, 1.0)
     assert later.cached("op", "ft", "stored", 0, lambda: 2.0) == 2.0
     assert later.cached_batch("op", "ft", ["stored", "b"], 0, lambda at: [3.0]) == [2.0, 3.0]
+
+
+def test_an_interrupt_while_a_lease_is_read_releases_it() -> None:
+    """No lease is left behind by a lookup that ends before its forward call."""
+    released: list[bool] = []
+
+    class Interrupted(Lease):
+        @property
+        def found(self) -> Any:
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            released.append(True)
+
+    class Leasing(MemoryStore):
+        def lease(self, digests: Sequence[bytes]) -> Lease:
+            return Interrupted(digests)
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_backend(Leasing()).cached("op", "ft", "prompt", 0, no_pass)
+    assert released == [True]
 
 
 @pytest.mark.filterwarnings("ignore:the store did not:RuntimeWarning")

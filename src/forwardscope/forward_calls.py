@@ -78,7 +78,9 @@ class ForwardCalls:
             if tier is not None:
                 answer = self._find_stored(tier, flight, stored)
                 if answer is not None and flight.keys:
-                    leased = self._lease(tier, answer, flight, stored)
+                    began = self._now()
+                    leased = LeasedKeys.of(tier, answer, flight.keys)
+                    self._take_leased(leased, began, flight, stored)
             if flight.keys:
                 self._call_and_keep(flight, spans, compute)
             if leased is not None and leased.waits:
@@ -192,15 +194,12 @@ class ForwardCalls:
             if key not in to_verify:
                 self._flights.land(key, flight, entry.value, question, call)
 
-    def _lease(
-        self, tier: StoreTier, answer: Answer, flight: Flight, stored: dict[LookupKey, Outcome]
-    ) -> LeasedKeys:
-        """Lease a flight's keys; it keeps those that no other machine computes."""
-        began = self._now()
-        leased = LeasedKeys.of(tier, answer, flight.keys)
+    def _take_leased(
+        self, leased: LeasedKeys, began: int, flight: Flight, stored: dict[LookupKey, Outcome]
+    ) -> None:
+        """Leave a flight the keys that no other machine computes; answer those stored meanwhile."""
         flight.keys = leased.owned
         self._answer("hit", leased.found(), (began, self._now() - began), flight, stored)
-        return leased
 
     def _wait(
         self,
