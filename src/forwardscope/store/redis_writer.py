@@ -192,7 +192,8 @@ class RedisWriter:
             self._renew()
             idle = 0 if number or self._leases else idle + 1
             with self._lock:
-                if not self._queue and (idle > _IDLE_ROUNDS or self._closed):
+                is_idle = idle > _IDLE_ROUNDS and not self._leases  # one may be new
+                if not self._queue and (is_idle or self._closed):
                     self._worker = None
                     break
 
