@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,32 @@ def test_result_that_is_not_whole_is_not_trusted(
     damage(tmp_path / "sweep" / "runs" / "a" / name)
     assert [row.status for row in run(adapter).rows] == ["finished"]
     assert models.opened == ["a", "a"]
+
+
+def test_result_with_impossible_counts_is_not_trusted(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """A foreign result whose key is right, but which no run can have, is measured again."""
+    adapter, folder = make_adapter("a"), tmp_path / "sweep" / "runs" / "a"
+    run(adapter)
+    result = json.loads((folder / "result.json").read_text())
+    result["backend_stats"]["cache_hits"] = result["backend_stats"]["cache_misses"] = 2**62
+    data = json.dumps(result).encode()
+    (folder / "result.json").write_bytes(data)
+    key = (folder / "key").read_text().split()[0]
+    (folder / "key").write_text(f"{key} {blake2b(data, digest_size=32).hexdigest()}\n")
+    assert [row.status for row in run(adapter).rows] == ["finished"]
+
+
+def test_report_of_an_earlier_run_is_removed(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """An adapter that is measured again, and cannot be, has no report of before."""
+    run(make_adapter("a"))
+    report = tmp_path / "sweep" / "runs" / "a" / "report.html"
+    report.write_text("of the adapter before")
+    assert run(make_adapter("a", error="no adapter")).rows[0].status == "error"
+    assert not report.exists()
 
 
 def test_folder_in_place_of_a_result(

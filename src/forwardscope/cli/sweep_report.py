@@ -22,7 +22,6 @@ from forwardscope.text import plural, shown
 
 __all__ = ["RunReports", "print_sweep", "write_sweep"]
 
-_REPORT = "report.html"
 _NOTE = (
     "score: 0.5 at the threshold, 1 at best; raw: what the probe measures; change: that of raw "
     "against the adapter before; p: probability of such a change if there were none, corrected "
@@ -43,10 +42,10 @@ class RunReports(SweepObserver):
 
     def adapter_finished(self, row: AdapterRow) -> None:
         """Write the report beside the result, unless it is there."""
-        path = self._folder.of(row.label) / _REPORT
+        path = self._folder.report_of(row.label)
         if row.status == "error" or (row.status == "resumed" and path.is_file()):
             return
-        data = (self._folder.of(row.label) / "result.json").read_bytes()
+        data = self._folder.result_of(row.label).read_bytes()
         write_file("report", path, report(SuiteResult.model_validate_json(data), None))
 
 
@@ -91,8 +90,9 @@ def _about(result: SweepResult) -> Iterator[str]:
 
 def _reports(result: SweepResult, folder: SweepFolder) -> Iterator[tuple[str, str]]:
     for row in result.rows:
-        if (folder.of(row.label) / _REPORT).is_file():
-            yield row.label, f"{row.folder}/{_REPORT}"
+        path = folder.report_of(row.label)
+        if path.is_file():
+            yield row.label, f"{row.folder}/{path.name}"
 
 
 def _lines(result: SweepResult) -> list[ProbeLine]:

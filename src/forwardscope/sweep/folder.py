@@ -1,7 +1,7 @@
 """The folder of a sweep: its report, and a folder with result and trace for each adapter.
 
     sweep.json, report.html, store.db
-    runs/LABEL/result.json, key, trace.jsonl
+    runs/LABEL/result.json, key, trace.jsonl, report.html
 
 A result counts as finished where the file `key` beside it has the key of the task and the digest
 of the result. Both are written atomically and the key last, so that a torn, changed or foreign
@@ -65,6 +65,14 @@ class SweepFolder:
         """Return the folder of an adapter as a path inside this one."""
         return self.of(label).relative_to(self.path).as_posix()
 
+    def result_of(self, label: str) -> Path:
+        """Return the result of an adapter."""
+        return self.of(label) / "result.json"
+
+    def report_of(self, label: str) -> Path:
+        """Return the report of an adapter, in HTML."""
+        return self.of(label) / "report.html"
+
     def trace(self, label: str) -> Path:
         """Return the trace of an adapter."""
         return self.of(label) / "trace.jsonl"
@@ -75,7 +83,8 @@ class SweepFolder:
         Raises:
             OutputError: It cannot be removed.
         """
-        for path in (self._key(task.label), self.of(task.label) / "result.json", Path(task.trace)):
+        own = self._key(task.label), self.result_of(task.label), self.report_of(task.label)
+        for path in (*own, Path(task.trace)):
             try:
                 path.unlink(missing_ok=True)
             except NotADirectoryError:
@@ -90,7 +99,7 @@ class SweepFolder:
             OutputError: They cannot be written.
         """
         data = result.encode("utf-8", "backslashreplace")
-        write_file("result", self.of(task.label) / "result.json", data)
+        write_file("result", self.result_of(task.label), data)
         if finished:
             write_file("key", self._key(task.label), f"{task.key} {_digest(data)}\n")
 
@@ -98,7 +107,7 @@ class SweepFolder:
         """Return the finished result of an adapter; None if there is none of this key."""
         try:
             key = _read(self._key(task.label), _MAX_KEY)
-            data = _read(self.of(task.label) / "result.json", _MAX_RESULT)
+            data = _read(self.result_of(task.label), _MAX_RESULT)
             if key.split() != [task.key.encode(), _digest(data).encode()]:
                 return None
             return SuiteResult.model_validate_json(data)

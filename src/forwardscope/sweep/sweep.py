@@ -149,11 +149,23 @@ def _row(folder: SweepFolder, task: Task, measured: Measured) -> AdapterRow:
         return error_row(task, measured, place)
     try:
         result = SuiteResult.model_validate_json(measured.result)
+        row = row_of(task, result, "finished", place, measured)
     except ValidationError:
         reason = "its worker returned a result that cannot be read"
         return error_row(task, Measured(task.index, None, reason, worker=measured.worker), place)
     folder.keep(task, measured.result, finished=result.complete)
-    return row_of(task, result, "finished", place, measured)
+    return row
+
+
+def _kept_row(folder: SweepFolder, task: Task) -> AdapterRow | None:
+    """Return the row of a finished result; None if there is none, or it has impossible counts."""
+    result = folder.finished(task)
+    if result is None:
+        return None
+    try:
+        return row_of(task, result, "resumed", folder.relative(task.label))
+    except ValidationError:
+        return None
 
 
 class _Running(SweepObserver):
@@ -183,12 +195,11 @@ class _Running(SweepObserver):
         left = []
         for task in self._sweep.tasks:
             folder = self._sweep.folder
-            found = None if self._sweep.fresh else folder.finished(task)
-            if found is None:
+            row = None if self._sweep.fresh else _kept_row(folder, task)
+            if row is None:
                 folder.begin(task)
                 left.append(task)
             else:
-                row = row_of(task, found, "resumed", folder.relative(task.label))
                 observer.adapter_finished(row)
         return left
 
