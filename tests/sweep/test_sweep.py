@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope.errors import UserError
+from forwardscope.errors import StoreError, UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec
 from forwardscope.sweep import Sweep, SweepInterrupted, SweepObserver, SweepResult, run_sweep
@@ -229,6 +229,30 @@ def test_store_that_is_gone_costs_no_adapter(
     assert "without the store" in note
     with pytest.raises(UserError, match=r"store\.db"):
         run(make_adapter("c"))
+
+
+def test_store_of_a_server_is_named_without_its_password(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, spec: SuiteSpec
+) -> None:
+    """A result names the server, also where no adapter had to be measured."""
+    adapter = make_adapter("a")
+    run(adapter)
+    result = run(adapter, spec=_with_store(spec, "redis://me:hidden@127.0.0.1:1/0?ttl=7d"))
+    assert (result.rows[0].status, result.store) == ("resumed", "redis://me@127.0.0.1:1/0")
+
+
+def test_mistake_in_the_url_of_a_store(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, spec: SuiteSpec, models: Any
+) -> None:
+    """A URL that cannot be read ends the sweep before a model is loaded, and is not shown."""
+    with pytest.raises(StoreError, match="number of a database") as raised:
+        run(make_adapter("a"), spec=_with_store(spec, "redis://:hid@den/secret@127.0.0.1"))
+    assert "den" not in str(raised.value)
+    assert models.opened == []
+
+
+def _with_store(spec: SuiteSpec, store: str) -> SuiteSpec:
+    return spec.model_copy(update={"cache": spec.cache.model_copy(update={"store": store})})
 
 
 def test_stop_keeps_what_has_ended(

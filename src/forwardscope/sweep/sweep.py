@@ -12,9 +12,10 @@ from typing import Any, Final
 from opentelemetry.trace import Span, TracerProvider
 from pydantic import ValidationError
 
+from forwardscope.store.locations import store_name
 from forwardscope.suite.result import SuiteResult
 from forwardscope.suite.spans import trace_id_of
-from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.spec import CacheSpec, SuiteSpec
 from forwardscope.sweep.adapters import Adapters
 from forwardscope.sweep.engine import Engine
 from forwardscope.sweep.folder import SweepFolder
@@ -24,7 +25,6 @@ from forwardscope.sweep.result import AdapterRow, Passes, SweepResult
 from forwardscope.sweep.rows import compared, error_row, row_of
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.telemetry import names
-from forwardscope.telemetry.http import shown_url
 from forwardscope.telemetry.span_factory import mark_failed
 from forwardscope.telemetry.spans import LookupSpans
 from forwardscope.text import printable
@@ -174,6 +174,7 @@ class _Running(SweepObserver):
     def __init__(self, sweep: Sweep, engine: Engine) -> None:
         self._sweep = sweep
         self._workers = engine.workers
+        self._store = _store_of(sweep.spec.cache)
         self._rows: dict[int, AdapterRow] = {}
         self._events = list(sweep.events)
         self.started_s = time.time()
@@ -228,7 +229,7 @@ class _Running(SweepObserver):
             started_at=datetime.fromtimestamp(self.started_s, UTC).isoformat(timespec="seconds"),
             wall_s=time.perf_counter() - self._start,
             workers=self._workers,
-            store=_store_name(sweep.spec.cache.store),
+            store=self._store,
             rows=rows,
             not_run=[task.label for task in sweep.tasks if task.index not in self._rows],
             passes=sum(paid, Passes()),
@@ -237,9 +238,11 @@ class _Running(SweepObserver):
         )
 
 
-def _store_name(location: str | None) -> str | None:
-    """Return where a store is, without the secrets of a URL."""
-    return shown_url(location) if location is not None and "://" in location else location
+def _store_of(cache: CacheSpec) -> str | None:
+    """Return where the store is, without the secrets of a URL; None without a store."""
+    if cache.store is None or not cache.enabled:
+        return None
+    return store_name(cache.store) if "://" in cache.store else cache.store
 
 
 def _events(rows: Sequence[AdapterRow]) -> list[str]:
