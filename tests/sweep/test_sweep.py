@@ -175,19 +175,36 @@ def test_result_that_is_not_whole_is_not_trusted(
     assert models.opened == ["a", "a"]
 
 
+def _rewrite(folder: Path, **changes: Any) -> None:
+    """Change a finished result, and make its key right again."""
+    result = json.loads((folder / "result.json").read_text())
+    data = json.dumps({**result, **changes}).encode()
+    (folder / "result.json").write_bytes(data)
+    key = (folder / "key").read_text().split()[0]
+    (folder / "key").write_text(f"{key} {blake2b(data, digest_size=32).hexdigest()}\n")
+
+
 def test_result_with_impossible_counts_is_not_trusted(
     run: Callable[..., SweepResult], make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:
     """A foreign result whose key is right, but which no run can have, is measured again."""
     adapter, folder = make_adapter("a"), tmp_path / "sweep" / "runs" / "a"
     run(adapter)
-    result = json.loads((folder / "result.json").read_text())
-    result["backend_stats"]["cache_hits"] = result["backend_stats"]["cache_misses"] = 2**62
-    data = json.dumps(result).encode()
-    (folder / "result.json").write_bytes(data)
-    key = (folder / "key").read_text().split()[0]
-    (folder / "key").write_text(f"{key} {blake2b(data, digest_size=32).hexdigest()}\n")
+    stats = json.loads((folder / "result.json").read_text())["backend_stats"]
+    _rewrite(folder, backend_stats={**stats, "cache_hits": 2**62, "cache_misses": 2**62})
     assert [row.status for row in run(adapter).rows] == ["finished"]
+
+
+def test_results_of_unlike_devices_are_named(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """A kept result of another device or dtype is compared, with a word about it."""
+    adapters, folder = [make_adapter("a"), make_adapter("b")], tmp_path / "sweep" / "runs" / "a"
+    assert run(*adapters).events == []
+    _rewrite(folder, device="cuda:0", dtype="bfloat16")
+    (event,) = run(*adapters).events
+    assert "unlike ways" in event
+    assert "a in bfloat16 on cuda; b in " in event
 
 
 def test_report_of_an_earlier_run_is_removed(

@@ -102,6 +102,8 @@ class AdapterRow(_Record):
         passed: Whether its run passed.
         score: Score of the suite, or null.
         started_at: Start of its run, ISO 8601, UTC, or null.
+        device: Device of the weights; empty without a result.
+        dtype: Their dtype; empty without a result.
         wall_s: Time of its run in seconds.
         compared_with: Label of the adapter before that has a result, or null.
         passes: What its lookups cost when it was measured.
@@ -121,6 +123,8 @@ class AdapterRow(_Record):
     passed: bool = False
     score: float | None = None
     started_at: str | None = None
+    device: str = ""
+    dtype: str = ""
     wall_s: _Seconds = 0.0
     compared_with: str | None = None
     passes: Passes = Passes()

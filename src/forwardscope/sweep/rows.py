@@ -10,7 +10,7 @@ from forwardscope.suite.result import SuiteResult
 from forwardscope.sweep.result import AdapterRow, Comparisons, Passes, ProbeCell
 from forwardscope.sweep.tasks import Measured, Task
 
-__all__ = ["compared", "error_row", "row_of"]
+__all__ = ["compared", "error_row", "places_of", "row_of"]
 
 
 def row_of(
@@ -32,6 +32,8 @@ def row_of(
         passed=result.passed,
         score=result.score,
         started_at=result.started_at,
+        device=result.device,
+        dtype=result.dtype,
         wall_s=result.wall_s,
         passes=_passes(result),
         probes=[_cell(result, index) for index in range(len(result.probes))],
@@ -76,6 +78,16 @@ def compared(rows: Sequence[AdapterRow]) -> tuple[list[AdapterRow], Comparisons]
     made = [one for own in changes for one in own if one.value is not None]
     tested = sum(one.p is not None for one in made)
     return found, Comparisons(changes=len(made), tested=tested)
+
+
+def places_of(rows: Sequence[AdapterRow]) -> dict[str, list[str]]:
+    """Return the labels of measured adapters by dtype and kind of device, such as `cuda`."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.device:
+            place = f"{row.dtype} on {row.device.partition(':')[0]}"
+            found.setdefault(place, []).append(row.label)
+    return found
 
 
 def _before(rows: Sequence[AdapterRow], place: int) -> AdapterRow | None:

@@ -22,7 +22,7 @@ from forwardscope.sweep.folder import SweepFolder
 from forwardscope.sweep.keys import keys_of
 from forwardscope.sweep.observer import SweepObserver, SweepObservers, SweepStarted
 from forwardscope.sweep.result import AdapterRow, Passes, SweepResult
-from forwardscope.sweep.rows import compared, error_row, row_of
+from forwardscope.sweep.rows import compared, error_row, places_of, row_of
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import mark_failed
@@ -253,7 +253,14 @@ def _events(rows: Sequence[AdapterRow]) -> list[str]:
             found.setdefault(row.error, []).append(row.label)
         for note in row.notes:
             found.setdefault(note, []).append(row.label)
-    return [f"{_named(labels)}: {what}" for what, labels in found.items()]
+    events = [f"{_named(labels)}: {what}" for what, labels in found.items()]
+    places = [f"{_named(labels)} in {place}" for place, labels in places_of(rows).items()]
+    if len(places) > 1:
+        events.append(
+            f"adapters were measured in unlike ways, and changes between them can come from that: "
+            f"{'; '.join(places)}; --fresh measures all again"
+        )
+    return events
 
 
 def _named(labels: Sequence[str]) -> str:
