@@ -195,6 +195,30 @@ def test_mistakes(error_of: Callable[..., str], suite_file: Path, tmp_path: Path
     assert "model.tuned" in error_of("sweep", suite_file, "--adapter", "org/a")
 
 
+def test_folder_that_is_an_adapter(
+    error_of: Callable[..., str], suite_file: Path, adapters: str, tmp_path: Path
+) -> None:
+    """A sweep writes into no adapter, neither its report nor a result of an adapter."""
+    own = tmp_path / "runs/checkpoint-20/result.json"
+    own.write_text("of the training")
+    for folder in (".", own.parent):
+        error = error_of("sweep", suite_file, "--adapters", adapters, "-o", folder)
+        assert "would be written into the adapter" in error
+    assert own.read_text() == "of the training"
+
+
+@pytest.mark.parametrize("folder", ["o" * 300, "out"])
+def test_folder_that_cannot_be_written(
+    error_of: Callable[..., str], suite_file: Path, adapters: str, folder: str
+) -> None:
+    """It is a mistake before a model is loaded, also where only the report cannot be written."""
+    Path("out/report.html").mkdir(parents=True)
+    assert "cannot be written" in error_of(
+        "sweep", suite_file, "--adapters", adapters, "-o", folder
+    )
+    assert not Path("out/runs").exists()
+
+
 def test_gauges_are_of_the_sweep(
     invoke: Invoke, suite_file: Path, adapters: str, behaviour: dict[str, str]
 ) -> None:

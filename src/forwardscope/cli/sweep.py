@@ -105,7 +105,7 @@ def sweep(
     found = find_adapters(adapter or [], adapters or [])
     place = output if output is not None else Path(f"{_file_name(spec.name)}-sweep")
     folder = SweepFolder(place)
-    folder.check()
+    folder.check(found)
     started = _sweep(spec, found, folder, options, fresh=fresh)
     result = run_and_write(
         started, _engine(workers, ray), lambda one: write_sweep(one, folder), quiet=options.quiet

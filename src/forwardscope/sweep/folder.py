@@ -11,15 +11,19 @@ file is never taken for a result.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
+from forwardscope.backends.model_paths import local_path
 from forwardscope.errors import OutputError
-from forwardscope.files import check_writable, unwritable, write_file
+from forwardscope.files import check_outputs, unwritable, write_file
 from forwardscope.suite.result import SuiteResult
+from forwardscope.sweep.adapters import Adapters
 from forwardscope.sweep.tasks import Task
+from forwardscope.text import shown
 
 __all__ = ["SweepFolder"]
 
@@ -47,15 +51,23 @@ class SweepFolder:
         self.report: Final = path / "report.html"
         self.store: Final = path / "store.db"
 
-    def check(self) -> None:
-        """Check that the folder can be written.
+    def check(self, adapters: Adapters) -> None:
+        """Check that the folder can be written, and none of its folders is an adapter.
 
         Raises:
-            OutputError: It cannot.
+            OutputError: It cannot, or one is.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if os.path.exists(self.path) and not os.path.isdir(self.path):  # noqa: PTH110, PTH112 - false for a name too long
             raise OutputError(f"{self.path} is not a folder; choose another with -o")
-        check_writable("sweep", self.result)
+        check_outputs({"sweep": self.result, "report": self.report})
+        local = [local_path(place) for place in adapters.places]
+        inputs = {os.path.realpath(one) for one in local if one is not None}
+        for folder in (self.path, *map(self.of, adapters.labels)):
+            if os.path.realpath(folder) in inputs:
+                raise OutputError(
+                    f"the sweep would be written into the adapter {shown(str(folder))}; choose "
+                    "another folder with -o"
+                )
 
     def of(self, label: str) -> Path:
         """Return the folder of an adapter."""
