@@ -234,7 +234,7 @@ class StoreUse(_Record):
     """What a run had from its store, and the store at the end of the run.
 
     Attributes:
-        name: The file.
+        name: Its path, or the URL of its server without password and query.
         tier: Where it is: `disk` or `remote`.
         hits: Lookups that it answered.
         verified: Hits that were computed again and agreed.

@@ -152,7 +152,8 @@ class CacheSpec(Section):
         enabled: Whether values are stored between calls.
         max_entries: Maximum number of entries.
         max_bytes: Maximum bytes, also as `512MiB` or `0.5GiB`; None for no bound.
-        store: Where values outlive the run: `default`, a path, or None for nowhere.
+        store: Where values outlive the run: `default`, a path, the URL of a server, or None for
+            nowhere.
         store_max_bytes: Maximum bytes of the store, also as `10GiB`.
         verify: Share of the store's hits that are computed again and compared.
         rehash: Whether weights are digested also where the digest of their files is

@@ -69,7 +69,7 @@ class LoadedBase:
         source: What was loaded; its adapter has no effect.
         files: The files of the model.
         signed: Those of the weights, unless one has changed while it was read.
-        model: The model, on the CPU.
+        model: The model, on the CPU as `load_base` returns it.
         device: The device to compute on.
         warnings: Warnings about the model.
     """
