@@ -52,10 +52,10 @@ class ActingWorker:
             raise RuntimeError("a prompt")
         if action == "mistake":
             raise UserError("the base is missing")
-        if action == "wait":
+        if action in ("wait", "wait and fail"):
             Path(argument).touch()
             if self._stop.wait(30):
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt if action == "wait" else UserError("the base is missing")
         Path(task.trace).write_text(f"{task.label}\n")
         seen = {
             "pid": os.getpid(),
@@ -207,8 +207,9 @@ def test_a_mistake_that_no_adapter_makes_ends_the_sweep(engine: Any, tmp_path: P
         list(engine.run(tasks(tmp_path, "mistake"), SweepObserver()))
 
 
-def test_a_stop_ends_what_runs(engine: Any, tmp_path: Path) -> None:
-    """A stop reaches workers in the middle of an adapter; nothing else is started."""
+@pytest.mark.parametrize("action", ["wait", "wait and fail"])
+def test_a_stop_ends_what_runs(engine: Any, tmp_path: Path, action: str) -> None:
+    """A stop reaches workers in the middle of an adapter, whatever they make of it."""
     waiting = [tmp_path / "first", tmp_path / "second"]
     ended: list[Measured] = []
     events = Events()
@@ -221,7 +222,8 @@ def test_a_stop_ends_what_runs(engine: Any, tmp_path: Path) -> None:
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        ended.extend(engine.run(tasks(tmp_path, *(f"wait:{one}" for one in waiting), "ok"), events))
+        acts = [f"{action}:{one}" for one in waiting]
+        ended.extend(engine.run(tasks(tmp_path, *acts, "ok"), events))
     thread.join()
     assert ended == []
     assert sorted(events.started) == ["a0", "a1"]

@@ -198,9 +198,10 @@ class RayEngine:
             )
         if not self._same_machine:
             _write_trace(Path(call.task.trace), answer[1])
-        if decoded.mistake is not None:
+        stopping = self._stop_requested.is_set()
+        if decoded.mistake is not None and not stopping:
             raise UserError(decoded.mistake)
-        if decoded.measured is None and not self._stop_requested.is_set():
+        if decoded.measured is None and not stopping:
             return _failed(call.task, "its worker was interrupted", "KeyboardInterrupt", call.actor)
         return decoded.measured
 
