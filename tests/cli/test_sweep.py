@@ -14,6 +14,7 @@ from typer.testing import Result
 from forwardscope import BackendInstrumentation
 from forwardscope.errors import AdapterError
 from forwardscope.suite import SuiteSpec
+from forwardscope.sweep import SweepFolder
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 
 from .viewer import Viewer
@@ -217,6 +218,19 @@ def test_folder_that_cannot_be_written(
         "sweep", suite_file, "--adapters", adapters, "-o", folder
     )
     assert not Path("out/runs").exists()
+
+
+def test_two_sweeps_in_one_folder(
+    invoke: Invoke, error_of: Callable[..., str], suite_file: Path, adapters: str
+) -> None:
+    """The second is refused while the first runs, and changes nothing."""
+    command = "sweep", suite_file, "--adapters", adapters, "-o", "out"
+    invoke(*command)
+    before = Path("out/sweep.json").read_bytes()
+    with SweepFolder(Path("out")).held():
+        assert "another sweep is writing to out" in error_of(*command, "--fresh")
+    assert Path("out/sweep.json").read_bytes() == before
+    assert invoke(*command).stderr.count("kept from before") == 3
 
 
 def test_gauges_are_of_the_sweep(

@@ -107,9 +107,13 @@ def sweep(
     folder = SweepFolder(place)
     folder.check(found)
     started = _sweep(spec, found, folder, options, fresh=fresh)
-    result = run_and_write(
-        started, _engine(workers, ray), lambda one: write_sweep(one, folder), quiet=options.quiet
-    )
+    with folder.held():
+        result = run_and_write(
+            started,
+            _engine(workers, ray),
+            lambda one: write_sweep(one, folder),
+            quiet=options.quiet,
+        )
     if not options.quiet:
         print_sweep(result, folder, Terminal(soft_wrap=False))
     raise typer.Exit(0 if result.passed else 1)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +70,38 @@ class SweepFolder:
                     f"the sweep would be written into the adapter {shown(str(folder))}; choose "
                     "another folder with -o"
                 )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and hold it for one sweep until the block ends.
+
+        The system releases the lock of a killed process. Where it locks no folders, nothing is
+        locked.
+
+        Raises:
+            OutputError: It cannot be made, or another sweep holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable("sweep", self.path, error) from error
+        with ExitStack() as closing:
+            with suppress(OSError, ImportError):
+                folder = os.open(self.path, os.O_RDONLY)
+                closing.callback(os.close, folder)
+                self._lock(folder)
+            yield
+
+    def _lock(self, folder: int) -> None:
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"another sweep is writing to {shown(str(self.path))}; wait for its end, or choose "
+                "another folder with -o"
+            ) from None
 
     def of(self, label: str) -> Path:
         """Return the folder of an adapter."""
