@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,31 @@ def test_two_sweeps_in_one_folder(
         assert "another sweep is writing to out" in error_of(*command, "--fresh")
     assert Path("out/sweep.json").read_bytes() == before
     assert invoke(*command).stderr.count("kept from before") == 3
+
+
+def test_earlier_report_of_a_broken_adapter(
+    invoke: Invoke, suite_file: Path, adapters: str, behaviour: dict[str, str]
+) -> None:
+    """It is removed, so that no report of another run stands for the error."""
+    command = "sweep", suite_file, "--adapters", adapters, "-o", "out"
+    invoke(*command)
+    assert "checkpoint-900/report.html" in Path("out/report.html").read_text()
+    behaviour["checkpoint-900"] = "broken"
+    invoke(*command, "--fresh")
+    assert not Path("out/runs/checkpoint-900/report.html").exists()
+    assert "checkpoint-900/report.html" not in Path("out/report.html").read_text()
+
+
+def test_adapter_whose_name_is_not_utf_8(
+    error_of: Callable[..., str], suite_file: Path, adapters: str
+) -> None:
+    """No result can have it, so it is a mistake before a model is loaded."""
+    try:
+        shutil.copytree("runs/checkpoint-20", os.fsdecode(b"runs/checkpoint-\xff"))
+    except OSError:
+        pytest.skip("names of files are UTF-8 here")
+    error = error_of("sweep", suite_file, "--adapters", adapters)
+    assert error == r"the name of runs/checkpoint-\udcff is not UTF-8; rename the folder"
 
 
 def test_gauges_are_of_the_sweep(

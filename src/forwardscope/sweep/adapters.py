@@ -52,8 +52,8 @@ def find_adapters(given: Sequence[str], patterns: Sequence[str]) -> Adapters:
         patterns: Patterns of folders, such as `runs/*/checkpoint-*`; `**` is any depth.
 
     Raises:
-        UserError: There is no adapter, there are too many, one is given twice, or a pattern
-            matches none.
+        UserError: There is no adapter, there are too many, one is given twice or has a name that
+            is not UTF-8, or a pattern matches none.
     """
     if empty := [one for one in (*given, *patterns) if not one.strip()]:
         raise UserError(f"an adapter is {empty[0]!r}; give a folder, a hub id or a pattern")
@@ -69,6 +69,8 @@ def find_adapters(given: Sequence[str], patterns: Sequence[str]) -> Adapters:
             )
     if not places:
         raise UserError("a sweep needs adapters; add --adapter PATH or --adapters PATTERN")
+    if unnamed := [one for one in places if not _is_text(one)]:
+        raise UserError(f"the name of {shown(unnamed[0])} is not UTF-8; rename the folder")
     if len(places) > MAX_ADAPTERS:
         raise UserError(f"a sweep has at most {MAX_ADAPTERS} adapters; got {len(places)}")
     _check_twice(places)
@@ -109,6 +111,15 @@ def _parts(place: str) -> list[str]:
     local = local_path(place)
     path = os.path.normpath(local.absolute() if local is not None else place)
     return [part for part in Path(path).parts if part not in (os.sep, ".", "..")] or ["adapter"]
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be written to a result."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _safe(part: str) -> str:
