@@ -145,3 +145,13 @@ def test_nothing_to_read_is_skipped(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="is not used: there is no such file"):
         assert open_store(tmp_path / "store.db", mode="read") is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["redis:a-secret@host", "valkey:/:a-secret@host", "Redis:host:6379"]
+)
+def test_url_without_slashes_is_no_file(url: str) -> None:
+    """The password in a mistyped URL becomes no name of a file, and the error has none."""
+    with pytest.raises(StoreError, match=r"begins with (redis|valkey)://") as caught:
+        store_path(url)
+    assert "secret" not in str(caught.value)

@@ -144,6 +144,9 @@ def store_path(location: str | os.PathLike[str]) -> Path:
     scheme = _scheme_of(text)
     if scheme in SCHEMES:
         raise StoreError(f"a {scheme}:// store has no path; give a path, or {DEFAULT}")
+    start = text.partition(":")[0].lower()
+    if scheme is None and start in SCHEMES and ":" in text:  # a file so named could hold a password
+        raise StoreError(f"a URL of a store begins with {start}://; correct it, or give a path")
     if scheme is not None:
         known = "redis://, rediss://, valkey:// or valkeys://"
         raise StoreError(
