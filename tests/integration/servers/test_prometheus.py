@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from forwardscope.core.keys import view_family
-from forwardscope.telemetry.names import METRICS
+from forwardscope.telemetry.names import METRICS, SWEEP_METRICS
 
 from .processes import Prometheus, Samples, get, key, program, until
 from .receivers import Receiver
@@ -263,13 +263,14 @@ def test_examples_are_promql(scraped: Scraped, metric: Any) -> None:
 
 
 def test_every_metric_came_out_of_the_run(scraped: Scraped) -> None:
-    """There is a sample of each, but for a bound not set, a success not had and no store."""
+    """There is a sample of each, but for a bound not set, a success not had, store and sweep."""
     absent = {
         "forwardscope_cache_max_bytes",
         "forwardscope_cache_verifications_total",
         "forwardscope_run_last_success_timestamp_seconds",
     }
     absent |= {metric.name for metric in METRICS if "store" in metric.labels}
+    absent |= {metric.name for metric in SWEEP_METRICS}
     seen = {name.removesuffix("_count") for name, _ in scraped.final}
     assert {metric.name for metric in METRICS} - seen == absent
 
