@@ -14,6 +14,9 @@ __all__ = ["answer", "answer_table"]
 
 _CHANGE: Final = "delta_kl"
 _DAMAGE: Final = "perplexity_shift"
+#: Divergence in nats that rounding alone gives: two copies of one model can differ in the last
+#: bits of float32, and a divergence is about the square of that.
+_ROUNDING: Final = 1e-12
 
 
 def answer(result: SuiteResult) -> str:
@@ -22,7 +25,7 @@ def answer(result: SuiteResult) -> str:
     if failed:
         return f"The adapter could not be measured: {failed[0].message}"
     change, damage = _probe(result, _CHANGE), _probe(result, _DAMAGE)
-    if change.raw == 0:
+    if change.raw is not None and change.raw < _ROUNDING:
         return (
             "The adapter has no effect: no answer changed at all. Its weights are as before "
             "training; was the trained adapter saved?"
