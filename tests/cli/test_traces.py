@@ -83,8 +83,12 @@ def test_summary_of_a_warm_run(invoke: Invoke, path: Path) -> None:
     assert output["total"][0]["saved_s"] is None
     assert output["hits_by_tier"] == [
         {
-            **{"memory_hits": 1, "disk_hits": 3, "remote_hits": 0, "remote_coalesced": 0},
-            **{"verified": 2, "mismatches": 1},
+            "memory_hits": 1,
+            "disk_hits": 3,
+            "remote_hits": 0,
+            "remote_coalesced": 0,
+            "verified": 2,
+            "mismatches": 1,
         }
     ]
     for options in ([], ["--format", "markdown"]):
