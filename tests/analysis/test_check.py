@@ -79,7 +79,7 @@ def test_an_adapter_like_noise(checked: Checked) -> None:
 
 
 def test_an_adapter_without_effect(checked: Checked) -> None:
-    """A change of exactly 0 is no small change, but none."""
+    """A change of 0, or of rounding alone, is no small change, but none."""
     for rounding in (0.0, 2e-14):
         said = answer(checked(change=BAD | {"raw": rounding}))
         assert said.startswith("The adapter has no effect")
