@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from forwardscope import BackendInstrumentation
 from forwardscope.cli.otlp_metrics import metrics_data
 from forwardscope.core.ledger import Exemplar, Histogram
-from forwardscope.telemetry import names, register
+from forwardscope.telemetry import names, register, run_names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
 from forwardscope.telemetry.names import Metric
 
@@ -165,7 +165,7 @@ def test_histograms_of_several_series() -> None:
 
 def test_values_that_are_not_known() -> None:
     """A gauge of NaN is sent as NaN, and a family without samples is not sent."""
-    family = new_family(names.RUN_PERIOD)
-    add_sample(family, names.RUN_PERIOD, ("suite", "model"), nan)
-    (sent,) = encoded([family, new_family(names.RUN_END)])
+    family = new_family(run_names.RUN_PERIOD)
+    add_sample(family, run_names.RUN_PERIOD, ("suite", "model"), nan)
+    (sent,) = encoded([family, new_family(run_names.RUN_END)])
     assert isnan(sent.gauge.data_points[0].as_double)

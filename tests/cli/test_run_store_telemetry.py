@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import Result
 
 from forwardscope.suite import SuiteResult
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 from forwardscope.testing import ScriptedBackend, ScriptedView, pseudo_random_logits
 from forwardscope.trace.reader import TraceReader
 
@@ -99,8 +99,13 @@ def _of_gauges(samples: dict[str, float]) -> Numbers:
     lookups, hits, stored, passes, agreed, wrong = (
         int(samples[metric.name])
         for metric in (
-            *(names.RUN_LOOKUPS, names.RUN_HITS, names.RUN_STORE_HITS, names.RUN_FORWARD_PASSES),
-            *(names.RUN_STORE_VERIFIED, names.RUN_STORE_MISMATCHES),
+            *(
+                run_names.RUN_LOOKUPS,
+                run_names.RUN_HITS,
+                run_names.RUN_STORE_HITS,
+                run_names.RUN_FORWARD_PASSES,
+            ),
+            *(run_names.RUN_STORE_VERIFIED, run_names.RUN_STORE_MISMATCHES),
         )
     )
     numbers = {"hit disk": stored, "passes": passes, "agreed": agreed, "wrong": wrong}

@@ -10,8 +10,9 @@ import yaml
 from forwardscope.dashboards import forward_passes, overview, runs
 from forwardscope.dashboards.build import generated
 from forwardscope.dashboards.rules import RUNBOOK
-from forwardscope.telemetry import names
-from forwardscope.telemetry.names import BACKEND_METRICS, METRICS, RUN_METRICS
+from forwardscope.telemetry import run_names
+from forwardscope.telemetry.names import BACKEND_METRICS, METRICS
+from forwardscope.telemetry.run_names import RUN_METRICS
 
 _ROOT = Path(__file__).parents[2]
 _FILES = {name: yaml.safe_load(text) for name, text in generated().items() if name.endswith(".yml")}
@@ -127,7 +128,7 @@ def test_names_of_recorded_metrics(record: str) -> None:
 
 def test_suites_and_services_are_separate() -> None:
     """Rules on suites read no counter of a backend; rules on services read no gauge of a run."""
-    of_runs = {metric.name for metric in RUN_METRICS} - {names.RUN_INFO.name}
+    of_runs = {metric.name for metric in RUN_METRICS} - {run_names.RUN_INFO.name}
     counters = {metric.name for metric in BACKEND_METRICS}
     for name, file in _FILES.items():
         for group in file["groups"]:

@@ -38,7 +38,7 @@ from forwardscope.suite import (
 )
 from forwardscope.suite.plan import enough_entries, expect_series, plan_suite, shared_work
 from forwardscope.suite.spec import CacheSpec, Defaults, ModelSpec
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 from forwardscope.testing import (
     InMemoryTelemetry,
     ScriptedBackend,
@@ -380,12 +380,12 @@ def test_the_gauge_of_planned_passes(full_suite: SuiteSpec) -> None:
     class Watcher(Observer):
         def run_started(self, run: RunStarted) -> None:
             metrics.run_started(run)
-            seen.append((run.expected_forward_passes, value(names.RUN_EXPECTED)))
+            seen.append((run.expected_forward_passes, value(run_names.RUN_EXPECTED)))
 
     result = run_suite(full_suite, backend_with(cache_maxsize=4), observer=Watcher())
     assert seen == [(25, 25.0)]
-    assert value(names.RUN_FORWARD_PASSES) == paid(result) > value(names.RUN_EXPECTED) == 25
-    assert value(names.RUN_LOOKUPS) == value(names.RUN_EXPECTED_LOOKUPS)
+    assert value(run_names.RUN_FORWARD_PASSES) == paid(result) > value(run_names.RUN_EXPECTED) == 25
+    assert value(run_names.RUN_LOOKUPS) == value(run_names.RUN_EXPECTED_LOOKUPS)
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -405,10 +405,10 @@ def test_a_plan_that_fails_does_not_fail_the_run(make_spec: MakeSpec, strict: bo
     assert result.passed
     assert result.expected_forward_passes is None
     values = {family.name: family.samples[0].value for family in metrics.collect()}
-    assert values[names.RUN_FORWARD_PASSES.name] == paid(result)
-    assert math.isnan(values[names.RUN_EXPECTED.name])
-    assert math.isnan(values[names.RUN_EXPECTED_LOOKUPS.name])
-    assert math.isnan(values[names.RUN_PERIOD.name])
+    assert values[run_names.RUN_FORWARD_PASSES.name] == paid(result)
+    assert math.isnan(values[run_names.RUN_EXPECTED.name])
+    assert math.isnan(values[run_names.RUN_EXPECTED_LOOKUPS.name])
+    assert math.isnan(values[run_names.RUN_PERIOD.name])
 
 
 def test_a_backend_whose_attribute_raises_does_not_fail_the_run(

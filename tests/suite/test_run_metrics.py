@@ -13,7 +13,7 @@ from forwardscope.probes import DeltaKL
 from forwardscope.store.base import StoreStats
 from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
     MemoryStore,
@@ -58,10 +58,10 @@ def test_cpu_time_is_that_of_the_run(spec: SuiteSpec) -> None:
         busy_logits(ScriptedView("base", 0), "before")
     since = time.process_time()
     run_suite(spec, ScriptedBackend(busy_logits), observer=metrics)
-    cpu = value(metrics, names.RUN_CPU_SECONDS)
+    cpu = value(metrics, run_names.RUN_CPU_SECONDS)
     assert 6 * _PASS_S <= cpu <= time.process_time() - since
     busy_logits(ScriptedView("base", 0), "after")
-    assert value(metrics, names.RUN_CPU_SECONDS) == cpu
+    assert value(metrics, run_names.RUN_CPU_SECONDS) == cpu
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
@@ -70,7 +70,7 @@ def test_peak_memory_is_in_bytes(spec: SuiteSpec) -> None:
     held = b"x" * 50_000_000
     metrics = RunMetrics(spec)
     run_suite(spec, ScriptedBackend(), observer=metrics)
-    assert len(held) < value(metrics, names.RUN_MEMORY) < 1000 * len(held)
+    assert len(held) < value(metrics, run_names.RUN_MEMORY) < 1000 * len(held)
 
 
 def test_gauges_of_the_store_are_those_of_the_result(spec: SuiteSpec) -> None:
@@ -81,7 +81,7 @@ def test_gauges_of_the_store_are_those_of_the_result(spec: SuiteSpec) -> None:
         metrics, during = RunMetrics(spec), []
 
         def script(view: ScriptedView, prompt: str) -> FloatArray:
-            during.append(value(metrics, names.RUN_STORE_VERIFIED))
+            during.append(value(metrics, run_names.RUN_STORE_VERIFIED))
             return pseudo_random_logits(view, prompt + (ft if view.id == "ft" else ""))
 
         backend = ScriptedBackend(
@@ -97,9 +97,9 @@ def test_gauges_of_the_store_are_those_of_the_result(spec: SuiteSpec) -> None:
     assert used is not None
     assert used.verified + used.mismatches == used.hits
     assert 0 < max(during) <= used.verified < used.hits
-    assert value(metrics, names.RUN_STORE_VERIFIED) == used.verified
-    assert value(metrics, names.RUN_STORE_MISMATCHES) == used.mismatches
-    assert value(metrics, names.RUN_STORE_HITS) == used.hits
+    assert value(metrics, run_names.RUN_STORE_VERIFIED) == used.verified
+    assert value(metrics, run_names.RUN_STORE_MISMATCHES) == used.mismatches
+    assert value(metrics, run_names.RUN_STORE_HITS) == used.hits
 
 
 def test_gauges_of_a_store_that_fails(spec: SuiteSpec) -> None:
@@ -121,7 +121,7 @@ def test_gauges_of_a_store_that_fails(spec: SuiteSpec) -> None:
     backend = ScriptedBackend(script, instrumentation=BackendInstrumentation(store=store))
     with pytest.raises(KeyboardInterrupt):
         run_suite(spec, backend, observer=metrics)
-    gauges = (names.RUN_STORE_CORRUPT, names.RUN_STORE_DROPPED, names.RUN_STORE_ERRORS)
+    gauges = (run_names.RUN_STORE_CORRUPT, run_names.RUN_STORE_DROPPED, run_names.RUN_STORE_ERRORS)
     assert [value(metrics, one) for one in gauges] == [2, 3, 5]
 
 
@@ -129,7 +129,7 @@ def test_gauges_of_a_store_without_one(spec: SuiteSpec) -> None:
     """They are 0, so that a push replaces those of the run before."""
     metrics = RunMetrics(spec)
     run_suite(spec, ScriptedBackend(), observer=metrics)
-    gauges = [one for one in names.RUN_METRICS if "_store_" in one.name]
+    gauges = [one for one in run_names.RUN_METRICS if "_store_" in one.name]
     assert [value(metrics, one) for one in gauges] == [0] * 6
 
 
@@ -137,17 +137,17 @@ def test_a_later_run_takes_the_place_of_the_one_before(spec: SuiteSpec) -> None:
     """The gauges are those of the latest run, also while it goes on, and of its adapter."""
     metrics = RunMetrics(spec)
     run_suite(spec, ScriptedBackend(), observer=metrics)
-    assert value(metrics, names.RUN_PASSED) == 1.0
+    assert value(metrics, run_names.RUN_PASSED) == 1.0
     model = spec.model.model_copy(update={"adapter": "another"})
     seen: list[float] = []
 
     def script(view: ScriptedView, prompt: str) -> FloatArray:
-        seen.append(value(metrics, names.RUN_ACTIVE))
+        seen.append(value(metrics, run_names.RUN_ACTIVE))
         raise RuntimeError("no logits")
 
     later = spec.model_copy(update={"model": model})
     run_suite(later, ScriptedBackend(script), observer=metrics)
     assert set(seen) == {1.0}
-    assert value(metrics, names.RUN_PASSED) == 0.0
-    [info] = [one for one in metrics.collect() if one.name == names.RUN_INFO.name]
+    assert value(metrics, run_names.RUN_PASSED) == 0.0
+    [info] = [one for one in metrics.collect() if one.name == run_names.RUN_INFO.name]
     assert [sample.labels["adapter"] for sample in info.samples] == ["another"]

@@ -21,7 +21,7 @@ from forwardscope.store.base import Store
 from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.testing import MemoryStore, ScriptedBackend
 
 MakeSpec = Callable[..., SuiteSpec]
@@ -94,10 +94,10 @@ def test_a_warm_run_reaches_its_plan(full_suite: SuiteSpec) -> None:
     run_suite(full_suite, backend_with(store))
     result = run_suite(full_suite, backend_with(store), observer=metrics)
     values = {family.name: family.samples[0].value for family in metrics.collect()}
-    needed = values[names.RUN_FORWARD_PASSES.name] + values[names.RUN_STORE_HITS.name]
-    assert needed == values[names.RUN_EXPECTED.name] == result.demand == 25
-    assert values[names.RUN_LOOKUPS.name] == values[names.RUN_EXPECTED_LOOKUPS.name]
-    assert values[names.RUN_FORWARD_PASSES.name] == 0
+    needed = values[run_names.RUN_FORWARD_PASSES.name] + values[run_names.RUN_STORE_HITS.name]
+    assert needed == values[run_names.RUN_EXPECTED.name] == result.demand == 25
+    assert values[run_names.RUN_LOOKUPS.name] == values[run_names.RUN_EXPECTED_LOOKUPS.name]
+    assert values[run_names.RUN_FORWARD_PASSES.name] == 0
     assert [one.demand for one in result.series] == [
         one.expected_forward_passes for one in result.series
     ]

@@ -24,7 +24,7 @@ from forwardscope.sweep import (
     run_sweep,
 )
 from forwardscope.sweep.metrics import MAX_ADAPTERS, MAX_PROBES
-from forwardscope.telemetry import names
+from forwardscope.telemetry import sweep_names
 from forwardscope.telemetry.names import Metric
 
 SUITE = {"suite": "tested", "model": "some-model"}
@@ -47,7 +47,7 @@ class Read:
     def states(self) -> dict[str, float]:
         """Return how many adapters are in each state that any is in."""
         states = ("pending", "running", "finished", "resumed", "error")
-        found = {one: self.value(names.SWEEP_ADAPTERS_BY_STATE, state=one) for one in states}
+        found = {one: self.value(sweep_names.SWEEP_ADAPTERS_BY_STATE, state=one) for one in states}
         return {state: number for state, number in found.items() if number}
 
     def labels_of(self, metric: Metric, label: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_each_metric_of_a_sweep_has_samples(
     """They have the names and labels of names.py, from the start, and none before it."""
     assert list(read.metrics.collect()) == []
     assert [one.name for one in read.metrics.describe()] == [
-        metric.name for metric in names.SWEEP_METRICS
+        metric.name for metric in sweep_names.SWEEP_METRICS
     ]
 
     class AtStart(SweepObserver):
@@ -83,7 +83,7 @@ def test_each_metric_of_a_sweep_has_samples(
             check()
 
     def check() -> None:
-        for family, metric in zip(read.metrics.collect(), names.SWEEP_METRICS, strict=True):
+        for family, metric in zip(read.metrics.collect(), sweep_names.SWEEP_METRICS, strict=True):
             assert family.samples
             assert {sample.name for sample in family.samples} == {metric.name}
             assert {tuple(sample.labels) for sample in family.samples} == {metric.labels}
@@ -102,30 +102,30 @@ def test_gauges_agree_with_the_result(
     sweep = sweep_of(*adapters)
     result = run_sweep(sweep, engine_of(sweep), observer=read.metrics)
     assert read.states() == {"finished": 2, "error": 1}
-    assert read.value(names.SWEEP_ACTIVE) == 0
-    assert read.value(names.SWEEP_FORWARD_PASSES) == result.passes.forward_passes > 0
-    assert read.value(names.SWEEP_PASSES_NEEDED) == result.passes.demand
+    assert read.value(sweep_names.SWEEP_ACTIVE) == 0
+    assert read.value(sweep_names.SWEEP_FORWARD_PASSES) == result.passes.forward_passes > 0
+    assert read.value(sweep_names.SWEEP_PASSES_NEEDED) == result.passes.demand
     hits = {
-        tier: read.value(names.SWEEP_LOOKUPS, result="hit", tier=tier)
+        tier: read.value(sweep_names.SWEEP_LOOKUPS, result="hit", tier=tier)
         for tier in result.passes.by_tier
     }
     assert hits == result.passes.by_tier
     assert "disk" in hits
     misses = result.passes.lookups - result.passes.hits
-    assert read.value(names.SWEEP_LOOKUPS, result="miss", tier="") == misses
+    assert read.value(sweep_names.SWEEP_LOOKUPS, result="miss", tier="") == misses
     for row, position in zip(result.rows, ("001", "002", "003"), strict=True):
         own = {"adapter": row.label, "position": position}
-        assert read.value(names.SWEEP_ADAPTER_PASSED, **own) == row.passed
+        assert read.value(sweep_names.SWEEP_ADAPTER_PASSED, **own) == row.passed
         info = {"state": row.status, "worker": row.worker, "run_id": row.run_id or ""}
-        assert read.value(names.SWEEP_ADAPTER_INFO, **own, **info) == 1
+        assert read.value(sweep_names.SWEEP_ADAPTER_INFO, **own, **info) == 1
         for cell in row.probes:
-            score = read.value(names.SWEEP_PROBE_SCORE, **own, probe=cell.name)
+            score = read.value(sweep_names.SWEEP_PROBE_SCORE, **own, probe=cell.name)
             assert score == pytest.approx(_or_nan(cell.score), nan_ok=True)
             given = {"probe": cell.name, "verdict": cell.verdict.value}
-            assert read.value(names.SWEEP_PROBE_VERDICT, **own, **given) == 1
+            assert read.value(sweep_names.SWEEP_PROBE_VERDICT, **own, **given) == 1
     bad = {"adapter": "bad", "position": "003"}
-    assert math.isnan(read.value(names.SWEEP_ADAPTER_SCORE, **bad))
-    assert math.isnan(read.value(names.SWEEP_PROBE_SCORE, **bad, probe="change"))
+    assert math.isnan(read.value(sweep_names.SWEEP_ADAPTER_SCORE, **bad))
+    assert math.isnan(read.value(sweep_names.SWEEP_PROBE_SCORE, **bad, probe="change"))
 
 
 def _or_nan(value: float | None) -> float:
@@ -140,10 +140,10 @@ def test_resumed_adapters_cost_nothing(
     run_sweep(sweep, engine_of(sweep))
     run_sweep(sweep, engine_of(sweep), observer=read.metrics)
     assert read.states() == {"resumed": 1}
-    assert read.value(names.SWEEP_FORWARD_PASSES) == 0
+    assert read.value(sweep_names.SWEEP_FORWARD_PASSES) == 0
     own = {"adapter": "one", "position": "001"}
-    assert read.value(names.SWEEP_ADAPTER_PASSES, **own) > 0
-    assert read.value(names.SWEEP_PROBE_SCORE, **own, probe="change") > 0
+    assert read.value(sweep_names.SWEEP_ADAPTER_PASSES, **own) > 0
+    assert read.value(sweep_names.SWEEP_PROBE_SCORE, **own, probe="change") > 0
 
 
 def test_adapters_that_were_not_reached_are_pending(
@@ -159,15 +159,15 @@ def test_adapters_that_were_not_reached_are_pending(
 
     def interrupt() -> None:
         assert read.states() == {"running": 1, "pending": 1}
-        assert read.value(names.SWEEP_WORKERS_BUSY) == 1
+        assert read.value(sweep_names.SWEEP_WORKERS_BUSY) == 1
         engine.request_stop()
 
     models.before = interrupt
     with pytest.raises(SweepInterrupted):
         run_sweep(sweep, engine, observer=read.metrics)
     assert read.states() == {"pending": 2}
-    assert read.value(names.SWEEP_WORKERS_BUSY) == 0
-    assert read.value(names.SWEEP_ACTIVE) == 0
+    assert read.value(sweep_names.SWEEP_WORKERS_BUSY) == 0
+    assert read.value(sweep_names.SWEEP_ACTIVE) == 0
 
 
 def test_the_adapter_of_a_lost_worker_is_pending(read: Read, spec: SuiteSpec) -> None:
@@ -179,9 +179,9 @@ def test_the_adapter_of_a_lost_worker_is_pending(read: Read, spec: SuiteSpec) ->
     assert read.states() == {"running": 2, "pending": 1}
     read.metrics.worker_lost("w1", "killed")
     assert read.states() == {"running": 1, "pending": 2}
-    assert read.value(names.SWEEP_WORKERS) == 2
-    assert read.value(names.SWEEP_WORKERS_BUSY) == 1
-    assert read.value(names.SWEEP_WORKERS_LOST) == 1
+    assert read.value(sweep_names.SWEEP_WORKERS) == 2
+    assert read.value(sweep_names.SWEEP_WORKERS_BUSY) == 1
+    assert read.value(sweep_names.SWEEP_WORKERS_LOST) == 1
     read.metrics.adapter_started(sweep.tasks[0], "w3")
     assert read.states() == {"running": 2, "pending": 1}
 
@@ -191,13 +191,13 @@ def test_the_number_of_series_is_bounded(read: Read, spec: SuiteSpec) -> None:
     probes = [DeltaKL(name=f"p{number}", prompts=["a"]) for number in range(MAX_PROBES + 2)]
     many = spec.model_copy(update={"probes": tuple(probes)})
     read.metrics.sweep_started(started(many, MAX_ADAPTERS + 3))
-    assert read.value(names.SWEEP_ADAPTERS_OMITTED) == 3
-    assert read.value(names.SWEEP_PROBES_OMITTED) == 2
+    assert read.value(sweep_names.SWEEP_ADAPTERS_OMITTED) == 3
+    assert read.value(sweep_names.SWEEP_PROBES_OMITTED) == 2
     assert read.states() == {"pending": MAX_ADAPTERS + 3}
     adapters = [f"a{index}" for index in range(MAX_ADAPTERS)]
-    assert read.labels_of(names.SWEEP_ADAPTER_INFO, "adapter") == adapters
-    assert read.labels_of(names.SWEEP_PROBE_SCORE, "adapter") == adapters
-    assert read.labels_of(names.SWEEP_PROBE_VERDICT, "probe") == [
+    assert read.labels_of(sweep_names.SWEEP_ADAPTER_INFO, "adapter") == adapters
+    assert read.labels_of(sweep_names.SWEEP_PROBE_SCORE, "adapter") == adapters
+    assert read.labels_of(sweep_names.SWEEP_PROBE_VERDICT, "probe") == [
         probe.name for probe in probes[:MAX_PROBES]
     ]
 
@@ -205,6 +205,6 @@ def test_the_number_of_series_is_bounded(read: Read, spec: SuiteSpec) -> None:
 def test_positions_sort_as_texts(read: Read, spec: SuiteSpec) -> None:
     """The order of texts is the order of the sweep."""
     read.metrics.sweep_started(started(spec, 120))
-    positions = read.labels_of(names.SWEEP_ADAPTER_INFO, "position")
+    positions = read.labels_of(sweep_names.SWEEP_ADAPTER_INFO, "position")
     assert positions == sorted(positions)
     assert len(positions) == 120

@@ -22,7 +22,7 @@ from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.sweep import Measured, Sweep, SweepFolder, SweepObserver, Task, run_sweep
-from forwardscope.telemetry import names, register
+from forwardscope.telemetry import names, register, run_names
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
     InMemoryTelemetry,
@@ -140,13 +140,13 @@ def test_run_exports_all_of_its_metrics() -> None:
     metrics, registry = RunMetrics(suite), CollectorRegistry()
     registry.register(metrics)
     assert list(metrics.collect()) == []
-    assert [one.name for one in metrics.describe()] == [one.name for one in names.RUN_METRICS]
+    assert [one.name for one in metrics.describe()] == [one.name for one in run_names.RUN_METRICS]
     result = run_suite(suite, ScriptedBackend(), observer=metrics)
     assert result.passed
-    _check(metrics.collect(), names.RUN_METRICS)
+    _check(metrics.collect(), run_names.RUN_METRICS)
     verdicts = [
         registry.get_sample_value(
-            names.PROBE_VERDICT.name, {**metrics.labels, "probe": "change", "verdict": verdict}
+            run_names.PROBE_VERDICT.name, {**metrics.labels, "probe": "change", "verdict": verdict}
         )
         for verdict in ("pass", "fail", "error", "skip")
     ]
@@ -236,7 +236,8 @@ def test_names_are_written_once() -> None:
         for line, text in _literals(module)
         if text.startswith(("forwardscope_", "forwardscope.")) and not _is_module(text)
     }
-    assert {where for where, _, _ in found} == {"telemetry/names.py"}
+    places = {"names", "run_names", "sweep_names"}
+    assert {where for where, _, _ in found} == {f"telemetry/{one}.py" for one in places}
 
 
 def _imported(module: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.delivery import JOB
 from forwardscope.telemetry.http import (
     address_of,
@@ -77,8 +77,8 @@ def delete(url: str, group: Group) -> None:
 
 def _group(found: dict[str, Any], now_s: float) -> Group:
     pushed_s = _value(found, "push_time_seconds") or 0.0
-    alive = _value(found, names.RUN_ACTIVE.name) == 1 and now_s - pushed_s < _DEAD_S
-    ended_s = _value(found, names.RUN_END.name) or 0.0
+    alive = _value(found, run_names.RUN_ACTIVE.name) == 1 and now_s - pushed_s < _DEAD_S
+    ended_s = _value(found, run_names.RUN_END.name) or 0.0
     return Group(found["labels"], alive, None if alive else ended_s)
 
 

@@ -26,7 +26,7 @@ from forwardscope.dashboards.sdk import (
     trend,
 )
 from forwardscope.dashboards.sweep_queries import ADAPTER, of_sweep, per_line
-from forwardscope.telemetry import names
+from forwardscope.telemetry import sweep_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["measured", "passes", "scores", "verdicts"]
@@ -43,7 +43,7 @@ def scores() -> Panel:
         "Scores along the adapters",
         "Score of each probe, from 0 to 1, by the position of the adapter in the newest sweep of "
         "each suite. The table Adapters has their names.",
-        _of_probes(names.SWEEP_PROBE_SCORE),
+        _of_probes(sweep_names.SWEEP_PROBE_SCORE),
         "none",
     )
 
@@ -54,14 +54,17 @@ def measured() -> Panel:
         "Values along the adapters",
         "What each probe measured, in its own unit, such as nats, by the position of the adapter. "
         "It differs where scores are all but 1.",
-        _of_probes(names.SWEEP_PROBE_RAW),
+        _of_probes(sweep_names.SWEEP_PROBE_RAW),
         "none",
     )
 
 
 def passes() -> Panel:
     """Forward passes of each adapter, and those that it needed."""
-    costs = {"paid": names.SWEEP_ADAPTER_PASSES, "needed": names.SWEEP_ADAPTER_PASSES_NEEDED}
+    costs = {
+        "paid": sweep_names.SWEEP_ADAPTER_PASSES,
+        "needed": sweep_names.SWEEP_ADAPTER_PASSES_NEEDED,
+    }
     named = (
         f'label_replace({known(metric)}, "cost", "{cost}", "", "")'
         for cost, metric in costs.items()
@@ -77,7 +80,7 @@ def passes() -> Panel:
 
 def verdicts() -> Panel:
     """Verdict of each probe on each adapter."""
-    metric, given = names.SWEEP_PROBE_VERDICT, "sum without (verdict)"
+    metric, given = sweep_names.SWEEP_PROBE_VERDICT, "sum without (verdict)"
     numbered = (
         f"{number} * {given} ({series(metric, _is(verdict))} == 1)"
         for number, verdict in enumerate(_VERDICTS)

@@ -16,7 +16,7 @@ from forwardscope.dashboards.run_queries import (
 )
 from forwardscope.dashboards.sdk import builders, models
 from forwardscope.dashboards.tables import TableColumn, table_panel
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["comparison", "run_variables"]
@@ -42,7 +42,7 @@ def run_variables() -> list[builders.QueryVariable]:
 
 def _listed() -> str:
     """Return the start of each run, with its suite and the start of its id as the label `name`."""
-    each = short_id(of_each_run(series(names.RUN_START)))
+    each = short_id(of_each_run(series(run_names.RUN_START)))
     return f'label_join({each}, "name", " ", "suite", "run")'
 
 
@@ -64,18 +64,18 @@ def _run_variable(name: str, label: str, expr: str) -> builders.QueryVariable:
 
 def cost_of_both() -> Panel:
     """Cost of the run and of the baseline."""
-    passes = series(names.RUN_FORWARD_PASSES)
+    passes = series(run_names.RUN_FORWARD_PASSES)
     values = {
-        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 150),
-        "Wall time": (series(names.RUN_WALL), "s", 80),
-        "Lookups": (series(names.RUN_LOOKUPS), "locale", 75),
+        "Started": (f"{series(run_names.RUN_START)} * 1000", "dateTimeAsIso", 150),
+        "Wall time": (series(run_names.RUN_WALL), "s", 80),
+        "Lookups": (series(run_names.RUN_LOOKUPS), "locale", 75),
         "Hit rate": (run_hit_rate(), "percentunit", 75),
         "Reached": (reached_hit_rate(), "percentunit", 80),
         "Passes": (passes, "locale", 70),
-        "Store": (series(names.RUN_STORE_HITS), "locale", 60),
-        "Time per pass": (ratio(series(names.RUN_FORWARD_SECONDS), passes), "s", 105),
-        "CPU per pass": (ratio(series(names.RUN_CPU_SECONDS), passes), "s", 105),
-        "Peak memory": (series(names.RUN_MEMORY), "bytes", 105),
+        "Store": (series(run_names.RUN_STORE_HITS), "locale", 60),
+        "Time per pass": (ratio(series(run_names.RUN_FORWARD_SECONDS), passes), "s", 105),
+        "CPU per pass": (ratio(series(run_names.RUN_CPU_SECONDS), passes), "s", 105),
+        "Peak memory": (series(run_names.RUN_MEMORY), "bytes", 105),
     }
     columns = [
         TableColumn(title, _of_both(query), unit=unit, width=width)
@@ -105,10 +105,10 @@ def cost_of_both() -> Panel:
 def probes_of_both() -> Panel:
     """Probe values of the run and of the baseline."""
     metrics = {
-        "Score": (names.PROBE_SCORE, "none"),
-        "Value": (names.PROBE_RAW, "none"),
-        "z-score": (names.PROBE_Z, "none"),
-        "Duration": (names.PROBE_DURATION, "s"),
+        "Score": (run_names.PROBE_SCORE, "none"),
+        "Value": (run_names.PROBE_RAW, "none"),
+        "z-score": (run_names.PROBE_Z, "none"),
+        "Duration": (run_names.PROBE_DURATION, "s"),
     }
     columns = [
         TableColumn(f"{title}{suffix}", _by_probe(metric, only), unit=unit)

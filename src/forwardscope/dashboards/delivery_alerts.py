@@ -6,7 +6,7 @@ from typing import Final
 
 from forwardscope.dashboards.rules import Alert
 from forwardscope.dashboards.suite_alert import NAME, NEWEST_RUN, SUITE, links, max_by_suite
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.delivery import JOB
 
 __all__ = ["alerts"]
@@ -108,11 +108,11 @@ def _gateway_starts(offset: str = "") -> str:
 
 
 def _metrics_file_stale() -> Alert:
-    written = f"{names.RUN_START.name} + {names.RUN_WALL.name}"
+    written = f"{run_names.RUN_START.name} + {run_names.RUN_WALL.name}"
     return Alert(
         "MetricsFileStale",
         f"max by ({SUITE}) (\n"
-        f"  time() - ({written} and {names.RUN_ACTIVE.name} == 1)\n"
+        f"  time() - ({written} and {run_names.RUN_ACTIVE.name} == 1)\n"
         "  and on (job, instance) node_textfile_scrape_error\n"
         f") > {_FILE_AGE_S}",
         "1m",
@@ -127,7 +127,7 @@ def _metrics_file_stale() -> Alert:
 def _spans_dropped() -> Alert:
     return Alert(
         "SpansDropped",
-        f"{max_by_suite(names.RUN_SPANS_DROPPED)} > 0",
+        f"{max_by_suite(run_names.RUN_SPANS_DROPPED)} > 0",
         "1m",
         "warning",
         f"{NAME} has lost spans",
@@ -140,7 +140,7 @@ def _spans_dropped() -> Alert:
 def _trace_write_errors() -> Alert:
     return Alert(
         "TraceWriteErrors",
-        f"{max_by_suite(names.RUN_TRACE_WRITE_ERRORS)} > 0",
+        f"{max_by_suite(run_names.RUN_TRACE_WRITE_ERRORS)} > 0",
         "1m",
         "warning",
         f"{NAME} has lost lines of its JSONL trace",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forwardscope.dashboards.panels import ALARM, Panel, line_panel, stat_panel
 from forwardscope.dashboards.queries import rate, series, total
 from forwardscope.dashboards.run_queries import newest
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["delivery"]
@@ -27,7 +27,7 @@ def spans_dropped() -> Panel:
         "Spans not delivered",
         "Spans lost by the newest run of each suite, because the queue was full or the receiver "
         "did not accept them.",
-        _of_newest_runs(names.RUN_SPANS_DROPPED),
+        _of_newest_runs(run_names.RUN_SPANS_DROPPED),
         "locale",
         thresholds=ALARM,
         width=8,
@@ -40,7 +40,7 @@ def records_not_written() -> Panel:
         "Trace records not written",
         "Lookups of the newest run of each suite that are missing in its JSONL trace, for "
         "example because the disk was full.",
-        _of_newest_runs(names.RUN_TRACE_WRITE_ERRORS),
+        _of_newest_runs(run_names.RUN_TRACE_WRITE_ERRORS),
         "locale",
         thresholds=ALARM,
         width=8,

@@ -33,7 +33,7 @@ from forwardscope.dashboards.run_queries import (
     runs_and_services,
 )
 from forwardscope.dashboards.sdk import models
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 
 __all__ = ["forward_passes"]
 
@@ -76,7 +76,7 @@ def total_passes() -> Panel:
         "Forward passes",
         "Prompts that the model computed in the time range. A batch of 8 prompts counts as 8. "
         + WHOLE_RUNS,
-        counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
+        counted(run_names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
         "locale",
     )
 
@@ -97,14 +97,14 @@ def mean_duration() -> Panel:
         "Mean duration",
         "Mean duration of a forward pass in the time range. The prompts of a batch share its "
         f"duration evenly. {WHOLE_RUNS}",
-        ratio(_seconds(), counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES)),
+        ratio(_seconds(), counted(run_names.RUN_FORWARD_PASSES, names.FORWARD_PASSES)),
         "s",
     )
 
 
 def _seconds() -> str:
     grown = increase(names.FORWARD_DURATION, by="job, instance", part="_sum")
-    return runs_and_services(series(names.RUN_FORWARD_SECONDS), grown)
+    return runs_and_services(series(run_names.RUN_FORWARD_SECONDS), grown)
 
 
 def median_duration() -> Panel:
@@ -134,7 +134,7 @@ def total_errors() -> Panel:
     return stat_panel(
         "Failed",
         f"Forward passes in the time range that raised an exception. {WHOLE_RUNS}",
-        counted(names.RUN_ERRORS, names.FORWARD_ERRORS),
+        counted(run_names.RUN_ERRORS, names.FORWARD_ERRORS),
         "locale",
         thresholds=ALARM,
     )
@@ -244,7 +244,11 @@ def share_of_wall() -> Panel:
         "Total duration of the forward passes of a run, from its gauges. Far below 100 %, most of "
         "the time is not spent in the model. Above 100 %, several threads compute at the same "
         "time.",
-        {BY_RUN: finished(ratio(series(names.RUN_FORWARD_SECONDS), series(names.RUN_WALL)))},
+        {
+            BY_RUN: finished(
+                ratio(series(run_names.RUN_FORWARD_SECONDS), series(run_names.RUN_WALL))
+            )
+        },
         "percentunit",
         width=12,
         stepped=True,

@@ -10,7 +10,7 @@ from forwardscope.dashboards.panels import SOURCE, Panel
 from forwardscope.dashboards.queries import series
 from forwardscope.dashboards.run_queries import BY_RUN
 from forwardscope.dashboards.sdk import Builder, Dataquery, builders, models
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names, sweep_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["TAG", "Rows", "dashboard", "trace_variables"]
@@ -25,9 +25,9 @@ def _any_of(*metrics: Metric) -> str:
     return f'__name__=~"{"|".join(metric.name for metric in metrics)}"'
 
 
-_INFO: Final = _any_of(names.BUILD_INFO, names.RUN_INFO)
-_OF_SUITE: Final = _any_of(names.RUN_INFO, names.SWEEP_INFO)
-_WITH_PROBE: Final = _any_of(names.LOOKUPS, names.PROBE_VERDICT)
+_INFO: Final = _any_of(names.BUILD_INFO, run_names.RUN_INFO)
+_OF_SUITE: Final = _any_of(run_names.RUN_INFO, sweep_names.SWEEP_INFO)
+_WITH_PROBE: Final = _any_of(names.LOOKUPS, run_names.PROBE_VERDICT)
 #: Label matchers that select the chosen jobs and instances.
 _TARGET: Final = 'job=~"$job", instance=~"$instance"'
 #: Selectors of the series that supply the values of each variable.
@@ -104,11 +104,11 @@ def trace_variables() -> list[Builder[models.VariableModel]]:
 
 
 def _started() -> builders.AnnotationQuery:
-    return _annotation("Run start", f"{series(names.RUN_START)} * 1000", "blue")
+    return _annotation("Run start", f"{series(run_names.RUN_START)} * 1000", "blue")
 
 
 def _ended() -> builders.AnnotationQuery:
-    return _annotation("Run end", f"{series(names.RUN_END)} * 1000", "purple")
+    return _annotation("Run end", f"{series(run_names.RUN_END)} * 1000", "purple")
 
 
 def _annotation(name: str, expr: str, color: str) -> builders.AnnotationQuery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forwardscope.dashboards.panels import Panel, line_panel
 from forwardscope.dashboards.queries import RATE, of_chosen_runs, ratio, series
 from forwardscope.dashboards.run_queries import BY_RUN, with_device
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 __all__ = ["machine"]
 
@@ -21,7 +21,7 @@ def machine() -> tuple[Panel, ...]:
 
 def time_per_pass() -> Panel:
     """Wall time and CPU time of a forward pass in each run."""
-    passes = series(names.RUN_FORWARD_PASSES)
+    passes = series(run_names.RUN_FORWARD_PASSES)
     return line_panel(
         "Wall time and CPU time per forward pass, by run",
         "Mean wall time of a run's forward passes, and the CPU time of its process in the whole "
@@ -29,8 +29,8 @@ def time_per_pass() -> Panel:
         "process waited: the machine was busy. If both rise, the model computed more. The CPU "
         "time does not have the time of another device.",
         {
-            _ON_DEVICE: with_device(ratio(series(names.RUN_FORWARD_SECONDS), passes)),
-            f"{_ON_DEVICE}: CPU": with_device(ratio(series(names.RUN_CPU_SECONDS), passes)),
+            _ON_DEVICE: with_device(ratio(series(run_names.RUN_FORWARD_SECONDS), passes)),
+            f"{_ON_DEVICE}: CPU": with_device(ratio(series(run_names.RUN_CPU_SECONDS), passes)),
         },
         "s",
         width=8,
@@ -58,7 +58,7 @@ def memory() -> Panel:
         "that of another device.",
         {
             _TARGET: of_chosen_runs(f"process_resident_memory_bytes{_SCRAPED}"),
-            f"{_ON_DEVICE}: peak": with_device(series(names.RUN_MEMORY)),
+            f"{_ON_DEVICE}: peak": with_device(series(run_names.RUN_MEMORY)),
         },
         "bytes",
         width=8,

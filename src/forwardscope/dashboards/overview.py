@@ -35,7 +35,7 @@ from forwardscope.dashboards.run_queries import (
 )
 from forwardscope.dashboards.sdk import models
 from forwardscope.dashboards.store_panels import store
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 
 __all__ = ["overview"]
 
@@ -76,7 +76,7 @@ def total_hit_rate() -> Panel:
         "Hit rate",
         "Share of the lookups in the time range that needed no forward pass of their own: hits "
         f"and coalesced lookups. {WHOLE_RUNS}",
-        ratio(_hits(), counted(names.RUN_LOOKUPS, names.LOOKUPS)),
+        ratio(_hits(), counted(run_names.RUN_LOOKUPS, names.LOOKUPS)),
         "percentunit",
         width=3,
     )
@@ -84,7 +84,7 @@ def total_hit_rate() -> Panel:
 
 def reached() -> Panel:
     """Hits as a share of the attainable ones."""
-    attainable = f"({series(names.RUN_EXPECTED_LOOKUPS)} - {EXPECTED})"
+    attainable = f"({series(run_names.RUN_EXPECTED_LOOKUPS)} - {EXPECTED})"
     planned = f"({own_hits()} and {attainable})"
     return stat_panel(
         "Of attainable",
@@ -102,7 +102,7 @@ def reached() -> Panel:
 
 
 def _hits() -> str:
-    return counted(names.RUN_HITS, names.LOOKUPS, HITS)
+    return counted(run_names.RUN_HITS, names.LOOKUPS, HITS)
 
 
 def total_lookups() -> Panel:
@@ -110,7 +110,7 @@ def total_lookups() -> Panel:
     return stat_panel(
         "Lookups",
         f"Lookups in the time range. {WHOLE_RUNS}",
-        counted(names.RUN_LOOKUPS, names.LOOKUPS),
+        counted(run_names.RUN_LOOKUPS, names.LOOKUPS),
         "locale",
         width=3,
     )
@@ -121,7 +121,7 @@ def total_passes() -> Panel:
     return stat_panel(
         "Passes paid",
         f"Prompts that the model computed in the time range. {WHOLE_RUNS}",
-        counted(names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
+        counted(run_names.RUN_FORWARD_PASSES, names.FORWARD_PASSES),
         "locale",
         width=3,
     )
@@ -142,8 +142,8 @@ def time_saved() -> Panel:
     """Time that hits saved."""
     by = "job, instance, backend, op"
     run = ratio(
-        f"{series(names.RUN_HITS)} * {series(names.RUN_FORWARD_SECONDS)}",
-        series(names.RUN_FORWARD_PASSES),
+        f"{series(run_names.RUN_HITS)} * {series(run_names.RUN_FORWARD_SECONDS)}",
+        series(run_names.RUN_FORWARD_PASSES),
     )
     service = (
         f"sum by (job, instance) ({increase(names.LOOKUPS, HITS, by=by)} * {seconds_per_pass(by)})"
@@ -165,7 +165,7 @@ def total_evictions() -> Panel:
         "Evictions",
         "Entries removed in the time range to make room. The next lookup of such an entry needs "
         f"another forward pass. {WHOLE_RUNS}",
-        counted(names.RUN_EVICTIONS, names.CACHE_EVICTIONS),
+        counted(run_names.RUN_EVICTIONS, names.CACHE_EVICTIONS),
         "locale",
         thresholds=((None, "green"), (1, "yellow")),
         width=3,
@@ -209,7 +209,7 @@ def evictions_by_suite() -> Panel:
         "Evictions in the last run",
         f'Entries removed to make room,{_LAST} The column "Over expected" of the dashboard Runs '
         "has the forward passes that this cost.",
-        newest_finished(series(names.RUN_EVICTIONS)),
+        newest_finished(series(run_names.RUN_EVICTIONS)),
         RUN,
         "locale",
         thresholds=((None, "green"), (1, "yellow")),

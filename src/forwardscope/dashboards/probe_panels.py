@@ -9,7 +9,7 @@ from forwardscope.dashboards.panels import Panel, line_panel
 from forwardscope.dashboards.queries import RUN_KEY, series
 from forwardscope.dashboards.run_queries import BY_RUN, known, newest
 from forwardscope.dashboards.tables import TableColumn, table_panel
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["probes"]
@@ -32,7 +32,7 @@ def measured() -> Panel:
         "Probe values",
         "What each probe measured, in its own unit, such as nats. It differs where scores are all "
         "but 1.",
-        {_BY_PROBE: _by_probe(names.PROBE_RAW)},
+        {_BY_PROBE: _by_probe(run_names.PROBE_RAW)},
         "none",
         stepped=True,
     )
@@ -44,7 +44,7 @@ def z_scores() -> Panel:
         "Probe z-scores",
         "Distance of what each probe measured from random adapters, in their standard deviations. "
         "A suite without a null_adapter probe has none.",
-        {_BY_PROBE: _by_probe(names.PROBE_Z)},
+        {_BY_PROBE: _by_probe(run_names.PROBE_Z)},
         "none",
         stepped=True,
     )
@@ -55,7 +55,7 @@ def scores() -> Panel:
     return line_panel(
         "Probe scores",
         "Score of each probe, from 0 to 1. A probe without a score has no line.",
-        {_BY_PROBE: _by_probe(names.PROBE_SCORE)},
+        {_BY_PROBE: _by_probe(run_names.PROBE_SCORE)},
         "none",
         stepped=True,
     )
@@ -66,7 +66,7 @@ def durations() -> Panel:
     return line_panel(
         "Probe durations",
         "Wall time of each probe.",
-        {_BY_PROBE: _by_probe(names.PROBE_DURATION)},
+        {_BY_PROBE: _by_probe(run_names.PROBE_DURATION)},
         "s",
         stepped=True,
     )
@@ -74,8 +74,8 @@ def durations() -> Panel:
 
 def verdicts() -> Panel:
     """Last verdict of each probe."""
-    given = f"({series(names.PROBE_VERDICT)} == 1)"
-    start = f"{given} * 1000 * on ({RUN_KEY}) group_left () {series(names.RUN_START)}"
+    given = f"({series(run_names.PROBE_VERDICT)} == 1)"
+    start = f"{given} * 1000 * on ({RUN_KEY}) group_left () {series(run_names.RUN_START)}"
     return table_panel(
         "Last verdicts",
         "The last verdict of each probe in the time range, and the run that it is from: of the "

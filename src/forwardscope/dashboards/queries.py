@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = [
@@ -47,7 +47,7 @@ RUN_KEY: Final = "job, instance, suite, model"
 #: Selector of what identifies each target: of its runs if suites or models are chosen, otherwise
 #: also of programs that run no suite, because `.*` matches series without the label.
 _INFO: Final = (
-    f'{{__name__=~"{names.BUILD_INFO.name}|{names.RUN_INFO.name}", '
+    f'{{__name__=~"{names.BUILD_INFO.name}|{run_names.RUN_INFO.name}", '
     + ", ".join(f'{name}=~"${name}"' for name in VARIABLES[:4])
     + "}"
 )
@@ -137,7 +137,7 @@ def quantile(q: float, metric: Metric, window: str = RATE, *, by: str = "") -> s
     return f"histogram_quantile({q:g}, {buckets}) >= 0"  # drops the NaN of an empty histogram
 
 
-def newest_info(selector: str = names.RUN_INFO.name) -> str:
+def newest_info(selector: str = run_names.RUN_INFO.name) -> str:
     """Return `forwardscope_run_info` with one run for each target: the one exported last.
 
     Prometheus has two for five minutes after it was away while the next run began.

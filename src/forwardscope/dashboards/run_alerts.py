@@ -20,7 +20,7 @@ from forwardscope.dashboards.suite_alert import (
     min_by_suite,
     results,
 )
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 __all__ = ["alerts"]
 
@@ -32,7 +32,7 @@ _STALLED_SHARE: Final = 0.25
 _LATE: Final = 1.5
 
 _FAILED_PROBES: Final = (
-    names.PROBE_VERDICT.name + '{suite=%q, model=%q, verdict=~"fail|error"} == 1'
+    run_names.PROBE_VERDICT.name + '{suite=%q, model=%q, verdict=~"fail|error"} == 1'
 )
 
 
@@ -44,7 +44,7 @@ def alerts() -> list[Alert]:
 def _run_start_failed() -> Alert:
     return Alert(
         "RunStartFailed",
-        f"max by ({SUITE}) ({names.RUN_END.name} and {names.RUN_STARTED.name} == 0)",
+        f"max by ({SUITE}) ({run_names.RUN_END.name} and {run_names.RUN_STARTED.name} == 0)",
         "1m",
         "critical",
         f"{NAME} could not start",
@@ -56,8 +56,8 @@ def _run_start_failed() -> Alert:
 
 
 def _run_failed() -> Alert:
-    end, success = max_by_suite(names.RUN_END), max_by_suite(names.RUN_LAST_SUCCESS)
-    passed = min_by_suite(names.RUN_PASSED)
+    end, success = max_by_suite(run_names.RUN_END), max_by_suite(run_names.RUN_LAST_SUCCESS)
+    passed = min_by_suite(run_names.RUN_PASSED)
     probes = (
         f"{{{{ with {results(_FAILED_PROBES)} }}}} Probes of the newest run:{{{{ range . }}}} "
         "{{ .Labels.probe }} ({{ .Labels.verdict }}){{ end }}.{{ end }}"
@@ -65,8 +65,8 @@ def _run_failed() -> Alert:
     return Alert(
         "RunFailed",
         # each run by itself: another one, at the same time, may have passed or not started
-        f"max by ({SUITE}) ({names.RUN_END.name} and {names.RUN_PASSED.name} == 0 "
-        f"unless {names.RUN_STARTED.name} == 0)\n"
+        f"max by ({SUITE}) ({run_names.RUN_END.name} and {run_names.RUN_PASSED.name} == 0 "
+        f"unless {run_names.RUN_STARTED.name} == 0)\n"
         f"or ({end} > {success}\nor {end} unless {success}) unless {passed}",  # older runs
         "1m",
         "critical",
@@ -79,7 +79,7 @@ def _run_failed() -> Alert:
 
 
 def _run_stalled() -> Alert:
-    progress, active = names.RUN_PROGRESS.name, names.RUN_ACTIVE.name
+    progress, active = run_names.RUN_PROGRESS.name, run_names.RUN_ACTIVE.name
     idle = f"max by ({SUITE}) (time() - ({progress} and {active} == 1))"
     return Alert(
         "RunStalled",
@@ -94,9 +94,10 @@ def _run_stalled() -> Alert:
 
 
 def _run_missing() -> Alert:
+    started, period = max_by_suite(run_names.RUN_START), max_by_suite(run_names.RUN_PERIOD)
     return Alert(
         "RunMissing",
-        f"time() - {max_by_suite(names.RUN_START)} > {_LATE} * {max_by_suite(names.RUN_PERIOD)}",
+        f"time() - {started} > {_LATE} * {period}",
         "1m",
         "critical",
         f"{NAME} is overdue",
@@ -109,7 +110,7 @@ def _run_missing() -> Alert:
 def _forward_errors() -> Alert:
     return Alert(
         "ForwardErrors",
-        f"{max_by_suite(names.RUN_ERRORS)} > 0",
+        f"{max_by_suite(run_names.RUN_ERRORS)} > 0",
         "1m",
         "warning",
         f"{NAME} has failed forward passes",

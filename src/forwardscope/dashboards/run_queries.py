@@ -17,7 +17,7 @@ from forwardscope.dashboards.queries import (
     series,
     total,
 )
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = [
@@ -53,12 +53,12 @@ WHOLE_RUNS: Final = (
     "chosen. Of services, which have none, Prometheus estimates it from its scrapes."
 )
 #: Expected forward passes of the runs that have a plan; the gauge of other runs is NaN.
-EXPECTED: Final = f"({series(names.RUN_EXPECTED)} >= 0)"
+EXPECTED: Final = f"({series(run_names.RUN_EXPECTED)} >= 0)"
 
 _IDS: Final = "adapter, device, run_id, trace_id"
 #: Step at which runs are looked for; a run that is scraped once is found.
 _SCRAPED_EVERY: Final = "5s"
-_INFO: Final = series(names.RUN_INFO)
+_INFO: Final = series(run_names.RUN_INFO)
 
 
 # -- values of one run ---------------------------------------------------------------------
@@ -66,12 +66,12 @@ _INFO: Final = series(names.RUN_INFO)
 
 def run_hit_rate() -> str:
     """Return the hit rate of each target's run."""
-    return ratio(series(names.RUN_HITS), series(names.RUN_LOOKUPS))
+    return ratio(series(run_names.RUN_HITS), series(run_names.RUN_LOOKUPS))
 
 
 def attainable_hit_rate() -> str:
     """Return the hit rate of a run that pays for no forward pass twice, from its plan."""
-    return f"(1 - {ratio(series(names.RUN_EXPECTED), series(names.RUN_EXPECTED_LOOKUPS))})"
+    return f"(1 - {ratio(series(run_names.RUN_EXPECTED), series(run_names.RUN_EXPECTED_LOOKUPS))})"
 
 
 def reached_hit_rate() -> str:
@@ -79,19 +79,19 @@ def reached_hit_rate() -> str:
 
     Hits of a store do not count: the plan begins with an empty cache and has no store.
     """
-    return ratio(ratio(own_hits(), series(names.RUN_LOOKUPS)), attainable_hit_rate())
+    return ratio(ratio(own_hits(), series(run_names.RUN_LOOKUPS)), attainable_hit_rate())
 
 
 def own_hits() -> str:
     """Return the hits of each target's run without those of its store."""
-    hits = series(names.RUN_HITS)
-    return f"({hits} - ({series(names.RUN_STORE_HITS)} or {hits} * 0))"
+    hits = series(run_names.RUN_HITS)
+    return f"({hits} - ({series(run_names.RUN_STORE_HITS)} or {hits} * 0))"
 
 
 def needed_passes() -> str:
     """Return the forward passes that each target's run would have had with an empty store."""
-    passes = series(names.RUN_FORWARD_PASSES)
-    return f"({passes} + ({series(names.RUN_STORE_HITS)} or {passes} * 0))"
+    passes = series(run_names.RUN_FORWARD_PASSES)
+    return f"({passes} + ({series(run_names.RUN_STORE_HITS)} or {passes} * 0))"
 
 
 def known(metric: Metric) -> str:
@@ -101,7 +101,7 @@ def known(metric: Metric) -> str:
 
 def complete(query: str) -> str:
     """Return a gauge without values of a run that is incomplete or active."""
-    return f"{query} and on ({RUN_KEY}) {series(names.RUN_COMPLETE)} == 1"
+    return f"{query} and on ({RUN_KEY}) {series(run_names.RUN_COMPLETE)} == 1"
 
 
 def in_range(query: str) -> str:
@@ -109,11 +109,11 @@ def in_range(query: str) -> str:
 
     A Pushgateway exports the last run of a suite until the next one.
     """
-    return f"({query}) and on ({RUN_KEY}) {series(names.RUN_PROGRESS)} * 1000 >= $__from"
+    return f"({query}) and on ({RUN_KEY}) {series(run_names.RUN_PROGRESS)} * 1000 >= $__from"
 
 
 def _ended(query: str) -> str:
-    return f"({query}) and on ({RUN_KEY}) {series(names.RUN_ACTIVE)} == 0"
+    return f"({query}) and on ({RUN_KEY}) {series(run_names.RUN_ACTIVE)} == 0"
 
 
 # -- values over time ----------------------------------------------------------------------
@@ -142,7 +142,7 @@ def of_each_run(query: str, *labels: str, only: str = "") -> str:
         *labels: Labels of its result in addition to those of a run, such as `probe`.
         only: A label matcher for `forwardscope_run_info`.
     """
-    info = newest_info(series(names.RUN_INFO, only) if only else _INFO)
+    info = newest_info(series(run_names.RUN_INFO, only) if only else _INFO)
     by = ", ".join(("suite, model", _IDS, *labels))
     with_ids = f"({query}) * on ({RUN_KEY}) group_left ({_IDS}) {info}"
     return f"last_over_time(max by ({by}) ({with_ids})[{RANGE}:{_SCRAPED_EVERY}])"
@@ -159,7 +159,7 @@ def newest(query: str, *per: str, labels: tuple[str, ...] = ()) -> str:
         labels: Further labels of the result.
     """
     value = of_each_run(query, *per, *labels)
-    start = f"0 * ({query}) + on ({RUN_KEY}) group_left () {series(names.RUN_START)}"
+    start = f"0 * ({query}) + on ({RUN_KEY}) group_left () {series(run_names.RUN_START)}"
     by = ", ".join(("suite, model", *per))
     return short_id(f"{value} and topk by ({by}) (1, {of_each_run(start, *per, *labels)})")
 

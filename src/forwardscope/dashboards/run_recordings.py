@@ -10,7 +10,7 @@ from typing import Final
 
 from forwardscope.dashboards.queries import newest_info
 from forwardscope.dashboards.rules import Recording
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 __all__ = [
     "DEMAND",
@@ -35,27 +35,27 @@ _RUN: Final = "suite, model, run_id"
 _SUITE: Final = "suite, model"
 
 #: Names of the recorded values.
-END: Final = names.RUN_END.name
-_PASSES: Final = names.RUN_FORWARD_PASSES.name
-_HITS: Final = names.RUN_HITS.name
-_STORED: Final = names.RUN_STORE_HITS.name
+END: Final = run_names.RUN_END.name
+_PASSES: Final = run_names.RUN_FORWARD_PASSES.name
+_HITS: Final = run_names.RUN_HITS.name
+_STORED: Final = run_names.RUN_STORE_HITS.name
 #: Forward passes that an empty store would have needed.
-DEMAND: Final = f"{names.RUN_FORWARD_PASSES.name}_needed"
-EXPECTED: Final = names.RUN_EXPECTED.name
-WALL: Final = names.RUN_WALL.name
-SECONDS_PER_PASS: Final = f"{names.RUN_FORWARD_SECONDS.name}_per_pass"
+DEMAND: Final = f"{run_names.RUN_FORWARD_PASSES.name}_needed"
+EXPECTED: Final = run_names.RUN_EXPECTED.name
+WALL: Final = run_names.RUN_WALL.name
+SECONDS_PER_PASS: Final = f"{run_names.RUN_FORWARD_SECONDS.name}_per_pass"
 #: Without hits of a store, which may be pruned.
-HIT_RATE: Final = f"{names.RUN_HITS.name}_per_lookup"
+HIT_RATE: Final = f"{run_names.RUN_HITS.name}_per_lookup"
 
 #: Query of each recorded value, by metric name.
 _RECORDED: Final = {
     # versions before the store have no gauge of its hits
     DEMAND: f"({_PASSES} + ({_STORED} or {_PASSES} * 0))",
     EXPECTED: f"({EXPECTED} >= 0)",  # the gauge is NaN without a plan
-    SECONDS_PER_PASS: f"{names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
+    SECONDS_PER_PASS: f"{run_names.RUN_FORWARD_SECONDS.name} / ({_PASSES} >= {_MIN_PASSES})",
     WALL: WALL,
     HIT_RATE: f"({_HITS} - ({_STORED} or {_HITS} * 0)) "
-    f"/ ({names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
+    f"/ ({run_names.RUN_LOOKUPS.name} >= {_MIN_LOOKUPS})",
 }
 
 
@@ -123,7 +123,7 @@ def _under_run_id(query: str, ids: str = "run_id, device") -> str:
     return (
         f"max by ({_SUITE}, {ids}) (\n"
         f"  {query} * on ({_TARGET}) group_left ({ids}) {newest_info()}\n"
-        f"  and on ({_TARGET}) {names.RUN_COMPLETE.name} == 1\n"
+        f"  and on ({_TARGET}) {run_names.RUN_COMPLETE.name} == 1\n"
         ")"
     )
 
@@ -133,7 +133,7 @@ def _last_run() -> str:
     return (
         f"({_in_week(END)}\n"
         f"  == on ({_SUITE}) group_left () max by ({_SUITE}) ({_in_week(END)}))\n"
-        f"and on ({_SUITE}) {names.RUN_START.name}"
+        f"and on ({_SUITE}) {run_names.RUN_START.name}"
     )
 
 

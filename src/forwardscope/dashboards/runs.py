@@ -22,7 +22,7 @@ from forwardscope.dashboards.run_queries import (
 )
 from forwardscope.dashboards.sdk import models
 from forwardscope.dashboards.tables import TableColumn, table_panel
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 __all__ = ["runs"]
 
@@ -51,20 +51,20 @@ def runs() -> models.Dashboard:
 
 def table_of_runs() -> Panel:
     """One row for each run."""
-    failed = series(names.PROBE_VERDICT, 'verdict=~"fail|error"')
+    failed = series(run_names.PROBE_VERDICT, 'verdict=~"fail|error"')
     values = {
-        "Started": (f"{series(names.RUN_START)} * 1000", "dateTimeAsIso", 150),
-        "Complete": (series(names.RUN_COMPLETE), "bool_yes_no", 76),
-        "Wall time": (series(names.RUN_WALL), "s", 73),
-        "Lookups": (series(names.RUN_LOOKUPS), "locale", 69),
+        "Started": (f"{series(run_names.RUN_START)} * 1000", "dateTimeAsIso", 150),
+        "Complete": (series(run_names.RUN_COMPLETE), "bool_yes_no", 76),
+        "Wall time": (series(run_names.RUN_WALL), "s", 73),
+        "Lookups": (series(run_names.RUN_LOOKUPS), "locale", 69),
         "Hit rate": (run_hit_rate(), "percentunit", 66),
         "Attainable": (attainable_hit_rate(), "percentunit", 82),
         "Reached": (reached_hit_rate(), "percentunit", 72),
-        "Passes": (series(names.RUN_FORWARD_PASSES), "locale", 65),
-        "Store": (series(names.RUN_STORE_HITS), "locale", 56),
+        "Passes": (series(run_names.RUN_FORWARD_PASSES), "locale", 65),
+        "Store": (series(run_names.RUN_STORE_HITS), "locale", 56),
         "Over expected": (f"{needed_passes()} - {EXPECTED}", "locale", 108),
         "Failed probes": (f"sum without (probe, verdict) ({failed})", "locale", 103),
-        "Failed passes": (series(names.RUN_ERRORS), "locale", 103),
+        "Failed passes": (series(run_names.RUN_ERRORS), "locale", 103),
     }
     coloured = ("Over expected", "Failed probes", "Failed passes")
     colours = dict.fromkeys(values, NEUTRAL) | dict.fromkeys(coloured, ALARM)
@@ -104,7 +104,7 @@ def passes() -> Panel:
         "Forward passes of each run, and the expected ones: those of its suite if nothing is "
         "evicted. A run above the expected number has computed prompts again.",
         {
-            BY_RUN: finished(series(names.RUN_FORWARD_PASSES)),
+            BY_RUN: finished(series(run_names.RUN_FORWARD_PASSES)),
             f"{BY_RUN}, expected": finished(EXPECTED),
         },
         "locale",
@@ -134,7 +134,7 @@ def wall_times() -> Panel:
     return line_panel(
         "Wall time per run",
         "Time from the first lookup to the last verdict, without the loading of the model.",
-        {BY_RUN: finished(series(names.RUN_WALL))},
+        {BY_RUN: finished(series(run_names.RUN_WALL))},
         "s",
         width=8,
         stepped=True,

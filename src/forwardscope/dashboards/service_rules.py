@@ -11,7 +11,7 @@ from typing import Final
 from forwardscope.dashboards.queries import HITS
 from forwardscope.dashboards.rules import Alert, Recording
 from forwardscope.dashboards.suite_alert import dashboard
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 
 __all__ = ["alerts", "recordings"]
 
@@ -87,7 +87,7 @@ def _of_services(query: str) -> str:
     return (
         f"sum by ({_LABELS}) (\n"
         f"  {query}\n"
-        f"  unless on (job, instance) last_over_time({names.RUN_INFO.name}[1h])\n"
+        f"  unless on (job, instance) last_over_time({run_names.RUN_INFO.name}[1h])\n"
         ")"
     )
 

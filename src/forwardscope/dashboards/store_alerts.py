@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forwardscope.dashboards.rules import Alert
 from forwardscope.dashboards.suite_alert import NAME, NEWEST_RUN, links, max_by_suite
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 __all__ = ["alerts"]
 
@@ -17,7 +17,7 @@ def alerts() -> list[Alert]:
 def _stored_value_mismatch() -> Alert:
     return Alert(
         "StoredValueMismatch",
-        f"{max_by_suite(names.RUN_STORE_MISMATCHES)} > 0",
+        f"{max_by_suite(run_names.RUN_STORE_MISMATCHES)} > 0",
         "1m",
         "critical",
         f"{NAME} has found wrong values in its store",
@@ -29,7 +29,10 @@ def _stored_value_mismatch() -> Alert:
 
 
 def _store_errors() -> Alert:
-    errors, corrupt = max_by_suite(names.RUN_STORE_ERRORS), max_by_suite(names.RUN_STORE_CORRUPT)
+    errors, corrupt = (
+        max_by_suite(run_names.RUN_STORE_ERRORS),
+        max_by_suite(run_names.RUN_STORE_CORRUPT),
+    )
     return Alert(
         "StoreErrors",
         f"{errors} + {corrupt} > 0",

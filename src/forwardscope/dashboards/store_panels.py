@@ -22,7 +22,7 @@ from forwardscope.dashboards.queries import (
     share,
 )
 from forwardscope.dashboards.run_queries import WHOLE_RUNS, counted
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["store"]
@@ -55,7 +55,7 @@ def hits() -> Panel:
     return stat_panel(
         "Hits of the store",
         f"Lookups in the time range that a store answered, the verified ones too. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_HITS, names.LOOKUPS, _STORED),
+        counted(run_names.RUN_STORE_HITS, names.LOOKUPS, _STORED),
         "locale",
     )
 
@@ -66,7 +66,7 @@ def verified() -> Panel:
         "Verified values",
         "Hits of the store in the time range that were computed again and agreed. They cost "
         f"forward passes that are in no other number. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_VERIFIED, names.VERIFICATIONS, 'outcome="match"'),
+        counted(run_names.RUN_STORE_VERIFIED, names.VERIFICATIONS, 'outcome="match"'),
         "locale",
     )
 
@@ -77,7 +77,7 @@ def wrong() -> Panel:
         "Wrong values",
         "Hits of the store in the time range that did not agree when they were computed again; "
         f"the computed value was used. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_MISMATCHES, names.VERIFICATIONS, 'outcome="mismatch"'),
+        counted(run_names.RUN_STORE_MISMATCHES, names.VERIFICATIONS, 'outcome="mismatch"'),
         "locale",
         thresholds=ALARM,
     )
@@ -89,7 +89,7 @@ def corrupt() -> Panel:
         "Damaged entries",
         "Entries of the store that were found damaged in the time range. Each was a miss, and was "
         f"deleted. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_CORRUPT, names.STORE_CORRUPT),
+        counted(run_names.RUN_STORE_CORRUPT, names.STORE_CORRUPT),
         "locale",
         thresholds=ALARM,
     )
@@ -101,7 +101,7 @@ def not_stored() -> Panel:
         "Values not stored",
         "Values in the time range that were lost before they were stored, because the queue was "
         f"full or writing failed. The next run computes them again. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_DROPPED, names.STORE_DROPPED, 'reason="lost"'),
+        counted(run_names.RUN_STORE_DROPPED, names.STORE_DROPPED, 'reason="lost"'),
         "locale",
         thresholds=_LOSS,
     )
@@ -112,7 +112,7 @@ def failed() -> Panel:
     return stat_panel(
         "Failed operations",
         f"Operations of the store that failed in the time range. {WHOLE_RUNS}",
-        counted(names.RUN_STORE_ERRORS, names.STORE_ERRORS),
+        counted(run_names.RUN_STORE_ERRORS, names.STORE_ERRORS),
         "locale",
         thresholds=ALARM,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = [
@@ -27,10 +27,10 @@ NAME: Final = "{{ $labels.suite }} on {{ $labels.model }}"
 
 _OF_SUITE: Final = "{suite=%q, model=%q}"
 #: Queries of the runs that an alert is about, for `links`.
-NEWEST_RUN: Final = f"{names.RUN_INFO.name}{_OF_SUITE}"
+NEWEST_RUN: Final = f"{run_names.RUN_INFO.name}{_OF_SUITE}"
 FAILED_RUN: Final = (
-    f"{NEWEST_RUN} and on (job, instance, suite, model) {names.RUN_ACTIVE.name} == 0 "
-    f"unless on (job, instance, suite, model) {names.RUN_PASSED.name} == 1"
+    f"{NEWEST_RUN} and on (job, instance, suite, model) {run_names.RUN_ACTIVE.name} == 0 "
+    f"unless on (job, instance, suite, model) {run_names.RUN_PASSED.name} == 1"
 )
 
 

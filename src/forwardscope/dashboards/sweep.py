@@ -19,7 +19,7 @@ from forwardscope.dashboards.run_queries import BY_RUN
 from forwardscope.dashboards.sdk import models
 from forwardscope.dashboards.sweep_queries import ADAPTER, of_sweep
 from forwardscope.dashboards.tables import TableColumn, table_panel
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, sweep_names
 from forwardscope.telemetry.names import Metric
 
 __all__ = ["sweep"]
@@ -53,7 +53,7 @@ def sweep() -> models.Dashboard:
 
 
 def _adapters(*matchers: str) -> str:
-    return total(of_sweep(series(names.SWEEP_ADAPTERS_BY_STATE, *matchers), "state"))
+    return total(of_sweep(series(sweep_names.SWEEP_ADAPTERS_BY_STATE, *matchers), "state"))
 
 
 def ended() -> Panel:
@@ -74,7 +74,7 @@ def left() -> Panel:
 
 def not_passed() -> Panel:
     """Number of adapters that did not pass."""
-    passed = of_sweep(f"{series(names.SWEEP_ADAPTER_PASSED)} == bool 0", *ADAPTER)
+    passed = of_sweep(f"{series(sweep_names.SWEEP_ADAPTER_PASSED)} == bool 0", *ADAPTER)
     return stat_panel(
         "Adapters not passed",
         f"Adapters with a failed probe, or that could not be measured. {_NEWEST}",
@@ -97,8 +97,8 @@ def errors() -> Panel:
 
 def saved() -> Panel:
     """Share of the forward passes that the store saved."""
-    paid = total(of_sweep(series(names.SWEEP_FORWARD_PASSES)))
-    without = total(of_sweep(series(names.SWEEP_PASSES_NEEDED)))
+    paid = total(of_sweep(series(sweep_names.SWEEP_FORWARD_PASSES)))
+    without = total(of_sweep(series(sweep_names.SWEEP_PASSES_NEEDED)))
     return stat_panel(
         "Passes saved",
         "Share of the forward passes that the adapters would have needed without a store, and "
@@ -113,7 +113,7 @@ def workers_lost() -> Panel:
     return stat_panel(
         "Workers lost",
         f"Workers that were lost. Their adapters are measured again, or are errors. {_NEWEST}",
-        total(of_sweep(series(names.SWEEP_WORKERS_LOST))),
+        total(of_sweep(series(sweep_names.SWEEP_WORKERS_LOST))),
         "locale",
         thresholds=ALARM,
     )
@@ -124,8 +124,8 @@ def workers_lost() -> Panel:
 
 def table_of_sweeps() -> Panel:
     """One row for each suite's newest sweep."""
-    info = f"({series(names.SWEEP_START)} * 1000) * on (job, instance, suite, model) "
-    info += f"group_left (trace_id) {series(names.SWEEP_INFO)}"
+    info = f"({series(sweep_names.SWEEP_START)} * 1000) * on (job, instance, suite, model) "
+    info += f"group_left (trace_id) {series(sweep_names.SWEEP_INFO)}"
     return table_panel(
         "Newest sweeps",
         "The newest sweep of each suite in the time range, with its trace. The runs of all "
@@ -145,7 +145,7 @@ def table_of_adapters() -> Panel:
     of_info = ("state", "worker", "run_id")
     on_adapter = f"on (job, instance, suite, model, {', '.join(ADAPTER)})"
     info = f"{on_adapter} group_left ({', '.join(of_info)}) "
-    info += series(names.SWEEP_ADAPTER_INFO, _ENDED)
+    info += series(sweep_names.SWEEP_ADAPTER_INFO, _ENDED)
 
     def column(title: str, metric: Metric, unit: str, width: int) -> TableColumn:
         query = of_sweep(f"{series(metric)} * {info}", *ADAPTER, *of_info)
@@ -162,11 +162,11 @@ def table_of_adapters() -> Panel:
             TableColumn("Model", label="model"),
             TableColumn("Adapter", label="adapter"),
             TableColumn("State", label="state", width=80),
-            column("Passed", names.SWEEP_ADAPTER_PASSED, "bool_yes_no", 70),
-            column("Score", names.SWEEP_ADAPTER_SCORE, "none", 70),
-            column("Wall time", names.SWEEP_ADAPTER_WALL, "s", 80),
-            column("Passes", names.SWEEP_ADAPTER_PASSES, "locale", 70),
-            column("Needed", names.SWEEP_ADAPTER_PASSES_NEEDED, "locale", 70),
+            column("Passed", sweep_names.SWEEP_ADAPTER_PASSED, "bool_yes_no", 70),
+            column("Score", sweep_names.SWEEP_ADAPTER_SCORE, "none", 70),
+            column("Wall time", sweep_names.SWEEP_ADAPTER_WALL, "s", 80),
+            column("Passes", sweep_names.SWEEP_ADAPTER_PASSES, "locale", 70),
+            column("Needed", sweep_names.SWEEP_ADAPTER_PASSES_NEEDED, "locale", 70),
             TableColumn("Worker", label="worker"),
             TableColumn("Run id", label="run_id", links=[to_runs("Runs")], width=70),
         ),
@@ -179,7 +179,7 @@ def table_of_adapters() -> Panel:
 
 def by_tier() -> Panel:
     """Lookups of the sweep by the tier that answered."""
-    tiers = of_sweep(series(names.SWEEP_LOOKUPS), "result", "tier")
+    tiers = of_sweep(series(sweep_names.SWEEP_LOOKUPS), "result", "tier")
     return bar_panel(
         "Lookups by tier",
         "Lookups of the adapters that the sweep measured, by result and by the tier that "
@@ -220,7 +220,7 @@ def passes_now() -> Panel:
 
 def adapters_by_state() -> Panel:
     """Adapters by state over time."""
-    states = f"max by (suite, model, state) ({series(names.SWEEP_ADAPTERS_BY_STATE)})"
+    states = f"max by (suite, model, state) ({series(sweep_names.SWEEP_ADAPTERS_BY_STATE)})"
     return line_panel(
         "Adapters by state",
         "Adapters of each sweep that are pending, running, finished, resumed or errors.",
@@ -241,9 +241,9 @@ def workers() -> Panel:
         "Workers that a sweep has or is going to start, those that measure an adapter, and those "
         "that were lost so far.",
         {
-            BY_RUN: of(names.SWEEP_WORKERS),
-            f"{BY_RUN}, busy": of(names.SWEEP_WORKERS_BUSY),
-            f"{BY_RUN}, lost": of(names.SWEEP_WORKERS_LOST),
+            BY_RUN: of(sweep_names.SWEEP_WORKERS),
+            f"{BY_RUN}, busy": of(sweep_names.SWEEP_WORKERS_BUSY),
+            f"{BY_RUN}, lost": of(sweep_names.SWEEP_WORKERS_LOST),
         },
         "none",
         stepped=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from forwardscope.dashboards.queries import RANGE, RUN_KEY, series
-from forwardscope.telemetry import names
+from forwardscope.telemetry import sweep_names
 
 __all__ = ["ADAPTER", "of_sweep", "per_line"]
 
@@ -26,7 +26,7 @@ def of_sweep(query: str, *labels: str) -> str:
         query: A query of gauges of sweeps.
         *labels: Labels of its result in addition to suite and model.
     """
-    newest = f"topk by (suite, model) (1, {_last(series(names.SWEEP_START))})"
+    newest = f"topk by (suite, model) (1, {_last(series(sweep_names.SWEEP_START))})"
     found = f"{_last(query, *labels)} and on (suite, model, started_at) {newest}"
     return f"max by ({', '.join(('suite, model', *labels))}) ({found})"
 
@@ -38,7 +38,7 @@ def per_line(query: str, label: str = "probe") -> str:
 
 
 def _last(query: str, *labels: str) -> str:
-    info = series(names.SWEEP_INFO)
+    info = series(sweep_names.SWEEP_INFO)
     by = ", ".join(("suite, model, started_at", *labels))
     known = f"({query}) * on ({RUN_KEY}) group_left (started_at) {info}"
     return f"last_over_time(max by ({by}) ({known})[{RANGE}:{_SCRAPED_EVERY}])"

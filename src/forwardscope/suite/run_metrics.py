@@ -15,7 +15,7 @@ from forwardscope.suite.process_use import cpu_seconds, peak_memory_bytes
 from forwardscope.suite.result import ProbeResult, SuiteResult, Tally
 from forwardscope.suite.run_counters import RunCounters
 from forwardscope.suite.spec import SuiteSpec
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 from forwardscope.telemetry.families import add_sample, new_family
 from forwardscope.telemetry.names import Metric
 
@@ -102,7 +102,7 @@ class RunMetrics(Observer):
 
     def describe(self) -> Iterable[Family]:
         """Return every metric, with no values yet."""
-        return [new_family(metric) for metric in names.RUN_METRICS]
+        return [new_family(metric) for metric in run_names.RUN_METRICS]
 
     def collect(self) -> Iterator[Family]:
         """Yield the metrics that have a value now."""
@@ -113,10 +113,10 @@ class RunMetrics(Observer):
             probes = dict(self._probes)
             device = self._run.device if self._run else ""
             ids = (self._run.run_id, self._run.trace_id or "") if self._run else ("", "")
-        families = {metric: new_family(metric) for metric in names.RUN_METRICS}
+        families = {metric: new_family(metric) for metric in run_names.RUN_METRICS}
         labels = tuple(self.labels.values())
         info = (*labels, self._spec.model.adapter_label, *ids, device)
-        add_sample(families[names.RUN_INFO], names.RUN_INFO, info, 1)
+        add_sample(families[run_names.RUN_INFO], run_names.RUN_INFO, info, 1)
         for metric, value in values.items():
             if value is not None:
                 add_sample(families[metric], metric, labels, value)
@@ -138,23 +138,23 @@ class RunMetrics(Observer):
             | (self._at_end or self._process())
             | self._store(counters)
             | {
-                names.RUN_START: started_s,
-                names.RUN_PROGRESS: self._progress_s,
-                names.RUN_WALL: (self._ended_s or now) - started_s
+                run_names.RUN_START: started_s,
+                run_names.RUN_PROGRESS: self._progress_s,
+                run_names.RUN_WALL: (self._ended_s or now) - started_s
                 if self._result is None
                 else self._result.wall_s,
-                names.RUN_PERIOD: _or_nan(self._spec.period_s),
-                names.RUN_LOOKUPS: tally.lookups,
-                names.RUN_HITS: tally.cache_hits,
-                names.RUN_STORE_HITS: tally.store_hits,
-                names.RUN_FORWARD_PASSES: tally.forward_passes,
-                names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
-                names.RUN_EXPECTED_LOOKUPS: _or_nan(run.expected_lookups if run else None),
-                names.RUN_FORWARD_SECONDS: tally.forward_s,
-                names.RUN_ERRORS: counts.forward_errors - counts.errors[_INTERRUPT],
-                names.RUN_EVICTIONS: counters.evictions if counters else 0,
-                names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
-                names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
+                run_names.RUN_PERIOD: _or_nan(self._spec.period_s),
+                run_names.RUN_LOOKUPS: tally.lookups,
+                run_names.RUN_HITS: tally.cache_hits,
+                run_names.RUN_STORE_HITS: tally.store_hits,
+                run_names.RUN_FORWARD_PASSES: tally.forward_passes,
+                run_names.RUN_EXPECTED: _or_nan(run.expected_forward_passes if run else None),
+                run_names.RUN_EXPECTED_LOOKUPS: _or_nan(run.expected_lookups if run else None),
+                run_names.RUN_FORWARD_SECONDS: tally.forward_s,
+                run_names.RUN_ERRORS: counts.forward_errors - counts.errors[_INTERRUPT],
+                run_names.RUN_EVICTIONS: counters.evictions if counters else 0,
+                run_names.RUN_SPANS_DROPPED: counters.spans_dropped if counters else 0,
+                run_names.RUN_TRACE_WRITE_ERRORS: counters.trace_write_errors if counters else 0,
             }
         )
 
@@ -164,29 +164,29 @@ class RunMetrics(Observer):
         else:
             used = None if counters is None else counters.store_use(flush=False)
         return {
-            names.RUN_STORE_VERIFIED: used.verified if used else 0,
-            names.RUN_STORE_MISMATCHES: used.mismatches if used else 0,
-            names.RUN_STORE_CORRUPT: used.corrupt if used else 0,
-            names.RUN_STORE_DROPPED: used.dropped if used else 0,
-            names.RUN_STORE_ERRORS: used.errors if used else 0,
+            run_names.RUN_STORE_VERIFIED: used.verified if used else 0,
+            run_names.RUN_STORE_MISMATCHES: used.mismatches if used else 0,
+            run_names.RUN_STORE_CORRUPT: used.corrupt if used else 0,
+            run_names.RUN_STORE_DROPPED: used.dropped if used else 0,
+            run_names.RUN_STORE_ERRORS: used.errors if used else 0,
         }
 
     def _process(self) -> dict[Metric, float | None]:
         return {
-            names.RUN_CPU_SECONDS: cpu_seconds() - self._cpu_start_s,
-            names.RUN_MEMORY: _or_nan(peak_memory_bytes()),
+            run_names.RUN_CPU_SECONDS: cpu_seconds() - self._cpu_start_s,
+            run_names.RUN_MEMORY: _or_nan(peak_memory_bytes()),
         }
 
     def _outcome(self, started: bool) -> dict[Metric, float | None]:
         passed = self._result is not None and self._result.passed
         ended = self._ended_s is not None
         return {
-            names.RUN_END: self._ended_s,
-            names.RUN_LAST_SUCCESS: self._ended_s if passed else None,
-            names.RUN_PASSED: float(passed) if ended else None,
-            names.RUN_STARTED: float(started) if ended else None,
-            names.RUN_ACTIVE: float(not ended),
-            names.RUN_COMPLETE: float(self._result is not None and self._result.complete),
+            run_names.RUN_END: self._ended_s,
+            run_names.RUN_LAST_SUCCESS: self._ended_s if passed else None,
+            run_names.RUN_PASSED: float(passed) if ended else None,
+            run_names.RUN_STARTED: float(started) if ended else None,
+            run_names.RUN_ACTIVE: float(not ended),
+            run_names.RUN_COMPLETE: float(self._result is not None and self._result.complete),
         }
 
 
@@ -202,15 +202,18 @@ def _add_probe(
     families: dict[Metric, Family], labels: tuple[str, ...], probe: ProbeResult | None
 ) -> None:
     values = {
-        names.PROBE_SCORE: probe.score if probe else None,
-        names.PROBE_RAW: probe.raw if probe else None,
-        names.PROBE_Z: probe.z_score if probe else None,
-        names.PROBE_DURATION: probe.duration_s if probe else None,
+        run_names.PROBE_SCORE: probe.score if probe else None,
+        run_names.PROBE_RAW: probe.raw if probe else None,
+        run_names.PROBE_Z: probe.z_score if probe else None,
+        run_names.PROBE_DURATION: probe.duration_s if probe else None,
     }
     for metric, value in values.items():
         add_sample(families[metric], metric, labels, _or_nan(value))
     for verdict in Verdict:
         value = float(probe is not None and verdict is probe.verdict)
         add_sample(
-            families[names.PROBE_VERDICT], names.PROBE_VERDICT, (*labels, verdict.value), value
+            families[run_names.PROBE_VERDICT],
+            run_names.PROBE_VERDICT,
+            (*labels, verdict.value),
+            value,
         )

@@ -15,7 +15,7 @@ from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep.observer import SweepObserver, SweepStarted
 from forwardscope.sweep.result import AdapterRow, Passes, ProbeCell, SweepResult
 from forwardscope.sweep.tasks import Task
-from forwardscope.telemetry import names
+from forwardscope.telemetry import sweep_names
 from forwardscope.telemetry.families import add_sample, new_family
 from forwardscope.telemetry.names import Metric
 
@@ -86,7 +86,7 @@ class SweepMetrics(SweepObserver):
 
     def describe(self) -> Iterable[Family]:
         """Return every metric, with no values yet."""
-        return [new_family(metric) for metric in names.SWEEP_METRICS]
+        return [new_family(metric) for metric in sweep_names.SWEEP_METRICS]
 
     def collect(self) -> Iterator[Family]:
         """Yield the metrics that have a value now."""
@@ -95,19 +95,19 @@ class SweepMetrics(SweepObserver):
             rows, running = dict(self._rows), dict(self._running)
         if sweep is None:
             return
-        families = {metric: new_family(metric) for metric in names.SWEEP_METRICS}
+        families = {metric: new_family(metric) for metric in sweep_names.SWEEP_METRICS}
         labels = _labels(sweep.spec)
         info = (*labels, _started_at(sweep), sweep.trace_id or "")
-        add_sample(families[names.SWEEP_INFO], names.SWEEP_INFO, info, 1)
+        add_sample(families[sweep_names.SWEEP_INFO], sweep_names.SWEEP_INFO, info, 1)
         values = {
-            names.SWEEP_START: sweep.started_s,
-            names.SWEEP_END: ended_s,
-            names.SWEEP_ACTIVE: float(ended_s is None),
-            names.SWEEP_ADAPTERS_OMITTED: max(0, len(sweep.tasks) - MAX_ADAPTERS),
-            names.SWEEP_PROBES_OMITTED: max(0, len(sweep.spec.probes) - MAX_PROBES),
-            names.SWEEP_WORKERS: sweep.workers,
-            names.SWEEP_WORKERS_BUSY: len(set(running.values())),
-            names.SWEEP_WORKERS_LOST: lost,
+            sweep_names.SWEEP_START: sweep.started_s,
+            sweep_names.SWEEP_END: ended_s,
+            sweep_names.SWEEP_ACTIVE: float(ended_s is None),
+            sweep_names.SWEEP_ADAPTERS_OMITTED: max(0, len(sweep.tasks) - MAX_ADAPTERS),
+            sweep_names.SWEEP_PROBES_OMITTED: max(0, len(sweep.spec.probes) - MAX_PROBES),
+            sweep_names.SWEEP_WORKERS: sweep.workers,
+            sweep_names.SWEEP_WORKERS_BUSY: len(set(running.values())),
+            sweep_names.SWEEP_WORKERS_LOST: lost,
         }
         _add(families, labels, values)
         states = [_state(task.index, rows, running) for task in sweep.tasks]
@@ -141,7 +141,7 @@ def _state(index: int, rows: Mapping[int, AdapterRow], running: Mapping[int, str
 
 
 def _add_states(families: _Families, labels: tuple[str, ...], states: Iterable[str]) -> None:
-    metric, numbers = names.SWEEP_ADAPTERS_BY_STATE, Counter(states)
+    metric, numbers = sweep_names.SWEEP_ADAPTERS_BY_STATE, Counter(states)
     for state in _STATES:
         add_sample(families[metric], metric, (*labels, state), numbers[state])
 
@@ -149,13 +149,13 @@ def _add_states(families: _Families, labels: tuple[str, ...], states: Iterable[s
 def _add_cost(families: _Families, labels: tuple[str, ...], rows: Iterable[AdapterRow]) -> None:
     """Add what the adapters cost that this sweep has measured."""
     cost = sum((row.passes for row in rows if row.status == "finished"), Passes())
-    metric = names.SWEEP_LOOKUPS
+    metric = sweep_names.SWEEP_LOOKUPS
     for tier, hits in cost.by_tier.items():
         add_sample(families[metric], metric, (*labels, "hit", tier), hits)
     add_sample(families[metric], metric, (*labels, "miss", ""), cost.lookups - cost.hits)
     values = {
-        names.SWEEP_FORWARD_PASSES: cost.forward_passes,
-        names.SWEEP_PASSES_NEEDED: cost.demand,
+        sweep_names.SWEEP_FORWARD_PASSES: cost.forward_passes,
+        sweep_names.SWEEP_PASSES_NEEDED: cost.demand,
     }
     _add(families, labels, values)
 
@@ -165,25 +165,25 @@ def _add_adapter(
 ) -> None:
     """Add the gauges of an adapter; `labels` are those of all but its information."""
     info = (*labels, state, row.worker if row else "", (row and row.run_id) or "")
-    add_sample(families[names.SWEEP_ADAPTER_INFO], names.SWEEP_ADAPTER_INFO, info, 1)
+    add_sample(families[sweep_names.SWEEP_ADAPTER_INFO], sweep_names.SWEEP_ADAPTER_INFO, info, 1)
     measured = row if row is not None and row.status != "error" else None
     values = {
-        names.SWEEP_ADAPTER_PASSED: float(row.passed) if row else None,
-        names.SWEEP_ADAPTER_SCORE: row.score if row else None,
-        names.SWEEP_ADAPTER_WALL: measured.wall_s if measured else None,
-        names.SWEEP_ADAPTER_PASSES: measured.passes.forward_passes if measured else None,
-        names.SWEEP_ADAPTER_PASSES_NEEDED: measured.passes.demand if measured else None,
+        sweep_names.SWEEP_ADAPTER_PASSED: float(row.passed) if row else None,
+        sweep_names.SWEEP_ADAPTER_SCORE: row.score if row else None,
+        sweep_names.SWEEP_ADAPTER_WALL: measured.wall_s if measured else None,
+        sweep_names.SWEEP_ADAPTER_PASSES: measured.passes.forward_passes if measured else None,
+        sweep_names.SWEEP_ADAPTER_PASSES_NEEDED: measured.passes.demand if measured else None,
     }
     _add(families, labels, values)
 
 
 def _add_probe(families: _Families, labels: tuple[str, ...], cell: ProbeCell | None) -> None:
     values = {
-        names.SWEEP_PROBE_SCORE: cell.score if cell else None,
-        names.SWEEP_PROBE_RAW: cell.raw if cell else None,
+        sweep_names.SWEEP_PROBE_SCORE: cell.score if cell else None,
+        sweep_names.SWEEP_PROBE_RAW: cell.raw if cell else None,
     }
     _add(families, labels, values)
-    metric, verdict = names.SWEEP_PROBE_VERDICT, cell.verdict.value if cell else ""
+    metric, verdict = sweep_names.SWEEP_PROBE_VERDICT, cell.verdict.value if cell else ""
     add_sample(families[metric], metric, (*labels, verdict), float(cell is not None))
 
 

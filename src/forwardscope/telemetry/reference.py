@@ -11,7 +11,7 @@ from forwardscope.core.ledger import (
     MAX_ERROR_CLASSES,
     OPERATION_BOUNDS_S,
 )
-from forwardscope.telemetry import names
+from forwardscope.telemetry import names, run_names, sweep_names
 from forwardscope.telemetry.collector import MAX_PROBES
 from forwardscope.telemetry.names import Metric, Span
 from forwardscope.telemetry.span_queue import CAPACITY
@@ -142,11 +142,11 @@ def reference() -> str:
         _BUCKETS,
         _queries(names.BACKEND_METRICS),
         _METRICS_OF_RUNS,
-        _metrics(names.RUN_METRICS),
-        _queries(names.RUN_METRICS),
+        _metrics(run_names.RUN_METRICS),
+        _queries(run_names.RUN_METRICS),
         _METRICS_OF_SWEEPS,
-        _metrics(names.SWEEP_METRICS),
-        _queries(names.SWEEP_METRICS),
+        _metrics(sweep_names.SWEEP_METRICS),
+        _queries(sweep_names.SWEEP_METRICS),
     ]
     return "\n".join(parts)
 

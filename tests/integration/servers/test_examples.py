@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from forwardscope.telemetry import names
+from forwardscope.telemetry import run_names
 
 from .processes import program
 
@@ -15,7 +15,7 @@ _LABELS = '{suite="s", model="m"}'
 
 def test_forward_passes_alert_after_a_run_that_needs_more(tmp_path: Path) -> None:
     """The example is not true during a first run or after it, but after a run of more passes."""
-    passes, complete = names.RUN_FORWARD_PASSES, names.RUN_COMPLETE
+    passes, complete = run_names.RUN_FORWARD_PASSES, run_names.RUN_COMPLETE
     rule = {"alert": "Passes", "expr": passes.example}
     series = {  # a run of 100 passes, and an hour later one of 200, each scraped five times
         passes.name: "0 25 50 75 100x55 0 50 100 150 200x56",

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from forwardscope.core.keys import view_family
-from forwardscope.telemetry.names import METRICS, SWEEP_METRICS
+from forwardscope.telemetry.names import METRICS
+from forwardscope.telemetry.sweep_names import SWEEP_METRICS
 
 from .processes import Prometheus, Samples, get, key, program, until
 from .receivers import Receiver
