@@ -22,7 +22,7 @@ from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.sweep import Measured, Sweep, SweepFolder, SweepObserver, Task, run_sweep
-from forwardscope.telemetry import names, register, run_names
+from forwardscope.telemetry import names, register, run_names, sweep_names
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
     InMemoryTelemetry,
@@ -208,12 +208,15 @@ def test_runs_emit_every_span_and_attribute_and_no_other(
 
 
 def test_tables_are_complete() -> None:
-    """METRICS, SPANS and ATTRIBUTES have each constant of the module."""
+    """METRICS, SPANS and ATTRIBUTES have each constant of the modules."""
     constants = {one for one in vars(names).values() if isinstance(one, names.Attribute)}
     assert constants == set(names.ATTRIBUTES)
     spans = {one.name for one in vars(names).values() if isinstance(one, names.Span)}
     assert spans == {one.name for one in names.SPANS}
-    metrics = {one.name for one in vars(names).values() if isinstance(one, Metric)}
+    tables = (names, run_names, sweep_names)
+    metrics = {
+        one.name for table in tables for one in vars(table).values() if isinstance(one, Metric)
+    }
     assert metrics == {one.name for one in names.METRICS}
 
 

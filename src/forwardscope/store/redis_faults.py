@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 #: Bound of a connection attempt, and of a wait for an answer.
 TIMEOUT_S: Final = 0.75
-#: The server is given up after so much lost time; one more operation and the close then end
-#: within three seconds.
+#: A server that does not answer is given up after so much lost time; one more operation and the
+#: close then end within three seconds. One that answers slowly costs more, as what each answer
+#: is expected to take is not lost.
 _PATIENCE_S: Final = 1.2
 #: An operation that takes no longer is not slow. With less, a busy machine, whose threads wait
 #: for the processor, gives up a server that answers at once.
