@@ -178,3 +178,28 @@ def test_base_is_loaded_once(zoo: Any) -> None:
         )
     shared.close()
     assert ["loading the model" in own for own in steps] == [True, False, False]
+
+
+def test_base_is_checked_once(zoo: Any) -> None:
+    """After the first adapter half the forward calls of its check are enough."""
+    shared = SharedBase(ModelSource(str(zoo.path("llama")), device="cpu"))
+    calls = []
+    for _ in range(3):
+        calls.append(0)
+        with _counting_calls(calls):
+            shared.open(str(zoo.path("llama_lora")), BackendInstrumentation())
+    shared.close()
+    assert calls[0] > 0
+    assert calls[1:] == [calls[0] // 2] * 2
+
+
+@contextmanager
+def _counting_calls(calls: list[int]) -> Iterator[None]:
+    def count(module: torch.nn.Module, _: object) -> None:
+        calls[-1] += type(module).__name__ == "LlamaForCausalLM"
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -59,7 +59,8 @@ class ScriptedModels:
             self.before()
             if said.get("nan") and view.id == "ft":
                 return np.full(32, np.nan)
-            return pseudo_random_logits(view, prompt, change=said["change"])
+            own = view.id == "ft"  # null views are those of every adapter
+            return pseudo_random_logits(view, prompt, change=said["change"] if own else 0.5)
 
         def identity(view_id: str) -> str:
             shared = view_id == "base" or view_id.startswith("null")

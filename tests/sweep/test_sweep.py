@@ -46,6 +46,18 @@ def test_base_and_null_passes_are_paid_once(
     assert sum(own) == paid > 0
 
 
+def test_views_are_verified_once_a_worker(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, spec: SuiteSpec, tmp_path: Path
+) -> None:
+    """The second adapter verifies what the first one stored, and the third one nothing."""
+    cache = spec.cache.model_copy(update={"verify": 1e-9})
+    spec = spec.model_copy(update={"cache": cache})
+    run(*(make_adapter(f"c-{n}", change=n / 4) for n in (1, 2, 3)), spec=spec)
+    files = [tmp_path / f"sweep/runs/c-{n}/result.json" for n in (1, 2, 3)]
+    used = [SuiteResult.model_validate_json(one.read_bytes()).store for one in files]
+    assert [one and one.verified for one in used] == [0, 3, 0]  # base and two null views
+
+
 def test_rows_are_in_order_with_changes_against_the_one_before(
     run: Callable[..., SweepResult], make_adapter: MakeAdapter
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -52,7 +52,7 @@ class StoreTier:
         store: The store.
         verify: Share of the found entries to verify, 0 to 1; of imported entries four
             times as many, of texts none. Unless it is 0, at least one entry of each view
-            identity is verified in a run.
+            identity is verified in a run, except of `verified_before`.
         view_identity: Initial value of the attribute.
 
     Raises:
@@ -69,6 +69,7 @@ class StoreTier:
         adapter: Name of the adapter in those of `ft` and scaled views, or None.
         tolerance: Largest difference of a log-probability between a stored and a computed
             value, in nats; 0.0 means equal values.
+        verified_before: Identities of which this process has verified an entry in an earlier run.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class StoreTier:
         self.model = ""
         self.adapter: str | None = None
         self.tolerance = DEFAULT_TOLERANCE
+        self.verified_before: Set[str] = frozenset()
         self._verify: Final = verify
         self._run_id: str | None = None
         self._verified: set[str] = set()
@@ -103,6 +105,12 @@ class StoreTier:
     def forget_identities(self) -> None:
         """Ask for the identity of each view again at its next lookup."""
         self._identities = {}
+
+    @property
+    def verified(self) -> frozenset[str]:
+        """Identities of which the run has verified an entry, be it wrong or right."""
+        with self._lock:
+            return frozenset(self._verified)
 
     @property
     def unidentified(self) -> list[str]:
@@ -247,11 +255,13 @@ class StoreTier:
 
     def _is_first(self, identity: str) -> bool:
         """Return whether a run has found nothing of an identity before."""
+        if self._verify == 0.0 or identity in self.verified_before:
+            return False
         with self._lock:
             first = identity not in self._verified and len(self._verified) < _MAX_REMEMBERED
             if first:
                 self._verified.add(identity)
-        return first and self._verify > 0.0
+        return first
 
     def _is_in_share(self, digest: bytes, entry: StoredEntry) -> bool:
         """Return whether an entry is in the share that this run verifies."""

@@ -62,6 +62,7 @@ class Worker:
         self._lock = threading.Lock()
         self._stopping = False
         self._measured = False
+        self._verified: frozenset[str] = frozenset()
         self._running: BackendInstrumentation | None = None
 
     def observe(self, watch: Watch) -> None:
@@ -102,7 +103,12 @@ class Worker:
         backend = self._models.open(spec, instrumentation, self._watch.report)
         if instrumentation.stopping:  # requested while the model was loaded
             raise KeyboardInterrupt
-        return run_suite(spec, backend, observer=self._watch.observer)
+        if (tier := instrumentation.store_tier) is not None:
+            tier.verified_before = self._verified
+        result = run_suite(spec, backend, observer=self._watch.observer)
+        if tier is not None and result.store is not None and not result.store.mismatches:
+            self._verified |= tier.verified
+        return result
 
     def _open(
         self, spec: SuiteSpec, trace: Path, closing: ExitStack

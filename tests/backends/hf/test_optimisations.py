@@ -23,3 +23,15 @@ def test_off_stays_off_for_its_first_reason() -> None:
     states.turn_off("no cache", PREFIX_SHARING)
     states.turn_off("strict")
     assert states.to_dict() == {PREFIX_SHARING: "off (no cache)", PADDED_BATCHES: "off (strict)"}
+
+
+def test_joined_states_are_off_where_one_is() -> None:
+    """The own reason stays, a new one is added, and the larger tolerance is taken."""
+    states, others = Optimisations(), Optimisations()
+    states.turn_off("no cache", PREFIX_SHARING)
+    others.turn_off("other values")
+    others.tolerance = 2.0
+    states.join(others)
+    others.join(Optimisations())
+    off = {PREFIX_SHARING: "off (no cache)", PADDED_BATCHES: "off (other values)"}
+    assert (states.to_dict(), states.tolerance, others.tolerance) == (off, 2.0, 2.0)

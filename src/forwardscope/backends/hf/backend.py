@@ -13,7 +13,7 @@ from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.adapter_config import check_config
 from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
-from forwardscope.backends.hf.forward import Exactness, Forward
+from forwardscope.backends.hf.forward import Checks, Exactness, Forward
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.view_identity import Reading, ViewParts, parts_of_adapter
 from forwardscope.backends.views import (
@@ -50,6 +50,7 @@ class HFBackend(CommonBackend):
         origin: What the model was loaded from, and its warnings.
         check: Whether to run a few short prompts to find out which optimisations give the
             right values; without it, there are none.
+        base_checks: What these prompts found on the same base before; extended.
 
     Raises:
         ModelError: The base has NaN or infinite weights.
@@ -67,6 +68,7 @@ class HFBackend(CommonBackend):
         exactness: Exactness = "fast",
         origin: Origin | None = None,
         check: bool = True,
+        base_checks: Checks | None = None,
     ) -> None:
         _check_adapter(model)
         check_finite("base model", model)
@@ -76,9 +78,9 @@ class HFBackend(CommonBackend):
         super().__init__([self._forward], instrumentation, origin)
         self._noise = weight_changes.Noise()
         if check:
-            for change in (nullcontext, weight_changes.disabled):
-                with change(model):
-                    self._forward.check()
+            self._forward.check()
+            with weight_changes.disabled(model):
+                self._forward.check(base_checks)
         else:
             self._forward.skip_check()
         self._identify_views()

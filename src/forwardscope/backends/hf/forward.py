@@ -23,7 +23,7 @@ from forwardscope.core.keys import prompt_hash
 from forwardscope.errors import PromptError
 from forwardscope.text import plural
 
-__all__ = ["Exactness", "Forward", "Row"]
+__all__ = ["Checks", "Exactness", "Forward", "Row"]
 
 _FILLERS = 5
 _SAMPLE = "The check computes this text in several ways. It may not matter which of them is used."
@@ -31,6 +31,10 @@ _SAMPLE = "The check computes this text in several ways. It may not matter which
 #: `fast` computes padded batches and reuses shared prefixes;
 #: `strict` computes each prompt alone and reuses nothing.
 Exactness = Literal["fast", "strict"]
+
+#: What checks of one model with the same weights found, by what they computed: the size of the
+#: output, the tokens that invoke the adapter, and the sample.
+Checks = dict[tuple[int, tuple[int, ...], tuple[int, ...]], Optimisations]
 
 
 class Forward:
@@ -91,18 +95,33 @@ class Forward:
         """Largest difference of a log-probability that batching makes, in nats; 0.0 in `strict`."""
         return self._optimisations.tolerance if self.exactness == "fast" else 0.0
 
-    def check(self) -> None:
+    def check(self, checks: Checks | None = None) -> None:
         """Turn off optimisations that give wrong values with the present weights.
 
         It runs the model without a lookup; see `check_optimisations`.
+
+        Args:
+            checks: Earlier checks with these weights, which are not made again; extended.
         """
-        if self.exactness == "fast":
-            with self.lock:
-                # with filler too: some models derive positions from the tokens that are no padding
-                filler = _FILLERS * filler_token(self.tokenizer, self.vocab_size)
-                for sample in encode(self.tokenizer, [_SAMPLE, filler + _SAMPLE]):
-                    known = [token for token in sample if token < self.vocab_size]
-                    check_optimisations(self._calls, known or [0], self._optimisations)
+        if self.exactness == "strict":
+            return
+        checks = {} if checks is None else checks
+        with self.lock:
+            invocation = tuple(compat.invocation_tokens(self.model))
+            for sample in self._samples():
+                key = self.vocab_size, invocation, sample
+                if key not in checks:
+                    found = Optimisations()
+                    check_optimisations(self._calls, sample, found)
+                    checks[key] = found
+                self._optimisations.join(checks[key])
+
+    def _samples(self) -> list[tuple[int, ...]]:
+        """Return what a check computes; with filler too: some models derive positions from it."""
+        filler = _FILLERS * filler_token(self.tokenizer, self.vocab_size)
+        encoded = encode(self.tokenizer, [_SAMPLE, filler + _SAMPLE])
+        known = [tuple(token for token in ids if token < self.vocab_size) for ids in encoded]
+        return [ids or (0,) for ids in known]
 
     def skip_check(self) -> None:
         """Use no optimisation, because none was checked."""

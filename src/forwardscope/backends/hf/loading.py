@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from forwardscope.backends.hf.adapter_config import read_config
 from forwardscope.backends.hf.adapters import attach
 from forwardscope.backends.hf.backend import HFBackend
 from forwardscope.backends.hf.device import best_device
-from forwardscope.backends.hf.forward import Exactness
+from forwardscope.backends.hf.forward import Checks, Exactness
 from forwardscope.backends.hf.hub import Report
 from forwardscope.backends.hf.load_errors import errors_as
 from forwardscope.backends.hf.model_files import ModelFiles
@@ -72,6 +72,7 @@ class LoadedBase:
         model: The model, on the CPU as `load_base` returns it.
         device: The device to compute on.
         warnings: Warnings about the model.
+        checks: What checks of the model found; extended where an adapter is attached.
     """
 
     source: ModelSource
@@ -80,6 +81,7 @@ class LoadedBase:
     model: Any
     device: torch.device
     warnings: tuple[str, ...]
+    checks: Checks = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ def attach_to(
             exactness=exactness,
             origin=origin,
             check=check,
+            base_checks=base.checks,
         )
 
 

@@ -30,6 +30,12 @@ class Optimisations:
         for name in names or _NAMES:
             self._off.setdefault(name, reason)
 
+    def join(self, other: Optimisations) -> None:
+        """Turn off what is off in another state, and take the larger tolerance."""
+        for name, reason in other._off.items():
+            self.turn_off(reason, name)
+        self.tolerance = max(self.tolerance, other.tolerance)
+
     def limit(self, limit: str, *names: str) -> None:
         """State for which prompts optimisations are used; without names all of them."""
         for name in names or _NAMES:
