@@ -18,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
+	$(TWO_WORKERS) --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
