@@ -1,6 +1,7 @@
 """The rules follow the conventions of Prometheus; alerts have test cases and runbook sections."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def test_each_alert_has_test_cases(rule: dict[str, Any]) -> None:
     assert sum(not case["exp_alerts"] for case in cases) >= 2
 
 
+@cache
 def _cases() -> list[dict[str, Any]]:
     files = sorted((_ROOT / "dashboards" / "prometheus" / "tests").glob("*.yml"))
     tests = [test for file in files for test in yaml.safe_load(file.read_text())["tests"]]
