@@ -46,9 +46,9 @@ def test_rules_do_what_their_tests_say(tree: Path) -> None:
     stack.check_rule_tests(tree)
 
 
-def test_rules_do_so_in_prometheus_3(tree: Path, tmp_path: Path) -> None:
+def test_rules_do_so_in_prometheus_3(tree: Path) -> None:
     """No test depends on a sample at the left edge of a range."""
-    stack.check_rule_tests_without_left_edges(tree, tmp_path)
+    stack.check_rule_tests_without_left_edges(tree)
 
 
 def test_alertmanager_takes_its_configuration(tree: Path) -> None:
