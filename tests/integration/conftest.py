@@ -117,9 +117,12 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's cache folder for the demo's files, for XDG_CACHE_HOME."""
-    return tmp_path_factory.mktemp("demo-cache")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A user's cache folder for the demo's files, for XDG_CACHE_HOME; one for all processes."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder if worker_id == "master" else folder.parent) / "demo-cache"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture(scope="session")

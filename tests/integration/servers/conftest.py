@@ -27,12 +27,6 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 
 @pytest.fixture(scope="session")
-def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the cache folder that keeps the demo's model for all tests."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Callable[..., Demo]:
     """Run the demo; the model is made once."""
     return lambda *options: run_demo(tmp_path_factory.mktemp("demo"), demo_cache, *options)
