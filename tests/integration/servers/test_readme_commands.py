@@ -13,6 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 _ROOT = Path(__file__).parents[3]
 _README = _ROOT / "README.md"
 

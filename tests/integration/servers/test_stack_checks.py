@@ -11,6 +11,8 @@ import pytest
 
 from . import stack
 
+pytestmark = pytest.mark.long
+
 _CHECKOUT = Path(__file__).parents[3]
 #: How each folder with the stack's files comes to be; all pass the same checks.
 _TREES: dict[str, Callable[[Path], Path]] = {
