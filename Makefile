@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PEER := $(VENV)-peer
+PEER := $(VENV)-sway
 SERVERS := tests/integration/servers
 VIEWERS := tests/integration/viewers
 TOOLS := tests/integration/tools
@@ -89,26 +89,18 @@ docs: $(VENV)/.dev
 dashboards: $(VENV)/.dev
 	$(BIN)/python -m forwardscope.dashboards.build dashboards
 
-# beside its peer, which has an environment of its own
-bench: $(PEER)/.peer
+# beside its peer, whose environment has the torch, transformers and PEFT of ours
+bench: $(PEER)/.tool
 	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --output benchmarks/RESULTS.md
 
-bench-smoke: $(PEER)/.peer
+bench-smoke: $(PEER)/.tool
 	$(BIN)/python benchmarks/bench.py --peer $(PEER)/bin/python --smoke
 
-bench-traces: $(PEER)/.peer
+bench-traces: $(PEER)/.tool
 	$(BIN)/python benchmarks/traces.py --peer $(PEER)/bin/sway --output benchmarks/TRACES.md
 
-# it looks for torch, transformers and PEFT in ours, so that both sides have the same
-$(PEER)/.peer: $(VENV)/.dev
-	test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/pip install --disable-pip-version-check dlm-sway==0.1.0
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		> "$$($(PEER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
-	touch $@
-
 clean:
-	rm -rf $(VENV) $(PEER) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval $(VENV)-sway dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval $(VENV)-sway dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX
