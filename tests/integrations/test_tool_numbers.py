@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forwardscope.integrations.tool_numbers import finite_number
+from forwardscope.integrations.tool_numbers import finite_number, tolerance_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,11 @@ def test_only_finite_numbers_are_numbers(value: Any, number: float | None) -> No
     found = finite_number(value)
     assert found == number
     assert type(found) in (int, float, type(None))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.02), ("bfloat16", 0.1), ("", 0.1)]
+)
+def test_the_tolerance_follows_the_dtype(dtype: str, tolerance: float) -> None:
+    """A dtype that is not known has the largest."""
+    assert tolerance_of(dtype) == tolerance

@@ -27,7 +27,7 @@ from dlm_sway.suite import runner
 from forwardscope.errors import UserError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.dlm_sway_ahead import Answers, lookups_of
-from forwardscope.integrations.dlm_sway_asking import AskingBackend, Lookup, compute
+from forwardscope.integrations.dlm_sway_lookups import Lookup, LookupBackend, compute
 from forwardscope.integrations.dlm_sway_views import PassedThrough
 from forwardscope.integrations.replaced import replaced
 from forwardscope.integrations.tool_run import About
@@ -36,12 +36,12 @@ from forwardscope.suite.spec import CacheSpec
 __all__ = ["Backend"]
 
 _DTYPES: Final = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-#: What dlm-sway's own backends are asked before a suite.
+#: The lookup with which dlm-sway's own backends check themselves before a suite.
 _PREFLIGHT: Final = "hello"
 _PREFLIGHT_K: Final = 8
 
 
-class Backend(AskingBackend):
+class Backend(LookupBackend):
     """A backend of dlm-sway over ours, with all abilities of its own one. For one thread.
 
     Args:

@@ -1,8 +1,8 @@
-"""What a probe of dlm-sway is going to ask, computed in batches before it asks.
+"""Lookups of a probe of dlm-sway, computed in batches before the probe makes them.
 
-Probes ask one prompt at a time, and change between views for each. So a probe first runs on
-made-up values, and what it asks is recorded. Then all of it is computed, view by view, and
-the probe runs as always. What it did not ask at first is computed alone.
+Probes look up one prompt at a time, and change between views for each. So a probe first runs on
+made-up values, and its lookups are recorded. Then all of them are computed, view by view, and
+the probe runs as always. A lookup that was not recorded is computed alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dlm_sway.probes import null_adapter
 
 from forwardscope.backends.dry_run import dry_run_backend
 from forwardscope.errors import ForwardscopeError
-from forwardscope.integrations.dlm_sway_asking import AskingBackend, Lookup, compute, compute_batch
+from forwardscope.integrations.dlm_sway_lookups import Lookup, LookupBackend, compute, compute_batch
 from forwardscope.integrations.replaced import replaced
 
 __all__ = ["Answers", "lookups_of"]
@@ -58,8 +58,8 @@ class Answers:
         return values.popleft() if values else None
 
 
-def lookups_of(run: Callable[[Any], object], like: AskingBackend) -> list[Lookup]:
-    """Return what a probe asks of a backend, up to where it asks for a text or fails.
+def lookups_of(run: Callable[[Any], object], like: LookupBackend) -> list[Lookup]:
+    """Return the lookups of a probe, up to where it generates a text or fails.
 
     Args:
         run: Runs the probe on a backend.
@@ -71,14 +71,14 @@ def lookups_of(run: Callable[[Any], object], like: AskingBackend) -> list[Lookup
     return recorder.lookups
 
 
-class _Recorder(AskingBackend):
-    """A backend that records what it is asked, and answers with made-up values.
+class _Recorder(LookupBackend):
+    """A backend that records lookups, and answers them with made-up values.
 
     Attributes:
-        lookups: What it was asked, in order.
+        lookups: The lookups, in order.
     """
 
-    def __init__(self, like: AskingBackend) -> None:
+    def __init__(self, like: LookupBackend) -> None:
         super().__init__(dry_run_backend(like.backend, cache_enabled=False), like.tokenizer)
         self._like: Final = like
         self.lookups: list[Lookup] = []
@@ -102,7 +102,7 @@ class _Recorder(AskingBackend):
 
 @contextmanager
 def _without_traces() -> Iterator[None]:
-    """Undo what a probe does besides asking: warnings, random numbers, and a file of values."""
+    """Undo all but the lookups of a probe: warnings, random numbers, and a file of values."""
     drawn, numpy_drawn = random.getstate(), np.random.get_state()
     try:
         with warnings.catch_warnings(), replaced(null_adapter, _SAVE, lambda *_: None):

@@ -6,19 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dlm_sway.backends.two_model import TwoModelDifferential
 
 from forwardscope.backends.views import BASE, FINETUNED
 from forwardscope.integrations.dlm_sway_views import sides_of
+from forwardscope.integrations.tool_numbers import tolerance_of
 from forwardscope.text import printable
 
 __all__ = ["SwayIdentity", "identity_of"]
-
-#: Largest difference of a log-probability between two computations, in nats, by dtype.
-_TOLERANCE: Final = {"float32": 1e-4, "float16": 0.02}
-_COARSE: Final = 0.1
 
 #: Returns by name what determines a view's values; empty where that is not known.
 Parts = Callable[[str], Mapping[str, str]]
@@ -43,7 +40,7 @@ class SwayIdentity:
     @property
     def tolerance(self) -> float:
         """Largest difference of a log-probability between two computations, in nats."""
-        return _TOLERANCE.get(self.dtype, _COARSE)
+        return tolerance_of(self.dtype)
 
     def digest(self, view_id: str) -> str | None:
         """Return the identity of a view; None where its values must not be stored."""

@@ -197,7 +197,7 @@ def _labelled(run: ToolRun, errors: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _traced(inst: BackendInstrumentation, path: Path | None) -> Iterator[None]:
-    """Write the trace that dlm-sway was asked for, beside the one of ours."""
+    """Write the trace of `sway --trace` beside ours."""
     if path is None:
         yield
         return

@@ -39,7 +39,7 @@ values.register_alike("dlm_sway.RollingLogprob", scoring.RollingLogprob, values.
 class WatchedView:
     """A view of dlm-sway that is cached, counted and traced.
 
-    Attributes and methods other than those that ask the model are those of the view.
+    Attributes and methods other than those that call the model are those of the view.
 
     Args:
         view: The view.
@@ -79,8 +79,8 @@ class WatchedView:
         def compute() -> float:
             return float(self._view.logprob_of(prompt, completion))
 
-        asked = fold_strings(prompt, completion)
-        return self._inst.cached("logprob_of", self._view_id, asked, 0, compute)
+        pair = fold_strings(prompt, completion)
+        return self._inst.cached("logprob_of", self._view_id, pair, 0, compute)
 
     def generate(self, prompt: str, **settings: Any) -> str:
         """Return a text; one that is drawn at random is never answered from the cache."""
@@ -89,8 +89,8 @@ class WatchedView:
             return str(self._view.generate(prompt, **settings))
 
         look_up = self._inst.uncached if settings.get("temperature") else self._inst.cached
-        asked = json.dumps([prompt, settings], sort_keys=True, ensure_ascii=False)
-        return look_up("generate", self._view_id, asked, 0, compute)
+        arguments = json.dumps([prompt, settings], sort_keys=True, ensure_ascii=False)
+        return look_up("generate", self._view_id, arguments, 0, compute)
 
 
 class PassedThrough:

@@ -48,8 +48,8 @@ _VERIFY: Final = 1 / 64
 _MODELS: Final[WeakKeyDictionary[BackendInstrumentation, ref[LM]]] = WeakKeyDictionary()
 
 #: A request, and the key under which its answer is kept; None where it is not kept.
-Asked = tuple[str | None, "Instance"]
-Ask = Callable[[str, Sequence[Asked], BatchProbes | None], list[Any]]
+Keyed = tuple[str | None, "Instance"]
+Answer = Callable[[str, Sequence[Keyed], BatchProbes | None], list[Any]]
 
 
 def wrap(
@@ -61,7 +61,7 @@ def wrap(
     run: ToolRun | None = None,
     just_loaded: bool = False,
 ) -> CachedLM:
-    """Return a model that answers from a cache what it was asked before.
+    """Return a model that answers repeated requests from a cache.
 
     Args:
         lm: A model of lm-evaluation-harness.
@@ -160,14 +160,14 @@ class CachedLM:
         """Answer requests in order: in one batch those that may be cached, in another the rest."""
         self._identify_again()
         known = self.identity.is_hflm
-        asked = [(key_of(op, request, is_hflm=known), request) for request in requests]
+        keyed = [(key_of(op, request, is_hflm=known), request) for request in requests]
         keeps = self._keeps and not (op == _COLLECTIVE and self.lm.world_size > 1)
-        kept = [index for index, (key, _) in enumerate(asked) if keeps and key is not None]
-        rest = sorted(set(range(len(asked))) - set(kept))
+        kept = [index for index, (key, _) in enumerate(keyed) if keeps and key is not None]
+        rest = sorted(set(range(len(keyed))) - set(kept))
         answers: dict[int, Any] = {}
-        for ask, chosen in ((self._cached, kept), (self._bypassed, rest)):
+        for answer, chosen in ((self._cached, kept), (self._bypassed, rest)):
             if chosen:
-                found = self._label(op, [asked[index] for index in chosen], ask)
+                found = self._label(op, [keyed[index] for index in chosen], answer)
                 answers.update(zip(chosen, found, strict=True))
         return [answers[index] for index in range(len(requests))]
 
@@ -180,29 +180,29 @@ class CachedLM:
         if unknown or self.identity.digest != before.digest:
             self.instrumentation.views_changed()
 
-    def _label(self, op: str, asked: Sequence[Asked], ask: Ask) -> list[Any]:
+    def _label(self, op: str, keyed: Sequence[Keyed], answer: Answer) -> list[Any]:
         """Make the lookups of one batch, each for its own task."""
-        tasks = [request.task_name or "" for _, request in asked]
+        tasks = [request.task_name or "" for _, request in keyed]
         if self._run is None:
-            return ask(op, asked, BatchProbes(tasks, lambda *_: get_current()))
+            return answer(op, keyed, BatchProbes(tasks, lambda *_: get_current()))
         if len(set(tasks)) > 1:
-            return ask(op, asked, self._run.several(tasks))
+            return answer(op, keyed, self._run.several(tasks))
         with self._run.probe(tasks[0]):
-            return ask(op, asked, None)
+            return answer(op, keyed, None)
 
-    def _cached(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
-        prompts = [key or "" for key, _ in asked]
+    def _cached(self, op: str, keyed: Sequence[Keyed], probes: BatchProbes | None) -> list[Any]:
+        prompts = [key or "" for key, _ in keyed]
 
         def compute_misses(missing: list[int]) -> list[Any]:
             self._hook.expect(op, [prompts[index] for index in missing])
-            return list(getattr(self.lm, op)([asked[index][1] for index in missing]))
+            return list(getattr(self.lm, op)([keyed[index][1] for index in missing]))
 
         return self.instrumentation.cached_batch(
             op, self.identity.view, prompts, 0, compute_misses, probes=probes
         )
 
-    def _bypassed(self, op: str, asked: Sequence[Asked], probes: BatchProbes | None) -> list[Any]:
-        requests = [request for _, request in asked]
+    def _bypassed(self, op: str, keyed: Sequence[Keyed], probes: BatchProbes | None) -> list[Any]:
+        requests = [request for _, request in keyed]
         self._hook.expect(op, [])
         return self.instrumentation.uncached_batch(
             *(op, self.identity.view, [repr(one.args) for one in requests], 0),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forwardscope.backends.views import BASE, FINETUNED
 from forwardscope.errors import ModelError
+from forwardscope.integrations.tool_numbers import tolerance_of
 from forwardscope.text import printable
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ _SETTINGS: Final = (
     "think_end_token",
     "truncation",
 )
-#: Largest difference of a log-probability between two batches, in nats, by the dtype of the
-#: weights: what rounding may do, with room for long sums. It only decides what a verification
-#: calls equal.
-_TOLERANCE: Final = {"float32": 1e-4, "float16": 0.02}
-_COARSE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class ModelIdentity:
     view: str = BASE
     digest: str | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
-    tolerance: float = _COARSE
+    tolerance: float = field(default_factory=tolerance_of)
     is_hflm: bool = False
     reason: str | None = None
     device: str = ""
@@ -119,7 +115,7 @@ def _of_hflm(lm: Any, folders: Sequence[Path] | None) -> ModelIdentity:
             view=FINETUNED if lm.peft or lm.delta else BASE,
             digest=_digest(parts),
             parts=parts,
-            tolerance=_TOLERANCE.get(dtype, _COARSE),
+            tolerance=tolerance_of(dtype),
             device=str(lm.device),
             is_hflm=True,
             dtype=dtype,

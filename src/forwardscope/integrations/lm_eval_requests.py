@@ -46,7 +46,7 @@ class KeepingHook(CacheHook):
 def key_of(op: str, request: Instance, *, is_hflm: bool) -> str | None:
     """Return the exact content of a request; None where each answer is to be computed anew.
 
-    That is where it is drawn at random, or asked several times over, or has content that
+    That is where it is drawn at random, or repeated, or has content that
     is no text, such as an image.
     """
     if (request.repeats or 1) > 1:

@@ -1,6 +1,6 @@
 """One run of another tool on our instrumentation: its spans, its counts and its result.
 
-The tool decides what is asked and when. Its tasks or probes are ours by their names: each
+The tool decides which lookups are made, and when. Its tasks or probes are ours by their names: each
 has a span, counts of its own and, once the tool has said what it measured, a result.
 """
 

@@ -1,4 +1,4 @@
-"""Calls of any torch module or callable: counted and traced, and cached if asked.
+"""Calls of any torch module or callable: counted and traced, and cached on request.
 
     model = instrument(model, identity="content", cache=True)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def instrument(
     instrumentation: BackendInstrumentation | None = None,
     cache: bool = False,
 ) -> Any:
-    """Count and trace the calls of a torch module or callable, and cache them if asked.
+    """Count and trace the calls of a torch module or callable, and cache them on request.
 
     A module gets a class of the same name whose `__call__` is this one; parameters, hooks,
     gradients and `state_dict` stay as they are. A deep copy and the replicas of `DataParallel`

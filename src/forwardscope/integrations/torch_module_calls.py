@@ -31,8 +31,8 @@ _OP: Final = "forward"
 _FORMAT: Final = "torch_module 1"
 
 
-class _Question(NamedTuple):
-    """What a call asks.
+class _Lookup(NamedTuple):
+    """What determines the result of a call.
 
     Attributes:
         view: The target with its identity.
@@ -90,7 +90,7 @@ class InstrumentedCalls:
             kwargs: Its arguments by name.
         """
         try:
-            question = self._question(target, args, kwargs)
+            lookup = self._lookup(target, args, kwargs)
         except UnknownContentError as reason:
             return self._bypass(str(reason), compute)
         computed = []
@@ -101,24 +101,24 @@ class InstrumentedCalls:
             try:
                 if any(map(_differ, before, _random_state())):
                     raise UnknownContentError("it draws random numbers")
-                if self._question(target, args, kwargs)[:2] != question[:2]:
+                if self._lookup(target, args, kwargs)[:2] != lookup[:2]:
                     raise UnknownContentError("it changes its arguments or its module")
-                return keep(computed[-1], question.tensors)
+                return keep(computed[-1], lookup.tensors)
             except UnknownContentError as error:
                 self._refusal = str(error)
             except Exception as error:  # noqa: BLE001 - no call fails for its cache
                 self._refusal = f"its result cannot be copied: {type(error).__name__}"
             return Kept(reason=self._refusal)
 
-        kept = self.instrumentation.cached(_OP, *question[:2], 0, compute_kept)
+        kept = self.instrumentation.cached(_OP, *lookup[:2], 0, compute_kept)
         if computed:
             return computed[-1]
         if kept.reason is not None:
             return self._bypass(kept.reason, compute)
         return kept.copy()
 
-    def _question(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Question:
-        """Return what a call asks; `UnknownContentError` if it must not be cached."""
+    def _lookup(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Lookup:
+        """Return the lookup of a call; `UnknownContentError` if it must not be cached."""
         if self._identity is None:
             raise UnknownContentError("no cache was asked for")
         if torch.is_grad_enabled():
@@ -145,7 +145,7 @@ class InstrumentedCalls:
         except Exception as error:
             reason = f"content that cannot be read: {type(error).__name__}"
             raise UnknownContentError(reason) from error
-        return _Question(f"{self.name}_{identity}", key, tensors)
+        return _Lookup(f"{self.name}_{identity}", key, tensors)
 
     def _bypass(self, reason: str, compute: Callable[[], Any]) -> Any:
         with self._lock:

@@ -14,7 +14,7 @@ from dlm_sway.core.scoring import RollingLogprob, TokenDist
 from forwardscope.backends import values
 from forwardscope.backends.views import DEFAULT_INIT_SCALE
 
-__all__ = ["AskingBackend", "AskingView", "Lookup", "Opening", "compute", "compute_batch"]
+__all__ = ["Lookup", "LookupBackend", "LookupView", "Opening", "compute", "compute_batch"]
 
 #: Below it dlm-sway reports that no probability is outside the top k.
 _SMALLEST_TAIL: Final = math.log(1e-12)
@@ -36,15 +36,15 @@ class Opening(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """What a probe asks of a view: a prompt, or a pair of prompt and completion."""
+    """A lookup in a view, of a prompt or of a pair of prompt and completion."""
 
     opening: Opening
     op: str
-    asked: Any
+    prompt: Any
     top_k: int = 0
 
 
-class AskingBackend(ABC):
+class LookupBackend(ABC):
     """A backend of ours as dlm-sway's probes see it.
 
     Args:
@@ -60,28 +60,28 @@ class AskingBackend(ABC):
         self.tokenizer: Final = tokenizer
         self._tokenizer = tokenizer  # the name under which dlm-sway looks for it
 
-    def as_base(self) -> AbstractContextManager[AskingView]:
+    def as_base(self) -> AbstractContextManager[LookupView]:
         """Open the weights without the adapter."""
         return self._open(Opening("as_base"))
 
-    def as_finetuned(self) -> AbstractContextManager[AskingView]:
+    def as_finetuned(self) -> AbstractContextManager[LookupView]:
         """Open the weights with the adapter."""
         return self._open(Opening("as_finetuned"))
 
-    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[AskingView]:
+    def as_scaled_adapter(self, lam: float) -> AbstractContextManager[LookupView]:
         """Open the weights with everything that the adapter changes multiplied by `lam`."""
         return self._open(Opening("as_scaled_adapter", (float(lam),)))
 
     def as_null_adapter(
         self, seed: int, *, init_scale: float = DEFAULT_INIT_SCALE, rank_scale: float = 1.0
-    ) -> AbstractContextManager[AskingView]:
+    ) -> AbstractContextManager[LookupView]:
         """Open the weights with a random adapter of the same shape."""
         return self._open(Opening("as_null_adapter", (seed,), (init_scale, rank_scale)))
 
     @contextmanager
-    def _open(self, opening: Opening) -> Iterator[AskingView]:
+    def _open(self, opening: Opening) -> Iterator[LookupView]:
         with opening.of(self.backend) as view:
-            yield AskingView(self, view, opening)
+            yield LookupView(self, view, opening)
 
     @abstractmethod
     def cache_identity(self) -> str | None:
@@ -96,10 +96,10 @@ class AskingBackend(ABC):
         """Return the text that follows a prompt in an open view."""
 
 
-class AskingView:
-    """An open view of an `AskingBackend`."""
+class LookupView:
+    """An open view of an `LookupBackend`."""
 
-    def __init__(self, backend: AskingBackend, view: Any, opening: Opening) -> None:
+    def __init__(self, backend: LookupBackend, view: Any, opening: Opening) -> None:
         self.id: Final[str] = view.id
         self._backend: Final = backend
         self._view: Final = view
@@ -107,7 +107,7 @@ class AskingView:
 
     def next_token_dist(self, prompt: str, *, top_k: int = 256) -> TokenDist:
         """Return the distribution of the token after a prompt."""
-        found: values.TokenDist = self._ask("next_token_dist", prompt, top_k)
+        found: values.TokenDist = self._look_up("next_token_dist", prompt, top_k)
         tail = found.tail_logprob
         if tail is not None and tail <= _SMALLEST_TAIL:
             tail = 0.0
@@ -115,7 +115,7 @@ class AskingView:
 
     def rolling_logprob(self, text: str) -> RollingLogprob:
         """Return the log-probability of each token of a text, given those before it."""
-        found: values.RollingLogprob = self._ask("rolling_logprob", text)
+        found: values.RollingLogprob = self._look_up("rolling_logprob", text)
         own = found.token_ids, found.logprobs, found.num_tokens, found.total_logprob
         return RollingLogprob(*own)
 
@@ -129,8 +129,8 @@ class AskingView:
         if len(whole) <= len(given):
             raise ProbeError("logprob_of", "the completion adds no token to the prompt")
         if whole[: len(given)] == given:
-            return float(self._ask("logprob_of", (prompt, completion)))
-        rolled = self._ask("rolling_logprob", prompt + completion).logprobs
+            return float(self._look_up("logprob_of", (prompt, completion)))
+        rolled = self._look_up("rolling_logprob", prompt + completion).logprobs
         return float(rolled[len(given) - 1 :].sum(dtype=float))
 
     def generate(self, prompt: str, **settings: Any) -> str:
@@ -140,8 +140,8 @@ class AskingView:
     def close(self) -> None:
         """Do nothing: the context in which the view was opened closes it."""
 
-    def _ask(self, op: str, asked: Any, top_k: int = 0) -> Any:
-        return self._backend.answer(self._view, Lookup(self._opening, op, asked, top_k))
+    def _look_up(self, op: str, prompt: Any, top_k: int = 0) -> Any:
+        return self._backend.answer(self._view, Lookup(self._opening, op, prompt, top_k))
 
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.tokenizer(text)["input_ids"])
@@ -150,16 +150,16 @@ class AskingView:
 def compute(view: Any, lookup: Lookup) -> Any:
     """Return the value of one lookup of an open view of ours."""
     if lookup.op == "next_token_dist":
-        return view.next_token_dist(lookup.asked, top_k=lookup.top_k)
+        return view.next_token_dist(lookup.prompt, top_k=lookup.top_k)
     if lookup.op == "rolling_logprob":
-        return view.rolling_logprob(lookup.asked)
-    return view.logprob_of(*lookup.asked)
+        return view.rolling_logprob(lookup.prompt)
+    return view.logprob_of(*lookup.prompt)
 
 
 def compute_batch(view: Any, lookups: Sequence[Lookup]) -> Sequence[Any]:
     """Return the values of lookups of an open view of ours, with equal op and `top_k`."""
-    asked = [lookup.asked for lookup in lookups]
+    prompts = [lookup.prompt for lookup in lookups]
     op, top_k = lookups[0].op, lookups[0].top_k
     answer = getattr(view, f"{op}_batch")
-    values: Sequence[Any] = answer(asked, top_k=top_k) if top_k else answer(asked)
+    values: Sequence[Any] = answer(prompts, top_k=top_k) if top_k else answer(prompts)
     return values
