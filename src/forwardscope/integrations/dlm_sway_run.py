@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from weakref import ref
 
 from dlm_sway import backends
 from dlm_sway.backends import two_model
@@ -19,13 +20,11 @@ from forwardscope.errors import UserError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.dlm_sway import Backend
 from forwardscope.integrations.dlm_sway_identity import SwayIdentity, identity_of
+from forwardscope.integrations.dlm_sway_results import Notes, measured_of
 from forwardscope.integrations.dlm_sway_views import watched
 from forwardscope.integrations.replaced import replaced
-from forwardscope.integrations.tool_numbers import finite_number
-from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
-from forwardscope.probes import Outcome, Verdict
+from forwardscope.integrations.tool_run import About, ToolRun, spec_of_tool
 from forwardscope.suite.spec import SuiteSpec
-from forwardscope.text import printable
 from forwardscope.trace import TraceEvent, TraceWriter
 
 __all__ = ["OpenRun", "instrumented", "run_sway"]
@@ -39,16 +38,6 @@ _NEEDED: Final = (
     (backends, "build"),
     (two_model, "TwoModelDifferential"),
 )
-#: Kinds of probes whose smaller values are better.
-_LOWER_IS_BETTER: Final = ("adapter_revert", "calibration_drift", "leakage")
-#: A probe that warns could not tell; it counts for no verdict of dlm-sway's gate.
-_VERDICTS: Final = {
-    "pass": Verdict.PASS,
-    "fail": Verdict.FAIL,
-    "warn": Verdict.SKIP,
-    "skip": Verdict.SKIP,
-    "error": Verdict.ERROR,
-}
 
 #: Opens the run of a suite; at its end what was recorded is delivered.
 OpenRun = Callable[[SuiteSpec], AbstractContextManager[ToolRun]]
@@ -91,21 +80,17 @@ def instrumented(
         UserError: This version of dlm-sway lacks something that is replaced here.
     """
     _check_version()
-    run_suite, make = runner.run, backends.build
-    made: list[tuple[Any, Any]] = []
+    run_suite, make, made = runner.run, backends.build, _Made()
 
     def build(base_spec: Any, *, adapter_path: Path | None = None) -> Any:
         backend = make(base_spec, adapter_path=adapter_path)
         adapter = base_spec.adapter if adapter_path is None else adapter_path
-        made.append((backend, base_spec.model_copy(update={"adapter": adapter})))
+        made.add(backend, base_spec.model_copy(update={"adapter": adapter}))
         return backend
 
-    def made_from(backend: Any) -> Any:
-        return next((spec for one, spec in reversed(made) if one is backend), None)
-
     def run(spec: Any, backend: Any, *, trace_path: Path | None = None, **settings: Any) -> Any:
-        errors: dict[str, str] = {}
-        tuned = made_from(backend) or spec.models.ft  # `diff` gives others than the suite's
+        notes = Notes()
+        tuned = made.spec_of(backend) or spec.models.ft  # `diff` gives others than the suite's
         named = spec_of_tool(name, spec.models.base.base, str(tuned.adapter or tuned.base))
         with open_run(named) as opened:
             inst = opened.instrumentation
@@ -113,16 +98,34 @@ def instrumented(
             seed_everything(spec.defaults.seed, strict=True)
             with (
                 _traced(inst, trace_path),
-                _watched(backend, made_from, inst, revision) as about,
-                _labelled(opened, errors),
+                _watched(backend, made.spec_of, inst, revision) as about,
+                _labelled(opened, notes),
             ):
                 result = run_suite(spec, backend, **settings)
-            show = opened.spec.show_errors
-            opened.finish({one.name: _measured(one, errors, show) for one in result.probes}, about)
+            notes.show = opened.spec.show_errors
+            opened.finish({one.name: measured_of(one, notes) for one in result.probes}, about)
         return result
 
     with replaced(runner, "run", run), replaced(backends, "build", build):
         yield
+
+
+class _Made:
+    """The specs from which backends were made; it does not keep a backend alive."""
+
+    def __init__(self) -> None:
+        self._specs: list[tuple[ref[Any], Any]] = []
+
+    def add(self, backend: Any, spec: Any) -> None:
+        """Note the spec of a backend, and forget those of backends that are gone."""
+        alive = [pair for pair in self._specs if pair[0]() is not None]
+        with suppress(TypeError):  # of a class with slots, which cannot be instrumented
+            alive.append((ref(backend), spec))
+        self._specs = alive
+
+    def spec_of(self, backend: Any) -> Any:
+        """Return the latest spec of a backend; None if it was made elsewhere."""
+        return next((spec for one, spec in reversed(self._specs) if one() is backend), None)
 
 
 def _check_version() -> None:
@@ -166,8 +169,8 @@ def _about(identity: SwayIdentity, inst: BackendInstrumentation) -> About:
 
 
 @contextmanager
-def _labelled(run: ToolRun, errors: dict[str, str]) -> Iterator[None]:
-    """Give each probe of a suite its span and its label; note the classes of their errors."""
+def _labelled(run: ToolRun, notes: Notes) -> Iterator[None]:
+    """Give each probe of a suite its span and its label; note whose it is and its error."""
     build = runner.build_probe
 
     class Labelled:
@@ -184,11 +187,12 @@ def _labelled(run: ToolRun, errors: dict[str, str]) -> Iterator[None]:
                 try:
                     return self._probe.run(spec, ctx)
                 except Exception as error:
-                    errors[spec.name] = type(error).__name__
+                    notes.errors[spec.name] = type(error).__name__
                     raise
 
     def build_labelled(raw: Any) -> tuple[Any, Any]:
         probe, spec = build(raw)
+        notes.add(spec)
         return Labelled(probe), spec
 
     with replaced(runner, "build_probe", build_labelled):
@@ -224,36 +228,3 @@ class _Both(TraceWriter):
     def write_batch(self, events: Sequence[TraceEvent]) -> None:
         for writer in self._writers:
             writer.write_batch(events)
-
-
-def _measured(result: Any, errors: dict[str, str], show_errors: bool) -> Measured:
-    verdict = str(result.verdict)
-    outcome = Outcome(
-        verdict=_VERDICTS.get(verdict, Verdict.ERROR),
-        message=_message(result, errors.get(result.name), show_errors),
-        score=finite_number(result.score),
-        raw=finite_number(result.raw),
-        z_score=finite_number(result.z_score),
-        ci_95=result.ci_95,
-        lower_is_better=result.kind in _LOWER_IS_BETTER,
-        evidence=_numbers(result.evidence) or {},
-    )
-    return Measured(printable(result.kind), outcome, errors.get(result.name))
-
-
-def _message(result: Any, error: str | None, show_errors: bool) -> str:
-    """Return the message of a probe; that of an error may have a prompt, and needs a permission."""
-    if result.verdict == "error" and not show_errors:
-        return f"{error or 'an error'}; add --show-errors for its message"
-    return f"warning: {result.message}" if result.verdict == "warn" else str(result.message)
-
-
-def _numbers(evidence: Any) -> Any:
-    """Return the numbers of an evidence; its texts may be prompts, and are left out."""
-    if isinstance(evidence, dict):
-        kept = {printable(str(key)): _numbers(value) for key, value in evidence.items()}
-        return {key: value for key, value in kept.items() if value is not None}
-    if isinstance(evidence, list | tuple):
-        found = [_numbers(value) for value in evidence]
-        return found if any(value is not None for value in found) else None
-    return evidence if isinstance(evidence, bool) else finite_number(evidence)

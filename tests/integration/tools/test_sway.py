@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
+from dlm_sway import backends
 from dlm_sway.backends import build_two_separate, two_model
 from dlm_sway.backends.dummy import DummyDifferentialBackend, DummyResponses
 from dlm_sway.core.model import ModelSpec
+from dlm_sway.core.result import ProbeResult, Verdict
+from dlm_sway.probes import base
+from dlm_sway.probes.base import Probe, ProbeSpec
 from dlm_sway.suite import runner
 from dlm_sway.suite.spec import SuiteModels
 
@@ -199,6 +206,74 @@ def test_the_message_of_an_error_needs_a_permission(
     assert runs.ended[-1].result is not None
     (failed,) = runs.ended[-1].result.probes
     assert ("mine" in failed.message, failed.error_type) == (show_errors, "ValueError")
+
+
+class _ForeignSpec(ProbeSpec):
+    kind: str = "foreign"
+    prompts: list[str]
+
+
+@pytest.fixture
+def foreign() -> Iterator[str]:
+    """The kind of a probe of another package, whose texts have its prompt."""
+
+    class Foreign(Probe):
+        kind, spec_cls = "foreign", _ForeignSpec
+
+        def run(self, spec: Any, ctx: Any) -> Any:
+            (prompt,) = spec.prompts
+            return ProbeResult(
+                *(spec.name, "foreign", Verdict.PASS, 1.0),
+                message=f"{prompt} was scored",
+                evidence={prompt: 1.0},
+            )
+
+    yield "foreign"
+    del base._REGISTRY["foreign"]
+
+
+@pytest.mark.parametrize("show_errors", [False, True])
+def test_texts_of_a_probe_of_another_package_need_a_permission(
+    foreign: str, show_errors: bool
+) -> None:
+    """Its message and the keys of its evidence may be prompts; its numbers are there."""
+    runs = Runs()
+    spec = suite(ModelSpec(base="dummy", kind="dummy"), [{"kind": foreign, "prompts": ["mine"]}])
+    with instrumented(lambda one: runs.open(one.model_copy(update={"show_errors": show_errors}))):
+        run_suite(spec, _dummy())
+    assert runs.ended[-1].result is not None
+    (measured,) = runs.ended[-1].result.probes
+    assert (measured.score, measured.verdict.value) == (1.0, "pass")
+    assert ("mine" in measured.message) is show_errors
+    assert measured.evidence == ({"mine": 1.0} if show_errors else {})
+
+
+@pytest.mark.parametrize("ci_95", [(0.1,), (0.1, math.nan), "ab", 5])
+@pytest.mark.parametrize("evidence", [[1.0], 5, None, {1: {"a": math.inf}, "b": "text"}])
+def test_a_result_of_another_form_is_no_error(
+    ci_95: Any, evidence: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no interval, and no evidence by name, is left out."""
+    answer = ProbeResult("delta_kl", "delta_kl", Verdict.PASS, 1.0, ci_95=ci_95, evidence=evidence)
+    monkeypatch.setattr(base.registry()["delta_kl"], "run", lambda *_: answer)
+    runs = Runs()
+    runs.run(suite(ModelSpec(base="dummy", kind="dummy"), PROBES[1:2]), _dummy())
+    assert runs.ended[-1].result is not None
+    (measured,) = runs.ended[-1].result.probes
+    assert (measured.ci_95, measured.score) == (None, 1.0)
+    assert measured.evidence in ({}, {"1": {}})
+
+
+def test_a_backend_is_freed_when_the_tool_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while suites are instrumented, as `diff` loads one after another."""
+    monkeypatch.setattr(backends, "build", lambda *_, **__: _dummy())
+    with instrumented(Runs().open):
+        backend = backends.build(ModelSpec(base="dummy", kind="dummy"))
+        dropped = ref(backend)
+        run_suite(suite(ModelSpec(base="dummy", kind="dummy"), PROBES[1:2]), backend)
+        del backend
+        gc.collect()
+        assert dropped() is None
 
 
 def test_a_version_without_what_is_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
