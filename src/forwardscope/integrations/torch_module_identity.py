@@ -9,34 +9,34 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-import uuid
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple, TypeGuard
 
 import torch
 
+from forwardscope.integrations.torch_module_code import (
+    code_of,
+    code_of_class,
+    is_versioned,
+    line_of,
+    module_of_code,
+)
 from forwardscope.integrations.torch_module_content import (
     PLAIN,
     Content,
     UnknownContentError,
 )
 
-__all__ = ["MARK", "ModuleIdentity", "check_state", "tensors_of"]
+__all__ = ["ModuleIdentity", "check_state", "tensors_of"]
 
-#: Attribute of the classes of instrumented modules.
-MARK: Final = "_forwardscope_calls"
 #: What each module has in its `__dict__`, and which of it are hooks around `forward`.
 _OWN: Final = frozenset(vars(torch.nn.Module()))
 _HOOKS: Final = tuple(one for one in _OWN if "_forward" in one and one.endswith("_hooks"))
 #: Attribute of generation configs: a hash of Python's, which differs between processes.
 _OBJECT_HASH: Final = "_original_object_hash"
-#: Packages whose code the environment identifies by its version.
-_VERSIONED: Final = frozenset(("builtins", "collections", "torch", "transformers"))
 
 
 class _ModuleContent(Content):
@@ -48,7 +48,7 @@ class _ModuleContent(Content):
         parts = list(module.named_modules(remove_duplicate=False))
         self._parts: dict[int, str] = {id(part): name for name, part in parts}
         for name, part in parts:
-            self.structure += ("module", name, *_code_of_class(type(part)))
+            self.structure += ("module", name, *code_of_class(type(part)))
             self._add_forward(type(part).forward)
             own = vars(part)
             for members in (own["_parameters"], own["_buffers"]):
@@ -63,7 +63,7 @@ class _ModuleContent(Content):
     def _add_forward(self, function: Any) -> None:
         """Add a forward, which a program may have replaced, with the functions that wrap it."""
         while (wrapped := getattr(function, "__wrapped__", None)) is not None:
-            if not _is_versioned(_module_of_code(function)):
+            if not is_versioned(module_of_code(function)):
                 raise UnknownContentError("a forward that a function of a program wraps")
             self.structure.append(f"wrapper {function.__code__.co_qualname}")
             function = wrapped
@@ -72,13 +72,13 @@ class _ModuleContent(Content):
     def add_object(self, value: Any) -> None:
         kind = type(value)
         if isinstance(value, enum.Enum):
-            self.structure += (*_code_of_class(kind), value.name)
+            self.structure += (*code_of_class(kind), value.name)
         elif kind in (set, frozenset) and all(type(item) in PLAIN for item in value):
             self.structure.append(f"{kind.__name__} {sorted(map(repr, value))}")
         elif isinstance(value, type):
-            self.structure += _code_of_class(value)
+            self.structure += code_of_class(value)
         elif _is_plain_function(value):
-            self.structure += (_code(value), value.__qualname__, _line(value))
+            self.structure += (code_of(value), value.__qualname__, line_of(value))
         elif self._is_own_method(value):
             self.structure += ("method", value.__name__, self._parts[id(value.__self__)])
         elif _is_configuration(value):
@@ -98,7 +98,7 @@ class _ModuleContent(Content):
         """Add an object by its attributes; the parts of a model share one."""
         is_new = id(value) not in self._configurations
         number = self._configurations.setdefault(id(value), len(self._configurations))
-        self.structure += (*_code_of_class(type(value)), str(number))
+        self.structure += (*code_of_class(type(value)), str(number))
         if is_new:
             self.add({key: one for key, one in vars(value).items() if key != _OBJECT_HASH})
 
@@ -211,65 +211,3 @@ def _is_plain_function(value: Any) -> TypeGuard[FunctionType | BuiltinFunctionTy
         and value.__closure__ is None
         and "<" not in value.__qualname__  # a lambda, or made in a function
     )
-
-
-def _line(function: FunctionType | BuiltinFunctionType) -> str:
-    return str(getattr(getattr(function, "__code__", None), "co_firstlineno", ""))
-
-
-def _code_of_class(kind: type) -> Iterator[str]:
-    """Yield what a class and its bases are, without the class of an instrumented module."""
-    for base in kind.__mro__:
-        if MARK not in vars(base):
-            yield f"class {base.__module__}.{base.__qualname__}"
-            yield _code(base)
-            if not _is_versioned(base.__module__):
-                yield from _members(base)
-
-
-def _members(kind: type) -> Iterator[str]:
-    """Yield the methods of a class, which a program may replace."""
-    for name, value in list(vars(kind).items()):
-        if isinstance(value, FunctionType):
-            yield f"{name}: {value.__module__}.{value.__qualname__} {_line(value)}"
-
-
-def _is_versioned(module: str | None) -> bool:
-    return (module or "torch").partition(".")[0] in _VERSIONED
-
-
-def _module_of_code(function: Any) -> str:
-    """Return the module whose code a function runs; `functools.wraps` hides it."""
-    return str(getattr(function, "__globals__", {}).get("__name__", "none"))
-
-
-_codes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def _code(thing: Any) -> str:
-    """Return what identifies the code of a class or function: the digest of its source file.
-
-    That of a package with a version in the environment is empty. What has no file, as in a
-    notebook, has an identity of its own that no other process shares.
-    """
-    if _is_versioned(thing.__module__):
-        return ""
-    known = _codes.get(thing)
-    if known is None:
-        known = _codes[thing] = _digest_of_source(thing) or uuid.uuid4().hex
-    return known
-
-
-def _digest_of_source(thing: Any) -> str | None:
-    """Return the digest of the file that has a class or function; None if there is none."""
-    try:
-        file = None if _is_typed_in(thing) else inspect.getsourcefile(thing)
-        return None if file is None else sha256(Path(file).read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return None
-
-
-def _is_typed_in(thing: Any) -> bool:
-    """Return whether a class has methods of no file, though its module may have one."""
-    methods = filter(inspect.isfunction, vars(thing).values()) if isinstance(thing, type) else ()
-    return any(inspect.unwrap(one).__code__.co_filename.startswith("<") for one in methods)
