@@ -19,6 +19,7 @@ from lm_eval.api.model import LM
 from opentelemetry.context import get_current
 
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.integrations.lm_eval_answers import checked_answers
 from forwardscope.integrations.lm_eval_identity import has_weights, identity_of
 from forwardscope.integrations.lm_eval_requests import KeepingHook, key_of
 from forwardscope.integrations.tool_run import ToolRun
@@ -145,7 +146,11 @@ class CachedLM:
         self._hook.next = cache_hook
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return the log-probability of each continuation, and whether it is greedy."""
+        """Return the log-probability of each continuation, and whether it is greedy.
+
+        Raises:
+            ModelError: As by the methods below: the model has returned no valid answers.
+        """
         return self._answer("loglikelihood", requests)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -195,7 +200,7 @@ class CachedLM:
 
         def compute_misses(missing: list[int]) -> list[Any]:
             self._hook.expect(op, [prompts[index] for index in missing])
-            return list(getattr(self.lm, op)([keyed[index][1] for index in missing]))
+            return self._compute(op, [keyed[index][1] for index in missing])
 
         return self.instrumentation.cached_batch(
             op, self.identity.view, prompts, 0, compute_misses, probes=probes
@@ -206,9 +211,13 @@ class CachedLM:
         self._hook.expect(op, [])
         return self.instrumentation.uncached_batch(
             *(op, self.identity.view, [repr(one.args) for one in requests], 0),
-            lambda: list(getattr(self.lm, op)(requests)),
+            lambda: self._compute(op, requests),
             probes=probes,
         )
+
+    def _compute(self, op: str, requests: list[Instance]) -> list[Any]:
+        answers = getattr(self.lm, op)(requests)
+        return checked_answers(op, answers, len(requests), type(self.lm).__name__)
 
 
 def _is_sharded(lm: LM) -> bool:

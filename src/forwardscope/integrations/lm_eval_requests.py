@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.model import CacheHook
 
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.integrations.lm_eval_answers import fault_of, storable
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -36,9 +37,13 @@ class KeepingHook(CacheHook):
         self._positions = {key: position for position, key in enumerate(keys)}
 
     def add_partial(self, attr: str, req: Iterable[Any], res: Any) -> None:
-        """Keep one answer."""
-        if attr == self._op and (key := _json(req)) is not None and key in self._positions:
-            self._inst.keep(self._positions.pop(key), res)
+        """Keep one answer; not one that is not valid, with which the call is going to fail."""
+        if (
+            attr == self._op
+            and fault_of(attr, res) is None
+            and (key := _json(req)) in self._positions
+        ):
+            self._inst.keep(self._positions.pop(key), storable(attr, res))
         if self.next is not None:
             self.next.add_partial(attr, req, res)
 
