@@ -48,6 +48,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[SuiteSpec]:
     def script(view: ScriptedView, prompt: str) -> object:
         if prompt == "raise":
             raise RuntimeError("the model is gone")
+        if prompt == "exit":
+            raise SystemExit(3)
         if prompt == "unsupported" and view.strength:
             raise UnsupportedViewError(view.id, "it has no LoRA")
         if specs[-1].model.path == "broken":
@@ -251,6 +253,9 @@ def test_mistakes_of_the_suite(run: Run, loaded: list[SuiteSpec]) -> None:
     [
         ("", "the marker needs suite=, the path of a suite file"),
         ("suite='none.yaml'", "suite file none.yaml does not exist; *"),
+        ("'a\\0b.yaml'", "suite file a?x00b.yaml cannot be read: embedded null byte"),
+        ("'\\ud800.yaml'", "suite file ?ud800.yaml cannot be read: *surrogates not allowed"),
+        ("'-'", "suite file */- does not exist; *"),  # not standard input
         ("'suite.yaml', 'b'", "the marker takes the suite alone by position; *"),
         ("'suite.yaml', min_scor=1", "the marker has no argument 'min_scor'; did you mean *"),
         ("'suite.yaml', color=1", "the marker has no argument 'color'; it has suite, probes, *"),
@@ -315,6 +320,24 @@ def test_a_run_that_breaks_off(run: Run, loaded: list[SuiteSpec]) -> None:
     assert len([line for line in ran.outlines if re.match("E +MemoryError: a secret", line)]) == 1
     assert ran.outlines.count(broken) == 2
     assert len(loaded) == 1
+
+
+def test_a_model_that_ends_the_process(run: Run, loaded: list[SuiteSpec]) -> None:
+    """Its tests are errors, and those of other suites run."""
+    other = marked("suite='other.yaml'")
+    ran = run(suite=suite("exit"), test_a=marked(), other=suite(), test_b=other)
+    ran.assert_outcomes(errors=3, passed=3)
+    ran.stdout.fnmatch_lines(["the suite ended with SystemExit: 3"])
+    assert len(loaded) == 2
+
+
+def test_a_result_that_cannot_be_written(run: Run) -> None:
+    """The probes have their verdicts; the test of the suite fails, and the summary says why."""
+    ran = run(suite=suite(), test_it=marked("'suite.yaml', result='/dev/full'"))
+    ran.assert_outcomes(passed=2, failed=1)
+    said = [line for line in ran.outlines if line.startswith("the result cannot be written to")]
+    assert len(said) == 2
+    assert "shows each value" not in ran.stdout.str()
 
 
 def test_paths(run: Run, pytester: pytest.Pytester, loaded: list[SuiteSpec]) -> None:

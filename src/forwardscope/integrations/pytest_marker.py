@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from forwardscope.errors import SpecError
 from forwardscope.files import check_outputs
 from forwardscope.store.locations import DEFAULT
-from forwardscope.suite.loading import load_suite, resolve_path
+from forwardscope.suite.loading import STDIN, load_suite, resolve_path
 from forwardscope.suite.selection import choose_probes, chosen_store, replace_adapter
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.text import MAX_SENTENCE, shown
@@ -146,6 +146,10 @@ def _sentence(found: Any) -> str:
 
 
 def _shortened(path: str, folder: Path) -> str:
-    """Return a path below a folder as relative to it, and any other unchanged."""
+    """Return a path below a folder as relative to it, and any other unchanged.
+
+    A file whose name alone would be standard input is one of the others.
+    """
     found = Path(path)
-    return str(found.relative_to(folder)) if found.is_relative_to(folder) else path
+    short = str(found.relative_to(folder)) if found.is_relative_to(folder) else path
+    return path if short == STDIN else short

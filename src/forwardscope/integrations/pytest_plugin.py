@@ -160,13 +160,19 @@ def _has_case(item: pytest.Item) -> bool:
 
 
 def _outcome(suites: Suites, case: Case) -> ProbeResult:
-    """Return the result of a case; a mistake of the user is an error without a traceback."""
+    """Return the result of a case; a mistake of the user is an error without a traceback.
+
+    So is the end of the process that a model's code asks for: pytest has no place for one in
+    the setup of a test.
+    """
     from forwardscope.errors import UserError  # noqa: PLC0415 - not at startup
 
     try:
         return suites.outcome(case)
     except UserError as error:
         message = "\n".join(_sentences(error))
+    except SystemExit as ended:
+        message = shown(f"the suite ended with SystemExit: {ended.code}", MAX_SENTENCE)
     pytest.fail(message, pytrace=False)
 
 

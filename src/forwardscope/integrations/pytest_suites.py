@@ -54,6 +54,7 @@ class Suites:
         self._specs: dict[Marker, SuiteSpec] = {}
         self._results: dict[Marker, SuiteResult] = {}
         self._failures: dict[Marker, str] = {}
+        self._unwritten: dict[Marker, str] = {}
 
     def cases(self, marker: Marker) -> list[Case]:
         """Load a suite, and return a case for each probe and one for the suite.
@@ -69,11 +70,12 @@ class Suites:
 
         Raises:
             NoResultError: The suite failed for an earlier case, or a check before its probes.
-            UserError: The model cannot be loaded, or a file cannot be written.
+            UserError: The model cannot be loaded.
         """
         result = self._result(case.marker)
         if case.probe is None:
-            return _of_suite(result, case.marker.min_score)
+            unwritten = self._unwritten.get(case.marker.run)
+            return _of_suite(result, case.marker.min_score, unwritten)
         for probe in result.probes:
             if probe.name == case.probe:
                 return probe
@@ -84,7 +86,10 @@ class Suites:
         """Yield name and summary of each suite that ran."""
         for run, result in self._results.items():
             name = f"{result.suite}, {result.adapter}"
-            yield shown(name), list(summary(result, self._specs[run], run.result))
+            unwritten = self._unwritten.get(run)
+            saved = None if unwritten else run.result
+            lines = summary(result, self._specs[run], saved)
+            yield shown(name), [*lines, *filter(None, [unwritten])]
 
     def _result(self, marker: Marker) -> SuiteResult:
         run = marker.run
@@ -97,18 +102,24 @@ class Suites:
                 other = f"an earlier test of the suite ended with {type(error).__name__}"
                 self._failures[run] = f"not run: {error if isinstance(error, UserError) else other}"
                 raise
+            self._write(run)
         return self._results[run]
+
+    def _write(self, run: Marker) -> None:
+        """Write the file of a result; its tests have their verdicts also where that fails."""
+        if run.result is not None:
+            try:
+                self._results[run].write(run.result)
+            except UserError as error:
+                self._unwritten[run] = shown(str(error), MAX_SENTENCE)
 
 
 def _run(spec: SuiteSpec, marker: Marker) -> SuiteResult:
     with load_backend(spec, trace_path=marker.trace) as backend:
-        result = run_suite(spec, backend)
-    if marker.result is not None:
-        result.write(marker.result)
-    return result
+        return run_suite(spec, backend)
 
 
-def _of_suite(result: SuiteResult, min_score: float | None) -> ProbeResult:
+def _of_suite(result: SuiteResult, min_score: float | None, unwritten: str | None) -> ProbeResult:
     """Return what is wrong outside the probes, in the form of a probe's result.
 
     A check before the probes that failed is returned itself.
@@ -116,7 +127,7 @@ def _of_suite(result: SuiteResult, min_score: float | None) -> ProbeResult:
     for probe in result.probes:
         if probe.kind == FINITE_CHECK:
             return probe
-    wrong = list(_wrong(result, min_score))
+    wrong = list(filter(None, [*_wrong(result, min_score), unwritten]))
     return ProbeResult(
         name=SUITE,
         kind=SUITE,

@@ -77,6 +77,8 @@ def _text(file: Path, source: str, is_stdin: bool) -> str:
         raise SpecError(f"suite file {source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{source}: not UTF-8 text (byte {error.start})") from error
+    except ValueError as error:  # a name that no file can have
+        raise SpecError(f"suite file {source} cannot be read: {error}") from error
 
 
 def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
