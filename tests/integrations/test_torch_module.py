@@ -542,8 +542,21 @@ def test_what_cannot_be_instrumented_is_named() -> None:
         instrument(net)
     with pytest.raises(ValueError, match="needs an identity"):
         instrument(Counted(), cache=True)
+    with pytest.raises(ValueError, match="give max_bytes, or an instrumentation"):
+        instrument(Counted(), max_bytes=1, instrumentation=BackendInstrumentation())
+    with pytest.raises(ValueError, match="must be positive"):
+        instrument(Counted(), max_bytes=0)
     with pytest.raises(TypeError, match="only a module has a content"):
         instrument(_returns_ones, identity="content", cache=True)
+
+
+@pytest.mark.parametrize(("max_bytes", "hits"), [(_X.nbytes, 0), (100 * _X.nbytes, 1), (None, 1)])
+def test_results_are_kept_within_a_bound_of_bytes(max_bytes: int | None, hits: int) -> None:
+    """A result that is larger is handed out and not kept; without a bound it is 1 GiB."""
+    net = instrument(Counted().eval(), identity="content", cache=True, max_bytes=max_bytes)
+    assert torch.equal(net(_X), net(_X))
+    assert _counts(net) == (hits, 2 - hits)
+    assert calls_of(net).instrumentation.cache.max_bytes == (max_bytes or 2**30)
 
 
 def test_the_decorator_keeps_name_and_signature() -> None:

@@ -17,16 +17,19 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 import torch
 
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.torch_module_calls import InstrumentedCalls
+from forwardscope.integrations.torch_module_code import MARK
 from forwardscope.integrations.torch_module_content import UnknownContentError
-from forwardscope.integrations.torch_module_identity import MARK, ModuleIdentity
+from forwardscope.integrations.torch_module_identity import ModuleIdentity
 
 __all__ = ["InstrumentedCalls", "calls_of", "instrument", "uninstrument"]
+
+_MAX_BYTES: Final = 2**30
 
 T = TypeVar("T", bound=Callable[..., Any])
 #: What identifies a module or callable; see `instrument`.
@@ -41,6 +44,7 @@ def instrument(
     name: str | None = None,
     instrumentation: BackendInstrumentation | None = None,
     cache: bool = False,
+    max_bytes: int | None = None,
 ) -> T: ...
 @overload
 def instrument(
@@ -50,6 +54,7 @@ def instrument(
     name: str | None = None,
     instrumentation: BackendInstrumentation | None = None,
     cache: bool = False,
+    max_bytes: int | None = None,
 ) -> Callable[[T], T]: ...
 def instrument(
     target: Any = None,
@@ -58,6 +63,7 @@ def instrument(
     name: str | None = None,
     instrumentation: BackendInstrumentation | None = None,
     cache: bool = False,
+    max_bytes: int | None = None,
 ) -> Any:
     """Count and trace the calls of a torch module or callable, and cache them on request.
 
@@ -76,16 +82,24 @@ def instrument(
         name: Name in counts and spans; by default that of the class or function. In place of
             `_`, which separates a view's parameter, it has `-`.
         instrumentation: Caches, counts and traces; give it a store to keep results. By
-            default one with a cache in memory alone.
+            default one with a cache in memory alone, of 256 results.
         cache: Whether calls may be answered from the cache.
+        max_bytes: The most bytes of results to keep in memory, by default 1 GiB. An
+            `instrumentation` has a bound of its own.
 
     Raises:
-        ValueError: The target is instrumented already, or is cached without an identity.
+        ValueError: The target is instrumented already, is cached without an identity, or
+            has both a bound and an instrumentation.
         TypeError: The target is a class, or is no module and has no content.
     """
     if target is None:
         return functools.partial(
-            instrument, identity=identity, name=name, instrumentation=instrumentation, cache=cache
+            instrument,
+            identity=identity,
+            name=name,
+            instrumentation=instrumentation,
+            cache=cache,
+            max_bytes=max_bytes,
         )
     if isinstance(target, type) or not callable(target):
         raise TypeError(f"instrument a module or function, not {target!r}")
@@ -93,16 +107,18 @@ def instrument(
         raise ValueError("this is instrumented already; call uninstrument before")
     if cache and identity is None:
         raise ValueError('a cache needs an identity, such as identity="content" for a module')
+    if instrumentation is not None and max_bytes is not None:
+        raise ValueError("give max_bytes, or an instrumentation with cache_max_bytes")
     module = target if isinstance(target, torch.nn.Module) else None
     if module is None and identity == "content":
         raise TypeError("only a module has a content; give a version of the function as identity")
     given = type(target).__name__ if module is not None else _name_of(target)
     name = (name or given).replace("_", "-")
-    calls = InstrumentedCalls(
-        name,
-        _identity(identity, target) if cache else None,
-        instrumentation or BackendInstrumentation(name=name),
-    )
+    if instrumentation is None:
+        bound = _MAX_BYTES if max_bytes is None else max_bytes
+        instrumentation = BackendInstrumentation(name=name, cache_max_bytes=bound)
+    identify = _identity(identity, target) if cache else None
+    calls = InstrumentedCalls(name, identify, instrumentation)
     if module is None:
         return _wrapped(target, calls)
     module.__class__ = _subclass(type(module), calls)
