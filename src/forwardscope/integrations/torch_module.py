@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar, overload
 
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.integrations.torch_module_calls import InstrumentedCalls
@@ -88,8 +90,8 @@ def instrument(
             `instrumentation` has a bound of its own.
 
     Raises:
-        ValueError: The target is instrumented already, is cached without an identity, or
-            has both a bound and an instrumentation.
+        ValueError: The target is instrumented already, is cached without an identity, has
+            both a bound and an instrumentation, or is a lazy module that was never called.
         TypeError: The target is a class, or is no module and has no content.
     """
     if target is None:
@@ -105,6 +107,8 @@ def instrument(
         raise TypeError(f"instrument a module or function, not {target!r}")
     if _found(target) is not None:
         raise ValueError("this is instrumented already; call uninstrument before")
+    if _is_unmade(target):
+        raise ValueError("a lazy module gets its class at its first call; call it once before")
     if cache and identity is None:
         raise ValueError('a cache needs an identity, such as identity="content" for a module')
     if instrumentation is not None and max_bytes is not None:
@@ -149,6 +153,13 @@ def calls_of(target: Any) -> InstrumentedCalls:
     if found is None:
         raise ValueError(f"this {type(target).__name__} is not instrumented")
     return found
+
+
+def _is_unmade(target: Any) -> bool:
+    """Return whether it is a lazy module that was never called."""
+    return isinstance(target, LazyModuleMixin) and any(
+        map(is_lazy, torch.nn.Module.parameters(target))  # type: ignore[arg-type]
+    )
 
 
 def _identity(identity: Identity, target: Any) -> Callable[[Any], str]:

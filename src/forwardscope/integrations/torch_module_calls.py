@@ -21,7 +21,7 @@ from forwardscope.integrations.torch_module_content import (
     digest,
     settings,
 )
-from forwardscope.integrations.torch_module_identity import check_state, tensors_of
+from forwardscope.integrations.torch_module_state import check_state, tensors_of
 from forwardscope.integrations.torch_module_values import Kept, keep
 
 __all__ = ["InstrumentedCalls"]

@@ -1,7 +1,7 @@
 """The identity of a torch module: its content, or a text that holds while its weights stay.
 
 The content is the classes of all parts with their source files, their plain attributes, and
-parameters and buffers. Those are digested again only if torch has counted a change of them.
+parameters and buffers. Those are digested again only if a change of them was counted.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-import weakref
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import torch
 
@@ -29,12 +27,16 @@ from forwardscope.integrations.torch_module_content import (
     Content,
     UnknownContentError,
 )
+from forwardscope.integrations.torch_module_state import (
+    MODULE_ATTRIBUTES,
+    TensorState,
+    count_steps,
+    packed_weights_of,
+    tensors_of,
+)
 
-__all__ = ["ModuleIdentity", "check_state", "tensors_of"]
+__all__ = ["ModuleIdentity"]
 
-#: What each module has in its `__dict__`, and which of it are hooks around `forward`.
-_OWN: Final = frozenset(vars(torch.nn.Module()))
-_HOOKS: Final = tuple(one for one in _OWN if "_forward" in one and one.endswith("_hooks"))
 #: Attribute of generation configs: a hash of Python's, which differs between processes.
 _OBJECT_HASH: Final = "_original_object_hash"
 
@@ -56,7 +58,7 @@ class _ModuleContent(Content):
                     self.structure.append(key)
                     self.add(tensor)
             for key, value in own.items():
-                if key not in _OWN:
+                if key not in MODULE_ATTRIBUTES:
                     self.structure.append(key)
                     self.add(value)
 
@@ -103,33 +105,6 @@ class _ModuleContent(Content):
             self.add({key: one for key, one in vars(value).items() if key != _OBJECT_HASH})
 
 
-class _State(NamedTuple):
-    """Whether tensors are those of before: they, their memory and the counts of their changes.
-
-    Their memory is an object, as an address is used again: `half().float()` may return to it.
-    """
-
-    objects: tuple[weakref.ref[Any], ...]
-    versions: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, tensors: Iterable[torch.Tensor]) -> _State:
-        """Return the state of tensors; it refers to them weakly."""
-        tensors = list(tensors)
-        versions = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
-        memory = [tensor.untyped_storage() for tensor in tensors]
-        return cls(tuple(map(weakref.ref, [*tensors, *memory])), versions)
-
-    def is_of(self, tensors: Iterable[torch.Tensor]) -> bool:
-        """Return whether the tensors are the same and unchanged."""
-        tensors = list(tensors)  # alive while their state is compared
-        now = _State.of(tensors)
-        same = len(now.objects) == len(self.objects) and all(
-            one() is other() for one, other in zip(self.objects, now.objects, strict=True)
-        )
-        return same and now.versions == self.versions
-
-
 class ModuleIdentity:
     """Identity of a module by its content, or by a text that holds while its weights stay.
 
@@ -139,12 +114,14 @@ class ModuleIdentity:
     """
 
     def __init__(self, module: torch.nn.Module, text: str | None) -> None:
+        count_steps()
         self._text: Final = text
-        self._state: _State | None = None
+        self._state: TensorState | None = None
+        self._packed: Final = packed_weights_of(module)
         if text is not None:
             with suppress(UnknownContentError):
-                self._state = _State.of(tensors_of(module))
-        self._known: tuple[list[str], _State, str] | None = None
+                self._state = TensorState.of(tensors_of(module))
+        self._known: tuple[list[str], TensorState, str] | None = None
 
     def of(self, module: torch.nn.Module) -> str:
         """Return the identity of the module, or of a copy of it, as it is now.
@@ -153,40 +130,24 @@ class ModuleIdentity:
             UnknownContentError: It has none.
         """
         if self._text is not None:
-            if self._state is None or not self._state.is_of(tensors_of(module)):
+            if self._state is None or not self._is_as_it_was(self._state, module):
                 raise UnknownContentError("the weights are not those that the identity is of")
             return self._text
         content, known = _ModuleContent(module), self._known  # another thread may replace it
         if known is not None and known[0] == content.structure and known[1].is_of(content.tensors):
             return known[2]
-        state = _State.of(content.tensors)  # before the digest, so that a change meanwhile shows
+        state = TensorState.of(content.tensors)  # before the digest, to show a change meanwhile
         found = content.digest()
         self._known = content.structure, state, found
         return found
 
-
-def check_state(module: torch.nn.Module) -> None:
-    """Raise `UnknownContentError` for a module in a state in which no call is like another."""
-    for part in module.modules():
-        own = vars(part)
-        if part.training:
-            raise UnknownContentError("training mode")
-        if any(own[name] for name in _HOOKS):
-            raise UnknownContentError("hooks around the forward of a module")
-        if own.get("_is_replica"):
-            raise UnknownContentError("a replica of DataParallel")
-
-
-def _version(tensor: torch.Tensor) -> int:
-    if tensor.is_inference():
-        raise UnknownContentError("weights made in inference mode, whose changes do not show")
-    return tensor._version
-
-
-def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters and buffers."""
-    yield from module.parameters()
-    yield from module.buffers()
+    def _is_as_it_was(self, state: TensorState, module: torch.nn.Module) -> bool:
+        packed = packed_weights_of(module)
+        return (
+            state.is_of(tensors_of(module))
+            and len(packed) == len(self._packed)
+            and all(one is other for one, other in zip(packed, self._packed, strict=True))
+        )
 
 
 class _Attributes:
