@@ -147,12 +147,14 @@ def _values(value: Any) -> tuple[Any, ...]:
 
 def _own(value: object, name: str, dtype: np.dtype[Any]) -> None:
     """Replace an array field with one that nothing can change; copy only if needed."""
-    array: npt.NDArray[Any] = np.ascontiguousarray(getattr(value, name), dtype=dtype)
+    given = getattr(value, name)
+    array: npt.NDArray[Any] = np.ascontiguousarray(given, dtype=dtype)
     base: object = array.base
     if array.flags.writeable or not (base is None or isinstance(base, bytes)):
         array = array.copy()
         array.setflags(write=False)
-    object.__setattr__(value, name, array)
+    if array is not given:
+        object.__setattr__(value, name, array)
 
 
 def _parts(value: TokenDist | RollingLogprob) -> list[Part]:

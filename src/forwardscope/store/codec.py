@@ -6,8 +6,8 @@ An encoded value is
 
 The header is ASCII and describes the content, such as `TokenDist;<i8:256;<f4:256;i;d`: the tag,
 and of each part its kind, with the length of a text or the shape of an array. The content has
-the parts without gaps, little-endian. Nothing is executed, and no length is trusted: a part is
-a slice of what is there. The checksum is the first half of SHA-256 over the entry's digest and
+the parts without gaps, little-endian. Nothing is executed, and no length is trusted: their sum
+must be what is there. The checksum is the first half of SHA-256 over the entry's digest and
 all that precedes it, so that the value of another entry is detected as well. It finds
 accidents; it is no signature.
 """
@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 __all__ = [
     "CorruptValueError",
@@ -54,6 +56,8 @@ _ITEM_SIZES: Final = {
     "<f8": 8,
 }
 _CONSTANTS: Final[dict[str, bool | None]] = {"n": None, "t": True, "f": False}
+#: Numbers as the struct module calls them.
+_NUMBERS: Final = {"i": "q", "d": "d"}
 _START: Final = struct.Struct("<4sBH")
 _MAX_HEADER: Final = 0xFFFF
 _INT: Final = struct.Struct("<q")
@@ -68,7 +72,7 @@ class UnknownValueError(ValueError):
     """A value or tag that the codec does not know, or a number that is not finite."""
 
 
-class RawArray(NamedTuple):
+class RawArray(msgspec.Struct, frozen=True):
     """The content of an array, without NumPy.
 
     Attributes:
@@ -139,43 +143,49 @@ def encode(value: object, digest: bytes) -> bytes:
     return body + _checksum(body, digest)
 
 
-def decode(data: bytes, digest: bytes) -> Any:
+def decode(data: bytes, digest: bytes, start: int = 0) -> Any:
     """Return the value of encoded bytes.
 
     Args:
-        data: What `encode` returned.
+        data: What `encode` returned, perhaps after something else.
         digest: Digest of the entry.
+        start: Where the encoded value begins in `data`.
 
     Raises:
         CorruptValueError: The bytes are not those that `encode` returned for this entry.
         UnknownValueError: They are, but by a program that knows more types.
     """
-    if type(data) is not bytes or len(data) < _START.size + _CHECKSUM:
+    if type(data) is not bytes or len(data) < start + _START.size + _CHECKSUM:
         raise CorruptValueError("the value is cut")
-    if _checksum(memoryview(data)[:-_CHECKSUM], digest) != data[-_CHECKSUM:]:
+    if not data.endswith(_checksum(memoryview(data)[start:-_CHECKSUM], digest)):
         raise CorruptValueError("the checksum is wrong")
-    magic, format_, length = _START.unpack_from(data)
+    magic, format_, length = _START.unpack_from(data, start)
     if magic != _MAGIC:
         raise CorruptValueError("the value does not begin as one")
     if format_ != _FORMAT:
         raise UnknownValueError(f"the value has format {format_}, not {_FORMAT}")
-    start = _START.size + length
+    header = start + _START.size
     try:
-        return _from_parts(data[_START.size : start], data[start:-_CHECKSUM])
+        return _from_parts(data[header : header + length], data, header + length)
     except UnknownValueError:
         raise
     except Exception as error:
         raise CorruptValueError(f"the parts are wrong: {error}") from error
 
 
-def _from_parts(header: bytes, content: bytes) -> Any:
-    tag, slots, size = _layout(header)
-    if size != len(content):
-        raise CorruptValueError(f"the content has {len(content)} bytes, not {size}")
+def _from_parts(header: bytes, data: bytes, start: int) -> Any:
+    """Return the value whose content is between `start` and the checksum."""
+    tag, content, readers = _layout(header)
+    size = len(data) - _CHECKSUM - start
+    if size != content.size:
+        raise CorruptValueError(f"the content has {size} bytes, not {content.size}")
     known = _by_tag.get(tag)
     if known is None:
         raise UnknownValueError(f"no type is known for the tag {tag!r}")
-    return known.from_parts(*[read(content[start:end]) for start, end, read in slots])
+    parts = list(content.unpack_from(data, start))
+    for place, read in readers:
+        parts[place] = read(parts[place])
+    return known.from_parts(*parts)
 
 
 def _checksum(body: bytes | memoryview, digest: bytes) -> bytes:
@@ -213,36 +223,37 @@ def _encoded_array(array: RawArray) -> tuple[str, bytes]:
     return f"{array.dtype}:{','.join(map(str, array.shape))}", array.data
 
 
-#: Where a part is in the content, and what reads it.
-_Slot = tuple[int, int, Callable[[bytes], Part]]
+#: Makes a part of its bytes.
+_Reader = Callable[[bytes], Part]
 
 
 @lru_cache(maxsize=256)
-def _layout(header: bytes) -> tuple[str, list[_Slot], int]:
-    """Return the tag, the parts and the size of the content; cached, as many values share it."""
+def _layout(header: bytes) -> tuple[str, struct.Struct, list[tuple[int, _Reader]]]:
+    """Return the tag, the layout of the content, and the places of parts that are to be read.
+
+    It is cached, as many values share a header.
+    """
     tag, *kinds = header.decode("ascii").split(";")
-    slots: list[_Slot] = []
-    at = 0
-    for described in kinds:
-        kind, _, extent = described.partition(":")
-        size, read = _reader(kind, extent)
-        slots.append((at, at + size, read))
-        at += size
-    return tag, slots, at
+    items = [_item(*described.partition(":")[::2]) for described in kinds]
+    layout = struct.Struct("<" + "".join(item for item, _ in items))
+    return tag, layout, [(at, read) for at, (_, read) in enumerate(items) if read is not None]
 
 
-def _reader(kind: str, extent: str) -> tuple[int, Callable[[bytes], Part]]:
-    """Return the size of a part and the function that reads it; KeyError for an unknown kind."""
+def _item(kind: str, extent: str) -> tuple[str, _Reader | None]:
+    """Return a part's item in a struct, and its reader; None where the item is the part.
+
+    Raises:
+        KeyError: The kind is unknown.
+    """
     if kind in _CONSTANTS:
-        return 0, lambda _: _CONSTANTS[kind]
-    if kind == "i":
-        return 8, lambda data: int(_INT.unpack(data)[0])
-    if kind == "d":
-        return 8, lambda data: float(_FLOAT.unpack(data)[0])
+        return "0s", lambda _: _CONSTANTS[kind]
+    if kind in _NUMBERS:
+        return _NUMBERS[kind], None
     if kind == "s":
-        return _natural(extent), lambda data: str(data, "utf-8", "surrogatepass")
+        return f"{_natural(extent)}s", lambda data: str(data, "utf-8", "surrogatepass")
     shape = tuple(map(_natural, extent.split(","))) if extent else ()
-    return math.prod(shape) * _ITEM_SIZES[kind], lambda data: RawArray(kind, shape, data)
+    size = math.prod(shape) * _ITEM_SIZES[kind]
+    return f"{size}s", lambda data: RawArray(kind, shape, data)
 
 
 def _natural(digits: str) -> int:

@@ -39,10 +39,10 @@ from forwardscope.store.redis_entries import (
     BEGINNING,
     IDENTITIES,
     USED,
-    Facts,
     entry_key,
     lease_key,
     unpack,
+    unpack_facts,
 )
 from forwardscope.store.redis_faults import TIMEOUT_S, Breaker
 from forwardscope.store.redis_leases import LEASE_MS, Claims, RedisLease
@@ -479,14 +479,15 @@ def _info_of(facts: Mapping[str, Any]) -> ServerInfo:
 def _row_of(digest: bytes, beginning: bytes, last_used: float) -> StoredRow:
     """Return the row of an entry; of a damaged one it has the digest alone."""
     try:
-        return Facts.unpack(beginning, digest).row(digest, last_used)
+        known, _ = unpack_facts(beginning, digest)
+        return known.row(digest, last_used)
     except (CorruptValueError, UnicodeDecodeError):
         return StoredRow(digest, b"", "", None, None, None, len(beginning), last_used)
 
 
 def _value_of(digest: bytes, content: bytes) -> bytes:
     try:
-        return content[Facts.unpack(content, digest).end :]
+        return content[unpack_facts(content, digest)[1] :]
     except CorruptValueError:
         return b""
 

@@ -2,17 +2,17 @@
 
 A packed entry is
 
-    magic, 4 bytes | format, 1 | length of the facts, 2 | checksum, 8 | facts | value
+    magic, 4 bytes | format, 1 | length of the facts, 2 | checksum, 4 | facts | value
 
-The facts are MessagePack; their checksum is over the entry's digest too. The value has the
-codec's own checksum. One GET gives all.
+The facts are MessagePack; their checksum is CRC-32 over the entry's digest and them. The value
+has the codec's own checksum. One GET gives all.
 """
 
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = [
     "lease_key",
     "pack",
     "unpack",
+    "unpack_facts",
 ]
 
 #: All keys of a store begin with it; another format has other keys.
@@ -40,7 +41,7 @@ IDENTITIES: Final = PREFIX + b"identities"
 #: Bytes that are read of an entry for its facts alone; more where they are longer.
 BEGINNING: Final = 1024
 
-_START: Final = struct.Struct("<4sBH8s")
+_START: Final = struct.Struct("<4sBHI")
 _MAGIC: Final = b"fwsr"
 _FORMAT: Final = 1
 _MAX_FACTS: Final = 0xFFFF
@@ -56,7 +57,9 @@ def lease_key(digest: bytes) -> bytes:
     return PREFIX + b"l:" + digest
 
 
-class _Fields(msgspec.Struct, array_like=True):
+class Facts(msgspec.Struct, array_like=True, frozen=True):
+    """What is known of an entry without its value."""
+
     question: bytes
     identity: bytes
     run_id: bytes | None
@@ -64,38 +67,34 @@ class _Fields(msgspec.Struct, array_like=True):
     span_id: str | None
     nbytes: int
 
-
-class Facts(NamedTuple):
-    """What is known of an entry without its value, and where its value begins."""
-
-    fields: _Fields
-    end: int
-
-    @classmethod
-    def unpack(cls, data: bytes, digest: bytes) -> Facts:
-        """Return the facts at the beginning of a packed entry.
-
-        Raises:
-            CorruptValueError: It is damaged, or of another entry.
-        """
-        if type(data) is not bytes or len(data) < _START.size:
-            raise CorruptValueError("the entry is cut")
-        magic, format_, length, checksum = _START.unpack_from(data)
-        end = _START.size + length
-        facts = data[_START.size : end]
-        if (magic, format_) != (_MAGIC, _FORMAT) or _checksum(facts, digest) != checksum:
-            raise CorruptValueError("the facts of the entry are damaged")
-        try:
-            return cls(msgspec.msgpack.decode(facts, type=_Fields), end)
-        except (ValueError, RecursionError) as error:
-            raise CorruptValueError("the facts of the entry are damaged") from error
-
     def row(self, digest: bytes, last_used: float) -> StoredRow:
         """Return them as the row of an entry."""
-        one = self.fields
-        run_id = None if one.run_id is None else _text(one.run_id)
-        ids = run_id, one.trace_id, one.span_id
-        return StoredRow(digest, one.question, _text(one.identity), *ids, one.nbytes, last_used)
+        run_id = None if self.run_id is None else _text(self.run_id)
+        ids = run_id, self.trace_id, self.span_id
+        identity = _text(self.identity)
+        return StoredRow(digest, self.question, identity, *ids, self.nbytes, last_used)
+
+
+_decoder: Final = msgspec.msgpack.Decoder(Facts)
+
+
+def unpack_facts(data: bytes, digest: bytes) -> tuple[Facts, int]:
+    """Return the facts at the beginning of a packed entry, and where its value begins.
+
+    Raises:
+        CorruptValueError: They are damaged, or of another entry.
+    """
+    if type(data) is not bytes or len(data) < _START.size:
+        raise CorruptValueError("the entry is cut")
+    magic, format_, length, checksum = _START.unpack_from(data)
+    end = _START.size + length
+    facts = data[_START.size : end]
+    if checksum != _checksum(facts, digest) or magic != _MAGIC or format_ != _FORMAT:
+        raise CorruptValueError("the facts of the entry are damaged")
+    try:
+        return _decoder.decode(facts), end
+    except (ValueError, RecursionError) as error:
+        raise CorruptValueError("the facts of the entry are damaged") from error
 
 
 def pack(entry: NewEntry) -> bytes:
@@ -107,11 +106,11 @@ def pack(entry: NewEntry) -> bytes:
     """
     content = encode(entry.value, entry.digest)
     run_id = None if entry.run_id is None else _bytes(entry.run_id)
-    fields = _Fields(
+    known = Facts(
         *(entry.question, _bytes(entry.identity), run_id),
         *(entry.trace_id, entry.span_id, len(content)),
     )
-    facts = msgspec.msgpack.encode(fields)
+    facts = msgspec.msgpack.encode(known)
     if len(facts) > _MAX_FACTS:
         raise ValueError("the identity or the run's id is too long")
     checksum = _checksum(facts, entry.digest)
@@ -125,14 +124,14 @@ def unpack(data: bytes, digest: bytes) -> StoredEntry:
         CorruptValueError: It is damaged.
         UnknownValueError: A program that knows more types has packed it.
     """
-    one, end = Facts.unpack(data, digest)
+    one, end = unpack_facts(data, digest)
     run_id = None if one.run_id is None else _text(one.run_id)
-    value = decode(data[end:], digest)
+    value = decode(data, digest, end)
     return StoredEntry(value, run_id, one.trace_id, one.span_id, len(data) - end)
 
 
-def _checksum(facts: bytes, digest: bytes) -> bytes:
-    return blake2b(facts, digest_size=8, key=digest[:32]).digest()
+def _checksum(facts: bytes, digest: bytes) -> int:
+    return crc32(facts, crc32(digest))
 
 
 def _bytes(text: str) -> bytes:
