@@ -183,7 +183,7 @@ def test_a_server_that_evicts() -> None:
         store.close()
 
 
-@pytest.mark.parametrize("delay_s", [0.2, 0.4])
+@pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.4])
 def test_a_slow_server(delay_s: float) -> None:
     """One whose every answer takes long is given up after a bounded time."""
     with redis_server.running() as port, _slow(port, delay_s) as url:
@@ -194,14 +194,33 @@ def test_a_slow_server(delay_s: float) -> None:
         assert store.stats().unavailable
 
 
+def test_a_server_that_sends_byte_by_byte() -> None:
+    """One whose every byte comes soon, and whose answers never end, is given up as well."""
+    with redis_server.running() as port, _slow(port, 0.3, size=1) as url:
+        start = time.monotonic()
+        store = _open(url)
+        _run(store)
+        assert time.monotonic() - start < _COST_S
+        assert store.stats().unavailable
+
+
+def test_a_far_server() -> None:
+    """One that answers as soon as its distance allows is used to the end."""
+    with redis_server.running() as port, _slow(port, 0.01) as url:
+        store = _open(url)
+        _run(store)
+        assert not store.stats().unavailable
+        assert store.stats().dropped == 0
+
+
 @contextmanager
-def _slow(port: int, delay_s: float) -> Iterator[str]:
-    """Yield the URL of a proxy that delays each answer of a server."""
+def _slow(port: int, delay_s: float, size: int = 65536) -> Iterator[str]:
+    """Yield the URL of a proxy that delays each part of a server's answers."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(source: socket.socket, target: socket.socket, wait_s: float) -> None:
         try:
-            while data := source.recv(65536):
+            while data := source.recv(size):
                 time.sleep(wait_s)
                 target.sendall(data)
         except OSError:

@@ -114,9 +114,8 @@ class ServerInfo:
 class RedisStore:
     """A store on a server. Safe under threads, in forked children and between machines.
 
-    Lookups read in the caller's thread; a thread of its own writes and renews leases. All
-    waits for a server that is down, hangs or is slow are bounded together: then it is given
-    up.
+    A thread of its own writes and renews leases. All waits for a server that is down, hangs
+    or is slow are bounded together: then it is given up.
 
     Args:
         address: Where it is.
@@ -305,33 +304,43 @@ class RedisStore:
 
     def write(self, changes: Sequence[Written], used: Sequence[bytes]) -> bool:
         """Write changes in one transaction, and note uses; return whether it succeeded."""
-        return self._breaker.run("put", lambda: self._write(changes, used)) is not None
+        awaited = self._writer.is_awaited
+        done = self._breaker.run("put", lambda: self._write(changes, used), is_awaited=awaited)
+        return done is not None
 
     def renew(self, digests: Sequence[bytes]) -> None:
         """Renew leases of this store."""
-        self._on_leases(_RENEW, digests, LEASE_MS)
+        self._on_leases(_RENEW, digests, LEASE_MS, is_awaited=self._writer.is_awaited)
 
     def release(self, digests: Sequence[bytes]) -> None:
         """Delete leases of this store."""
         self._on_leases(_RELEASE, digests)
 
-    def _on_leases(self, script: str, digests: Sequence[bytes], *arguments: int) -> None:
+    def _on_leases(
+        self,
+        script: str,
+        digests: Sequence[bytes],
+        *arguments: int,
+        is_awaited: Callable[[], bool] = lambda: True,
+    ) -> None:
         keys = [lease_key(digest) for digest in digests]
         self._breaker.run(
-            "lease", lambda: self._client.eval(script, len(keys), *keys, self._token, *arguments)
+            "lease",
+            lambda: self._client.eval(script, len(keys), *keys, self._token, *arguments),
+            is_awaited=is_awaited,
         )
 
     def _begin(self, *, required: bool) -> None:
         """Connect; a server that cannot be used is an error, or is given up."""
+        if not required:
+            self._size = self._breaker.run("get", self._measured, is_decisive=True) or self._size
+            return
         try:
-            self._size, _ = self._breaker.timed(self._measured)
+            self._size = self._measured()
         except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
-            class_name, reason = _reason_of(error)
-            if required:
-                self._writer.close(0.0)
-                raise StoreError(f"the store {self.name} cannot be used: {reason}") from None
-            self._counts.unavailable = True
-            self._counts.failed("get", class_name, reason)
+            _, reason = _reason_of(error)
+            self._writer.close(0.0)
+            raise StoreError(f"the store {self.name} cannot be used: {reason}") from None
 
     def _contents_of(self, keys: Sequence[bytes]) -> list[Any]:
         contents: list[Any] = []
@@ -461,6 +470,7 @@ _REASONS: Final[dict[type[Exception], str]] = {
     redis.exceptions.NoPermissionError: "the user may not use the server's commands",
     redis.exceptions.OutOfMemoryError: "the server's memory is full and it evicts nothing",
     redis.TimeoutError: "the server does not answer",
+    TimeoutError: "the server answers too slowly",
     redis.ConnectionError: "there is no connection to the server",
     redis.ResponseError: "the server refuses a command",
 }

@@ -1,4 +1,10 @@
-"""The time that a server costs a run, and when the server is given up."""
+"""The time that a slow server costs a run, and when the server is given up.
+
+An answer is slow where it takes longer than 40 ms, and 10 ms more for each value that it
+brings: each value spares a forward pass. A run spends at most two seconds on slow answers and
+on failures, as no wait is longer than what is left of them. Each answer that is not slow gives
+back a tenth of what it was allowed, so that rare stalls of a busy machine do not add up.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +16,21 @@ from typing import Final, TypeVar
 
 from forwardscope.core.forks import reset_in_children
 from forwardscope.store.base import Operation
+from forwardscope.store.bounded_calls import BoundedCalls
 from forwardscope.store.counting import StoreCounts
 
 __all__ = ["TIMEOUT_S", "Breaker"]
 
 T = TypeVar("T")
 
-#: Bound of a connection attempt, and of a wait for an answer.
+#: Bound of a connection attempt, and of a wait for a part of an answer.
 TIMEOUT_S: Final = 0.75
-#: A server that does not answer is given up after so much lost time; one more operation and the
-#: close then end within three seconds. One that answers slowly costs more, as what each answer
-#: is expected to take is not lost.
-_PATIENCE_S: Final = 1.2
-#: An operation that takes no longer is not slow. With less, a busy machine, whose threads wait
-#: for the processor, gives up a server that answers at once.
-_EXPECTED_S: Final = 0.1
-#: A failure counts as so much lost time at least, so that no server fails at each lookup.
+#: What slow answers and failures may cost a run.
+BUDGET_S: Final = 2.0
+_ALLOWED_S: Final = 0.04
+_ALLOWED_PER_VALUE_S: Final = 0.01
+_GIVEN_BACK: Final = 0.1
+#: A failure costs so much at least, so that no server fails at each lookup.
 _FAILURE_S: Final = 0.1
 
 
@@ -35,14 +40,20 @@ class Breaker:
     Args:
         counts: Where durations and failures are counted.
         reason_of: Returns class and text of an error, without secrets.
+        clock: Seconds; a test may bring its own.
     """
 
     def __init__(
-        self, counts: StoreCounts, reason_of: Callable[[BaseException], tuple[str, str]]
+        self,
+        counts: StoreCounts,
+        reason_of: Callable[[BaseException], tuple[str, str]],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._counts = counts
         self._reason_of = reason_of
-        self._lost_s = 0.0
+        self._clock = clock
+        self._calls = BoundedCalls()
+        self._left_s = BUDGET_S
         self.after_fork()
         reset_in_children(self)
 
@@ -55,39 +66,54 @@ class Breaker:
         """Whether the server is given up."""
         return self._counts.unavailable
 
-    def run(self, operation: Operation, call: Callable[[], T]) -> T | None:
-        """Return the result of an operation; None where it failed or the server is given up."""
+    def run(
+        self,
+        operation: Operation,
+        call: Callable[[], T],
+        *,
+        is_awaited: Callable[[], bool] = lambda: True,
+        is_decisive: bool = False,
+    ) -> T | None:
+        """Return the result of an operation; None where it failed or the server is given up.
+
+        Args:
+            operation: What is counted.
+            call: The operation.
+            is_awaited: Returns at its end whether the run has waited for it.
+            is_decisive: Whether a failure gives the server up.
+        """
         if self.is_open:
             return None
-        expected_s = inf if operation == "put" else _EXPECTED_S
+        start = self._clock()
         try:
-            result, seconds = self.timed(call, expected_s=expected_s)
+            result = self._calls.run(call, self._left_s)
         except Exception as error:  # noqa: BLE001 - whatever a hostile server makes of an answer
+            seconds = inf if is_decisive else max(_FAILURE_S, self._clock() - start)
+            self._spend(seconds)
             self._counts.failed(operation, *self._reason_of(error))
             return None
+        seconds = self._clock() - start
         self._counts.observe(operation, seconds)
-        if self._counts.unavailable:  # by this operation, or another meanwhile
-            self._counts.failed(operation, "Slow", "the server answers too slowly")
+        if is_awaited() and self._spend(_cost_of(seconds, _values_in(result))):
+            self._counts.failed(operation, *self._reason_of(TimeoutError()))
         return result
 
-    def timed(self, call: Callable[[], T], *, expected_s: float = _EXPECTED_S) -> tuple[T, float]:
-        """Return the result of a call and its duration; it may raise.
-
-        Its time beyond what is expected is lost; a write costs the run none, as a thread of
-        its own waits for it.
-        """
-        start = time.perf_counter()
-        try:
-            result = call()
-        except Exception:
-            self._lose(max(_FAILURE_S, time.perf_counter() - start))
-            raise
-        seconds = time.perf_counter() - start
-        self._lose(seconds - expected_s)
-        return result, seconds
-
-    def _lose(self, seconds: float) -> None:
+    def _spend(self, seconds: float) -> bool:
+        """Spend some of the budget, or give back; return whether the server is given up now."""
         with self._lock:
-            self._lost_s += max(0.0, seconds)
-            if self._lost_s > _PATIENCE_S:
-                self._counts.unavailable = True
+            self._left_s = min(BUDGET_S, self._left_s - seconds)
+            if self._left_s > 0.0 or self._counts.unavailable:
+                return False
+            self._counts.unavailable = True
+            return True
+
+
+def _values_in(answer: object) -> int:
+    """Return how many values the answer to a get or a claim brings."""
+    return sum(type(one) is bytes for one in answer) if isinstance(answer, list) else 0
+
+
+def _cost_of(seconds: float, values: int) -> float:
+    """Return what an answer costs; less than 0 where it gives something back."""
+    allowed = _ALLOWED_S + _ALLOWED_PER_VALUE_S * values
+    return seconds if seconds > allowed else -_GIVEN_BACK * allowed

@@ -107,6 +107,11 @@ class RedisWriter:
         self._renewed = self._uses_written = time.monotonic()
         self._hurry: SimpleQueue[None] = SimpleQueue()
         self._worker: threading.Thread | None = None
+        self._flushes = 0
+
+    def is_awaited(self) -> bool:
+        """Return whether a flush waits for what is written now."""
+        return self._flushes > 0
 
     def put(self, changes: Sequence[Change]) -> None:
         """Queue changes, or count those that do not fit as dropped."""
@@ -146,6 +151,14 @@ class RedisWriter:
         mark = _Mark()
         with self._lock:
             self._queue.append(mark)
+            self._flushes += 1
+        try:
+            return self._wait(mark, due)
+        finally:
+            with self._lock:
+                self._flushes -= 1
+
+    def _wait(self, mark: _Mark, due: float) -> bool:
         self._ensure_worker()
         self._hurry.put(None)
         while not mark.passed:
