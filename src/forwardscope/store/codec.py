@@ -72,7 +72,7 @@ class UnknownValueError(ValueError):
     """A value or tag that the codec does not know, or a number that is not finite."""
 
 
-class RawArray(msgspec.Struct, frozen=True):
+class RawArray(msgspec.Struct, frozen=True, gc=False):
     """The content of an array, without NumPy.
 
     Attributes:

@@ -57,7 +57,7 @@ def lease_key(digest: bytes) -> bytes:
     return PREFIX + b"l:" + digest
 
 
-class Facts(msgspec.Struct, array_like=True, frozen=True):
+class Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is known of an entry without its value."""
 
     question: bytes
