@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 
 import pytest
@@ -181,6 +183,61 @@ def test_a_killed_holder_is_replaced(redis_url: str, client: redis.Redis) -> Non
     assert lease.owned == {digest}
     store.close()
     assert not client.exists(lease_key(digest))
+
+
+def test_a_claim_without_its_answer_is_made_again(redis_port: int, redis_url: str) -> None:
+    """Where a claim was taken and its answer was lost, the caller does not wait for itself."""
+    digest = new("one").digest
+    with _losing_an_answer(redis_port, b"'NX'") as url:
+        store = _open(url)
+        assert store.lease([digest]).owned == {digest}
+        assert store.lease([digest]).others == {digest}  # of another thread
+        store.close()
+    with redis.Redis.from_url(redis_url) as client:
+        assert not client.exists(lease_key(digest))
+
+
+@contextmanager
+def _losing_an_answer(port: int, word: bytes) -> Iterator[str]:
+    """Yield the URL of a proxy that once loses the answer to a request with a word in it."""
+    lost = threading.Event()
+
+    def forward(client: socket.socket, server: socket.socket) -> None:
+        with client, server, suppress(OSError):
+            while request := client.recv(65536):
+                server.sendall(request)
+                answer = server.recv(65536)
+                if word in request and not lost.is_set():
+                    lost.set()
+                    return
+                client.sendall(answer)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                threading.Thread(target=forward, args=(client, server), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        assert lost.is_set()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_holds_no_lease_of_its_parent(
+    redis_url: str, in_child: Callable[[Callable[[], object]], None]
+) -> None:
+    """What the parent computes, its child waits for."""
+    store, digest = _open(redis_url), new("one").digest
+    assert store.lease([digest]).owned == {digest}
+
+    def child() -> None:
+        assert store.lease([digest]).others == {digest}
+
+    in_child(child)
+    store.close()
 
 
 def test_a_holder_renews_its_lease(redis_url: str, client: redis.Redis) -> None:

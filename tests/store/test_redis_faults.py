@@ -107,6 +107,18 @@ def test_a_wrong_password(redis_port: int) -> None:
         right.close()
 
 
+@pytest.mark.parametrize("user", ["", ":secret@", "me:secret@"])
+@pytest.mark.parametrize("answer", [b":1\r\n", b"$-1\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
+def test_a_server_of_something_else(answer: bytes, user: str) -> None:
+    """A server that does not speak Redis is named so, also where a password is given."""
+    with (
+        _hostile(answer) as url,
+        pytest.raises(StoreError, match="does not answer as a Redis server") as error,
+    ):
+        RedisStore(RedisAddress.parse(url.replace("//", f"//{user}")), required=True)
+    assert "secret" not in str(error.value)
+
+
 def test_a_server_that_dies() -> None:
     """One that is killed in the middle of a run costs values that were not written, no more."""
     port = redis_server.free_port()

@@ -22,6 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import StoreError
 from forwardscope.store.base import (
     IdentityInfo,
@@ -60,7 +61,7 @@ _CONTENTS: Final = 16
 _CHUNK: Final = 256
 _MICROSECONDS: Final = 1e6
 
-#: Returns of each entry its value, 1 where it is the caller's now, or 0.
+#: Returns of each entry its value, 1 where it is the caller's now, 2 where it was before, or 0.
 _CLAIM: Final = """
 local claims = {}
 for i = 1, #KEYS, 2 do
@@ -69,7 +70,8 @@ for i = 1, #KEYS, 2 do
     claims[#claims + 1] = value
   else
     local set = redis.call('SET', KEYS[i + 1], ARGV[1], 'NX', 'PX', ARGV[2])
-    claims[#claims + 1] = set and 1 or 0
+    local held = not set and redis.call('GET', KEYS[i + 1]) == ARGV[1]
+    claims[#claims + 1] = set and 1 or held and 2 or 0
   end
 end
 return claims
@@ -148,6 +150,11 @@ class RedisStore:
         )
         self._writer = RedisWriter(self, self._counts)
         self._begin(required=required)
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Claim in the child with a token of its own."""
+        self._token = secrets.token_bytes(16)
 
     def get_many(self, digests: Sequence[bytes]) -> dict[bytes, StoredEntry]:
         """Return the entries that are there, by digest."""
@@ -238,10 +245,12 @@ class RedisStore:
         answers = list(zip(digests, claims, strict=True))
         stored = {digest: content for digest, content in answers if isinstance(content, bytes)}
         found = {at: entry for at, one in stored.items() if (entry := self._entry(at, one))}
-        leased = frozenset(digest for digest, claim in answers if claim == 1)
+        ours = [digest for digest, claim in answers if claim == 2]
+        # of ours, what is not held: the answer to its claim was lost
+        leased = {digest for digest, claim in answers if claim == 1} | self._writer.not_held(ours)
         self._writer.hold(list(leased))
         self._touch(found)
-        return Claims(found, leased | (stored.keys() - found.keys()))
+        return Claims(found, frozenset(leased | (stored.keys() - found.keys())))
 
     def give_up(self, digests: Sequence[bytes]) -> None:
         """Delete the leases of entries that are not queued to be stored."""
@@ -458,13 +467,20 @@ def _reason_of(error: BaseException) -> tuple[str, str]:
     causes = error, error.__cause__, error.__context__
     if any(isinstance(one, ssl.SSLError) for one in causes):
         return "SSLError", "the server's certificate is not accepted, or it does not speak TLS"
+    if str(error) == _NOT_ACCEPTED:
+        return "InvalidResponse", _REASONS[redis.InvalidResponse]
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return name, reason
-    return name, name
+    return name, f"{_REASONS[redis.InvalidResponse]} ({name})"
+
+
+#: What redis-py says of an answer to AUTH that is neither OK nor an error.
+_NOT_ACCEPTED: Final = "Invalid Username or Password"
 
 
 _REASONS: Final[dict[type[Exception], str]] = {
+    redis.InvalidResponse: "it does not answer as a Redis server",
     redis.AuthenticationError: "the server does not accept user and password",
     redis.exceptions.AuthorizationError: "the user may not use the server's commands",
     redis.exceptions.NoPermissionError: "the user may not use the server's commands",

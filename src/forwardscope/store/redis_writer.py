@@ -86,6 +86,11 @@ class RedisWriter(QueuedWriter[Change, bytes]):
             self._leases |= dict.fromkeys(digests, False)
         self._ensure_worker()
 
+    def not_held(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Return those whose leases are not renewed."""
+        with self._lock:
+            return set(digests) - self._leases.keys()
+
     def forget_leases(self, digests: Sequence[bytes]) -> list[bytes]:
         """Renew leases no longer, unless their entries are queued; return them."""
         with self._lock:
