@@ -23,6 +23,7 @@ from forwardscope.store.codec import encode
 from forwardscope.store.redis import RedisStore
 from forwardscope.store.redis_address import RedisAddress
 from forwardscope.store.redis_entries import entry_key, lease_key
+from forwardscope.store.redis_leases import RedisLease
 
 from .entries import new, put, value_of
 
@@ -248,6 +249,18 @@ def test_a_holder_renews_its_lease(redis_url: str, client: redis.Redis) -> None:
     time.sleep(4.5)
     assert client.pttl(lease_key(digest)) > 4000
     store.close()
+
+
+def test_a_wait_ends(pair: tuple[RedisStore, RedisStore]) -> None:
+    """What another machine does not store in time is the caller's, and is counted."""
+    digests = [new("one").digest, new("two").digest]
+    assert pair[0].lease(digests).others == frozenset()
+    lease = RedisLease(pair[1], digests, wait_s=0.05)
+    assert lease.others == set(digests)
+    assert lease.wait() == {}
+    assert (lease.owned, lease.others) == (set(digests), frozenset())
+    assert pair[1].stats().expired_waits == 2
+    assert pair[0].stats().expired_waits == 0
 
 
 def test_a_value_that_came_in_between_is_found(pair: tuple[RedisStore, RedisStore]) -> None:

@@ -53,6 +53,7 @@ def test_samples_are_the_counts_of_the_store(registry: CollectorRegistry, seen: 
         "corrupt": 7,
         "unsupported": 8,
         "dropped": 9,
+        "expired_waits": 12,
         "errors": {("get", "SQLITE_BUSY"): 10, ("put", "SQLITE_FULL"): 11},
         "unavailable": True,
         "durations": {"get": seen},
@@ -64,7 +65,8 @@ def test_samples_are_the_counts_of_the_store(registry: CollectorRegistry, seen: 
 
     single = (names.STORE_ENTRIES, names.STORE_BYTES, names.STORE_MAX_BYTES)
     single += (names.STORE_EVICTIONS, names.STORE_CORRUPT, names.STORE_UNAVAILABLE)
-    assert [read(metric) for metric in single] == [3, 400, 5000, 6, 7, 1]
+    single += (names.STORE_EXPIRED_WAITS,)
+    assert [read(metric) for metric in single] == [3, 400, 5000, 6, 7, 1, 12]
     assert read(names.STORE_DROPPED, reason="unsupported") == 8
     assert read(names.STORE_DROPPED, reason="lost") == 9
     assert _of(registry, names.STORE_ERRORS, "operation", "error_type") == {
@@ -108,7 +110,7 @@ def test_a_backend_without_a_store_has_no_such_samples(
 ) -> None:
     """Nor has one whose cache is off, which uses no store."""
     register(BackendInstrumentation(**settings), registry)
-    assert len(_OF_STORES) == 9
+    assert len(_OF_STORES) == 10
     assert all(_of(registry, metric) == {} for metric in _OF_STORES)
 
 

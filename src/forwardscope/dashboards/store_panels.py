@@ -226,8 +226,12 @@ def coalesced() -> Panel:
     return line_panel(
         "Coalesced lookups per second, by tier",
         "Lookups that waited for a forward pass in flight. memory: of another thread, or of an "
-        "equal prompt in the same batch. remote: of another machine, which had its lease.",
-        {"{{tier}}": rate(names.LOOKUPS, 'result="coalesced"', by="tier")},
+        "equal prompt in the same batch. remote: of another machine, which had its lease. "
+        "in vain: another machine had the lease and did not store the value within a minute.",
+        {
+            "{{tier}}": rate(names.LOOKUPS, 'result="coalesced"', by="tier"),
+            "in vain": rate(names.STORE_EXPIRED_WAITS),
+        },
         "suffix:/s",
     )
 

@@ -151,6 +151,7 @@ class StoreStats:
         corrupt: Entries that could not be decoded; each was a miss and was deleted.
         unsupported: Values not stored because the codec does not know their type.
         dropped: Values not stored because the queue was full or closed, or writing failed.
+        expired_waits: Values computed here after another machine did not store them in time.
         errors: Failed operations, by operation and class of the error.
         unavailable: Whether the store gave up after a failure.
         durations: Seconds of each operation that ended, by operation.
@@ -163,6 +164,7 @@ class StoreStats:
     corrupt: int = 0
     unsupported: int = 0
     dropped: int = 0
+    expired_waits: int = 0
     errors: Mapping[tuple[Operation, str], int] = field(default_factory=dict)
     unavailable: bool = False
     durations: Mapping[Operation, Histogram] = field(default_factory=dict)

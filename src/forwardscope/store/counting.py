@@ -47,7 +47,7 @@ class StoreCounts:
         self._lock = threading.RLock()
 
     def add(self, what: str, number: int = 1) -> None:
-        """Count `evictions`, `corrupt`, `unsupported` or `dropped`."""
+        """Count `evictions`, `corrupt`, `unsupported`, `dropped` or `expired_waits`."""
         with self._lock:
             self._numbers[what] += number
 
@@ -83,6 +83,7 @@ class StoreCounts:
                 corrupt=self._numbers["corrupt"],
                 unsupported=self._numbers["unsupported"],
                 dropped=self._numbers["dropped"],
+                expired_waits=self._numbers["expired_waits"],
                 errors=dict(self._errors),
                 unavailable=self.unavailable,
                 durations={name: one.copy() for name, one in self._durations.items()},

@@ -257,6 +257,10 @@ class RedisStore:
         if ended := self._writer.forget_leases(digests):
             self.release(ended)
 
+    def count_expired(self, number: int) -> None:
+        """Count entries that were waited for in vain."""
+        self._counts.add("expired_waits", number)
+
     def describe_identity(
         self,
         identity: str,

@@ -44,6 +44,10 @@ class Claiming(Protocol):
         """Delete the leases of entries that are not queued to be stored."""
         ...
 
+    def count_expired(self, number: int) -> None:
+        """Count entries that were waited for in vain."""
+        ...
+
 
 class RedisLease(Lease):
     """Leases on a server; see `Lease`.
@@ -74,6 +78,7 @@ class RedisLease(Lease):
         due, pause = time.monotonic() + self._wait_s, _FIRST_POLL_S
         while self.others and not self.owned and not stopped():
             if (left := due - time.monotonic()) <= 0:
+                self._store.count_expired(len(self.others))
                 self.owned, self.others = self.others, frozenset()
                 break
             time.sleep(min(pause, left))

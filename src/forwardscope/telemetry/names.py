@@ -227,6 +227,15 @@ STORE_CORRUPT: Final = Metric(
     _STORE,
     "increase(forwardscope_store_corrupt_total[1h]) > 0",
 )
+STORE_EXPIRED_WAITS: Final = Metric(
+    "forwardscope_store_expired_waits_total",
+    "counter",
+    "values",
+    "Values that were computed here after another machine had claimed them and did not store them "
+    "within a minute.",
+    _STORE,
+    "increase(forwardscope_store_expired_waits_total[1h]) > 0",
+)
 STORE_DROPPED: Final = Metric(
     "forwardscope_store_dropped_total",
     "counter",
@@ -310,6 +319,7 @@ BACKEND_METRICS: Final = (
     STORE_MAX_BYTES,
     STORE_EVICTIONS,
     STORE_CORRUPT,
+    STORE_EXPIRED_WAITS,
     STORE_DROPPED,
     STORE_UNAVAILABLE,
     TRACE_RECORDS,

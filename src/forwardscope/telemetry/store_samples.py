@@ -55,6 +55,11 @@ class StoreCounts(Protocol):
         ...
 
     @property
+    def expired_waits(self) -> int:
+        """Values that another machine did not store in time."""
+        ...
+
+    @property
     def errors(self) -> Mapping[Any, int]:
         """Failed operations, by operation and class of the error."""
         ...
@@ -113,6 +118,7 @@ def _add(families: Mapping[Metric, Family], own: tuple[str, str], stats: StoreCo
         names.STORE_MAX_BYTES: stats.max_bytes,
         names.STORE_EVICTIONS: stats.evictions,
         names.STORE_CORRUPT: stats.corrupt,
+        names.STORE_EXPIRED_WAITS: stats.expired_waits,
         names.STORE_UNAVAILABLE: int(stats.unavailable),  # OTLP has no boolean
     }
     for metric, value in values.items():
