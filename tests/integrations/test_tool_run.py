@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from forwardscope import BackendInstrumentation
@@ -10,6 +12,7 @@ from forwardscope.probes import Outcome, Verdict
 from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.result import ProbeResult, SuiteResult
 from forwardscope.testing import InMemoryTelemetry
+from forwardscope.text import printable
 
 _OP, _VIEW = "loglikelihood", "base"
 
@@ -119,6 +122,26 @@ def test_a_run_that_raises_is_aborted_and_ends_all_its_spans() -> None:
     assert spans["probe one"].parent == spans["suite a-tool"].id
     assert (events.result, events.seen[-1]) == (None, "end")
     assert inst.current_probe is None
+
+
+@pytest.mark.parametrize("name", ["<script>", "a\nb\x1b[31m", "\ud800", "\u202ertl", "", "/../x"])
+def test_names_are_printable_text_everywhere(name: str, tmp_path: Path) -> None:
+    """In the result, which can always be written, in records, labels and spans."""
+    telemetry = InMemoryTelemetry()
+    inst = telemetry.instrumentation()
+    with ToolRun(spec_of_tool(name, name, name), inst) as run:
+        with run.probe(name):
+            inst.cached(_OP, _VIEW, "a", 0, lambda: 1.0)
+        inst.cached_batch(
+            *(_OP, _VIEW, ["a", "b"], 0, lambda missing: [2.0] * len(missing)),
+            probes=run.several([name, "other"]),
+        )
+        result = run.finish({name: _outcome(1.0), "other": _outcome(1.0)}, About())
+    result.write(tmp_path / "result.json")
+    (named, _) = SuiteResult.model_validate_json((tmp_path / "result.json").read_text()).probes
+    assert (named.name, named.stats.lookups) == (printable(name), 2)
+    assert {key.probe for key in inst.ledger.snapshot().series} == {printable(name), "other"}
+    assert all(one.name.isprintable() for one in telemetry.spans())
 
 
 def test_a_run_works_without_spans() -> None:

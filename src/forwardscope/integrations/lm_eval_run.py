@@ -19,6 +19,7 @@ from forwardscope.integrations.tool_numbers import finite_number
 from forwardscope.integrations.tool_run import About, Measured, ToolRun, spec_of_tool
 from forwardscope.probes import Outcome, Verdict
 from forwardscope.suite.spec import SuiteSpec
+from forwardscope.text import printable
 
 __all__ = ["OpenRun", "run_harness"]
 
@@ -191,5 +192,5 @@ def _outcome(results: Mapping[str, Any], task: str, values: Mapping[str, Any]) -
         ci_95=(value - _95 * error, value + _95 * error) if error else None,
         n=n,
         lower_is_better=better is False,
-        evidence={"metrics": {name: finite_number(one) for name, one in metrics.items()}},
+        evidence={"metrics": {printable(name): finite_number(metrics[name]) for name in metrics}},
     )

@@ -53,7 +53,7 @@ def spec_of_tool(name: str, model: str, adapter: str = "") -> SuiteSpec:
     """
     return SuiteSpec.model_construct(
         version=1,
-        name=name,
+        name=printable(name),
         model=ModelSpec.model_construct(path=model, adapter=adapter or None),
         cache=CacheSpec(),
         telemetry=TelemetrySpec(),
@@ -173,7 +173,11 @@ class ToolRun:
 
     @contextmanager
     def probe(self, name: str) -> Iterator[None]:
-        """Label the lookups that are made inside, with a span around them."""
+        """Label the lookups that are made inside, with a span around them.
+
+        A name is shown, recorded and exported as printable text.
+        """
+        name = printable(name)
         began = time.perf_counter()
         live = self._begin(name, None)
         span = trace.INVALID_SPAN if live is None else live.span
@@ -189,9 +193,10 @@ class ToolRun:
 
     def several(self, probes: Sequence[str]) -> BatchProbes:
         """Label the lookups of one batch, each with its own probe."""
-        for name in probes:
+        labels = list(map(printable, probes))
+        for name in labels:
             self._probes.setdefault(name, _Probe())
-        return BatchProbes(probes, self._parent)
+        return BatchProbes(labels, self._parent)
 
     def _parent(self, name: str, start_ns: int, end_ns: int) -> Context:
         live = self._begin(name, start_ns)
@@ -215,8 +220,9 @@ class ToolRun:
         A probe that made lookups, and of which nothing was measured, is an ERROR.
         """
         unknown = Measured("", Outcome(Verdict.ERROR, "the tool reported no result"))
-        order = dict.fromkeys([*self._probes, *measured])
-        self._results = [self._finished(name, measured.get(name, unknown)) for name in order]
+        found = {printable(name): one for name, one in measured.items()}
+        order = dict.fromkeys([*self._probes, *found])
+        self._results = [self._finished(name, found.get(name, unknown)) for name in order]
         self._inst.spans.flush(_FLUSH_S)
         self.result = SuiteResult(
             **facts_of_run(self._run, {}),
