@@ -51,6 +51,10 @@ def errors_exit_with_two() -> Iterator[None]:
         except KeyboardInterrupt as error:
             terminal.print("interrupted")
             raise typer.Exit(_TERMINATED if terminated.is_set() else _INTERRUPTED) from error
+        except SystemExit as ended:  # of another tool, for which each interrupt is SIGINT
+            if terminated.is_set() and ended.code == _INTERRUPTED:
+                raise typer.Exit(_TERMINATED) from ended
+            raise
 
 
 @contextmanager
