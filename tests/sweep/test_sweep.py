@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forwardscope.errors import StoreError, UserError
+from forwardscope.errors import ModelError, StoreError, UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec
 from forwardscope.sweep import Sweep, SweepInterrupted, SweepObserver, SweepResult, run_sweep
@@ -136,6 +136,22 @@ def test_fresh_sweep_runs_all_again(
     run(*adapters)
     run(*adapters, fresh=True)
     assert models.opened == ["a", "b", "a", "b"]
+
+
+def test_fresh_sweep_of_a_missing_base_removes_only_the_first_result(
+    run: Callable[..., SweepResult], make_adapter: MakeAdapter, models: Any, tmp_path: Path
+) -> None:
+    """An earlier result is there until its adapter's turn."""
+    adapters = [make_adapter("a"), make_adapter("b", change=0.8)]
+    run(*adapters)
+    models.open = _missing_base
+    with pytest.raises(ModelError):
+        run(*adapters, fresh=True)
+    assert [(tmp_path / f"sweep/runs/{name}/result.json").exists() for name in "ab"] == [0, 1]
+
+
+def _missing_base(*_: Any) -> Any:
+    raise ModelError("no such base")
 
 
 def test_another_suite_runs_all_again(

@@ -129,14 +129,17 @@ class SweepFolder:
         Raises:
             OutputError: It cannot be removed.
         """
-        own = self._key(task.label), self.result_of(task.label), self.report_of(task.label)
-        for path in (*own, Path(task.trace)):
-            try:
-                path.unlink(missing_ok=True)
-            except NotADirectoryError:
-                continue
-            except OSError as error:
-                raise unwritable("sweep", path, error) from error
+        self.discard(task)
+        _remove(Path(task.trace))
+
+    def discard(self, task: Task) -> None:
+        """Remove an adapter's result, but not its trace.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
+        for path in (self._key, self.result_of, self.report_of):
+            _remove(path(task.label))
 
     def keep(self, task: Task, result: str, *, finished: bool) -> None:
         """Write the result of an adapter, and then its key if it is finished.
@@ -162,6 +165,15 @@ class SweepFolder:
 
     def _key(self, label: str) -> Path:
         return self.of(label) / "key"
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise unwritable("sweep", path, error) from error
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -146,11 +146,13 @@ def _row(folder: SweepFolder, task: Task, measured: Measured) -> AdapterRow:
     """Return the row of what a worker returned, and keep its result."""
     place = folder.relative(task.label)
     if measured.result is None:
+        folder.discard(task)
         return error_row(task, measured, place)
     try:
         result = SuiteResult.model_validate_json(measured.result)
         row = row_of(task, result, "finished", place, measured)
     except ValidationError:
+        folder.discard(task)
         reason = "its worker returned a result that cannot be read"
         return error_row(task, Measured(task.index, None, reason, worker=measured.worker), place)
     folder.keep(task, measured.result, finished=result.complete)
@@ -195,14 +197,16 @@ class _Running(SweepObserver):
         """Report the adapters that have a finished result; return the others."""
         left = []
         for task in self._sweep.tasks:
-            folder = self._sweep.folder
-            row = None if self._sweep.fresh else _kept_row(folder, task)
+            row = None if self._sweep.fresh else _kept_row(self._sweep.folder, task)
             if row is None:
-                folder.begin(task)
                 left.append(task)
             else:
                 observer.adapter_finished(row)
         return left
+
+    def adapter_started(self, task: Task, worker: str) -> None:  # noqa: ARG002 - of the base class
+        """Remove what an earlier run of the adapter, or a first attempt, left."""
+        self._sweep.folder.begin(task)
 
     def adapter_finished(self, row: AdapterRow) -> None:
         """Keep the row."""
