@@ -186,13 +186,20 @@ def test_a_killed_holder_is_replaced(redis_url: str, client: redis.Redis) -> Non
     assert not client.exists(lease_key(digest))
 
 
+def test_a_lease_of_another_thread_is_waited_for(redis_url: str) -> None:
+    """What a process has claimed is not claimed again by it."""
+    store, digest = _open(redis_url), new("one").digest
+    assert store.lease([digest]).owned == {digest}
+    assert store.lease([digest]).others == {digest}
+    store.close()
+
+
 def test_a_claim_without_its_answer_is_made_again(redis_port: int, redis_url: str) -> None:
     """Where a claim was taken and its answer was lost, the caller does not wait for itself."""
     digest = new("one").digest
     with _losing_an_answer(redis_port, b"'NX'") as url:
         store = _open(url)
         assert store.lease([digest]).owned == {digest}
-        assert store.lease([digest]).others == {digest}  # of another thread
         store.close()
     with redis.Redis.from_url(redis_url) as client:
         assert not client.exists(lease_key(digest))
