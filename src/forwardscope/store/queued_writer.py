@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from forwardscope.core.forks import reset_in_children
 from forwardscope.store.base import NewEntry
+from forwardscope.store.change_queue import ChangeQueue, Mark, size_of_change
 from forwardscope.store.codec import UnknownValueError
 from forwardscope.store.counting import StoreCounts
 
@@ -26,21 +26,14 @@ C = TypeVar("C")
 #: What names an entry that was used.
 U = TypeVar("U")
 
-#: Changes that wait to be written; more are dropped.
-_CAPACITY: Final = 1024
+#: Bytes of values that are written at once, or one value.
+_BATCH_BYTES: Final = 2**23
 #: The thread writes so often. Between rounds it does not compete with its callers for the
 #: interpreter: where it woke for each entry, a put took 1.7 times as long.
 _ROUND_S: Final = 0.02
 _IDLE_ROUNDS: Final = 100
 _POLL_S: Final = 0.001
 _MAX_TOUCHED: Final = 65536
-
-
-@dataclass(slots=True)
-class _Mark:
-    """A place in the queue; `passed` when all before it is written or dropped."""
-
-    passed: bool = False
 
 
 class QueuedWriter(ABC, Generic[C, U]):
@@ -69,7 +62,7 @@ class QueuedWriter(ABC, Generic[C, U]):
         """Begin with an empty queue and no thread."""
         self._lock = threading.RLock()
         self._writing = threading.RLock()
-        self._queue: deque[C | _Mark] = deque()
+        self._queue: ChangeQueue[C] = ChangeQueue()
         self._touched: deque[U] = deque(maxlen=_MAX_TOUCHED)
         self._hurry: SimpleQueue[None] = SimpleQueue()
         self._worker: threading.Thread | None = None
@@ -84,12 +77,12 @@ class QueuedWriter(ABC, Generic[C, U]):
 
         An interrupt leaves all that fit in the queue, or none.
         """
+        sizes = list(map(size_of_change, changes))
         with self._lock:
             closed = self._closed or self._counts.unavailable
-            room = 0 if closed else max(0, _CAPACITY - len(self._queue))
-            self._queue.extend(changes[:room])
-            self._accept(changes[:room])
-        if lost := changes[room:]:
+            queued = 0 if closed else self._queue.put(changes, sizes)
+            self._accept(changes[:queued])
+        if lost := changes[queued:]:
             self._counts.add("dropped", _entries_in(lost))
         self._ensure_worker()
 
@@ -104,9 +97,8 @@ class QueuedWriter(ABC, Generic[C, U]):
     def flush(self, timeout_s: float) -> bool:
         """Wait until all changes and uses so far are written; return whether they are."""
         due = time.monotonic() + timeout_s
-        mark = _Mark()
         with self._lock:
-            self._queue.append(mark)
+            mark = self._queue.put_mark()
             self._flushes += 1
         try:
             return self._wait(mark, due)
@@ -122,7 +114,8 @@ class QueuedWriter(ABC, Generic[C, U]):
             return
         atexit.unregister(self._exit_hook)
         self.flush(timeout_s)
-        rest, _ = self._take(2 * _CAPACITY)  # marks too
+        with self._lock:
+            rest, _ = self._queue.take()
         self._counts.add("dropped", _entries_in(rest))
         if self._writing.acquire(timeout=max(0.1, timeout_s / 10)):  # else the thread does it
             try:
@@ -163,7 +156,7 @@ class QueuedWriter(ABC, Generic[C, U]):
             self._counts.failed("put", type(error).__name__, "a value cannot be encoded")
         return None
 
-    def _wait(self, mark: _Mark, due: float) -> bool:
+    def _wait(self, mark: Mark, due: float) -> bool:
         self._ensure_worker()
         self._hurry.put(None)
         while not mark.passed:
@@ -205,7 +198,8 @@ class QueuedWriter(ABC, Generic[C, U]):
     def _write_round(self) -> int:
         """Write changes that wait, and uses with them; return the number of changes and marks."""
         with self._writing:  # before the queue is taken: an interrupted start can give two threads
-            changes, marks = self._take(self._batch)
+            with self._lock:
+                changes, marks = self._queue.take(self._batch, _BATCH_BYTES)
             waiting = len(self._touched) if changes or marks or self._uses_are_due() else 0
             used = [self._touched.popleft() for _ in range(waiting)]
             try:
@@ -216,13 +210,6 @@ class QueuedWriter(ABC, Generic[C, U]):
                 for mark in marks:
                     mark.passed = True
         return len(changes) + len(marks)
-
-    def _take(self, most: int) -> tuple[list[C], list[_Mark]]:
-        """Take changes and marks from the queue."""
-        with self._lock:
-            taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
-        marks = [one for one in taken if isinstance(one, _Mark)]
-        return [one for one in taken if not isinstance(one, _Mark)], marks
 
 
 def _entries_in(changes: Sequence[object]) -> int:
