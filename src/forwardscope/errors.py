@@ -19,8 +19,10 @@ __all__ = [
     "ProbeError",
     "PromptError",
     "ScoringError",
+    "ServerError",
     "SpecError",
     "StoreError",
+    "UnsupportedError",
     "UnsupportedViewError",
     "UserError",
     "ViewError",
@@ -69,6 +71,21 @@ class ModelError(UserError):
 
 class AdapterError(UserError):
     """An adapter that cannot be found, loaded, or toggled on this model."""
+
+
+class ServerError(UserError):
+    """A model server that is not reached, refuses a request, or answers with something else.
+
+    Before a run it is a mistake that the user can correct; in a run it ends one probe.
+
+    Attributes:
+        status: HTTP status of the refusal; None where there was no answer, or another one
+            than expected.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class OutputError(UserError):
@@ -123,8 +140,12 @@ class ViewError(ForwardscopeError, RuntimeError):
     """A view opened while another is open, or used after it was closed."""
 
 
-class UnsupportedViewError(ViewError):
-    """A view that the backend cannot open for its adapter; a suite skips the probe that needs it.
+class UnsupportedError(ViewError):
+    """Something that the backend cannot do; a suite skips the probe that needs it."""
+
+
+class UnsupportedViewError(UnsupportedError):
+    """A view that the backend cannot open for its adapter.
 
     Attributes:
         view_id: Id of the view.

@@ -30,6 +30,7 @@ _INSTALL_COMMANDS = {
     "opentelemetry-sdk": _OTEL,
     "opentelemetry-exporter-otlp-proto-http": _OTEL,
     "opentelemetry-exporter-otlp-proto-grpc": _OTEL,
+    "httpx": f"{install_command('serve')} (for models that a server holds)",
     "redis": f"{install_command('redis')} (for a store on a server)",
     "promql-parser": f"{install_command('dashboards')} (to check dashboards and rules)",
     "matplotlib": f"{install_command('plot')} (to plot cache curves)",

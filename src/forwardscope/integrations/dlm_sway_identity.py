@@ -47,7 +47,7 @@ class SwayIdentity:
         parts = self.parts(view_id)
         if not parts:
             return None
-        from forwardscope.backends.hf.digests import digest_of  # noqa: PLC0415 - needs an extra
+        from forwardscope.backends.digests import digest_of  # noqa: PLC0415 - needs an extra
 
         return digest_of(dict(parts))
 

@@ -141,6 +141,6 @@ def _harness() -> dict[str, str]:
 
 
 def _digest(parts: Mapping[str, str]) -> str:
-    from forwardscope.backends.hf.digests import digest_of  # noqa: PLC0415 - needs the extra hf
+    from forwardscope.backends.digests import digest_of  # noqa: PLC0415 - needs the extra hf
 
     return digest_of(dict(parts))

@@ -121,7 +121,7 @@ def _revision_of(revision: str | None, model: Any, model_args: Any) -> str | Non
     """
     if revision is None:
         return None
-    from forwardscope.backends.hf.digests import digest_of  # noqa: PLC0415 - imports torch
+    from forwardscope.backends.digests import digest_of  # noqa: PLC0415 - imports torch
 
     given = {name: repr(value) for name, value in _given(model_args).items()}
     return f"{revision} of {digest_of({'': str(model), **given})}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from forwardscope.backends.base import Backend
-from forwardscope.errors import ForwardscopeError, UnsupportedViewError
+from forwardscope.errors import ForwardscopeError, UnsupportedError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import Outcome, Probe, ProbeContext, Verdict
 from forwardscope.suite.observer import Observer
@@ -93,7 +93,7 @@ def _run_probe(
     def run() -> Outcome:
         try:
             return probe.run(context)
-        except UnsupportedViewError as unsupported:
+        except UnsupportedError as unsupported:
             return Outcome(Verdict.SKIP, format_error(unsupported))
 
     instrumentation = context.backend.instrumentation

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import torch
 
+from forwardscope.backends.digests import digest_of
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.applied_change import Change
 from forwardscope.backends.hf.chats import render_chat
-from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import environment
 from forwardscope.backends.hf.forward import Forward
 from forwardscope.backends.hf.generation import GeneratingView

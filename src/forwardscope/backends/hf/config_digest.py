@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from forwardscope.backends.hf.digests import digest_of
+from forwardscope.backends.digests import digest_of
 
 __all__ = ["cleaned", "config_digest"]
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch.nn.modules import module as modules
 
+from forwardscope.backends.digests import digest_of
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.config_digest import config_digest
-from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import KNOWN_CODE, environment, foreign_code, quantisers
 from forwardscope.backends.hf.remembered import remembered, sign
 from forwardscope.backends.hf.tensor_digests import digest_of_tensors

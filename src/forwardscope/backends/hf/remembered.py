@@ -14,7 +14,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from forwardscope.backends.hf.digests import digest_of
+from forwardscope.backends.digests import digest_of
 from forwardscope.files import replace_content
 
 __all__ = ["SignedFiles", "remembered", "sign"]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from forwardscope.backends.completions import added_tokens
 from forwardscope.backends.hf import weight_changes
 from forwardscope.backends.hf.applied_change import Change
 from forwardscope.backends.hf.forward import Forward, Row
@@ -77,7 +78,7 @@ class HFScorer:
         keys = [fold_strings(prompt, completion) for prompt, completion in pairs]
         given = self._forward.tokenize([prompt for prompt, _ in pairs], keys)
         full = self._forward.tokenize([prompt + completion for prompt, completion in pairs], keys)
-        added = [_added_tokens(*pair) for pair in zip(given, full, keys, strict=True)]
+        added = [added_tokens(*pair) for pair in zip(given, full, keys, strict=True)]
         rows = [Row(ids, n + 1) for ids, n in zip(full, added, strict=True)]
         return self._score(
             rows,
@@ -208,17 +209,3 @@ def _logprobs_of_next(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
     targets = torch.tensor(ids[len(ids) - predicting.shape[0] :], device=predicting.device)
     chosen = predicting.gather(-1, targets.long()[:, None])[:, 0]
     return chosen - predicting.logsumexp(-1)
-
-
-def _added_tokens(given: list[int], full: list[int], key: str) -> int:
-    """Return how many tokens of `full` follow its longest common prefix with `given`."""
-    pairs = zip(given, full, strict=False)
-    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(given), len(full)))
-    if shared == len(full):
-        raise PromptError(f"the completion of prompt {prompt_hash(key)} adds no token")
-    if shared == 0:
-        raise PromptError(
-            f"the completion of prompt {prompt_hash(key)} changes the prompt's first token, "
-            "so nothing is left to condition on; begin the completion with a space"
-        )
-    return len(full) - shared

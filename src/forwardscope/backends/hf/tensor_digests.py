@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from forwardscope.backends.hf.digests import digest_of, digest_of_bytes
+from forwardscope.backends.digests import digest_of, digest_of_bytes
 
 __all__ = ["Named", "digest_of_tensors"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from forwardscope.backends.hf.digests import digest_of, digest_of_bytes
+from forwardscope.backends.digests import digest_of, digest_of_bytes
 
 __all__ = ["tokenizer_digest"]
 

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from peft import PeftModel
 
+from forwardscope.backends.digests import digest_of
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.adapter_config import WITHOUT_EFFECT
 from forwardscope.backends.hf.config_digest import cleaned, config_digest
-from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.environment import foreign_code, quantisers
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.remembered import SignedFiles, remembered

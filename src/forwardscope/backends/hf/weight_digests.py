@@ -18,9 +18,9 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 
+from forwardscope.backends.digests import digest_of
 from forwardscope.backends.hf import compat
 from forwardscope.backends.hf.carried import own_values
-from forwardscope.backends.hf.digests import digest_of
 from forwardscope.backends.hf.tensor_digests import Named
 
 __all__ = ["adapter_tensors", "added_rows", "base_tensors", "digest_of_files"]

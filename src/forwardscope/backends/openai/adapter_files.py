@@ -1,0 +1,200 @@
+"""The files of a LoRA adapter, and those of it scaled or with random factors.
+
+A scaled adapter has the same weights and another `lora_alpha`, so nothing is rounded. A random
+one has factors of the same names and shapes, as in the null views of `HFBackend`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from forwardscope.backends.digests import digest_of
+from forwardscope.errors import AdapterError
+from forwardscope.text import shown
+
+__all__ = ["AdapterFiles", "Shape", "read_adapter"]
+
+#: Name and shape of a factor.
+Shape = tuple[str, tuple[int, ...]]
+
+_CONFIG: Final = "adapter_config.json"
+_WEIGHTS: Final = "adapter_model.safetensors"
+_MAX_CONFIG: Final = 8 << 20
+_MAX_HEADER: Final = 100 << 20
+#: Bytes before the header of a file in safetensors, which are its length.
+_LENGTH: Final = 8
+_CHUNK: Final = 1 << 20
+_FACTOR: Final = re.compile(r".*\.lora_[AB]\.weight|.*\.lora_embedding_[AB]")
+#: Modules in the order in which models of Llama's kind have them, and PEFT their factors.
+_ORDER: Final = (
+    "self_attn",
+    "mlp",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+#: Settings that change what a server computes with the factors.
+_SCALING: Final = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+
+
+class _Alphas(msgspec.Struct):
+    """The numbers of an adapter's config by which its change is scaled."""
+
+    lora_alpha: float = 8
+    alpha_pattern: dict[str, float] | None = None
+
+
+class _Tensor(msgspec.Struct):
+    """An entry in the header of a file in safetensors."""
+
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """An adapter in a folder.
+
+    Attributes:
+        folder: The folder.
+        config: Content of its `adapter_config.json`.
+        shapes: Its factors, in the order in which random ones are drawn.
+        others: Names of its tensors that are no factors.
+        digest: Digest of its weights.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    shapes: tuple[Shape, ...]
+    others: tuple[str, ...]
+    digest: str
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it can be neither scaled nor randomised on a server; None where it can."""
+        if (kind := self.config.get("peft_type")) != "LORA":
+            return f"the adapter is of type {shown(str(kind))}, and only LoRA is supported"
+        if self.config.get("use_dora"):
+            return "the adapter has DoRA, which servers do not scale"
+        if self.config.get("modules_to_save") or self.others:
+            what = shown(", ".join(self.others[:2])) or "modules_to_save"
+            return f"the adapter has saved modules ({what}), which servers do not load"
+        return None
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """What a view takes from the adapter, by name, for identities."""
+        scaling = {key: self.config.get(key) for key in _SCALING}
+        return {
+            "adapter files": digest_of([self.digest, scaling]),
+            "adapter shape": digest_of([self.shapes, scaling]),
+        }
+
+    def scaled(self, lam: float) -> Mapping[str, Any]:
+        """Return the config of an adapter whose change is multiplied by `lam`."""
+        patterns = self.config.get("alpha_pattern") or {}
+        return {
+            **self.config,
+            "lora_alpha": self.config.get("lora_alpha", 8) * lam,
+            "alpha_pattern": {name: alpha * lam for name, alpha in patterns.items()},
+        }
+
+    def write_scaled(self, folder: Path, lam: float) -> None:
+        """Write an adapter whose change is multiplied by `lam` into a new folder."""
+        folder.mkdir()
+        (folder / _CONFIG).write_text(json.dumps(self.scaled(lam)), encoding="utf-8")
+        weights = self.folder / _WEIGHTS
+        try:
+            os.link(weights, folder / _WEIGHTS)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(weights, folder / _WEIGHTS)
+
+    def write_random(self, folder: Path, seed: int, init_scale: float, rank_scale: float) -> None:
+        """Write an adapter with Gaussian factors into a new folder; see `as_null_adapter`.
+
+        Raises:
+            MissingExtraError: torch, which draws them, is not installed.
+        """
+        from forwardscope.backends.hf.random_adapters import (  # noqa: PLC0415 - loads torch
+            write_random_factors,
+        )
+
+        folder.mkdir()
+        (folder / _CONFIG).write_text(json.dumps(self.config), encoding="utf-8")
+        std = init_scale * math.sqrt(rank_scale)
+        write_random_factors(folder / _WEIGHTS, self.shapes, seed, std)
+
+
+def read_adapter(folder: str) -> AdapterFiles:
+    """Return the adapter in a folder; its weights are digested.
+
+    Raises:
+        AdapterError: The folder has none that can be read.
+    """
+    place = Path(folder).expanduser()
+    try:
+        config = _config(place)
+        with (place / _WEIGHTS).open("rb") as file:
+            tensors = _header(file.read(_LENGTH), file.read(_MAX_HEADER))
+        digest = _digest(place / _WEIGHTS)
+    except FileNotFoundError as error:
+        name = Path(error.filename or "").name
+        raise AdapterError(f"model.adapter_dir: {folder} has no {name}") from error
+    except OSError as error:
+        raise AdapterError(
+            f"model.adapter_dir: {folder} cannot be read: {error.strerror}"
+        ) from error
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        raise AdapterError(f"model.adapter_dir: {folder} has damaged files: {error}") from error
+    shapes = [one for one in tensors if _FACTOR.fullmatch(one[0])]
+    others = tuple(name for name, _ in tensors if not _FACTOR.fullmatch(name))
+    return AdapterFiles(place.resolve(), config, tuple(sorted(shapes, key=_place)), others, digest)
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    with (folder / _CONFIG).open("rb") as file:
+        data = file.read(_MAX_CONFIG + 1)
+    if len(data) > _MAX_CONFIG:
+        raise ValueError(f"{_CONFIG} is larger than {_MAX_CONFIG} bytes")
+    config = msgspec.json.decode(data, type=dict[str, Any])
+    msgspec.convert(config, _Alphas)
+    return config
+
+
+def _header(size: bytes, data: bytes) -> list[Shape]:
+    """Return the tensors that the header of a file in safetensors has."""
+    length = int.from_bytes(size, "little")
+    if len(size) < _LENGTH or length > len(data):
+        raise ValueError(f"{_WEIGHTS} has no whole header")
+    found = msgspec.json.decode(data[:length], type=dict[str, _Tensor])
+    return [(name, one.shape) for name, one in found.items() if name != "__metadata__"]
+
+
+def _place(shape: Shape) -> list[tuple[int, int, str]]:
+    """Return where a factor is among those of a model; numbers count as numbers."""
+    return [
+        (_ORDER.index(part) if part in _ORDER else 0, int(part) if part.isdecimal() else 0, part)
+        for part in shape[0].split(".")
+    ]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,243 @@
+"""Requests to a model server: bounded in time and size, repeated where that may help."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from forwardscope.backends.openai.retries import THROTTLED, TRANSIENT, Retries
+from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
+from forwardscope.core.forks import reset_in_children
+from forwardscope.errors import ServerError
+from forwardscope.telemetry.http import one_line, refusal, root_cause
+
+__all__ = ["MAX_BODY_BYTES", "Exchange", "ServerClient"]
+
+#: Bytes of the longest answer that is read.
+MAX_BODY_BYTES: Final = 64 << 20
+_CONNECT_S: Final = 10.0
+#: Time between two looks at whether a stop was requested, while waiting for the next attempt.
+_STEP_S: Final = 0.1
+#: Operations below the API; the others are below the server's root.
+_OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request with all its attempts, for telemetry.
+
+    Attributes:
+        operation: Last part of the endpoint's path, such as `completions`.
+        seconds: From the first attempt to the last answer, waits included.
+        attempts: Number of attempts; at least 1.
+        throttled: Number of answers that the server is asked too often.
+        status: Status of the last answer; None without one.
+    """
+
+    operation: str
+    seconds: float
+    attempts: int
+    throttled: int
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What became of one attempt.
+
+    Attributes:
+        status: Status of the answer; None without one.
+        body: Its body.
+        problem: What is wrong with it; empty for an answer with status 2xx.
+        transient: Whether another attempt may have an answer.
+        retry_after: The header of this name.
+    """
+
+    status: int | None
+    body: bytes = b""
+    problem: str = ""
+    transient: bool = False
+    retry_after: str | None = None
+
+
+class ServerClient:
+    """Sends requests over connections that are kept open. Safe under threads and forks.
+
+    Answers that ask to come back later (429, 502, 503, 504) and connections that fail are
+    repeated. After a request that failed with its last attempt, the next ones have one attempt
+    each until the server answers, so that a server that is gone costs its time once.
+
+    Args:
+        url: Where the server is.
+        timeout_s: Longest time of one attempt.
+        connections: Most connections at a time.
+        retries: When and how often requests are repeated.
+        stopping: Says whether a stop was requested, which ends the waiting for the next attempt.
+        observe: Receives each request when it is over.
+        transport: Carries the requests in place of the network.
+
+    Raises:
+        ServerError: The key in the environment is no text for a header.
+    """
+
+    def __init__(
+        self,
+        url: ServerUrl,
+        *,
+        timeout_s: float = 300.0,
+        connections: int = 4,
+        retries: Retries | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        observe: Callable[[Exchange], None] = lambda _: None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url: Final = url
+        self._key = os.environ.get(KEY_VARIABLE, "")
+        if not self._key.isascii() or not self._key.isprintable():
+            raise ServerError(f"{KEY_VARIABLE} has characters that no HTTP header can have")
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._retries = retries or Retries()
+        self._stopping = stopping
+        self._observe = observe
+        self._transport = transport
+        self._lost = False
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Make a client without connections."""
+        headers = {"Accept-Encoding": "identity", "User-Agent": "forwardscope"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._http = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
+            limits=httpx.Limits(
+                max_connections=self._connections, max_keepalive_connections=self._connections
+            ),
+            transport=self._transport,
+        )
+
+    def request(self, operation: str, body: dict[str, Any] | None = None) -> bytes:
+        """Return the body of an answer with status 2xx.
+
+        Args:
+            operation: Last part of the endpoint's path.
+            body: The request, sent as JSON; None sends a GET.
+
+        Raises:
+            ServerError: There is no such answer. The message has no key and no prompt.
+        """
+        start = time.perf_counter()
+        attempt = throttled = 0
+        while True:
+            attempt += 1
+            answer = self._attempt(operation, body)
+            throttled += answer.status == THROTTLED
+            if not answer.transient or self._lost or attempt == self._retries.attempts:
+                break
+            if not self._wait(self._retries.wait_s(attempt, answer.retry_after)):
+                break
+        self._lost = answer.transient
+        seconds = time.perf_counter() - start
+        self._observe(Exchange(operation, seconds, attempt, throttled, answer.status))
+        if answer.problem:
+            raise ServerError(self._sentence(operation, answer, attempt), answer.status)
+        return answer.body
+
+    def close(self) -> None:
+        """Close the connections; may be called twice."""
+        self._http.close()
+
+    def _attempt(self, operation: str, body: dict[str, Any] | None) -> _Answer:
+        base = self.url.api if operation in _OF_THE_API else self.url.root
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            with self._http.stream(
+                "GET" if content is None else "POST",
+                f"{base}/{operation}",
+                content=content,
+                headers={} if content is None else {"Content-Type": "application/json"},
+            ) as response:
+                return self._read(response, _has_text(body))
+        except httpx.ConnectTimeout:
+            return _Answer(None, problem="it cannot be reached in time", transient=True)
+        except httpx.TimeoutException:
+            return _Answer(None, problem=f"no answer within {self._timeout_s:g} s")
+        except httpx.TransportError as error:
+            return _Answer(None, problem=root_cause(error, self._secrets), transient=True)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            return _Answer(None, problem=root_cause(error, self._secrets))
+
+    def _read(self, response: httpx.Response, has_text: bool) -> _Answer:
+        status, retry_after = response.status_code, response.headers.get("Retry-After")
+        transient = status in TRANSIENT
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            return _Answer(status, problem="the answer is compressed, which was not asked for")
+        body, end = bytearray(), time.monotonic() + self._timeout_s
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return _Answer(status, problem=f"the answer has over {MAX_BODY_BYTES >> 20} MiB")
+            if time.monotonic() > end:
+                return _Answer(status, problem=f"no whole answer within {self._timeout_s:g} s")
+        said = "" if has_text else _message(bytes(body))
+        problem = refusal(
+            str(response.url),
+            status,
+            response.reason_phrase,
+            response.headers.get("Location"),
+            said,
+            self._secrets,
+        )
+        return _Answer(status, bytes(body), problem or "", transient, retry_after)
+
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return (self._key,) if self._key else ()
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait; return whether no stop was requested."""
+        end = time.monotonic() + seconds
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _STEP_S))
+        return not self._stopping()
+
+    def _sentence(self, operation: str, answer: _Answer, attempts: int) -> str:
+        tries = f" (after {attempts} attempts)" if attempts > 1 else ""
+        where = f"the model server {self.url.name}"
+        if answer.status is None:
+            fix = "; is it running, and is model.server its URL?" if answer.transient else ""
+            fix = fix or "; raise model.timeout, or ask less at a time"
+            return f"{where} did not answer {operation}: {answer.problem}{tries}{fix}"
+        if answer.status in (401, 403):
+            fix = f"; put its API key into the variable {KEY_VARIABLE}"
+            return f"{where} refused {operation}: HTTP {answer.status}{fix}"
+        return f"{where} did not accept {operation}: {answer.problem}{tries}"
+
+
+def _has_text(body: dict[str, Any] | None) -> bool:
+    """Whether a request has the text of a prompt, which an answer's message may quote."""
+    prompt = None if body is None else body.get("prompt")
+    texts = prompt if isinstance(prompt, list) else [prompt]
+    return body is not None and ("messages" in body or any(isinstance(one, str) for one in texts))
+
+
+def _message(body: bytes) -> str:
+    """Return the message of an error's answer: that of OpenAI's form, else the whole text."""
+    text = body[:65_536].decode(errors="replace")
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return one_line(text)
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+    return found if isinstance(found, str) else one_line(text)

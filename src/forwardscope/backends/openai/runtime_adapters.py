@@ -1,0 +1,223 @@
+"""Adapters of scaled and null views: written to files, loaded by the server, unloaded again.
+
+vLLM keeps what it computed under an adapter's name, so each name has a digest of the adapter's
+content. A name is used by one process.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from forwardscope.backends.digests import digest_of
+from forwardscope.backends.openai.adapter_files import AdapterFiles, read_adapter
+from forwardscope.backends.openai.client import ServerClient
+from forwardscope.backends.openai.source import ServedSource
+from forwardscope.errors import OutputError, ServerError, install_command
+from forwardscope.text import shown
+
+__all__ = ["RuntimeAdapter", "RuntimeAdapters"]
+
+_FAMILIES: Final = ("scaled", "null")
+_DIGITS: Final = 12
+#: What the noise of random factors needs, and is determined by.
+_NOISE: Final = ("torch", "safetensors", "peft")
+
+
+class RuntimeAdapter:
+    """An adapter that the server loads when its name is first needed. Thread-safe.
+
+    Args:
+        client: Sends the requests.
+        name: The server's name of it.
+        folder: A folder that does not exist.
+        write: Writes the adapter into this folder.
+    """
+
+    def __init__(
+        self, client: ServerClient, name: str, folder: Path, write: Callable[[Path], None]
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._folder = folder
+        self._write = write
+        self._lock = threading.Lock()
+        self._loaded = False
+
+    def name(self) -> str:
+        """Return the server's name of the adapter, which is loaded now if it was not.
+
+        Raises:
+            ServerError: The server does not load it.
+            OutputError: It cannot be written.
+        """
+        with self._lock:
+            if not self._loaded:
+                self._load()
+                self._loaded = True
+        return self._name
+
+    def close(self) -> bool:
+        """Unload the adapter and remove its files; return whether the server has none of it."""
+        with self._lock:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            loaded, self._loaded = self._loaded, False
+        try:
+            if loaded:
+                self._client.request("unload_lora_adapter", {"lora_name": self._name})
+        except ServerError as error:
+            return error.status == 404
+        return True
+
+    def _load(self) -> None:
+        try:
+            self._folder.parent.mkdir(exist_ok=True)
+            self._write(self._folder)
+        except OSError as error:
+            raise OutputError(
+                f"an adapter cannot be written into {self._folder.parent.parent}: "
+                f"{error.strerror}; give model.adapter_scratch, a folder that this process can "
+                "write and the server can read"
+            ) from error
+        self._loaded = True  # from here on: the answer may be lost
+        request = {"lora_name": self._name, "lora_path": str(self._folder)}
+        try:
+            self._client.request("load_lora_adapter", request)
+        except ServerError as error:
+            if "already been loaded" not in str(error):  # by an attempt whose answer was lost
+                self._loaded = error.status is None
+                raise
+
+
+class RuntimeAdapters:
+    """The adapters that the views of one backend need.
+
+    With `adapter_dir`, the server loads and unloads one adapter here, so that what it refuses is
+    known before the run.
+
+    Args:
+        client: Sends the requests.
+        source: Names the adapter's folder.
+        root: Where the server says that it has the adapter from.
+
+    Raises:
+        AdapterError: `adapter_dir` has no adapter that can be read.
+        ServerError: The server is not reached.
+
+    Attributes:
+        refusals: The reason for each view family that is not available.
+        warnings: What a reader of the results should know.
+        files: What views take from the adapter, by name, for identities; empty without
+            `adapter_dir`.
+    """
+
+    def __init__(self, client: ServerClient, source: ServedSource, root: str | None) -> None:
+        self._client = client
+        self._files: AdapterFiles | None = None
+        self._scratch = Path()
+        self._suffix = uuid.uuid4().hex[:8]
+        self.refusals: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self.files: Mapping[str, str] = {}
+        if source.adapter_dir is None:
+            self._refuse(
+                "the server scales no adapter; give model.adapter_dir, the folder of this one, "
+                "which the server sees too"
+            )
+            return
+        self._files = files = read_adapter(source.adapter_dir)
+        place = Path(source.adapter_scratch or files.folder.parent).expanduser().resolve()
+        self._scratch = place / f".forwardscope-{self._suffix}"
+        self.files = {**files.parts, "random factors": _versions()}
+        if root is not None and Path(root) not in (Path(source.adapter_dir), files.folder):
+            self.warnings.append(
+                f"the server has the adapter {shown(source.adapter)} from {shown(root)}, and "
+                f"scaled and null views are made of {shown(str(files.folder))}"
+            )
+        self._find_refusals(files)
+
+    @contextmanager
+    def scaled(self, lam: float) -> Iterator[RuntimeAdapter]:
+        """Yield an adapter whose change is multiplied by `lam`; unload it afterwards."""
+        files = self._known()
+        with self._adapter(["scaled", lam], lambda at: files.write_scaled(at, lam)) as adapter:
+            yield adapter
+
+    @contextmanager
+    def random(self, seed: int, init_scale: float, rank_scale: float) -> Iterator[RuntimeAdapter]:
+        """Yield an adapter with Gaussian factors; unload it afterwards."""
+        files, draw = self._known(), (seed, init_scale, rank_scale)
+        with self._adapter(["null", *draw], lambda at: files.write_random(at, *draw)) as adapter:
+            yield adapter
+
+    def close(self) -> None:
+        """Remove all files; may be called twice."""
+        if self._files is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _known(self) -> AdapterFiles:
+        if self._files is None:
+            raise ServerError(self.refusals["scaled"])
+        return self._files
+
+    @contextmanager
+    def _adapter(
+        self, change: list[object], write: Callable[[Path], None]
+    ) -> Iterator[RuntimeAdapter]:
+        digest = digest_of([dict(self.files), change])[:_DIGITS]
+        name = f"forwardscope-{digest}-{self._suffix}"
+        adapter = RuntimeAdapter(self._client, name, self._scratch / name, write)
+        try:
+            yield adapter
+        finally:
+            if not adapter.close():
+                self.warnings.append(f"the adapter {name} may still be loaded on the server")
+
+    def _find_refusals(self, files: AdapterFiles) -> None:
+        """Find out what the server refuses, by loading the adapter itself under another name."""
+        if files.refusal is not None:
+            self._refuse(files.refusal)
+            return
+        try:
+            with self.scaled(1.0) as adapter:
+                adapter.name()
+        except ServerError as error:
+            if error.status is None:
+                raise
+            self._refuse(_reason(error, self._scratch.parent))
+        except OutputError as error:
+            self._refuse(str(error))
+        if "torch" not in _versions() and "null" not in self.refusals:
+            self.refusals["null"] = f"random factors need torch: {install_command('hf')}"
+
+    def _refuse(self, reason: str) -> None:
+        self.refusals |= dict.fromkeys(_FAMILIES, reason)
+
+
+def _reason(error: ServerError, scratch: Path) -> str:
+    """Return why a server does not load an adapter, with what to change."""
+    if "No adapter found" in str(error):
+        return (
+            f"the server does not see {scratch}; give model.adapter_scratch, a folder that this "
+            "process can write and the server can read under the same path"
+        )
+    if error.status in (404, 405):
+        return (
+            "the server loads no adapters at run time; start vLLM with --enable-lora and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+        )
+    return str(error)
+
+
+def _versions() -> str:
+    found = []
+    for package in _NOISE:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
