@@ -79,7 +79,8 @@ class Backend(Protocol):
     default is no aliases. `refused_views` maps a view family (`scaled`, `null`)
     that this backend cannot open to the reason; opening such a view raises an
     `UnsupportedViewError`, and the default is that none is refused. `vocab_size`
-    is the number to which views clip `top_k`; the default is no limit.
+    is the number to which views clip `top_k`; the default is no limit. `top_k_limit` says
+    what there are no more of, by default `tokens of the vocabulary`.
     `longest_filler(prompt)` returns the largest number of tokens of filler that
     fit the model's context before a prompt, or None for no limit, which is the
     default. `base_first` says that opening another view is expensive, so that

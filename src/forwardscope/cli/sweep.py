@@ -15,6 +15,7 @@ from forwardscope.cli.sweep_workers import ray_engine
 from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.suite.loading import load_suite
+from forwardscope.suite.selection import local_model
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep import Adapters, Sweep, SweepFolder, find_adapters, tasks_of
 
@@ -136,7 +137,7 @@ def _sweep(
 
 
 def _check_suite(spec: SuiteSpec) -> None:
-    if spec.model.tuned is not None:
+    if local_model(spec).tuned is not None:
         raise UserError(
             "a sweep exchanges adapters on one base, and this suite compares with a fully "
             "fine-tuned model; replace model.tuned by model.adapter, or use forwardscope run for "

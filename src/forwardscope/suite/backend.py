@@ -14,7 +14,7 @@ from forwardscope.files import unwritable
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
 from forwardscope.store.locations import open_store
-from forwardscope.suite.spec import CacheSpec, ModelSpec, SuiteSpec
+from forwardscope.suite.spec import CacheSpec, ModelSpec, ServedModelSpec, SuiteSpec
 
 if TYPE_CHECKING:
     from forwardscope.backends.hf import ModelSource
@@ -61,7 +61,7 @@ def load_model(
     *,
     check: bool = True,
 ) -> Backend:
-    """Load a suite's model and its adapter or full fine-tune, on an instrumentation.
+    """Load a suite's model and its adapter or full fine-tune, or open those of its server.
 
     Args:
         spec: The suite.
@@ -70,10 +70,13 @@ def load_model(
         check: Whether loading runs forward passes that check the model.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: torch, transformers or httpx is not installed.
         ModelError: The model cannot be loaded.
         AdapterError: The adapter cannot be loaded.
+        ServerError: The server is not reached, or is none that gives log-probabilities.
     """
+    if isinstance(spec.model, ServedModelSpec):
+        return _open_served(spec.model, instrumentation, report)
     from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
     return hf.load_backend(
@@ -83,6 +86,29 @@ def load_model(
         rehash=spec.cache.rehash,
         check=check,
         report=report or (lambda *_: None),
+    )
+
+
+def _open_served(
+    model: ServedModelSpec,
+    instrumentation: BackendInstrumentation,
+    report: Callable[[str, int, int], None] | None,
+) -> Backend:
+    from forwardscope.backends import openai  # noqa: PLC0415 - an extra
+
+    source = openai.ServedSource(
+        server=model.server,
+        name=model.name,
+        adapter=model.adapter,
+        revision=model.revision,
+        adapter_dir=model.adapter_dir,
+        adapter_scratch=model.adapter_scratch,
+        tokenizer=model.tokenizer,
+        timeout_s=model.timeout,
+        concurrency=model.concurrency,
+    )
+    return openai.load_backend(
+        source, instrumentation=instrumentation, report=report or (lambda *_: None)
     )
 
 

@@ -16,7 +16,7 @@ from forwardscope.backends.model_paths import path_mistake
 from forwardscope.errors import SpecError
 from forwardscope.suite.baselines import misplaced_baselines
 from forwardscope.suite.mistakes import Mistakes
-from forwardscope.suite.spec import SuiteSpec
+from forwardscope.suite.spec import ModelSpec, ServedModelSpec, SuiteSpec
 from forwardscope.suite.text_files import FILE_KEYS, read_items
 from forwardscope.suite.validation_errors import add_mistakes
 from forwardscope.suite.yaml_source import MAX_BYTES, locate, read_yaml
@@ -45,18 +45,21 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
     is_stdin = str(path) == STDIN
     source = "standard input" if is_stdin else str(file)
     spec = parse_suite(_text(file, source, is_stdin), source, folder=file.parent)
-    model = spec.model.model_copy(
-        update={
-            "path": _resolve(file.parent, spec.model.path),
-            "name": spec.model.name or spec.model.path,
-            "adapter_name": spec.model.adapter_name or spec.model.adapter or spec.model.tuned,
-            "adapter": _resolve(file.parent, spec.model.adapter),
-            "tuned": _resolve(file.parent, spec.model.tuned),
-        }
-    )
+    model = _resolved(spec.model, file.parent)
     return spec.model_copy(
         update={"model": model, "name": spec.name or (None if is_stdin else file.stem)}
     )
+
+
+def _resolved(model: ModelSpec | ServedModelSpec, folder: Path) -> ModelSpec | ServedModelSpec:
+    """Return a model whose paths start at a folder, with the names of what they were."""
+    if isinstance(model, ServedModelSpec):
+        keys = ("adapter_dir", "adapter_scratch", "tokenizer")
+        return model.model_copy(update={key: _resolve(folder, getattr(model, key)) for key in keys})
+    update = {key: _resolve(folder, getattr(model, key)) for key in ("path", "adapter", "tuned")}
+    update["name"] = model.name or model.path
+    update["adapter_name"] = model.adapter_name or model.adapter or model.tuned
+    return model.model_copy(update=update)
 
 
 def _text(file: Path, source: str, is_stdin: bool) -> str:
@@ -108,6 +111,7 @@ def parse_suite(text: str, source: str, *, folder: Path = Path()) -> SuiteSpec:
     except ValidationError as error:
         add_mistakes(error, content, tree, mistakes)
         raise mistakes.error() from error
+    _check_exactness(spec, tree, mistakes)
     _check_baselines(spec, tree, mistakes, source)
     if mistakes:
         raise mistakes.error()
@@ -119,13 +123,21 @@ def _check_paths(
 ) -> None:
     """Add a mistake where the model or the adapter is none, as its files show."""
     section = content.get("model")
-    given = section if isinstance(section, dict) else {}
+    given = section if isinstance(section, dict) and "server" not in section else {}
     texts = (one if isinstance(one, str) else None for one in map(given.get, ("path", "adapter")))
     model, adapter = (_resolve(folder, one) for one in texts)
     if model is not None and (found := path_mistake(model, adapter)):
         key = "path" if found[0] == "model" else "adapter"
         place = locate(tree, ("model", key))
         mistakes.add(f"{place.key}: {found[1]}", place.line)
+
+
+def _check_exactness(spec: SuiteSpec, tree: yaml.Node, mistakes: Mistakes) -> None:
+    """Add a mistake where a server is asked for what it cannot promise."""
+    if isinstance(spec.model, ServedModelSpec) and spec.exactness == "strict":
+        place = locate(tree, ("exactness",))
+        message = "a server decides which prompts it computes together; remove the key"
+        mistakes.add(f"{place.key}: {message}", place.line)
 
 
 def _check_baselines(spec: SuiteSpec, tree: yaml.Node, mistakes: Mistakes, source: str) -> None:

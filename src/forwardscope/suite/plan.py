@@ -81,7 +81,8 @@ def plan_suite(
         backend: The backend of the run. Only its abilities, its optional
             attributes (see `Backend`) and whether its cache is enabled are read.
             Without a backend, `cache.enabled` of the suite is used, and a plain
-            LoRA adapter is assumed, or none where the suite has `model.tuned`.
+            LoRA adapter is assumed, or none where the suite has `model.tuned`, or a server
+            without `model.adapter_dir`.
         max_entries: Maximum number of cache entries. The plan has no bound in
             bytes, because the sizes of real values are unknown.
 
@@ -229,7 +230,7 @@ def _dry_run(
         backend,
         cache_enabled=_cache_enabled(spec, backend),
         max_entries=max_entries,
-        has_adapter=spec.model.tuned is None,
+        has_adapter=spec.model.has_adapter,
         real_texts=real_texts,
     )
 

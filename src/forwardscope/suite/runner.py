@@ -10,6 +10,7 @@ from typing import Final
 
 from forwardscope.backends.base import Backend
 from forwardscope.backends.views import BASE, FINETUNED
+from forwardscope.probes.base import PromptProbe
 from forwardscope.suite.execution import FINITE_CHECK, run_probes
 from forwardscope.suite.observer import Observer, Observers, RunStarted
 from forwardscope.suite.plan import Plan, enough_entries, forward_calls, plan_run
@@ -148,7 +149,7 @@ def _result(
     spec, counters = run.spec, run.counters
     backend.instrumentation.spans.flush(_FLUSH_S)
     not_run, warnings = _not_run(spec, probes), list(getattr(backend, "warnings", ()))
-    warnings += _clipped(spec, getattr(backend, "vocab_size", None))
+    warnings += _clipped(spec, backend)
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
     facts = facts_of_run(run, {} if plan is None else plan.series)
@@ -186,14 +187,20 @@ def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
     return [] if any(probe.kind == FINITE_CHECK for probe in probes) else names_left
 
 
-def _clipped(spec: SuiteSpec, vocab_size: int | None) -> list[str]:
-    """Return a warning if a suite asks for more tokens than the vocabulary has."""
-    given = [spec.defaults.top_k] if "top_k" in spec.defaults.model_fields_set else []
-    given += [getattr(probe, "top_k", None) or 0 for probe in spec.probes]
+def _clipped(spec: SuiteSpec, backend: Backend) -> list[str]:
+    """Return a warning if a suite asks for more tokens than a distribution has."""
+    limit: int | None = getattr(backend, "vocab_size", None)
+    given = [spec.defaults.top_k if one is None else one for one in _top_ks(spec)]
     largest = max(given, default=0)
-    if vocab_size is None or largest <= vocab_size:
+    if limit is None or largest <= limit:
         return []
-    return [f"top_k {largest} is more than the {vocab_size} tokens of the vocabulary: all are used"]
+    what = getattr(backend, "top_k_limit", "tokens of the vocabulary")
+    return [f"top_k {largest} is more than the {limit} {what}: all are used"]
+
+
+def _top_ks(spec: SuiteSpec) -> list[int | None]:
+    """Return the `top_k` of each probe that has one, given or not."""
+    return [one.top_k for one in spec.probes if isinstance(one, PromptProbe)]
 
 
 def _view_identity(backend: Backend, view_id: str) -> str | None:

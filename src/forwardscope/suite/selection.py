@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 
 from forwardscope.errors import UserError
-from forwardscope.suite.spec import CacheSpec, SuiteSpec
+from forwardscope.suite.spec import CacheSpec, ModelSpec, ServedModelSpec, SuiteSpec
 from forwardscope.text import MAX_SENTENCE, shown
 
-__all__ = ["choose_probes", "chosen_store", "replace_adapter"]
+__all__ = ["choose_probes", "chosen_store", "local_model", "replace_adapter"]
 
 
 def replace_adapter(
@@ -20,15 +20,18 @@ def replace_adapter(
 
     Args:
         spec: The suite.
-        adapter: Folder or hub id of the adapter.
+        adapter: Folder or hub id of the adapter; of a server its name.
         name: Its name in results, metrics and spans; by default as `adapter`.
         option: What chose it, for the message.
 
     Raises:
-        UserError: The suite compares with a fully fine-tuned model.
+        UserError: The suite compares with a fully fine-tuned model, or has the files of the
+            adapter that a server has.
     """
     if adapter is None:
         return spec
+    if isinstance(spec.model, ServedModelSpec):
+        return _replace_served(spec, spec.model, adapter, option)
     if spec.model.tuned is not None:
         raise UserError(
             f"{option}: this suite compares with a fully fine-tuned model; replace model.tuned "
@@ -36,6 +39,31 @@ def replace_adapter(
         )
     model = spec.model.model_copy(update={"adapter": adapter, "adapter_name": name or adapter})
     return spec.model_copy(update={"model": model})
+
+
+def _replace_served(
+    spec: SuiteSpec, model: ServedModelSpec, adapter: str, option: str
+) -> SuiteSpec:
+    if model.adapter_dir is not None:
+        raise UserError(
+            f"{option}: this suite has the files of its adapter in model.adapter_dir; change both "
+            "keys in the suite"
+        )
+    return spec.model_copy(update={"model": model.model_copy(update={"adapter": adapter})})
+
+
+def local_model(spec: SuiteSpec) -> ModelSpec:
+    """Return the model of a sweep, which exchanges adapters in its own processes.
+
+    Raises:
+        UserError: The suite has a model of a server.
+    """
+    if isinstance(spec.model, ServedModelSpec):
+        raise UserError(
+            "a sweep loads adapters on a base in its own processes, and this suite has a model of "
+            "a server; use forwardscope run --adapter NAME for each adapter of the server"
+        )
+    return spec.model
 
 
 def choose_probes(spec: SuiteSpec, names: Sequence[str], *, option: str = "--probe") -> SuiteSpec:

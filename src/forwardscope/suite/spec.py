@@ -7,12 +7,12 @@ import reprlib
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
+    Tag,
     WithJsonSchema,
     model_validator,
 )
@@ -21,9 +21,9 @@ from pydantic_core import PydanticCustomError
 from forwardscope.probes.base import TopK
 from forwardscope.store.sqlite import DEFAULT_MAX_BYTES, MIN_BYTES
 from forwardscope.suite.any_probe import AnyProbe
+from forwardscope.suite.model_spec import ModelSpec, Section, ServedModelSpec, Text, kind_of_model
 from forwardscope.suite.trace_url import TracesUrl
 from forwardscope.telemetry.spans import DEFAULT_BUDGET
-from forwardscope.text import printable
 
 __all__ = [
     "DUPLICATE_NAME",
@@ -32,6 +32,7 @@ __all__ = [
     "ModelSpec",
     "ReportSpec",
     "Section",
+    "ServedModelSpec",
     "Size",
     "SuiteSpec",
     "TelemetrySpec",
@@ -46,8 +47,6 @@ _MAX_SIZE: Final = 2**63
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 _SIZE: Final = r"^\s*[0-9]*\.?[0-9]+\s*[kmgtpeKMGTPE]?([iI]?[bB])?\s*$"
-
-Text = Annotated[str, Field(min_length=1)]
 
 
 def _whole_size(value: Any) -> Any:
@@ -65,72 +64,6 @@ Size = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE}]}
     ),
 ]
-
-
-class Section(BaseModel):
-    """A mapping in a suite file, without unknown keys and without type conversion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ModelSpec(Section):
-    """Model, adapter or full fine-tune, device and dtype.
-
-    Exactly one of `adapter` and `tuned` is given.
-    `path`, `adapter` and `tuned` are paths that exist relative to the suite file;
-    otherwise paths relative to the working directory, or hub ids.
-
-    Attributes:
-        path: Folder, `.gguf` file or hub id of the model.
-        name: Name in results, metrics and spans; by default `path` as it is in
-            the file.
-        adapter: Folder or hub id of a LoRA adapter.
-        tuned: Folder, `.gguf` file or hub id of a fully fine-tuned model.
-        adapter_name: Name of the adapter or the tuned model in results, metrics and
-            spans; by default its path as it is in the file.
-        device: A torch device, or `auto`.
-        dtype: Dtype of the weights in memory.
-        one_at_a_time: With `tuned`: keep one model on the device and the other in the
-            CPU's memory. It happens without this where both do not fit.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": [key], "properties": {key: {"type": "string"}}}
-                for key in ("adapter", "tuned")
-            ]
-        }
-    )
-
-    path: Text
-    name: Text | None = None
-    adapter: Text | None = None
-    tuned: Text | None = None
-    adapter_name: Text | None = None
-    device: Text = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    one_at_a_time: bool = False
-
-    @property
-    def label(self) -> str:
-        """Name of the model, as printable text."""
-        return printable(self.name or self.path)
-
-    @property
-    def adapter_label(self) -> str:
-        """Name of the adapter or the tuned model, as printable text."""
-        return printable(self.adapter_name or self.adapter or self.tuned or "")
-
-    @model_validator(mode="after")
-    def _check_tuned(self) -> ModelSpec:
-        if (self.adapter is None) == (self.tuned is None):
-            raise ValueError(
-                "needs either adapter (a LoRA adapter) or tuned (a fully fine-tuned model)"
-            )
-        if self.one_at_a_time and self.tuned is None:
-            raise ValueError("one_at_a_time is for tuned; an adapter needs one model alone")
-        return self
 
 
 class Defaults(Section):
@@ -232,7 +165,7 @@ class SuiteSpec(Section):
         version: Version of this format.
         name: Name of the suite; by default the file name without its suffix, or
             `suite` without a file.
-        model: Model and adapter.
+        model: Model and adapter, of this process or of a server.
         defaults: Settings for probes that do not have their own.
         cache: Settings of the forward cache.
         exactness: `fast` computes padded batches and reuses shared prefixes,
@@ -249,7 +182,11 @@ class SuiteSpec(Section):
 
     version: Literal[1]
     name: Text | None = None
-    model: ModelSpec
+    model: Annotated[
+        Annotated[ModelSpec, Tag(ModelSpec.kind)]
+        | Annotated[ServedModelSpec, Tag(ServedModelSpec.kind)],
+        Discriminator(kind_of_model),
+    ]
     defaults: Defaults = Defaults()
     cache: CacheSpec = CacheSpec()
     exactness: Literal["fast", "strict"] = "fast"

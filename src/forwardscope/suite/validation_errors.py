@@ -15,12 +15,14 @@ from forwardscope.probes.completion_preference import Pair
 from forwardscope.suite.any_probe import INVALID_INSTALLED, class_of, known_kinds
 from forwardscope.suite.fixes import fix_of
 from forwardscope.suite.mistakes import Mistakes
+from forwardscope.suite.model_spec import kind_of_model
 from forwardscope.suite.spec import (
     DUPLICATE_NAME,
     CacheSpec,
     Defaults,
     ModelSpec,
     ReportSpec,
+    ServedModelSpec,
     SuiteSpec,
     TelemetrySpec,
 )
@@ -49,6 +51,7 @@ _PATTERNS: Final = {
     "period": "a number and s, m, h, d or w, such as 1d",
     "role": "a word in small letters, such as user",
 }
+_MODELS: Final = (ModelSpec, ServedModelSpec)
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "model": ModelSpec,
     "defaults": Defaults,
@@ -56,6 +59,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "report": ReportSpec,
     "telemetry": TelemetrySpec,
 }
+_KINDS: Final = tuple(model.kind for model in _MODELS)
 _Location = tuple[int | str, ...]
 
 
@@ -133,6 +137,8 @@ def _details(error: ValidationError) -> Iterator[Any]:
 def _location(detail: Any) -> _Location:
     """Return the position of a mistake in the file, as keys and indices."""
     loc: _Location = detail["loc"]
+    if loc[:1] == ("model",):  # without the kind of the model, which is no key of the file
+        return *loc[:1], *(key for key in loc[1:] if key not in _KINDS)
     if detail["type"].startswith("union_tag_"):
         return *loc, "kind"
     if loc[:1] != ("probes",):
@@ -167,7 +173,10 @@ def _message(detail: Any, loc: _Location, content: Any) -> str:
 
 def _unknown_key(loc: _Location, content: Any) -> str:
     key, known = str(loc[-1]), _fields_at(loc[:-1], content)
-    sections = [name for name, model in _SECTIONS.items() if key in model.model_fields]
+    others = [model for model in _MODELS if key in model.model_fields]
+    if loc[:1] == ("model",) and others:
+        return f"unknown key here; it is for {others[0].kind}"
+    sections = [name for name in _SECTIONS if key in _fields_of(name)]
     if len(loc) == 1 and sections and not _nearest(key, known):
         return f"unknown key; it belongs to {' or '.join(sections)}, indented below it"
     return f"unknown key; {_hint(key, known)}"
@@ -192,6 +201,20 @@ def _fields_at(loc: _Location, content: Any) -> list[str]:
     elif loc and loc[0] == "probes":
         model = class_of(content["probes"][loc[1]]["kind"])
     elif loc:
-        model = _SECTIONS[str(loc[0])]
+        model = _section_at(str(loc[0]), content)
     names = list(model.model_fields)
+    if model is ModelSpec:
+        names.append("server")  # with it the model is another kind
     return names + [file_key for file_key, key in FILE_KEYS.items() if key in names]
+
+
+def _fields_of(section: str) -> set[str]:
+    """Return the keys of a section, of each kind of model."""
+    models = _MODELS if section == "model" else (_SECTIONS[section],)
+    return {key for model in models for key in model.model_fields}
+
+
+def _section_at(name: str, content: Any) -> type[BaseModel]:
+    if name == "model" and kind_of_model(content[name]) == ServedModelSpec.kind:
+        return ServedModelSpec
+    return _SECTIONS[name]

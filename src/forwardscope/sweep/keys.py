@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forwardscope.backends.model_paths import local_path
-from forwardscope.suite.selection import replace_adapter
+from forwardscope.suite.selection import local_model, replace_adapter
 from forwardscope.suite.spec import SuiteSpec
 
 __all__ = ["keys_of"]
@@ -35,7 +35,7 @@ def keys_of(spec: SuiteSpec, adapters: Sequence[str]) -> list[str]:
         spec: The suite.
         adapters: Folders or hub ids. A hub id is known by its name alone.
     """
-    base = _files(spec.model.path, content=False)
+    base = _files(local_model(spec).path, content=False)
     versions = list(_versions())
     keys = []
     for adapter in adapters:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from forwardscope.backends.base import Backend
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.suite.backend import model_source
+from forwardscope.suite.selection import local_model
 from forwardscope.suite.spec import SuiteSpec
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class SharedModels:
         from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
         if self._base is None:
-            source = model_source(spec.model)
+            source = model_source(local_model(spec))
             self._base = hf.SharedBase(source, exactness=spec.exactness, rehash=spec.cache.rehash)
         return self._base.open(spec.model.adapter or "", instrumentation, report)
 

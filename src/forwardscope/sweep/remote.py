@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from forwardscope.errors import UserError
+from forwardscope.suite.selection import local_model
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.sweep.worker import worker_name
@@ -146,7 +147,7 @@ def encode_suite(spec: SuiteSpec, *, same_machine: bool) -> str:
 
     Files get absolute paths. A store that is a file is left out for workers elsewhere.
     """
-    path, store = _absolute(spec.model.path), spec.cache.store
+    path, store = _absolute(local_model(spec).path), spec.cache.store
     if store is not None and is_file(store):
         store = str(Path(store).absolute()) if same_machine else None
     model = spec.model.model_copy(update={"path": path, "name": spec.model.label})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forwardscope.backends.hf.weight_changes import Noise
+from forwardscope.backends.hf.noise import Noise
 
 _SHAPES = [torch.Size((3, 2)), torch.Size((5,))]
 _BYTES = (6 + 5) * 4

@@ -14,6 +14,7 @@ from forwardscope.backends.hf.adapter_config import check_config
 from forwardscope.backends.hf.checkpoints import check_finite
 from forwardscope.backends.hf.common import CommonBackend
 from forwardscope.backends.hf.forward import Checks, Exactness, Forward
+from forwardscope.backends.hf.noise import Noise
 from forwardscope.backends.hf.origin import Origin
 from forwardscope.backends.hf.view_identity import Reading, ViewParts, parts_of_adapter
 from forwardscope.backends.views import (
@@ -76,7 +77,7 @@ class HFBackend(CommonBackend):
         self._forward = Forward(model, tokenizer, exactness)
         self._refusal = weight_changes.refusal(model)
         super().__init__([self._forward], instrumentation, origin)
-        self._noise = weight_changes.Noise()
+        self._noise = Noise()
         if check:
             self._forward.check()
             with weight_changes.disabled(model):
@@ -162,7 +163,7 @@ class HFBackend(CommonBackend):
     def close(self) -> None:
         """Free the weights and close the trace; may be called twice."""
         super().close()
-        self._noise = weight_changes.Noise()
+        self._noise = Noise()
 
     def _compute_parts(self, reading: Reading) -> ViewParts:
         model, applied = self._forward.model, self._forward.applied

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from forwardscope.backends.hf.weight_changes import Noise
+from forwardscope.backends.hf.noise import Noise
 
 __all__ = ["write_random_factors"]
 

@@ -54,7 +54,7 @@ class ServedBackend:
     #: A server decides what it computes together.
     exactness: Final = "fast"
     #: The server has chosen it, and does not say it.
-    dtype: Final = "of the server"
+    dtype: Final = "served"
     #: What limits `top_k`, for a warning.
     top_k_limit: Final = "log-probabilities that the server gives (vLLM's --max-logprobs)"
 

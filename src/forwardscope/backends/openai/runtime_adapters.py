@@ -19,15 +19,15 @@ from forwardscope.backends.digests import digest_of
 from forwardscope.backends.openai.adapter_files import AdapterFiles, read_adapter
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.source import ServedSource
-from forwardscope.errors import OutputError, ServerError, install_command
+from forwardscope.errors import MissingExtraError, OutputError, ServerError
 from forwardscope.text import shown
 
 __all__ = ["RuntimeAdapter", "RuntimeAdapters"]
 
 _FAMILIES: Final = ("scaled", "null")
 _DIGITS: Final = 12
-#: What the noise of random factors needs, and is determined by.
-_NOISE: Final = ("torch", "safetensors", "peft")
+#: The package that draws random factors.
+_NOISE: Final = "torch"
 
 
 class RuntimeAdapter:
@@ -134,7 +134,7 @@ class RuntimeAdapters:
         self._files = files = read_adapter(source.adapter_dir)
         place = Path(source.adapter_scratch or files.folder.parent).expanduser().resolve()
         self._scratch = place / f".forwardscope-{self._suffix}"
-        self.files = {**files.parts, "random factors": _versions()}
+        self.files = {**files.parts, "random factors": _drawn_by()}
         if root is not None and Path(root) not in (Path(source.adapter_dir), files.folder):
             self.warnings.append(
                 f"the server has the adapter {shown(source.adapter)} from {shown(root)}, and "
@@ -193,8 +193,8 @@ class RuntimeAdapters:
             self._refuse(_reason(error, self._scratch.parent))
         except OutputError as error:
             self._refuse(str(error))
-        if "torch" not in _versions() and "null" not in self.refusals:
-            self.refusals["null"] = f"random factors need torch: {install_command('hf')}"
+        if "null" not in self.refusals and (missing := _missing()):
+            self.refusals["null"] = missing
 
     def _refuse(self, reason: str) -> None:
         self.refusals |= dict.fromkeys(_FAMILIES, reason)
@@ -215,9 +215,16 @@ def _reason(error: ServerError, scratch: Path) -> str:
     return str(error)
 
 
-def _versions() -> str:
-    found = []
-    for package in _NOISE:
-        with suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join(found)
+def _missing() -> str | None:
+    """Return why random factors cannot be drawn; None where they can."""
+    try:
+        import forwardscope.backends.hf  # noqa: F401, PLC0415 - without torch, which is slow
+    except MissingExtraError as error:
+        return f"random factors are drawn by torch, and {error}"
+    return None
+
+
+def _drawn_by() -> str:
+    with suppress(PackageNotFoundError):
+        return f"{_NOISE} {version(_NOISE)}"
+    return ""
