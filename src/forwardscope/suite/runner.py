@@ -190,17 +190,15 @@ def _not_run(spec: SuiteSpec, probes: list[ProbeResult]) -> list[str]:
 def _clipped(spec: SuiteSpec, backend: Backend) -> list[str]:
     """Return a warning if a suite asks for more tokens than a distribution has."""
     limit: int | None = getattr(backend, "vocab_size", None)
-    given = [spec.defaults.top_k if one is None else one for one in _top_ks(spec)]
-    largest = max(given, default=0)
+    what = getattr(backend, "top_k_limit", None)
+    given = [one.top_k for one in spec.probes if isinstance(one, PromptProbe)]
+    if what is not None or "top_k" in spec.defaults.model_fields_set:
+        given.append(spec.defaults.top_k)
+    largest = max((one for one in given if one is not None), default=0)
     if limit is None or largest <= limit:
         return []
-    what = getattr(backend, "top_k_limit", "tokens of the vocabulary")
+    what = what or "tokens of the vocabulary"
     return [f"top_k {largest} is more than the {limit} {what}: all are used"]
-
-
-def _top_ks(spec: SuiteSpec) -> list[int | None]:
-    """Return the `top_k` of each probe that has one, given or not."""
-    return [one.top_k for one in spec.probes if isinstance(one, PromptProbe)]
 
 
 def _view_identity(backend: Backend, view_id: str) -> str | None:

@@ -69,9 +69,9 @@ class _Answer:
 class ServerClient:
     """Sends requests over connections that are kept open. Safe under threads and forks.
 
-    Answers that ask to come back later (429, 502, 503, 504) and connections that fail are
-    repeated. After a request that failed with its last attempt, the next ones have one attempt
-    each until the server answers, so that a server that is gone costs its time once.
+    A request is repeated where the server asks to come back later (429, 502, 503, 504), or where
+    a connection fails to a server that has answered before. So one that is not there costs no
+    time, and one that is lost costs it once.
 
     Args:
         url: Where the server is.
@@ -107,7 +107,7 @@ class ServerClient:
         self._stopping = stopping
         self._observe = observe
         self._transport = transport
-        self._lost = False
+        self._has_answered = False
         self.after_fork()
         reset_in_children(self)
 
@@ -141,11 +141,12 @@ class ServerClient:
             attempt += 1
             answer = self._attempt(operation, body)
             throttled += answer.status == THROTTLED
-            if not answer.transient or self._lost or attempt == self._retries.attempts:
+            lost = answer.status is None and not self._has_answered
+            if lost or not answer.transient or attempt == self._retries.attempts:
                 break
             if not self._wait(self._retries.wait_s(attempt, answer.retry_after)):
                 break
-        self._lost = answer.transient
+        self._has_answered = answer.status is not None
         seconds = time.perf_counter() - start
         self._observe(Exchange(operation, seconds, attempt, throttled, answer.status))
         if answer.problem:

@@ -20,7 +20,7 @@ from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.server import Facts, completion
 from forwardscope.backends.values import RollingLogprob, TokenDist
 from forwardscope.core.keys import fold_strings, prompt_hash
-from forwardscope.errors import NonFiniteError, PromptError, ViewError
+from forwardscope.errors import NonFiniteError, PromptError, ServerError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.text import plural
 
@@ -35,6 +35,8 @@ _Sent = list[int] | str
 _MAX_PROMPTS: Final = 32
 _MAX_TOKENS: Final = 1 << 15
 _MAX_LOGPROBS: Final = 1 << 17
+#: What vLLM says where it would have to answer NaN.
+_NOT_FINITE: Final = "not JSON compliant"
 #: Asks for the log-probability of each token of the prompt, and of no other token.
 _OF_THE_PROMPT: Final = {"prompt_logprobs": 0}
 
@@ -175,9 +177,19 @@ class ServedScorer:
         model = self._model()
         results: dict[int, T] = {}
 
+        if self._facts.tokenizer is None:
+            options = {**options, "return_token_ids": True}
+
         def ask(part: Sequence[int]) -> list[Choice]:
             prompts = [sent[index] for index in part]
-            body = self._client.request("completions", completion(model, prompts, **options))
+            try:
+                body = self._client.request("completions", completion(model, prompts, **options))
+            except ServerError as error:
+                if _NOT_FINITE not in str(error):
+                    raise
+                if len(part) > 1:  # to find the prompt
+                    return [choice for index in part for choice in ask([index])]
+                raise NonFiniteError(self._view_id, prompt_hash(keys[part[0]])) from error
             return choices_of(body, prompts)
 
         try:
