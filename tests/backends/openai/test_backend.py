@@ -14,6 +14,7 @@ from forwardscope.backends.base import NullBackend, ScalableBackend, ScoringView
 from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.errors import (
     ModelError,
+    NonFiniteError,
     PromptError,
     ServerError,
     UnsupportedError,
@@ -390,3 +391,14 @@ def test_messages_have_no_prompt(open_backend: OpenBackend, server: VllmDouble) 
     with backend.as_base() as view, pytest.raises(PromptError) as surrogate:
         view.next_token_dist("a\ud800", top_k=K)
     assert prompt_hash("a\ud800") in str(surrogate.value)
+
+
+def test_values_that_are_not_finite(open_backend: OpenBackend, server: VllmDouble) -> None:
+    """VLLM refuses a whole request for one NaN; the error names the prompt that has it."""
+    said = b'{"error":{"message":"Out of range float values are not JSON compliant","code":400}}'
+    nan = Fault(400, said, operation="completions")
+    backend = open_backend()
+    server.faults += [nan, replace(nan, after=1)]
+    with backend.as_base() as view, pytest.raises(NonFiniteError) as refused:
+        view.next_token_dist_batch(PROMPTS, top_k=K)
+    assert (refused.value.view_id, refused.value.prompt_hash) == ("base", prompt_hash(PROMPTS[1]))

@@ -119,7 +119,7 @@ def parsed(body: bytes, kind: type[T], operation: str) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "no valid JSON"
         raise ServerError(f"the answer to {operation} is not as expected: {reason[:200]}") from None
 

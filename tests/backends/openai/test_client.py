@@ -1,0 +1,265 @@
+"""Requests are bounded in time and size, repeated where that helps, and show no secret."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from forwardscope.backends.openai.client import MAX_BODY_BYTES, Exchange, ServerClient
+from forwardscope.backends.openai.retries import Retries
+from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
+from forwardscope.errors import ServerError
+
+from .conftest import QUICK
+from .vllm_double import Fault, VllmDouble
+
+_URL = ServerUrl.parse("http://server:8000")
+_NONE = Retries(attempts=1)
+Ask = Callable[..., bytes]
+MakeClient = Callable[..., ServerClient]
+
+
+@pytest.fixture
+def make_client() -> Iterator[MakeClient]:
+    """Make clients, and close them after the test."""
+    with ExitStack() as closing:
+
+        def made(url: ServerUrl = _URL, **options: Any) -> ServerClient:
+            client = ServerClient(url, **{"retries": QUICK, **options})
+            closing.callback(client.close)
+            return client
+
+        yield made
+
+
+@pytest.fixture
+def ask(server: VllmDouble, make_client: MakeClient) -> Ask:
+    """Send a request to the double."""
+
+    def asked(operation: str = "models", body: Any = None, **options: Any) -> bytes:
+        client = make_client(ServerUrl.parse(server.url), **options)
+        faults = list(server.faults)
+        server.faults.clear()
+        client.request("version")  # so that the server has answered before
+        server.faults += faults
+        server.requests.clear()
+        return client.request(operation, body)
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(429, b"slow down", (("Retry-After", "0"),)),
+        Fault(502),
+        Fault(503),
+        Fault(504),
+        Fault(),
+        Fault(200, b'{"data":[]}', cut=4),
+    ],
+)
+def test_faults_that_pass(ask: Ask, server: VllmDouble, fault: Fault) -> None:
+    """A busy server and a lost connection, also in the middle of an answer, are asked again."""
+    server.faults += [fault, fault]
+    assert b"base" in ask()
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
+def test_faults_that_stay(ask: Ask, server: VllmDouble, status: int) -> None:
+    """An answer that would be the same again is an error at once, with its status."""
+    server.faults.append(Fault(status, b'{"error":{"message":"no"}}'))
+    with pytest.raises(ServerError) as refused:
+        ask()
+    assert refused.value.status == status
+    assert len(server.requests) == 1
+
+
+def test_attempts_are_bounded(ask: Ask, server: VllmDouble) -> None:
+    """The error says how often the server was asked."""
+    server.faults += [Fault(503)] * 9
+    with pytest.raises(ServerError, match=r"HTTP 503.*after 4 attempts"):
+        ask()
+    assert len(server.requests) == QUICK.attempts
+
+
+def test_server_that_is_not_there(make_client: MakeClient) -> None:
+    """It is not waited for, and the error says what to check."""
+    client = make_client(ServerUrl.parse("http://127.0.0.1:1"), retries=Retries(first_s=60))
+    with pytest.raises(
+        ServerError, match=r"http://127\.0\.0\.1:1 did not answer models: .*refused"
+    ) as gone:
+        client.request("models")
+    assert "model.server" in str(gone.value)
+    assert gone.value.status is None
+
+
+def test_server_that_is_lost_costs_its_time_once(make_client: MakeClient) -> None:
+    """Requests after one that failed with its last attempt have one attempt each."""
+    asked: list[str] = []
+    gone = threading.Event()
+
+    def transport(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if gone.is_set():
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+    client = make_client(_URL, transport=httpx.MockTransport(transport))
+    client.request("version")
+    gone.set()
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            client.request("models")
+    assert len(asked) == 1 + QUICK.attempts + 1
+    gone.clear()
+    client.request("models")
+    gone.set()
+    with pytest.raises(ServerError):
+        client.request("models")
+    assert len(asked) == 1 + QUICK.attempts + 2 + QUICK.attempts
+
+
+def test_time_out(ask: Ask, server: VllmDouble) -> None:
+    """A request that takes too long is not repeated: the server may still work on it."""
+    server.faults.append(Fault(200, b"{}", delay_s=0.6, operation="models"))
+    with pytest.raises(ServerError, match=r"no answer within 0\.2 s; raise model\.timeout"):
+        ask(timeout_s=0.2)
+    assert len(server.requests) == 1
+
+
+def test_answer_that_drips(make_client: MakeClient) -> None:
+    """The time of a whole answer is bounded, also where each part comes in time."""
+
+    class Drip(httpx.SyncByteStream):
+        def __iter__(self) -> Any:
+            while True:
+                time.sleep(0.02)
+                yield b" "
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Drip()))
+    client = make_client(_URL, timeout_s=0.1, retries=_NONE, transport=transport)
+    with pytest.raises(ServerError, match="no whole answer within"):
+        client.request("models")
+
+
+def test_answer_that_is_too_long(make_client: MakeClient) -> None:
+    """No more than the bound is read."""
+    read = []
+
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self) -> Any:
+            while True:
+                read.append(1 << 22)
+                yield b" " * (1 << 22)
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    client = make_client(_URL, retries=_NONE, transport=transport)
+    with pytest.raises(ServerError, match="over 64 MiB"):
+        client.request("models")
+    assert sum(read) <= MAX_BODY_BYTES + (1 << 23)
+
+
+def test_compressed_answer(make_client: MakeClient) -> None:
+    """It was not asked for, and could be larger than its bytes."""
+    answer = httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(b"{}"))
+    client = make_client(_URL, retries=_NONE, transport=httpx.MockTransport(lambda _: answer))
+    with pytest.raises(ServerError, match="compressed"):
+        client.request("models")
+
+
+def test_redirect_is_not_followed(ask: Ask, server: VllmDouble) -> None:
+    """The key goes to no other host; the error has no secret of the location."""
+    target = "http://other.example/secret"
+    server.faults.append(Fault(307, b"", (("Location", target),), operation="models"))
+    with pytest.raises(ServerError, match=r"redirects to http://other\.example, which") as refused:
+        ask()
+    assert "secret" not in str(refused.value)
+
+
+def test_key(ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent as a bearer token, and shown in no message that quotes it."""
+    monkeypatch.setenv(KEY_VARIABLE, "open-sesame")
+    server.faults.append(Fault(400, b'{"error":{"message":"bad open-sesame"}}', operation="models"))
+    with pytest.raises(ServerError) as refused:
+        ask()
+    assert server.keys[-1] == "Bearer open-sesame"
+    assert "sesame" not in str(refused.value)
+    server.faults.append(Fault(401, b"{}", operation="models"))
+    with pytest.raises(
+        ServerError, match=f"HTTP 401; put its API key into the variable {KEY_VARIABLE}"
+    ):
+        ask()
+
+
+def test_key_that_no_header_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable, and nothing of its value."""
+    monkeypatch.setenv(KEY_VARIABLE, "sesame\n")
+    with pytest.raises(ServerError, match=KEY_VARIABLE) as refused:
+        ServerClient(_URL)
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"<html>busy</html>", "HTTP 400: Bad Request"),
+        (b"\xff\xfe", "HTTP 400: Bad Request"),
+        (b'{"detail":"Not Found"}', "HTTP 400: Bad Request: Not Found"),
+        (b'{"error":{"message":"a\\u001b[31m b"}}', "HTTP 400: Bad Request: a\\x1b[31m b"),
+    ],
+)
+def test_messages_of_the_server(ask: Ask, server: VllmDouble, said: bytes, shown: str) -> None:
+    """They are one printable line; pages for browsers are left out."""
+    server.faults.append(Fault(400, said, operation="models"))
+    with pytest.raises(ServerError) as refused:
+        ask()
+    assert str(refused.value).endswith(f"did not accept models: {shown}")
+
+
+def test_stop_ends_the_waiting(ask: Ask, server: VllmDouble) -> None:
+    """A stop that is requested while a client waits for its next attempt ends the request."""
+    stop = threading.Event()
+    server.faults.append(Fault(503, operation="models"))
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    with pytest.raises(ServerError, match="HTTP 503"):
+        ask(retries=Retries(first_s=600.0, longest_s=600.0), stopping=stop.is_set)
+    timer.join()
+    assert len(server.requests) == 1
+
+
+def test_exchanges_are_observed(ask: Ask, server: VllmDouble) -> None:
+    """Each request is told once, with its attempts and how often it was throttled."""
+    seen: list[Exchange] = []
+    server.faults += [
+        Fault(429, operation="models"),
+        Fault(503, operation="models"),
+    ]
+    ask(observe=seen.append)
+    told = [(one.operation, one.attempts, one.throttled, one.status) for one in seen]
+    assert told == [("version", 1, 0, 200), ("models", 3, 1, 200)]
+    assert all(one.seconds > 0 for one in seen)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_has_connections_of_its_own(
+    server: VllmDouble, make_client: MakeClient
+) -> None:
+    """Parent and child do not read each other's answers."""
+    client = make_client(ServerUrl.parse(server.url))
+    client.request("models")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if b"base" in client.request("models") else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert b"base" in client.request("models")
