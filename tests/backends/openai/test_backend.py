@@ -402,3 +402,18 @@ def test_values_that_are_not_finite(open_backend: OpenBackend, server: VllmDoubl
     with backend.as_base() as view, pytest.raises(NonFiniteError) as refused:
         view.next_token_dist_batch(PROMPTS, top_k=K)
     assert (refused.value.view_id, refused.value.prompt_hash) == ("base", prompt_hash(PROMPTS[1]))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("operation", ["tokenize", "completions"])
+def test_many_requests_of_which_one_fails(
+    open_backend: OpenBackend, server: VllmDouble, operation: str
+) -> None:
+    """The others that wait for their turn are not sent, and nothing waits for them."""
+    backend = open_backend(concurrency=1)
+    texts = [f"{PROMPTS[2]} {number}" for number in range(33)]
+    asked = len(server.of(operation))
+    server.faults.append(Fault(500, operation=operation))
+    with backend.as_base() as view, pytest.raises(ServerError):
+        view.next_token_dist_batch(texts, top_k=K)
+    assert len(server.of(operation)) - asked <= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from email.utils import formatdate
 
@@ -40,3 +41,12 @@ def test_retry_after_as_a_date() -> None:
 def test_headers_that_say_nothing(header: str) -> None:
     """The backoff stands."""
     assert Retries(draw=lambda: 1.0).wait_s(1, header) == 0.5
+
+
+def test_jitter_takes_none_of_a_programs_random_numbers() -> None:
+    """A seeded program draws the same numbers, also where requests were repeated."""
+    random.seed(7)
+    expected = random.random()  # noqa: S311 - no secret
+    random.seed(7)
+    Retries().wait_s(1, None)
+    assert random.random() == expected  # noqa: S311 - no secret

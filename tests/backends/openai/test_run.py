@@ -94,7 +94,8 @@ def test_top_k_of_the_server_is_told(run: Run, server: VllmDouble) -> None:
 def test_server_that_is_lost(run: Run, server: VllmDouble, tmp_path: Path) -> None:
     """Each later probe is an ERROR; what was answered is in report, trace and store."""
     dead = Fault(500, _DEAD, operation="completions")
-    server.faults += [replace(dead, after=5), *[dead] * 50]
+    # after two requests for limits, five for the tolerance, and those of three views
+    server.faults += [replace(dead, after=10), *[dead] * 50]
     done, result = run()
     assert done.exit_code == 1
     assert _verdicts(result) == {"change": "error", "response": "skip", "damage": "error"}

@@ -10,7 +10,7 @@ from typing import Final
 from forwardscope.backends.digests import digest_of
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.runtime_adapters import RuntimeAdapter, RuntimeAdapters
-from forwardscope.backends.openai.scorer import ServedScorer
+from forwardscope.backends.openai.scorer import ServedScorer, check_tokens
 from forwardscope.backends.openai.server import Facts
 from forwardscope.backends.openai.source import ServedSource
 from forwardscope.backends.openai.tokens import filler_of
@@ -174,11 +174,13 @@ class ServedBackend:
 
         Raises:
             UnsupportedError: No tokenizer is known, or it has no filler.
+            PromptError: The prompt does not fit without filler.
         """
         tokenizer, context = self._facts.tokenizer, self._facts.context
         filler = self.filler(1)
         if tokenizer is None or context is None:
             return None
+        check_tokens(tokenizer.encode(prompt), prompt, self._facts)
         return max(0, context - len(tokenizer.encode(filler + prompt)) + 1)
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:

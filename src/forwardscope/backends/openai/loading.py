@@ -7,11 +7,14 @@ from collections.abc import Callable
 from forwardscope.backends.openai.backend import ServedBackend
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.runtime_adapters import RuntimeAdapters
+from forwardscope.backends.openai.scorer import ServedScorer
 from forwardscope.backends.openai.server import ask_server
 from forwardscope.backends.openai.source import ServedSource
+from forwardscope.backends.openai.tolerance import measured_tolerance
 from forwardscope.backends.server_url import ServerUrl
 from forwardscope.errors import ServerError
 from forwardscope.instrumentation import BackendInstrumentation
+from forwardscope.store.tier import DEFAULT_TOLERANCE
 from forwardscope.text import printable
 
 __all__ = ["load_backend"]
@@ -24,6 +27,7 @@ def load_backend(
     source: ServedSource,
     *,
     instrumentation: BackendInstrumentation | None = None,
+    check: bool = True,
     report: Report = lambda *_: None,
     client: ServerClient | None = None,
 ) -> ServedBackend:
@@ -32,6 +36,7 @@ def load_backend(
     Args:
         source: Server and names.
         instrumentation: Caches, counts and traces lookups; a new one by default.
+        check: Whether the tolerance of stored values is measured, where there is a store.
         report: Called with each step.
         client: Sends the requests; by default a new one for the server of the source.
 
@@ -54,7 +59,12 @@ def load_backend(
         facts = ask_server(client, source)
         report("loading an adapter on the server", 0, 0)
         adapters = RuntimeAdapters(client, source, facts.adapter.root)
-        return ServedBackend(source, client, facts, adapters, instrumentation)
+        tolerance = DEFAULT_TOLERANCE
+        if check and source.revision is not None and instrumentation.store is not None:
+            report("measuring the server's tolerance", 0, 0)
+            scorer = ServedScorer("base", lambda: facts.base.id, client, facts, instrumentation, 1)
+            tolerance = measured_tolerance(scorer)
+        return ServedBackend(source, client, facts, adapters, instrumentation, tolerance)
     except BaseException:
         client.close()
         raise

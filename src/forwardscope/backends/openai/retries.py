@@ -18,6 +18,10 @@ THROTTLED: Final = 429
 TRANSIENT: Final = frozenset((THROTTLED, 502, 503, 504))
 
 
+#: Not the module's own numbers, which a program may have seeded.
+_RANDOM: Final = random.SystemRandom()
+
+
 @dataclass(frozen=True, slots=True)
 class Retries:
     """Exponential backoff with jitter.
@@ -32,7 +36,7 @@ class Retries:
     attempts: int = 6
     first_s: float = 0.5
     longest_s: float = 30.0
-    draw: Callable[[], float] = random.random
+    draw: Callable[[], float] = _RANDOM.random
 
     def wait_s(self, attempt: int, retry_after: str | None) -> float:
         """Return the seconds to wait after an attempt.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, Final, TypeVar
 
@@ -24,7 +24,7 @@ from forwardscope.errors import NonFiniteError, PromptError, ServerError, ViewEr
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.text import plural
 
-__all__ = ["ServedScorer"]
+__all__ = ["ServedScorer", "check_tokens"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -135,23 +135,8 @@ class ServedScorer:
         split = dict(self._at_once(tokenizer.encode, prompts))
         encoded = [split[index] for index in range(len(prompts))]
         for ids, key in zip(encoded, keys, strict=True):
-            self._check_tokens(ids, key)
+            check_tokens(ids, key, self._facts)
         return list(encoded)
-
-    def _check_tokens(self, ids: Sequence[int], key: str) -> None:
-        name, context = prompt_hash(key), self._facts.context
-        if not ids:
-            raise PromptError(f"prompt {name} has no tokens")
-        if context is not None and len(ids) > context:
-            raise PromptError(
-                f"prompt {name} has {plural(len(ids), 'token')}, more than the {context} that the "
-                "server takes (--max-model-len); shorten it"
-            )
-        if (largest := max(ids)) >= self._facts.vocab_size:
-            raise PromptError(
-                f"prompt {name} has token {largest} of the tokenizer, for which the model has no "
-                "embedding; leave it out of the prompt"
-            )
 
     def _score(
         self,
@@ -222,19 +207,49 @@ class ServedScorer:
         failure: BaseException | None = None
         with ThreadPoolExecutor(self._concurrency, "forwardscope-serve") as pool:
             asked = {pool.submit(copy_context().run, ask, one): at for at, one in enumerate(inputs)}
+            waiting = set(asked)
             try:
-                for future in as_completed(asked):
-                    if future.cancelled():
-                        continue
-                    if (error := future.exception()) is None:
-                        yield asked[future], future.result()
-                    elif failure is None:
-                        failure = error
-                        pool.shutdown(wait=False, cancel_futures=True)
+                while waiting:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        if (error := future.exception()) is None:
+                            yield asked[future], future.result()
+                        else:
+                            failure = failure or error
+                    if failure is not None:  # nothing tells the end of what is cancelled
+                        waiting = {future for future in waiting if not future.cancel()}
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for future in waiting:
+                    future.cancel()
         if failure is not None:
             raise failure
+
+
+def check_tokens(ids: Sequence[int], key: str, facts: Facts) -> None:
+    """Check that a server takes a prompt.
+
+    Args:
+        ids: Its token ids.
+        key: Prompt of the cache key, whose hash errors name.
+        facts: What the server says of itself.
+
+    Raises:
+        PromptError: It has no tokens, more than the model's context, or one that the model does
+            not know.
+    """
+    name = prompt_hash(key)
+    if not ids:
+        raise PromptError(f"prompt {name} has no tokens")
+    if facts.context is not None and len(ids) > facts.context:
+        raise PromptError(
+            f"prompt {name} has {plural(len(ids), 'token')}, more than the {facts.context} that "
+            "the server takes (--max-model-len); shorten it"
+        )
+    if (largest := max(ids)) >= facts.vocab_size:
+        raise PromptError(
+            f"prompt {name} has token {largest} of the tokenizer, for which the model has no "
+            "embedding; leave it out of the prompt"
+        )
 
 
 def _parts(sent: Sequence[_Sent], top_k: int) -> list[list[int]]:
