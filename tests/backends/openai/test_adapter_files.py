@@ -51,6 +51,15 @@ def test_scaled(adapter: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scaled" / _WEIGHTS).read_bytes() == (folder / _WEIGHTS).read_bytes()
 
 
+def test_weights_that_are_a_link(adapter: Path, tmp_path: Path) -> None:
+    """A scaled adapter has its own name of the file, also where the hub's cache links to it."""
+    weights = adapter / _WEIGHTS
+    weights.rename(adapter / "blob")
+    weights.symlink_to("blob")
+    read_adapter(str(adapter)).write_scaled(tmp_path / "scaled", 0.5)
+    assert (tmp_path / "scaled" / _WEIGHTS).read_bytes() == weights.read_bytes()
+
+
 def test_random(adapter: Path, tmp_path: Path) -> None:
     """Factors have the shapes of the trained ones, and depend on seed and scales alone."""
     files = read_adapter(str(adapter))

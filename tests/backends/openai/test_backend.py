@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends.base import NullBackend, ScalableBackend, ScoringView
+from forwardscope.backends.openai import ServedBackend
 from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.errors import (
     ModelError,
@@ -116,6 +119,20 @@ def test_scaled_views(open_backend: OpenBackend, adapter: Path, server: VllmDoub
     with backend.as_base() as base:
         whole = base.next_token_dist(PROMPTS[0], top_k=K)
     assert not np.array_equal(half.logprobs, whole.logprobs)
+
+
+def test_adapter_of_another_folder(
+    open_backend: OpenBackend, adapter: Path, tmp_path: Path
+) -> None:
+    """A link to the server's folder is the same; another folder is a warning."""
+    (tmp_path / "link").symlink_to(adapter)
+    assert not _about_folders(open_backend(adapter_dir=str(tmp_path / "link")))
+    copy = write_adapter(tmp_path / "copy")
+    assert _about_folders(open_backend(adapter_dir=str(copy)))
+
+
+def _about_folders(backend: ServedBackend) -> list[str]:
+    return [one for one in backend.warnings if "scaled and null views are made of" in one]
 
 
 def test_scales_that_are_other_views(open_backend: OpenBackend, adapter: Path) -> None:
@@ -417,3 +434,17 @@ def test_many_requests_of_which_one_fails(
     with backend.as_base() as view, pytest.raises(ServerError):
         view.next_token_dist_batch(texts, top_k=K)
     assert len(server.of(operation)) - asked <= 2
+
+
+def test_random_adapters_without_torch(
+    open_backend: OpenBackend, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled views need nothing; the reason for null views has the command that adds the extra."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    monkeypatch.delitem(sys.modules, "forwardscope.backends.hf", raising=False)
+    refused = open_backend(adapter_dir=str(adapter)).refused_views
+    assert set(refused) == {"null"}
+    assert "forwardscope[hf]" in refused["null"]

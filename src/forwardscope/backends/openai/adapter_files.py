@@ -117,7 +117,7 @@ class AdapterFiles:
         """Write an adapter whose change is multiplied by `lam` into a new folder."""
         folder.mkdir()
         (folder / _CONFIG).write_text(json.dumps(self.scaled(lam)), encoding="utf-8")
-        weights = self.folder / _WEIGHTS
+        weights = (self.folder / _WEIGHTS).resolve()  # not a link to a relative path
         try:
             os.link(weights, folder / _WEIGHTS)
         except OSError:  # another file system, or one without links
@@ -145,7 +145,7 @@ def read_adapter(folder: str) -> AdapterFiles:
     Raises:
         AdapterError: The folder has none that can be read.
     """
-    place = Path(folder).expanduser()
+    place = Path(folder).expanduser().absolute()  # a server may see no more than this path
     try:
         config = _config(place)
         with (place / _WEIGHTS).open("rb") as file:
@@ -162,7 +162,7 @@ def read_adapter(folder: str) -> AdapterFiles:
         raise AdapterError(f"model.adapter_dir: {folder} has damaged files: {error}") from error
     shapes = [one for one in tensors if _FACTOR.fullmatch(one[0])]
     others = tuple(name for name, _ in tensors if not _FACTOR.fullmatch(name))
-    return AdapterFiles(place.resolve(), config, tuple(sorted(shapes, key=_place)), others, digest)
+    return AdapterFiles(place, config, tuple(sorted(shapes, key=_place)), others, digest)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -132,10 +132,10 @@ class RuntimeAdapters:
             )
             return
         self._files = files = read_adapter(source.adapter_dir)
-        place = Path(source.adapter_scratch or files.folder.parent).expanduser().resolve()
+        place = Path(source.adapter_scratch or files.folder.parent).expanduser().absolute()
         self._scratch = place / f".forwardscope-{self._suffix}"
         self.files = {**files.parts, "random factors": _drawn_by()}
-        if root is not None and Path(root) not in (Path(source.adapter_dir), files.folder):
+        if root is not None and Path(root).resolve() != files.folder.resolve():
             self.warnings.append(
                 f"the server has the adapter {shown(source.adapter)} from {shown(root)}, and "
                 f"scaled and null views are made of {shown(str(files.folder))}"
