@@ -30,6 +30,7 @@ from forwardscope.core.cache import DisabledCache, Entry, ForwardCache
 from forwardscope.core.clock import Clock
 from forwardscope.core.keys import LookupKey
 from forwardscope.core.ledger import Ledger
+from forwardscope.core.server_requests import Exchange, ServerRequests
 from forwardscope.core.single_flight import Flight, SingleFlight
 from forwardscope.core.stats import LiveStats
 from forwardscope.forward_calls import ForwardCalls
@@ -85,6 +86,7 @@ class BackendInstrumentation:
         computed_in_flight: Prompts that a forward call in flight has computed so far, if
             the backend sets it; the ledger counts them when the call ends. For progress.
         store_tier: The tier of the store; None without one.
+        server_requests: Requests to the server that holds the model; None without one.
         spans: The spans of lookups and what became of them. Their parent is the
             span that is current where the lookup is made; in a thread without
             one, the span that was current at `set_current_probe`.
@@ -114,6 +116,7 @@ class BackendInstrumentation:
         self.spans = LookupSpans(tracer_provider, span_budget, clock)
         self.flights = SingleFlight(self.cache)
         self.store_tier: StoreTier | None = None
+        self.server_requests: ServerRequests | None = None
         if store is not None and cache_enabled:
             self.store_tier = StoreTier(store, verify, view_identity)
         self._recorder = Recorder(
@@ -168,6 +171,25 @@ class BackendInstrumentation:
         self.spans.name_model(model, adapter or "", provider)
         if self.store_tier is not None:
             self.store_tier.model, self.store_tier.adapter = model, adapter or None
+
+    def name_server(self, server: str, address: str, port: int) -> None:
+        """Say that a server holds the model: later forward spans are CLIENT spans with its address.
+
+        The counts of its requests begin; those of the same server go on.
+
+        Args:
+            server: Scheme, host and port, without user, path and query.
+            address: Host.
+            port: Port.
+        """
+        self.spans.name_server(address, port)
+        if self.server_requests is None or self.server_requests.server != server:
+            self.server_requests = ServerRequests(server, address, port)
+
+    def report_request(self, exchange: Exchange) -> None:
+        """Count a request to the server; nothing happens before `name_server`."""
+        if self.server_requests is not None:
+            self.server_requests.add(exchange, self.spans.exemplar(exchange.seconds))
 
     def identify_views(
         self,

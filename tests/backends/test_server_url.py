@@ -24,6 +24,21 @@ def test_api_and_root(url: str, api: str, root: str) -> None:
     assert (parsed.api, parsed.root) == (api, root)
 
 
+@pytest.mark.parametrize(
+    ("url", "address", "port"),
+    [
+        ("http://127.0.0.1:8000/v1", "127.0.0.1", 8000),
+        ("http://[::1]:8000", "::1", 8000),
+        ("https://Host/secret/v1", "host", 443),
+        ("http://host", "host", 80),
+    ],
+)
+def test_address_and_port(url: str, address: str, port: int) -> None:
+    """Spans have the host without a path, which may be a secret, and the scheme's default port."""
+    parsed = ServerUrl.parse(url)
+    assert (parsed.address, parsed.port) == (address, port)
+
+
 def test_name_has_no_path() -> None:
     """A path may be a secret."""
     assert ServerUrl.parse("https://host:8443/secret/v1").name == "https://host:8443"

@@ -297,9 +297,11 @@ def test_ids_of_runs_without_a_hex_id(run_id: str | None) -> None:
     assert all(span.context.is_valid for span in one)
 
 
-def _run(path: Path, telemetry: InMemoryTelemetry) -> SuiteResult:
+def _run(path: Path, telemetry: InMemoryTelemetry, *, served: bool = False) -> SuiteResult:
     """Run a suite with a failing probe, a batch and hits; write its trace."""
     backend = ScriptedBackend(instrumentation=telemetry.instrumentation(trace_path=path))
+    if served:
+        backend.instrumentation.name_server("http://server:8000", "server", 8000)
     probes = [DeltaKL(name=name, prompts=["a", "b"], min_mean=99.0) for name in ("one", "two")]
     spec = SuiteSpec(
         version=1, name="nightly", model=ModelSpec(path="m", adapter="a"), probes=probes
@@ -310,20 +312,22 @@ def _run(path: Path, telemetry: InMemoryTelemetry) -> SuiteResult:
 
 
 def _plain(span: ReadableSpan | SeenSpan) -> tuple[object, ...]:
-    """Return name, attributes and status of a span, live or replayed, without times and ids."""
+    """Return what a span is, live or replayed, without times and ids."""
     live = isinstance(span, SeenSpan)
     status = span.status if live else span.status.status_code.name.lower()
+    kind = span.kind if live else span.kind.name.lower()
     untold = (names.ELIDED, names.TOTAL_FORWARD_S)
     attributes = dict(span.attributes or {})
     for one in untold:
         attributes.pop(one.name, None)
-    return span.name, sorted(attributes.items(), key=str), status, len(span.links)
+    return span.name, kind, sorted(attributes.items(), key=str), status, len(span.links)
 
 
-def test_an_export_is_like_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("served", [False, True])
+def test_an_export_is_like_the_run(tmp_path: Path, served: bool) -> None:
     """With the result, it has the spans of the run, with their attributes; without, no verdicts."""
     path, telemetry = tmp_path / "t.jsonl", InMemoryTelemetry()
-    result = _run(path, telemetry)
+    result = _run(path, telemetry, served=served)
     live = [_plain(one) for one in telemetry.spans()]
     told = [_plain(one) for one in replayed(TraceReader(path), result)]
     assert sorted(told, key=str) == sorted(live, key=str)

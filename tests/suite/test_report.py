@@ -15,7 +15,7 @@ from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
 from forwardscope.suite.formats import format_z
 from forwardscope.suite.plan import enough_entries
 from forwardscope.suite.report import print_report
-from forwardscope.suite.result import PromptTokens, Reconciliation
+from forwardscope.suite.result import PromptTokens, Reconciliation, ServerUse
 from forwardscope.testing import (
     MemoryStore,
     ScriptedBackend,
@@ -115,6 +115,18 @@ def test_reused_tokens(run_of: RunOf) -> None:
     shared = result.model_copy(update={"prompt_tokens": PromptTokens(computed=1, reused=3)})
     assert lines_of(shared)[-2] == (
         "prompt tokens: 1 computed, 3 reused from shared prefixes (75 %)"
+    )
+
+
+@pytest.mark.parametrize(("failed", "more"), [(0, ""), (2, ", failed 2")])
+def test_requests_to_the_server(run_of: RunOf, failed: int, more: str) -> None:
+    """A served model has a line with its requests, retries and throttled answers."""
+    result = run_of(ONE)
+    assert not [line for line in lines_of(result) if "server" in line]
+    use = {"requests": 9, "retries": 4, "throttled": 3, "failed": failed}
+    server = ServerUse(address="server", port=8000, **use)
+    assert lines_of(result.model_copy(update={"server": server}))[-2] == (
+        f"requests to the server: 9, retried 4, throttled 3{more}"
     )
 
 

@@ -9,9 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
+from forwardscope.core.server_requests import Exchange
 from forwardscope.probes import DeltaKL
 from forwardscope.store.base import StoreStats
 from forwardscope.suite import RunMetrics, SuiteResult, SuiteSpec, run_suite
+from forwardscope.suite.result import ServerUse
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.telemetry import run_names
 from forwardscope.telemetry.names import Metric
@@ -123,6 +125,41 @@ def test_gauges_of_a_store_that_fails(spec: SuiteSpec) -> None:
         run_suite(spec, backend, observer=metrics)
     gauges = (run_names.RUN_STORE_CORRUPT, run_names.RUN_STORE_DROPPED, run_names.RUN_STORE_ERRORS)
     assert [value(metrics, one) for one in gauges] == [2, 3, 5]
+
+
+def test_gauges_of_requests_to_a_server(spec: SuiteSpec) -> None:
+    """They count those of the run, during the run too; a run without a server has zeros."""
+    gauges = (run_names.RUN_REQUESTS, run_names.RUN_REQUEST_RETRIES)
+    gauges += (run_names.RUN_REQUEST_THROTTLED,)
+    during = []
+
+    def script(view: ScriptedView, prompt: str) -> FloatArray:
+        backend.instrumentation.report_request(Exchange("completions", 0.1, 3, 1, 200))
+        during.append([value(metrics, one) for one in gauges])
+        return pseudo_random_logits(view, prompt)
+
+    def run() -> SuiteResult:
+        return run_suite(spec, backend, observer=metrics)
+
+    backend, metrics = ScriptedBackend(script), RunMetrics(spec)
+    assert run().server is None
+    assert [value(metrics, one) for one in gauges] == [0, 0, 0]
+    backend = ScriptedBackend(script)
+    backend.instrumentation.name_server("http://server:8000", "server", 8000)
+    backend.instrumentation.report_request(Exchange("models", 0.1, 2, 0, 200))
+    during.clear()
+    result = run()
+    passes = result.backend_stats["forward_passes"]
+    assert during[0] == [1, 2, 1]
+    assert [value(metrics, one) for one in gauges] == [passes, 2 * passes, passes]
+    assert result.server == ServerUse(
+        address="server",
+        port=8000,
+        requests=passes,
+        retries=2 * passes,
+        throttled=passes,
+        failed=0,
+    )
 
 
 def test_gauges_of_a_store_without_one(spec: SuiteSpec) -> None:

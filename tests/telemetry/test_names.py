@@ -16,13 +16,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Metric as Family
 
 import forwardscope
+from forwardscope.core.server_requests import Exchange
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes import AdapterAblation, DeltaKL, NullAdapter, Probe, PromptCollapse
 from forwardscope.suite import SuiteSpec, run_suite
 from forwardscope.suite.run_metrics import RunMetrics
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.sweep import Measured, Sweep, SweepFolder, SweepObserver, Task, run_sweep
-from forwardscope.telemetry import names, register, run_names, sweep_names
+from forwardscope.telemetry import names, register, run_names, server_names, sweep_names
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import (
     InMemoryTelemetry,
@@ -123,6 +124,8 @@ def test_backend_exports_all_of_its_metrics(telemetry: InMemoryTelemetry, tmp_pa
             "op", "base", "broken", 0, lambda: _script(ScriptedView("base", 0), "broken")
         )
     backend.cached_batch("op", "base", ["a", "b"], 0, lambda indices: indices)
+    backend.name_server("http://server:8000", "server", 8000)
+    backend.report_request(Exchange("completions", 0.5, 2, 1, 200))
     assert backend.spans.flush(60.0)
     backend.close()
     collector = register(backend, telemetry.registry)
@@ -191,6 +194,7 @@ def test_runs_emit_every_span_and_attribute_and_no_other(
             ScriptedBackend(_script, instrumentation=instrumentation),
         )
     instrumentation.spans.name_model("a-model", "an-adapter", "a-provider")
+    instrumentation.name_server("http://server:8000", "server", 8000)
     instrumentation.cached(
         "op", "base", "shares", 0, lambda: instrumentation.report_tokens([5], [3])
     )
@@ -213,7 +217,7 @@ def test_tables_are_complete() -> None:
     assert constants == set(names.ATTRIBUTES)
     spans = {one.name for one in vars(names).values() if isinstance(one, names.Span)}
     assert spans == {one.name for one in names.SPANS}
-    tables = (names, run_names, sweep_names)
+    tables = (names, run_names, server_names, sweep_names)
     metrics = {
         one.name for table in tables for one in vars(table).values() if isinstance(one, Metric)
     }
@@ -239,7 +243,7 @@ def test_names_are_written_once() -> None:
         for line, text in _literals(module)
         if text.startswith(("forwardscope_", "forwardscope.")) and not _is_module(text)
     }
-    places = {"names", "run_names", "sweep_names"}
+    places = {"names", "run_names", "server_names", "sweep_names"}
     assert {where for where, _, _ in found} == {f"telemetry/{one}.py" for one in places}
 
 

@@ -7,12 +7,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from forwardscope.telemetry.http import shown_url
+from forwardscope.text import printable
 
 __all__ = ["KEY_VARIABLE", "ServerUrl"]
 
 #: Environment variable of the key that is sent as a bearer token.
 KEY_VARIABLE: Final = "FORWARDSCOPE_API_KEY"
 _API: Final = "/v1"
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,17 @@ class ServerUrl:
     api: str
     root: str
     name: str
+
+    @property
+    def address(self) -> str:
+        """Host, as printable text."""
+        return printable(urlsplit(self.api).hostname or "")
+
+    @property
+    def port(self) -> int:
+        """Port; by default that of the scheme."""
+        parts = urlsplit(self.api)
+        return _PORTS[parts.scheme] if parts.port is None else parts.port
 
     @classmethod
     def parse(cls, url: str) -> ServerUrl:

@@ -21,6 +21,7 @@ from forwardscope.suite.result import (
     PromptTokens,
     Reconciliation,
     SeriesResult,
+    ServerUse,
     StoreUse,
     SuiteResult,
 )
@@ -102,6 +103,8 @@ def _print_counts(result: SuiteResult, console: Console) -> None:
     console.print(Text(_cache_line(result)))
     if result.store is not None:
         print_line(console, _store_line(result.store, result.demand))
+    if result.server is not None:
+        print_line(console, _server_line(result.server))
     if (tokens := result.prompt_tokens) is not None and tokens.reused:
         console.print(Text(_tokens_line(tokens)))
     if result.optimisations:
@@ -133,6 +136,14 @@ def _store_line(store: StoreUse, demand: int) -> Text:
     found = list(store.problems())
     style = "bold red" if store.mismatches else "bold yellow" if found else ""
     return Text("; ".join([line, *found]), style=style)
+
+
+def _server_line(server: ServerUse) -> Text:
+    line = f"requests to the server: {server.requests}, retried {server.retries}, "
+    line += f"throttled {server.throttled}"
+    if server.failed:
+        line += f", failed {server.failed}"
+    return Text(line, style="bold yellow" if server.failed or server.throttled else "")
 
 
 def _tokens_line(tokens: PromptTokens) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "PromptTokens",
     "Reconciliation",
     "SeriesResult",
+    "ServerUse",
     "StoreUse",
     "SuiteResult",
     "Tally",
@@ -284,6 +285,26 @@ class StoreUse(_Record):
             yield f"no identity, so nothing stored: {views}"
 
 
+class ServerUse(_Record):
+    """Requests of a run to the server that holds its model.
+
+    Attributes:
+        address: Host of the server.
+        port: Its port.
+        requests: Number of requests.
+        retries: Attempts after the first one of each request.
+        throttled: Answers that the server is asked too often.
+        failed: Requests without an answer that could be used.
+    """
+
+    address: str
+    port: Annotated[int, Field(ge=0, lt=2**16)]
+    requests: _Count
+    retries: _Count
+    throttled: _Count
+    failed: _Count
+
+
 class PromptTokens(_Record):
     """Prompt tokens of successful forward passes.
 
@@ -374,6 +395,7 @@ class SuiteResult(_Record):
         series: Counts by probe, view and op.
         cache: Contents and bounds of the forward cache at the end.
         store: What the run had from its store; null without one.
+        server: Requests to the server that holds the model; null without one.
         prompt_tokens: Computed and reused tokens; null in results of older
             versions.
         reconciliation: Whether ledger, trace and spans agree.
@@ -408,6 +430,7 @@ class SuiteResult(_Record):
     series: _List[SeriesResult]
     cache: CacheUse
     store: StoreUse | None = None
+    server: ServerUse | None = None
     prompt_tokens: PromptTokens | None = None
     reconciliation: Reconciliation
     delivery: _List[Delivery] = []

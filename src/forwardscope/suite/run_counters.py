@@ -8,6 +8,7 @@ from typing import Final
 
 from forwardscope.core.cache import DisabledCache
 from forwardscope.core.series import Counts, SeriesKey
+from forwardscope.core.server_requests import RequestCounts
 from forwardscope.core.stats import BackendStats
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import StoreStats
@@ -16,6 +17,7 @@ from forwardscope.suite.result import (
     PromptTokens,
     Reconciliation,
     SeriesResult,
+    ServerUse,
     StoreUse,
     Tally,
 )
@@ -44,6 +46,7 @@ class RunCounters:
         self._evictions = instrumentation.cache.evictions
         tier = instrumentation.store_tier
         self._store_before = StoreStats() if tier is None else tier.store.stats()
+        self._requests_before = _requests_of(instrumentation)
         instrumentation.spans.flush(_FLUSH_S)  # spans from before the run do not count
         self._spans = instrumentation.spans.outcomes()
         self._elided = instrumentation.spans.elided()
@@ -142,6 +145,20 @@ class RunCounters:
             unidentified_views=tier.unidentified,
         )
 
+    def server_use(self) -> ServerUse | None:
+        """Return the requests of the run so far to the server of its model; None without one."""
+        if (server := self._inst.server_requests) is None:
+            return None
+        before, now = self._requests_before, _requests_of(self._inst)
+        return ServerUse(
+            address=server.address,
+            port=server.port,
+            requests=now.requests - before.requests,
+            retries=now.retries.total() - before.retries.total(),
+            throttled=now.throttled.total() - before.throttled.total(),
+            failed=now.failed - before.failed,
+        )
+
     def prompt_tokens(self) -> PromptTokens:
         """Return the computed and the reused tokens of the run."""
         before, now = self._before, self._inst.ledger.snapshot()
@@ -187,3 +204,9 @@ class RunCounters:
         now = self._inst.spans.outcomes()
         now.subtract(self._spans)
         return now
+
+
+def _requests_of(instrumentation: BackendInstrumentation) -> RequestCounts:
+    """Return the requests of a backend so far; none without a server."""
+    requests = instrumentation.server_requests
+    return RequestCounts() if requests is None else requests.snapshot()

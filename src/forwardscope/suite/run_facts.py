@@ -42,6 +42,7 @@ def facts_of_run(run: RunStarted, planned: Mapping[SeriesKey, Counts]) -> dict[s
         "series": counters.series_results(planned),
         "cache": counters.cache_use(),
         "store": counters.store_use(),
+        "server": counters.server_use(),
         "prompt_tokens": counters.prompt_tokens(),
         "reconciliation": counters.reconciliation(),
     }

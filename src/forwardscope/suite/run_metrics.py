@@ -137,6 +137,7 @@ class RunMetrics(Observer):
             self._outcome(run is not None)
             | (self._at_end or self._process())
             | self._store(counters)
+            | self._server(counters)
             | {
                 run_names.RUN_START: started_s,
                 run_names.RUN_PROGRESS: self._progress_s,
@@ -169,6 +170,17 @@ class RunMetrics(Observer):
             run_names.RUN_STORE_CORRUPT: used.corrupt if used else 0,
             run_names.RUN_STORE_DROPPED: used.dropped if used else 0,
             run_names.RUN_STORE_ERRORS: used.errors if used else 0,
+        }
+
+    def _server(self, counters: RunCounters | None) -> dict[Metric, float | None]:
+        if self._result is not None:
+            used = self._result.server
+        else:
+            used = None if counters is None else counters.server_use()
+        return {
+            run_names.RUN_REQUESTS: used.requests if used else 0,
+            run_names.RUN_REQUEST_RETRIES: used.retries if used else 0,
+            run_names.RUN_REQUEST_THROTTLED: used.throttled if used else 0,
         }
 
     def _process(self) -> dict[Metric, float | None]:

@@ -20,9 +20,11 @@ from forwardscope.core.cache import ForwardCache
 from forwardscope.core.keys import view_family
 from forwardscope.core.ledger import OTHER, Ledger, LedgerSnapshot
 from forwardscope.core.series import Counts
+from forwardscope.core.server_requests import ServerRequests
 from forwardscope.telemetry import names
 from forwardscope.telemetry.families import add_histogram, add_sample, new_family
 from forwardscope.telemetry.names import Metric
+from forwardscope.telemetry.server_samples import add_requests
 from forwardscope.telemetry.spans import LookupSpans
 from forwardscope.telemetry.store_samples import CountedStore, add_stores
 from forwardscope.text import printable
@@ -80,6 +82,11 @@ class Source(Protocol):
         ...
 
     @property
+    def server_requests(self) -> ServerRequests | None:
+        """Requests to the server that holds the model, or None without one."""
+        ...
+
+    @property
     def spans(self) -> LookupSpans:
         """Lookup spans of the backend."""
         ...
@@ -130,6 +137,7 @@ class ForwardscopeCollector:
         families = {metric: new_family(metric) for metric in names.BACKEND_METRICS}
         for source in sources:
             _Reading(source, families).add_all()
+            add_requests(families, source.name, source.server_requests)
         add_stores(families, [(source.name, source.store) for source in sources])
         build = (version("forwardscope"), platform.python_version())
         add_sample(families[names.BUILD_INFO], names.BUILD_INFO, build, 1)

@@ -1,8 +1,9 @@
 """Every metric, span and attribute that forwardscope emits, defined once.
 
 The collector, the spans, the dashboards, the alert rules and docs/telemetry.md
-take names, types, units, help texts and labels from here; the gauges of runs and sweeps
-are in `run_names` and `sweep_names`. The module is longer than others because it is one
+take names, types, units, help texts and labels from here; the metrics of requests to
+a model server, and the gauges of runs and sweeps, are in `server_names`, `run_names` and
+`sweep_names`. The module is longer than others because it is one
 table of definitions.
 """
 
@@ -12,6 +13,7 @@ from typing import Final
 
 from forwardscope.telemetry.definitions import Attribute, Metric, Span
 from forwardscope.telemetry.run_names import RUN_METRICS
+from forwardscope.telemetry.server_names import SERVER_METRICS
 from forwardscope.telemetry.sweep_names import SWEEP_METRICS
 
 __all__ = [
@@ -322,6 +324,7 @@ BACKEND_METRICS: Final = (
     STORE_EXPIRED_WAITS,
     STORE_DROPPED,
     STORE_UNAVAILABLE,
+    *SERVER_METRICS,
     TRACE_RECORDS,
     TRACE_WRITE_ERRORS,
     SPANS_TOTAL,
@@ -407,6 +410,12 @@ VERIFICATION: Final = Attribute(
     "boolean",
     "True for a call that verifies stored values; it is in no total of forward passes.",
 )
+SERVER_ADDRESS: Final = Attribute(
+    "server.address",
+    "string",
+    "Host of the server that holds the model, if one does; the span's kind is CLIENT then.",
+)
+SERVER_PORT: Final = Attribute("server.port", "int", "Port of this server.")
 OPERATION: Final = Attribute("gen_ai.operation.name", "string", "Always text_completion.")
 PROVIDER: Final = Attribute(
     "gen_ai.provider.name", "string", "What runs the model, where the backend says it."
@@ -490,10 +499,12 @@ FORWARD: Final = Span(
     "forward",
     "forward FAMILY",
     "lookup miss, lookup error or lookup batch",
-    "One forward call of the model, for one prompt or a batch. The name has the family of the "
-    "view; families beyond the first 20 are named `forward other`.",
+    "One forward call of the model, for one prompt or a batch; with a model that a server holds, "
+    "all of its requests to the server. The name has the family of the view; families beyond the "
+    "first 20 are named `forward other`.",
     (
         *(OPERATION, PROVIDER, MODEL, INPUT_TOKENS, REUSED_TOKENS),
+        *(SERVER_ADDRESS, SERVER_PORT),
         *(OP, VIEW, BATCH_SIZE, VERIFICATION, ERROR_TYPE),
     ),
 )

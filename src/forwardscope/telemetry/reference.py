@@ -11,7 +11,8 @@ from forwardscope.core.ledger import (
     MAX_ERROR_CLASSES,
     OPERATION_BOUNDS_S,
 )
-from forwardscope.telemetry import names, run_names, sweep_names
+from forwardscope.core.server_requests import REQUEST_BOUNDS_S
+from forwardscope.telemetry import names, run_names, server_names, sweep_names
 from forwardscope.telemetry.collector import MAX_PROBES
 from forwardscope.telemetry.names import Metric, Span
 from forwardscope.telemetry.span_queue import CAPACITY
@@ -34,10 +35,11 @@ No prompt leaves the process: spans and records have hashes of prompts, and metr
 
 ## Spans
 
-The tracer is `{names.TRACER}`, the kind of all spans is INTERNAL, and the spans of a run share one
-clock. Names say what happened and are few: they have the suite, the probe, the result of a lookup
-or the view family of a forward call, but no prompt, λ or seed, and at most 64 characters. A program
-that selects lookups uses the attribute `{names.CACHE_RESULT.name}`, not the name.
+The tracer is `{names.TRACER}`, the kind of spans is INTERNAL (CLIENT for a forward call of a model
+that a server holds), and the spans of a run share one clock. Names say what happened and are few:
+they have the suite, the probe, the result of a lookup or the view family of a forward call, but no
+prompt, λ or seed, and at most 64 characters. A program that selects lookups uses the attribute
+`{names.CACHE_RESULT.name}`, not the name.
 
 ```
 {names.SWEEP.name}                   (of a sweep only)
@@ -87,6 +89,9 @@ counted as `_other`, and so are exception classes beyond the first {MAX_ERROR_CL
 the maximum over processes, not the sum. All else is what this process did. Several backends with
 one store export it once, under the name of the first.
 
+`server` is scheme, host and port of a model server, without path, user and query. Backends that
+compute in this process have no metrics with it.
+
 The multiprocess mode of prometheus_client (`PROMETHEUS_MULTIPROC_DIR`) reads files to which these
 metrics are not written. To serve those of the answering process, register the backend on the
 registry of the `MultiProcessCollector`: `register(backend.instrumentation, registry)`.
@@ -129,6 +134,9 @@ exemplar.
 Buckets of `{names.BATCH_PROMPTS.name}`: {_bounds(BATCH_BOUNDS)}.
 
 Buckets of `{names.STORE_DURATION.name}`, in seconds: {_bounds(OPERATION_BOUNDS_S)}.
+
+Buckets of `{server_names.REQUEST_DURATION.name}`, in seconds: {_bounds(REQUEST_BOUNDS_S)}.
+Each has an exemplar likewise.
 """
 
 

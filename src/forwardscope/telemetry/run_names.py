@@ -31,6 +31,9 @@ __all__ = [
     "RUN_PASSED",
     "RUN_PERIOD",
     "RUN_PROGRESS",
+    "RUN_REQUESTS",
+    "RUN_REQUEST_RETRIES",
+    "RUN_REQUEST_THROTTLED",
     "RUN_SPANS_DROPPED",
     "RUN_START",
     "RUN_STARTED",
@@ -145,6 +148,23 @@ RUN_STORE_ERRORS: Final = _run_gauge(
     "errors",
     "Operations of the run's store that failed.",
     "forwardscope_run_store_errors + forwardscope_run_store_corrupt > 0",
+)
+RUN_REQUESTS: Final = _run_gauge(
+    "server_requests",
+    "requests",
+    "Requests of the run to the server that holds its model; 0 for a model in the process.",
+)
+RUN_REQUEST_RETRIES: Final = _run_gauge(
+    "server_retries",
+    "retries",
+    "Attempts of the run to send a request to the model server again.",
+    "forwardscope_run_server_retries / (forwardscope_run_server_requests > 0)",
+)
+RUN_REQUEST_THROTTLED: Final = _run_gauge(
+    "server_throttled",
+    "answers",
+    "Answers of the model server in the run that it is asked too often.",
+    "forwardscope_run_server_throttled > 0",
 )
 RUN_FORWARD_PASSES: Final = _run_gauge(
     "forward_passes",
@@ -261,6 +281,9 @@ RUN_METRICS: Final = (
     RUN_STORE_CORRUPT,
     RUN_STORE_DROPPED,
     RUN_STORE_ERRORS,
+    RUN_REQUESTS,
+    RUN_REQUEST_RETRIES,
+    RUN_REQUEST_THROTTLED,
     RUN_FORWARD_PASSES,
     RUN_EXPECTED,
     RUN_EXPECTED_LOOKUPS,

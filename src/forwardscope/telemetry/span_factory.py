@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from forwardscope.core.clock import Clock
 from forwardscope.core.forks import reset_in_children
@@ -35,6 +35,7 @@ __all__ = [
     "lookup_name",
     "mark_failed",
     "more_attributes",
+    "server_attributes",
 ]
 
 #: View families that have a name of their own in forward spans.
@@ -143,6 +144,7 @@ class SpanFactory:
         model: Name of the model in forward spans, or None.
         adapter: Name of the adapter in those of the views `ft` and `scaled`, or None.
         provider_name: What runs the model, or None.
+        server: Host and port of the server that holds the model, or None.
     """
 
     def __init__(self, provider: trace.TracerProvider | None, clock: Clock) -> None:
@@ -151,6 +153,7 @@ class SpanFactory:
         self.model: str | None = None
         self.adapter: str | None = None
         self.provider_name: str | None = None
+        self.server: tuple[str, int] | None = None
         self._provider = provider
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._epoch_ns = clock.time_ns() - clock.perf_counter_ns()
@@ -179,6 +182,7 @@ class SpanFactory:
         start_ns: int,
         attributes: Mapping[str, Any],
         links: Sequence[trace.Link] = (),
+        kind: SpanKind = SpanKind.INTERNAL,
     ) -> trace.Span:
         """Start a span.
 
@@ -191,11 +195,13 @@ class SpanFactory:
             start_ns: Start of the span.
             attributes: Attributes at the start.
             links: Links to other spans.
+            kind: CLIENT for a call of a server.
         """
         try:
             return self._tracer.start_span(
                 name,
                 context=parent,
+                kind=kind,
                 attributes=attributes,
                 links=links,
                 start_time=start_ns + self._epoch_ns,
@@ -238,15 +244,22 @@ class SpanFactory:
         *,
         verification: bool = False,
     ) -> trace.Span:
-        """Start the span of a forward call of `size` prompts, which may verify stored values."""
+        """Start the span of a forward call of `size` prompts, which may verify stored values.
+
+        Its kind is CLIENT if a server holds the model.
+        """
         attributes = forward_attributes(question, size, self.model, self.adapter)
         if verification:
             attributes[names.VERIFICATION.name] = True
         if self.provider_name is not None:
             attributes[names.PROVIDER.name] = self.provider_name
+        kind = SpanKind.INTERNAL
+        if self.server is not None:
+            attributes |= server_attributes(*self.server)
+            kind = SpanKind.CLIENT
         with self._lock:
             name = self._forward_names.of_view(question.view_id)
-        return self.start(name, parent, start_ns, attributes)
+        return self.start(name, parent, start_ns, attributes, kind=kind)
 
     def end(
         self, span: trace.Span, kind: names.Span, end_ns: int, error: str | None = None
@@ -341,6 +354,11 @@ def forward_attributes(
     if model:
         attributes[names.MODEL.name] = model
     return attributes
+
+
+def server_attributes(address: str, port: int) -> dict[str, Any]:
+    """Return the attributes of a forward span whose model a server holds."""
+    return {names.SERVER_ADDRESS.name: printable(address), names.SERVER_PORT.name: port}
 
 
 def mark_failed(span: trace.Span, error: str) -> None:

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from forwardscope.core.clock import Clock
+from forwardscope.core.ledger import Exemplar
 from forwardscope.core.single_flight import Flight
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import (
@@ -99,6 +100,15 @@ class LookupSpans:
         """
         self._factory.model, self._factory.adapter = model, adapter
         self._factory.provider_name = provider or self._factory.provider_name
+
+    def name_server(self, address: str, port: int) -> None:
+        """Make later forward spans those of calls of a server, of kind CLIENT."""
+        self._factory.server = (address, port)
+
+    def exemplar(self, value: float) -> Exemplar | None:
+        """Return a value as an exemplar of now with the current trace; None if none is sampled."""
+        ids = CallIds.of(trace.get_current_span()) if self.active else None
+        return None if ids is None else Exemplar(ids.trace_id, value, self.clock.time_ns() / 1e9)
 
     @property
     def used(self) -> bool:

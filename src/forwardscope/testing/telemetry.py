@@ -46,6 +46,7 @@ class SeenSpan:
         attributes: Attributes of the span.
         status: `unset`, `ok` or `error`.
         links: Numbers of the recorded spans that it links to.
+        kind: `internal`, or `client` for a call of a server.
     """
 
     id: int
@@ -57,6 +58,7 @@ class SeenSpan:
     attributes: dict[str, Any] = field(default_factory=dict)
     status: str = "unset"
     links: tuple[int, ...] = ()
+    kind: str = "internal"
 
 
 class InMemoryTelemetry:
@@ -139,4 +141,5 @@ def _numbered(ended: Sequence[Any]) -> Iterator[SeenSpan]:
             links=tuple(
                 ids[link.context.span_id] for link in span.links if link.context.span_id in ids
             ),
+            kind=span.kind.name.lower(),
         )

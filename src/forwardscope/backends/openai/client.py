@@ -14,6 +14,7 @@ import msgspec
 from forwardscope.backends.openai.retries import THROTTLED, TRANSIENT, Retries
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
 from forwardscope.core.forks import reset_in_children
+from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import ServerError
 from forwardscope.telemetry.http import one_line, refusal, root_cause
 
@@ -26,25 +27,6 @@ _CONNECT_S: Final = 10.0
 _STEP_S: Final = 0.1
 #: Operations below the API; the others are below the server's root.
 _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request with all its attempts, for telemetry.
-
-    Attributes:
-        operation: Last part of the endpoint's path, such as `completions`.
-        seconds: From the first attempt to the last answer, waits included.
-        attempts: Number of attempts; at least 1.
-        throttled: Number of answers that the server is asked too often.
-        status: Status of the last answer; None without one.
-    """
-
-    operation: str
-    seconds: float
-    attempts: int
-    throttled: int
-    status: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +66,10 @@ class ServerClient:
 
     Raises:
         ServerError: The key in the environment is no text for a header.
+
+    Attributes:
+        url: Where the server is.
+        observe: Receives each request when it is over.
     """
 
     def __init__(
@@ -98,6 +84,7 @@ class ServerClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url: Final = url
+        self.observe = observe
         self._key = os.environ.get(KEY_VARIABLE, "")
         if not self._key.isascii() or not self._key.isprintable():
             raise ServerError(f"{KEY_VARIABLE} has characters that no HTTP header can have")
@@ -105,7 +92,6 @@ class ServerClient:
         self._connections = connections
         self._retries = retries or Retries()
         self._stopping = stopping
-        self._observe = observe
         self._transport = transport
         self._has_answered = False
         self.after_fork()
@@ -148,7 +134,8 @@ class ServerClient:
                 break
         self._has_answered = answer.status is not None
         seconds = time.perf_counter() - start
-        self._observe(Exchange(operation, seconds, attempt, throttled, answer.status))
+        failed = bool(answer.problem)
+        self.observe(Exchange(operation, seconds, attempt, throttled, answer.status, failed))
         if answer.problem:
             raise ServerError(self._sentence(operation, answer, attempt), answer.status)
         return answer.body

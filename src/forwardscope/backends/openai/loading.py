@@ -38,7 +38,8 @@ def load_backend(
         instrumentation: Caches, counts and traces lookups; a new one by default.
         check: Whether the tolerance of stored values is measured, where there is a store.
         report: Called with each step.
-        client: Sends the requests; by default a new one for the server of the source.
+        client: Sends the requests, which the instrumentation counts; by default a new one for the
+            server of the source.
 
     Raises:
         ServerError: The server is not reached, or does not answer as vLLM does.
@@ -54,6 +55,8 @@ def load_backend(
             connections=source.concurrency,
             stopping=lambda: instrumentation.stopping,
         )
+    instrumentation.name_server(client.url.name, client.url.address, client.url.port)
+    client.observe = instrumentation.report_request
     try:
         report("asking the model server", 0, 0)
         facts = ask_server(client, source)

@@ -32,6 +32,7 @@ from forwardscope.telemetry.span_factory import (
     lookup_attributes,
     lookup_name,
     more_attributes,
+    server_attributes,
 )
 from forwardscope.text import printable
 from forwardscope.trace import TraceEvent
@@ -79,8 +80,12 @@ class SpanMaker:
             attributes[names.INPUT_TOKENS.name] = tokens
         if reused := sum(one.tokens_reused or 0 for one in misses):
             attributes[names.REUSED_TOKENS.name] = reused
+        kind = SpanKind.INTERNAL
+        if result is not None and result.server is not None:
+            attributes |= server_attributes(result.server.address, result.server.port)
+            kind = SpanKind.CLIENT
         name = self._forward_names.of_view(first.view_id)
-        return self._span(name, place, attributes, first.error)
+        return self._span(name, place, attributes, first.error, kind=kind)
 
     def batch(self, call: RecordedCall, place: Place) -> ReadableSpan:
         """Return the span of a batch. It failed if its last forward call did."""
@@ -150,6 +155,7 @@ class SpanMaker:
         attributes: Mapping[str, Any],
         error: str | None = None,
         link: SpanContext | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
     ) -> ReadableSpan:
         if error is not None:
             attributes = {**attributes, names.ERROR_TYPE.name: printable(error)}
@@ -160,7 +166,7 @@ class SpanMaker:
             resource=self._resource,
             attributes=attributes,
             links=() if link is None else (Link(link),),
-            kind=SpanKind.INTERNAL,
+            kind=kind,
             instrumentation_scope=self._scope,
             status=Status(StatusCode.UNSET if error is None else StatusCode.ERROR),
             start_time=max(0, place.times.start_ns),  # OTLP has no time before the epoch
