@@ -33,6 +33,7 @@ from forwardscope.dashboards.run_queries import (
     runs_and_services,
 )
 from forwardscope.dashboards.sdk import models
+from forwardscope.dashboards.server_panels import server
 from forwardscope.telemetry import names, run_names
 
 __all__ = ["forward_passes"]
@@ -61,6 +62,7 @@ def forward_passes() -> models.Dashboard:
                 passes_by_view(),
             ),
             "Is the model slow, or is the machine busy?": machine(),
+            "Is the model's server slow, or asked too often?": server(),
             "Batches and prefixes": batches_and_prefixes(),
             "Errors, and the share of the wall time": (errors(), share_of_wall()),
         },
