@@ -8,6 +8,7 @@ from forwardscope.dashboards import (
     cost_alerts,
     delivery_alerts,
     run_alerts,
+    server_alerts,
     service_rules,
     store_alerts,
 )
@@ -19,7 +20,8 @@ from forwardscope.dashboards.tables import TableColumn, table_panel
 
 __all__ = ["alert_list", "firing", "number_firing"]
 
-_RULES: Final = (run_alerts, cost_alerts, store_alerts, delivery_alerts, service_rules)
+_OF_SUITES: Final = (run_alerts, cost_alerts, server_alerts, store_alerts, delivery_alerts)
+_RULES: Final = (*_OF_SUITES, service_rules)
 _NAMES: Final = "|".join(sorted({alert.name for rules in _RULES for alert in rules.alerts()}))
 _CHOSEN: Final = f'alertname=~"{_NAMES}", suite=~"$suite", model=~"$model"'
 _FIRING: Final = f'ALERTS{{alertstate="firing", {_CHOSEN}}}'

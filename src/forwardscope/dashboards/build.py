@@ -11,6 +11,7 @@ from forwardscope.dashboards import (
     delivery_alerts,
     run_alerts,
     run_recordings,
+    server_alerts,
     service_rules,
     store_alerts,
 )
@@ -46,7 +47,7 @@ def _rules() -> dict[str, str]:
     """Return the rule files. The alerts on suites and those on services are separate."""
     on_runs = [
         alert
-        for rules in (cost_alerts, run_alerts, store_alerts, delivery_alerts)
+        for rules in (cost_alerts, run_alerts, server_alerts, store_alerts, delivery_alerts)
         for alert in rules.alerts()
     ]
     files = {

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from forwardscope import BackendInstrumentation
 from forwardscope.backends.openai import ServedBackend, ServedSource, load_backend
 from forwardscope.errors import ServerError
+from forwardscope.probes import DeltaKL
+from forwardscope.suite import SuiteSpec, run_suite
+from forwardscope.suite.report import print_report
+from forwardscope.suite.spec import Defaults, ServedModelSpec
 from forwardscope.telemetry import server_names
 from forwardscope.telemetry.names import Metric
 from forwardscope.testing import InMemoryTelemetry, SeenSpan
@@ -18,8 +24,9 @@ from .vllm_double import Fault, VllmDouble
 
 PROMPTS = ["The capital of France is", "To bake bread you need", "Hello"]
 K = 5
-#: A server that asks to come back at once.
-_THROTTLED = Fault(429, headers=(("Retry-After", "0"),), operation="completions")
+#: Asks to come back at once.
+_AT_ONCE = (("Retry-After", "0"),)
+_THROTTLED = Fault(429, headers=_AT_ONCE, operation="completions")
 Open = Callable[..., ServedBackend]
 
 
@@ -170,6 +177,37 @@ def test_a_request_is_an_exemplar(opened: Open, telemetry: InMemoryTelemetry) ->
         if sample.name == f"{server_names.REQUEST_DURATION.name}_bucket" and sample.exemplar
     ]
     assert {one.labels["operation"] for one in buckets} == {"tokenize", "completions"}
+
+
+def test_a_run_has_its_own_requests(
+    opened: Open, server: VllmDouble, telemetry: InMemoryTelemetry
+) -> None:
+    """Result, report and counters agree with what the server was asked in the run."""
+    backend = opened()
+    backend.identity()  # asks for what it is made of once
+    before = len(server.requests)
+    server.faults += [_THROTTLED, Fault(503, headers=_AT_ONCE, operation="completions")]
+    result = run_suite(
+        SuiteSpec(
+            version=1,
+            name="nightly",
+            model=ServedModelSpec(server=server.url, name="base", adapter="tiny"),
+            defaults=Defaults(top_k=K),
+            probes=[DeltaKL(name="change", prompts=PROMPTS[:2])],
+        ),
+        backend,
+    )
+    used = result.server
+    assert used is not None
+    assert (used.address, used.retries, used.throttled, used.failed) == ("127.0.0.1", 2, 1, 0)
+    assert used.requests + used.retries == len(server.requests) - before
+    read = _of_server(telemetry)
+    completions = len(_forward(telemetry))
+    assert read(server_names.REQUESTS, outcome="2xx") == completions
+    file = StringIO()
+    print_report(result, Console(file=file, width=100))
+    line = f"requests to the server: {used.requests}, retried 2, throttled 1"
+    assert line in file.getvalue().splitlines()
 
 
 def test_counts_go_on_with_the_next_model(opened: Open, telemetry: InMemoryTelemetry) -> None:
