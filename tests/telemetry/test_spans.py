@@ -67,6 +67,7 @@ def test_miss(telemetry: InMemoryTelemetry) -> None:
         "forwardscope.batch.size": 1,
     }
     assert {span.status for span in spans} == {"unset"}
+    assert {span.kind for span in spans} == {"internal"}
 
 
 def test_hit(telemetry: InMemoryTelemetry) -> None:
