@@ -1,4 +1,4 @@
-"""Trace context in the environment variables of a process.
+"""Trace context in the environment variables of a process, and in the headers of a request.
 
 The variables TRACEPARENT and TRACESTATE hold a W3C trace context.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-__all__ = ["child_environment", "context_from_environment"]
+__all__ = ["child_environment", "context_from_environment", "trace_headers"]
 
 _FIELDS = {"traceparent": "TRACEPARENT", "tracestate": "TRACESTATE"}
 
@@ -41,6 +41,15 @@ def child_environment(context: Context | None = None) -> dict[str, str]:
     Returns:
         TRACEPARENT, and TRACESTATE where it is set; empty without a span.
     """
+    return {_FIELDS[field]: value for field, value in trace_headers(context).items()}
+
+
+def trace_headers(context: Context | None = None) -> dict[str, str]:
+    """Return the headers with which a server continues a trace; empty without a span.
+
+    Args:
+        context: Context of the span to continue; None means the current one.
+    """
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier, context)
-    return {_FIELDS[field]: value for field, value in carrier.items()}
+    return carrier

@@ -81,6 +81,21 @@ def test_forward_calls_are_client_spans(
     assert {one.kind for one in telemetry.spans() if one not in (base, tuned)} == {"internal"}
 
 
+def test_spans_of_the_server_join_the_trace(
+    opened: Open, server: VllmDouble, telemetry: InMemoryTelemetry
+) -> None:
+    """Each request of a forward call has the trace and the call's span as its parent."""
+    backend, tracer = opened(), telemetry.tracer_provider.get_tracer("a test")
+    server.parents.clear()
+    with tracer.start_as_current_span("mine") as mine, backend.as_base() as view:
+        view.next_token_dist_batch(PROMPTS, top_k=K)
+    own = mine.get_span_context()
+    *_, parent = server.parents
+    assert parent is not None
+    _, trace, span, _ = parent.split("-")
+    assert (int(trace, 16), int(span, 16) == own.span_id) == (own.trace_id, False)
+
+
 def test_a_failed_call_names_its_server(
     opened: Open, server: VllmDouble, telemetry: InMemoryTelemetry
 ) -> None:

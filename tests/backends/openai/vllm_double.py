@@ -60,6 +60,7 @@ class VllmDouble:
         faults: What requests get in place of their answers, the oldest first.
         requests: Operation and body of each request.
         keys: The header Authorization of each request.
+        parents: The header traceparent of each request.
         loaded: Label of each adapter that is loaded, by name.
         unloaded: Names of adapters that were unloaded.
         absent: Operations that the server does not have.
@@ -70,6 +71,7 @@ class VllmDouble:
     faults: deque[Fault] = field(default_factory=deque)
     requests: list[tuple[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    parents: list[str | None] = field(default_factory=list)
     loaded: dict[str, str] = field(default_factory=dict)
     unloaded: list[str] = field(default_factory=list)
     absent: set[str] = field(default_factory=set)
@@ -195,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         operation = self.path.rpartition("/")[2]
         self.double.requests.append((operation, body))
         self.double.keys.append(self.headers.get("Authorization"))
+        self.double.parents.append(self.headers.get("traceparent"))
         fault = self.double.fault_for(operation)
         if fault is None:
             status, content = self.double.answer(operation, body)

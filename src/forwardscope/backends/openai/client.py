@@ -17,6 +17,7 @@ from forwardscope.core.forks import reset_in_children
 from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import ServerError
 from forwardscope.telemetry.http import one_line, refusal, root_cause
+from forwardscope.telemetry.propagation import trace_headers
 
 __all__ = ["MAX_BODY_BYTES", "Exchange", "ServerClient"]
 
@@ -25,6 +26,7 @@ MAX_BODY_BYTES: Final = 64 << 20
 _CONNECT_S: Final = 10.0
 #: Time between two looks at whether a stop was requested, while waiting for the next attempt.
 _STEP_S: Final = 0.1
+_JSON: Final = {"Content-Type": "application/json"}
 #: Operations below the API; the others are below the server's root.
 _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
 
@@ -152,7 +154,7 @@ class ServerClient:
                 "GET" if content is None else "POST",
                 f"{base}/{operation}",
                 content=content,
-                headers={} if content is None else {"Content-Type": "application/json"},
+                headers=trace_headers() | ({} if content is None else _JSON),
             ) as response:
                 return self._read(response, _has_text(body))
         except httpx.ConnectTimeout:
