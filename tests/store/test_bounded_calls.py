@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -51,3 +53,27 @@ def test_calls_share_threads() -> None:
     assert calls.run(lambda: calls.run(threading.get_ident, _WAIT_S), _WAIT_S) != calls.run(
         threading.get_ident, _WAIT_S
     )
+
+
+def test_an_interrupted_call_leaves_no_thread(at_moment: Callable[..., bool]) -> None:
+    """After Ctrl-C at any moment of a call, its thread ends as any other."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    before = _running()
+    calls, moment, more = BoundedCalls(idle_s=0.2), 0, True
+    while more:
+        assert calls.run(lambda: 1, _WAIT_S) == 1
+        more = at_moment(moment, stop, lambda: calls.run(lambda: 1, _WAIT_S))
+        moment += 1
+    assert calls.run(lambda: 2, _WAIT_S) == 2
+    due = time.monotonic() + _WAIT_S
+    while _running() - before and time.monotonic() < due:
+        time.sleep(0.05)
+    assert not _running() - before
+
+
+def _running() -> set[threading.Thread]:
+    """Return the threads that have started and not ended."""
+    return {one for one in threading.enumerate() if one.is_alive()}

@@ -15,7 +15,6 @@ __all__ = ["BoundedCalls"]
 
 T = TypeVar("T")
 
-#: A thread without a call ends after so long.
 _IDLE_S: Final = 5.0
 
 
@@ -30,9 +29,13 @@ class BoundedCalls:
     A client bounds the wait for each part of an answer. That bounds neither an answer that
     comes byte by byte, nor the resolution of a host's name. A call that goes on after its
     timeout keeps its thread, and its result is dropped.
+
+    Args:
+        idle_s: A thread ends after so long without a call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float = _IDLE_S) -> None:
+        self._idle_s = idle_s
         self.after_fork()
         reset_in_children(self)
 
@@ -42,6 +45,8 @@ class BoundedCalls:
 
     def run(self, call: Callable[[], T], timeout_s: float) -> T:
         """Return the result of a call, or raise what it raises.
+
+        Where no thread can be started, the wait is as long as the call.
 
         Raises:
             TimeoutError: It has not ended by then.
@@ -53,7 +58,7 @@ class BoundedCalls:
             try:
                 threading.Thread(
                     target=_work,
-                    args=(tasks, self._idle),
+                    args=(tasks, self._idle, self._idle_s),
                     name="forwardscope-store-call",
                     daemon=True,
                 ).start()
@@ -70,16 +75,21 @@ class BoundedCalls:
         return result  # type: ignore[no-any-return]
 
 
-def _work(tasks: SimpleQueue[_Task], idle: deque[SimpleQueue[_Task]]) -> None:
-    """Run tasks one by one; `idle` has the queue while the thread waits for one."""
+def _work(tasks: SimpleQueue[_Task], idle: deque[SimpleQueue[_Task]], idle_s: float) -> None:
+    """Run tasks one by one; `idle` has the queue while the thread waits for one.
+
+    Where a caller has it and no task comes, the caller was interrupted.
+    """
+    taken = False
     while True:
         try:
-            task = tasks.get(timeout=_IDLE_S)
+            task = tasks.get(timeout=idle_s)
         except Empty:
-            with suppress(ValueError):  # a task comes at this moment
-                idle.remove(tasks)
+            if taken or _removed(tasks, idle):
                 return
+            taken = True  # a task comes at this moment, or never
             continue
+        taken = False
         outcome: tuple[Any, Exception | None]
         try:
             outcome = task.call(), None
@@ -88,3 +98,11 @@ def _work(tasks: SimpleQueue[_Task], idle: deque[SimpleQueue[_Task]]) -> None:
         idle.append(tasks)
         task.outcome.put(outcome)
         del task, outcome
+
+
+def _removed(tasks: SimpleQueue[_Task], idle: deque[SimpleQueue[_Task]]) -> bool:
+    """Remove a queue from the idle ones; return whether it was one."""
+    with suppress(ValueError):
+        idle.remove(tasks)
+        return True
+    return False
