@@ -57,7 +57,7 @@ def fault_of(op: str, answer: Any) -> str | None:
     if op == "generate_until":
         return None if isinstance(answer, str) else f"{type(answer).__name__}, not a text"
     if op == "loglikelihood":
-        with suppress(TypeError, ValueError):
+        with suppress(Exception):  # what tensors and other foreign values raise
             number, is_greedy = answer
             bool(is_greedy)
             return _fault_of_number(number)
@@ -78,6 +78,7 @@ def _fault_of_number(value: Any) -> str | None:
         return f"{type(value).__name__}, not a log-probability"
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - what tensors and other foreign values raise
         return f"{type(value).__name__}, not a log-probability"
-    return f"{number}, not a log-probability" if math.isnan(number) else None
+    is_one = number < math.inf  # NaN is not
+    return None if is_one else f"{number}, not a log-probability"

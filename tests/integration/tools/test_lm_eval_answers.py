@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from forwardscope.errors import ModelError
 from forwardscope.integrations.lm_eval import wrap
@@ -57,6 +58,9 @@ def _requests(op: str, settings: Any = None) -> list[Any]:
         ("loglikelihood", lambda n: ["ab"] * n, "str, not a log-probability"),
         ("loglikelihood", lambda n: [(math.nan, False)] * n, "nan, not a log-probability"),
         ("loglikelihood", lambda n: [(None, False)] * n, "NoneType, not a log-probability"),
+        ("loglikelihood", lambda n: [(-1.0, torch.ones(2))] * n, "tuple, not a pair"),
+        ("loglikelihood", lambda n: [(math.inf, False)] * n, "inf, not a log-probability"),
+        ("loglikelihood_rolling", lambda n: [10**400] * n, "int, not a log-probability"),
         ("loglikelihood_rolling", lambda n: [math.nan] * n, "nan, not a log-probability"),
         ("loglikelihood_rolling", lambda n: [(-1.0,)] * n, "tuple, not a log-probability"),
         ("generate_until", lambda n: [None] * n, "NoneType, not a text"),
