@@ -28,6 +28,17 @@ class Plain(nn.Module):
         return x * self.factor
 
 
+class Nested(nn.Module):
+    """Has a tensor in a dict in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales: list[Any] = [{"scale": torch.ones(8)}]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scales[0]["scale"]
+
+
 @pytest.fixture(autouse=True)
 def _no_grad() -> Iterator[None]:
     with torch.no_grad():
@@ -101,6 +112,27 @@ def test_a_text_holds_until_any_tensor_of_the_module_changes() -> None:
     assert torch.equal(plain(_X), _X * 3)
     assert not torch.equal(packed(_X), before[1])
     assert calls_of(packed).instrumentation.stats.cache_hits == 1
+
+
+@pytest.mark.parametrize("identity", ["content", "1"])
+def test_tensors_in_lists_and_dicts_are_weights(identity: str) -> None:
+    """A change of one is seen."""
+    nested = Nested()
+    _cached(nested, identity)
+    assert torch.equal(nested(_X), _X)
+    nested.scales[0]["scale"].mul_(3)
+    assert torch.equal(nested(_X), _X * 3)
+    nested.scales[0]["scale"] = torch.full((8,), 5.0)
+    assert torch.equal(nested(_X), _X * 5)
+
+
+def test_a_list_may_be_in_itself() -> None:
+    """Its tensors are seen once."""
+    nested = Nested()
+    nested.scales.append(nested.scales)
+    _cached(nested, "1")
+    assert torch.equal(nested(_X), nested(_X))
+    assert calls_of(nested).instrumentation.stats.cache_hits == 1
 
 
 def test_quantised_weights_have_no_known_content() -> None:

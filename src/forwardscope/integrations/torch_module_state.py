@@ -110,11 +110,25 @@ def check_state(module: torch.nn.Module) -> None:
 
 
 def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters, buffers, and tensors that are other attributes of a part."""
+    """Yield parameters, buffers, and tensors in other attributes of a part.
+
+    Those are tensors themselves, or lists, tuples and dicts of them.
+    """
     yield from module.parameters()
     yield from module.buffers()
-    for part in module.modules():
-        yield from (one for one in vars(part).values() if isinstance(one, torch.Tensor))
+    waiting = [
+        value
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if name not in MODULE_ATTRIBUTES
+    ]
+    seen: set[int] = set()  # a list may be in itself
+    for value in waiting:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def packed_weights_of(module: torch.nn.Module) -> list[torch.ScriptObject]:
