@@ -79,7 +79,8 @@ class ForwardCalls:
                 answer = self._find_stored(tier, flight, stored)
                 if answer is not None and flight.keys:
                     began = self._now()
-                    leased = LeasedKeys.of(tier, answer, flight.keys)
+                    leased = LeasedKeys(tier, answer, flight.keys)
+                    leased.claim()
                     self._take_leased(leased, began, flight, stored)
             if flight.keys:
                 self._call_and_keep(flight, spans, compute)

@@ -13,28 +13,27 @@ __all__ = ["LeasedKeys"]
 
 
 class LeasedKeys:
-    """The lookup keys of a lease.
+    """The lookup keys of a lease. Until `claim`, all of them are the caller's.
 
     Args:
-        lease: The lease.
-        keys: Lookup keys by the digests that it is of.
+        tier: The store.
+        answer: The result of its search for them.
+        keys: Lookup keys that it does not have.
     """
 
-    def __init__(self, lease: Lease, keys: Mapping[bytes, LookupKey]) -> None:
-        self._lease = lease
-        self._keys = keys
+    def __init__(self, tier: StoreTier, answer: Answer, keys: Sequence[LookupKey]) -> None:
+        self._tier = tier
+        self._keys = {answer.digests[key]: key for key in keys}
+        self._lease = Lease(list(self._keys))
 
-    @classmethod
-    def of(cls, tier: StoreTier, answer: Answer, keys: Sequence[LookupKey]) -> LeasedKeys:
-        """Lease keys that a store does not have.
+    def claim(self) -> None:
+        """Lease the keys; an interrupt leaves nothing that `release` does not give up.
 
         A thread that is inside a compute never waits, since that could deadlock: it
         computes all of them.
         """
-        by_digest = {answer.digests[key]: key for key in keys}
-        digests = list(by_digest)
-        inside = Flight.current() is not None
-        return cls(Lease(digests) if inside else tier.lease(digests), by_digest)
+        if Flight.current() is None:
+            self._lease = self._tier.lease(list(self._keys))
 
     @property
     def owned(self) -> list[LookupKey]:

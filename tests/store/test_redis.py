@@ -20,6 +20,7 @@ from forwardscope.errors import StoreError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store import maintenance
 from forwardscope.store.codec import encode
+from forwardscope.store.keys import entry_digest
 from forwardscope.store.redis import RedisStore
 from forwardscope.store.redis_address import RedisAddress
 from forwardscope.store.redis_entries import entry_key, lease_key
@@ -254,6 +255,31 @@ def test_a_holder_renews_its_lease(redis_url: str, client: redis.Redis) -> None:
     client.pexpire(lease_key(digest), 4000)
     time.sleep(4.5)
     assert client.pttl(lease_key(digest)) > 4000
+    store.close()
+
+
+def test_an_interrupted_lookup_holds_no_lease(
+    redis_url: str, at_moment: Callable[..., bool]
+) -> None:
+    """After Ctrl-C at any moment of a lookup, no entry waits for what nothing computes."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    store, moment, more = _open(redis_url), 0, True
+    inst = _backend(store)
+    while more:
+        prompt = f"prompt {moment}"
+
+        def look_up(prompt: str = prompt) -> float:
+            return inst.cached("op", "base", prompt, 8, lambda: 1.5)
+
+        more = at_moment(moment, stop, look_up)
+        assert store.flush(60)
+        lease = store.lease([entry_digest("id of base", "op", prompt, 8)])
+        assert not lease.others
+        lease.release()
+        moment += 1
     store.close()
 
 

@@ -235,8 +235,8 @@ class RedisStore:
             return Lease(digests)
         return RedisLease(self, digests)
 
-    def claim(self, digests: Sequence[bytes]) -> Claims | None:
-        """Claim entries; None if the server failed."""
+    def claim(self, digests: Sequence[bytes], held: set[bytes]) -> Claims | None:
+        """Claim entries, and add to `held` what is leased; None if the server failed."""
         keys = [key for one in digests for key in (entry_key(one), lease_key(one))]
         arguments = len(keys), *keys, self._token, LEASE_MS
         claims = self._breaker.run("lease", lambda: self._client.eval(_CLAIM, *arguments))
@@ -248,6 +248,7 @@ class RedisStore:
         ours = [digest for digest, claim in answers if claim == 2]
         # of ours, what is not held: the answer to its claim was lost
         leased = {digest for digest, claim in answers if claim == 1} | self._writer.not_held(ours)
+        held |= leased  # before they are renewed, so that an interrupted caller gives them up
         self._writer.hold(list(leased))
         self._touch(found)
         return Claims(found, frozenset(leased | (stored.keys() - found.keys())))

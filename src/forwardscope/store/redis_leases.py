@@ -36,8 +36,14 @@ class Claims(NamedTuple):
 class Claiming(Protocol):
     """The part of a store that leases use."""
 
-    def claim(self, digests: Sequence[bytes]) -> Claims | None:
-        """Claim entries; None if the server failed."""
+    def claim(self, digests: Sequence[bytes], held: set[bytes]) -> Claims | None:
+        """Claim entries; None if the server failed.
+
+        Args:
+            digests: The entries.
+            held: Those whose leases are renewed are added to it before they are, so that an
+                interrupted caller can give them up.
+        """
         ...
 
     def give_up(self, digests: Sequence[bytes]) -> None:
@@ -62,10 +68,14 @@ class RedisLease(Lease):
         super().__init__(digests)
         self._store = store
         self._wait_s = wait_s
-        self._claimed: set[bytes] = set()
+        self._held: set[bytes] = set()
         self.others = self.owned
         self.owned = frozenset()
-        self.found = self._claim()
+        try:
+            self.found = self._claim()
+        except BaseException:  # an interrupt, as a store raises nothing
+            self.release()
+            raise
 
     def wait(self, stopped: Callable[[], bool] = lambda: False) -> dict[bytes, StoredEntry]:
         """Wait for the entries of others; return those that came.
@@ -89,17 +99,16 @@ class RedisLease(Lease):
 
     def release(self) -> None:
         """Give up what is not stored and not queued."""
-        claimed, self._claimed = self._claimed, set()
-        if claimed:
-            self._store.give_up(list(claimed))
+        if self._held:
+            self._store.give_up(list(self._held))
+            self._held.clear()
 
     def _claim(self) -> dict[bytes, StoredEntry]:
         """Claim what others have; where the server fails, all of it is the caller's."""
-        claims = self._store.claim(list(self.others))
+        claims = self._store.claim(list(self.others), self._held)
         if claims is None:
             self.owned, self.others = self.others, frozenset()
             return {}
-        self._claimed |= claims.owned
         self.owned = claims.owned
         self.others -= claims.owned | claims.found.keys()
         return dict(claims.found)
