@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,14 @@ import pytest
 from forwardscope.errors import ModelError, StoreError, UserError
 from forwardscope.probes import Verdict
 from forwardscope.suite import SuiteResult, SuiteSpec
-from forwardscope.sweep import Sweep, SweepInterrupted, SweepObserver, SweepResult, run_sweep
+from forwardscope.sweep import (
+    AdapterRow,
+    Sweep,
+    SweepInterrupted,
+    SweepObserver,
+    SweepResult,
+    run_sweep,
+)
 from forwardscope.testing import InMemoryTelemetry
 
 MakeAdapter = Callable[..., Path]
@@ -315,6 +323,26 @@ def test_stop_keeps_what_has_ended(
     models.before = lambda: None
     again = run_sweep(sweep, engine_of(sweep))
     assert [row.status for row in again.rows] == ["resumed", "finished"]
+
+
+def test_stop_between_adapters(
+    sweep_of: MakeSweep, engine_of: MakeEngine, make_adapter: MakeAdapter, models: Any
+) -> None:
+    """No other adapter is loaded, and its earlier result stays."""
+    sweep = sweep_of(make_adapter("a"), make_adapter("b", change=0.8))
+    run_sweep(sweep, engine_of(sweep))
+    engine = engine_of(sweep)
+
+    class Stopping(SweepObserver):
+        def adapter_finished(self, row: AdapterRow) -> None:
+            engine.request_stop()
+
+    opened = len(models.opened)
+    with pytest.raises(SweepInterrupted) as raised:
+        run_sweep(replace(sweep, fresh=True), engine, observer=Stopping())
+    assert raised.value.result.not_run == ["b"]
+    assert len(models.opened) == opened + 1
+    assert sweep.folder.finished(sweep.tasks[1]) is not None
 
 
 def test_trace_has_the_run_of_its_result_alone(

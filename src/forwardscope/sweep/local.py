@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 from forwardscope.sweep.observer import SweepObserver
@@ -22,15 +23,19 @@ class LocalEngine:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._stop_requested = threading.Event()
 
     def run(self, tasks: Sequence[Task], observer: SweepObserver) -> Iterator[Measured]:
         """Yield what became of each task; see `Engine.run`."""
         for task in tasks:
+            if self._stop_requested.is_set():
+                raise KeyboardInterrupt
             observer.adapter_started(task, worker_name())
             yield self._worker.measure(task)
 
     def request_stop(self) -> None:
-        """Stop before the next forward pass."""
+        """Stop before the next adapter or forward pass."""
+        self._stop_requested.set()
         self._worker.request_stop()
 
     def close(self) -> None:
