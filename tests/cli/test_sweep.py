@@ -145,6 +145,9 @@ def test_interrupted_sweep_goes_on(
     behaviour["checkpoint-900"] = "terminates"
     ran = invoke("sweep", suite_file, "--adapters", adapters, "-o", "out")
     assert ran.exit_code == 143
+    assert ran.stderr.splitlines()[-1] == (
+        "interrupted: 1 of 3 adapters ended; the same command measures the others"
+    )
     found = _sweep(Path("out"))
     assert [row["label"] for row in found["rows"]] == ["checkpoint-20"]
     assert found["not_run"] == ["checkpoint-900", "checkpoint-1000"]

@@ -15,7 +15,7 @@ from forwardscope.cli.terminal import Terminal
 from forwardscope.errors import UserError
 from forwardscope.suite.runner import RunInterrupted
 from forwardscope.sweep.sweep import SweepInterrupted
-from forwardscope.text import MAX_SENTENCE, shown
+from forwardscope.text import MAX_SENTENCE, plural, shown
 
 __all__ = ["USAGE_ERRORS", "errors_exit_with_two"]
 
@@ -45,8 +45,7 @@ def errors_exit_with_two() -> Iterator[None]:
             vars(error)["message"] = shown(vars(error)["message"], MAX_SENTENCE)
             raise
         except Stopped as error:
-            partial = isinstance(error.__cause__, RunInterrupted | SweepInterrupted)
-            terminal.print("interrupted" if partial else "interrupted; no result was written")
+            terminal.print(_what_was_interrupted(error.__cause__))
             raise typer.Exit(error.status) from error
         except KeyboardInterrupt as error:
             terminal.print("interrupted")
@@ -55,6 +54,16 @@ def errors_exit_with_two() -> Iterator[None]:
             if terminated.is_set() and ended.code == _INTERRUPTED:
                 raise typer.Exit(_TERMINATED) from ended
             raise
+
+
+def _what_was_interrupted(cause: BaseException | None) -> str:
+    """Return a line that says what there is of interrupted work."""
+    if isinstance(cause, SweepInterrupted):
+        ended, left = len(cause.result.rows), len(cause.result.not_run)
+        line = f"interrupted: {ended} of {plural(ended + left, 'adapter')} ended"
+        return f"{line}; the same command measures the others" if left else line
+    partial = isinstance(cause, RunInterrupted)
+    return "interrupted" if partial else "interrupted; no result was written"
 
 
 @contextmanager
