@@ -201,6 +201,15 @@ def test_mistakes(error_of: Callable[..., str], suite_file: Path, tmp_path: Path
     assert "model.tuned" in error_of("sweep", suite_file, "--adapter", "org/a")
 
 
+def test_pattern_that_the_shell_expanded(
+    error_of: Callable[..., str], suite_file: Path, adapters: str
+) -> None:
+    """The error says that the pattern is to be quoted, wherever the suite is."""
+    expanded = ["--adapters", *sorted(map(str, Path().glob(adapters)))]
+    assert "quote the pattern" in error_of("sweep", suite_file, *expanded)
+    assert "quote the pattern" in error_of("sweep", *expanded, suite_file)
+
+
 def test_folder_that_is_an_adapter(
     error_of: Callable[..., str], suite_file: Path, adapters: str, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ from forwardscope.cli.reporting import report
 from forwardscope.cli.running import run_and_report
 from forwardscope.cli.store import store
 from forwardscope.cli.sway import sway
-from forwardscope.cli.sweep import sweep
+from forwardscope.cli.sweep import SweepCommand, sweep
 from forwardscope.cli.terminal import Terminal, plain_warnings, replace_unencodable
 from forwardscope.cli.tools import ToolCommand
 from forwardscope.cli.traces import traces
@@ -193,7 +193,7 @@ def run(
     raise typer.Exit(0 if result.passed else 1)
 
 
-app.command()(sweep)
+app.command(cls=SweepCommand)(sweep)
 app.command("lm-eval", cls=ToolCommand)(lm_eval)
 app.command(cls=ToolCommand)(sway)
 app.command()(report)

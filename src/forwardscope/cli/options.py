@@ -70,10 +70,11 @@ class RunOptions:
     store: Annotated[
         str | None,
         typer.Option(
-            help="Keep computed values in this file for later runs, of any adapter: a path, or "
-            "default for a file in the user's cache folder. It holds no prompts. By default the "
-            "value of FORWARDSCOPE_STORE, where the suite names no store.",
-            metavar="PATH|default",
+            help="Keep computed values for later runs, of any adapter, in this file: a path, or "
+            "default for one in the user's cache folder; or on the Redis or Valkey server of a "
+            "redis:// URL. It holds no prompts. By default the value of FORWARDSCOPE_STORE, where "
+            "the suite names no store.",
+            metavar="PATH|URL|default",
             rich_help_panel=_STORE,
         ),
     ] = None

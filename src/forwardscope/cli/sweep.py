@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from forwardscope.cli.options import RunOptions, takes_sweep_options
 from forwardscope.cli.sweep_report import print_sweep, write_sweep
@@ -18,10 +19,31 @@ from forwardscope.suite.loading import load_suite
 from forwardscope.suite.selection import local_model
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.sweep import Adapters, Sweep, SweepFolder, find_adapters, tasks_of
+from forwardscope.text import shown
 
-__all__ = ["sweep"]
+__all__ = ["SweepCommand", "sweep"]
 
 _WORKERS: Final = "Workers"
+
+
+class SweepCommand(TyperCommand):
+    """The command `sweep`, which says what to do about a pattern that the shell expanded."""
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments.
+
+        Raises:
+            UserError: There are more than the suite.
+        """
+        rest = super().parse_args(ctx, args)
+        if ctx.args:
+            raise UserError(
+                f"a sweep has one suite, and {shown(ctx.args[0])} is another argument; quote the "
+                "pattern of --adapters, so that the shell does not expand it"
+            )
+        return rest
 
 
 @takes_sweep_options
@@ -85,8 +107,9 @@ def sweep(
     """Run a suite on many adapters of one base, and compare each with the one before.
 
     The base is loaded once, and its forward passes are paid once: adapters share
-    values through the store of the suite, or one in the sweep's folder. The folder
-    has sweep.json, report.html, and result and trace of each adapter in runs/.
+    values through the store of the suite, or one in the sweep's folder. That
+    folder has sweep.json, report.html, and of each adapter result and trace in
+    runs/.
 
     To see what each checkpoint of a training changed:
 
