@@ -12,10 +12,12 @@ from typer.testing import Result
 
 from forwardscope import BackendInstrumentation
 from forwardscope.cli.progress import RunProgress, steps
+from forwardscope.cli.sweep_progress import SweepProgress
 from forwardscope.core.series import Counts
 from forwardscope.suite import load_suite
 from forwardscope.suite.observer import RunStarted
 from forwardscope.suite.run_counters import RunCounters
+from forwardscope.sweep import AdapterRow, SweepStarted, Task
 from forwardscope.testing import ScriptedBackend
 
 _PATIENCE_S = 60.0
@@ -103,6 +105,25 @@ def test_progress_of_a_run_without_a_plan(
 
 
 @pytest.mark.usefixtures("terminal")
+def test_progress_of_a_sweep_in_other_processes(
+    suite_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second bar has the adapters that are measured; one that is tried again is there once."""
+    tasks = [Task(index, name, name, "", "") for index, name in enumerate(["one", "two"])]
+    with SweepProgress(quiet=False) as progress:
+        progress.sweep_started(SweepStarted(load_suite(suite_file), tasks, None, 0.0, 2))
+        for task in [*tasks, tasks[0]]:
+            progress.adapter_started(task, "process 1 on another machine")
+        progress.print_line("drawn")
+        assert " two, one " in _plain(capsys.readouterr().err)
+        for label in ("two", "one"):
+            row = AdapterRow(index=0, adapter="", label=label, status="error", error="", folder="")
+            progress.adapter_finished(row)
+        progress.print_line("drawn")
+        assert "waiting for workers" in _plain(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_progress_in_a_narrow_terminal(
     suite_file: Path,
     capsys: pytest.CaptureFixture[str],
@@ -117,7 +138,7 @@ def test_progress_in_a_narrow_terminal(
         progress.run_started(run)
         progress.probe_started(0, spec.probes[0])
         instrumentation.computed_in_flight = 321
-    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    drawn = _plain(capsys.readouterr().err)
     lines = re.split(r"[\r\n]+", drawn)
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if "321/1000 passes" in line and "…" in line and "left" in line]
@@ -157,3 +178,8 @@ def test_steps_draw_nothing_without_a_terminal(
     with steps(quiet=quiet) as report:
         report("unpacking", 1, 4)
     assert capsys.readouterr().err == ""
+
+
+def _plain(drawn: str) -> str:
+    """Return what a terminal shows of a text."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)

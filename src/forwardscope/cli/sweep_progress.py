@@ -17,6 +17,7 @@ from forwardscope.probes import Probe
 from forwardscope.suite.observer import Observer, RunStarted
 from forwardscope.suite.result import SuiteResult
 from forwardscope.sweep import AdapterRow, SweepObserver, SweepStarted, Task
+from forwardscope.sweep.worker import worker_name
 from forwardscope.text import MAX_SENTENCE, plural, shown
 
 __all__ = ["SweepProgress"]
@@ -31,8 +32,8 @@ class SweepProgress(SweepObserver, Observer):
     """Two bars: adapters of the sweep, and forward passes of the current one.
 
     Each adapter that ends has a line, also where no bar is drawn. The counts are read whenever
-    the bars are drawn. Runs that are elsewhere have no events of their own; then the second bar
-    names the adapter that began last.
+    the bars are drawn. Runs in other processes have no events of their own; then the second bar
+    names the adapters that are measured.
 
     Args:
         quiet: Draw and print nothing.
@@ -46,6 +47,7 @@ class SweepProgress(SweepObserver, Observer):
         self._measured = 0
         self._ended = 0
         self._label = ""
+        self._elsewhere: list[str] = []
         self._run: RunStarted | None = None
         self._instrumentation: BackendInstrumentation | None = None
         self._bars = Polled(
@@ -94,10 +96,14 @@ class SweepProgress(SweepObserver, Observer):
         self._total = len(sweep.tasks)
         self._show_all()
 
-    def adapter_started(self, task: Task, worker: str) -> None:  # noqa: ARG002 - of the base class
+    def adapter_started(self, task: Task, worker: str) -> None:
         """Name the adapter that is measured."""
-        self._label = task.label
-        self._describe("starting", 0, None)
+        if worker == worker_name():
+            self._label = task.label
+            self._describe("starting", 0, None)
+        else:
+            self._elsewhere = [one for one in self._elsewhere if one != task.label] + [task.label]
+            self._show_elsewhere()
         self._show_all()
 
     def adapter_finished(self, row: AdapterRow) -> None:
@@ -105,6 +111,9 @@ class SweepProgress(SweepObserver, Observer):
         self._ended += 1
         self._measured += row.status != "resumed"
         self._run = None
+        if row.label in self._elsewhere:
+            self._elsewhere.remove(row.label)
+            self._show_elsewhere()
         line = f"{self._ended}/{self._total} {row.label}: {_outcome(row)}"
         self.print_line(shown(line, MAX_SENTENCE))
         self._show_all()
@@ -144,6 +153,9 @@ class SweepProgress(SweepObserver, Observer):
                 self._one, description=description, total=total, completed=done, passes=None
             )
             self._bars.update(self._one, visible=True)
+
+    def _show_elsewhere(self) -> None:
+        self._describe(", ".join(self._elsewhere) or "waiting for workers", 0, None)
 
     def _show_all(self) -> None:
         done = f"{self._ended}/{self._total} "
