@@ -151,7 +151,10 @@ def test_interrupted_sweep_goes_on(
     found = _sweep(Path("out"))
     assert [row["label"] for row in found["rows"]] == ["checkpoint-20"]
     assert found["not_run"] == ["checkpoint-900", "checkpoint-1000"]
-    assert "interrupted" in Path("out/report.html").read_text()
+    page = Path("out/report.html").read_text()
+    assert "<h1>suite: 3 adapters</h1>" in page
+    assert "interrupted; not measured: checkpoint-900, checkpoint-1000" in page
+    assert "1 of 3 adapters on " in page
     behaviour.clear()
     assert invoke("sweep", suite_file, "--adapters", adapters, "-o", "out").exit_code == 0
     assert [row["status"] for row in _sweep(Path("out"))["rows"]] == [

@@ -57,7 +57,7 @@ def write_sweep(result: SweepResult, folder: SweepFolder) -> None:
     """
     result.write(folder.result)
     facts = SweepFacts(
-        title=f"{result.suite}: {plural(len(result.rows), 'adapter')}",
+        title=f"{result.suite}: {_adapters(result)}",
         about=list(_about(result)),
         events=result.events,
         reports=list(_reports(result, folder)),
@@ -80,12 +80,17 @@ def print_sweep(result: SweepResult, folder: SweepFolder, console: Console) -> N
 
 
 def _about(result: SweepResult) -> Iterator[str]:
-    passed = sum(row.passed for row in result.rows)
-    yield f"{passed} of {plural(len(result.rows), 'adapter')} of {result.model} passed"
-    yield f"{result.started_at}, {seconds(result.wall_s)}; {passes_line(result)}"
-    yield comparisons_line(result)
     if result.not_run:
         yield f"The sweep was interrupted; not measured: {', '.join(result.not_run)}"
+    passed = sum(row.passed for row in result.rows)
+    yield f"{passed} of {_adapters(result)} on {result.model} passed"
+    yield f"{result.started_at}, {seconds(result.wall_s)}; {passes_line(result)}"
+    yield comparisons_line(result)
+
+
+def _adapters(result: SweepResult) -> str:
+    """Return how many adapters were to be measured."""
+    return plural(len(result.rows) + len(result.not_run), "adapter")
 
 
 def _reports(result: SweepResult, folder: SweepFolder) -> Iterator[tuple[str, str]]:
