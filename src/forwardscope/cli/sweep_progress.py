@@ -26,6 +26,8 @@ _BAR: Final = 16
 #: Columns of all that is beside a description.
 _BESIDE: Final = 54
 _MIN_TEXT: Final = 20
+#: Columns of the forward passes, which runs in other processes do not have.
+_PASSES: Final = 18
 
 
 class SweepProgress(SweepObserver, Observer):
@@ -147,7 +149,7 @@ class SweepProgress(SweepObserver, Observer):
 
     def _describe(self, text: str, done: int, total: int | None) -> None:
         self._run = None
-        description = escape(shown(text, self._room))
+        description = escape(shown(text, self._room + _PASSES * bool(self._elsewhere)))
         with suppress(KeyError):
             self._bars.reset(
                 self._one, description=description, total=total, completed=done, passes=None
@@ -155,7 +157,9 @@ class SweepProgress(SweepObserver, Observer):
             self._bars.update(self._one, visible=True)
 
     def _show_elsewhere(self) -> None:
-        self._describe(", ".join(self._elsewhere) or "waiting for workers", 0, None)
+        names = ", ".join(self._elsewhere) or "waiting for workers"
+        fits = len(names) <= self._room + _PASSES
+        self._describe(names if fits else plural(len(self._elsewhere), "adapter"), 0, None)
 
     def _show_all(self) -> None:
         done = f"{self._ended}/{self._total} "
