@@ -70,6 +70,14 @@ def test_help_describes_every_option_and_command(invoke: Invoke, names: tuple[st
     assert [one for one in listed if one not in shown.stdout] == []
 
 
+@pytest.mark.parametrize("names", _COMMANDS, ids=" ".join)
+def test_lines_of_help_fit_80_columns(names: tuple[str, ...]) -> None:
+    """A paragraph of several lines keeps them, so none is longer than a terminal has room for."""
+    paragraphs = (_COMMANDS[names].help or "").split("\n\n")[1:]
+    lines = [line for one in paragraphs if "\n" in one for line in one.splitlines()]
+    assert [line for line in lines if len(line) > 78] == []
+
+
 @pytest.mark.parametrize(
     ("command", "status"),
     [

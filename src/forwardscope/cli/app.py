@@ -179,8 +179,8 @@ def run(
     Exit status: 0 when every probe passes or is skipped, 1 when a probe fails or
     ends with an error, 2 for a mistake in the suite or the options, 130 after
     SIGINT (Ctrl-C), 143 after SIGTERM. The first signal stops the run before its
-    next forward pass; the trace has the lookups so far, and the file of --json the
-    probes that ended. A second signal ends the process at once.
+    next forward pass; the trace has the lookups so far, and the file of --json
+    the probes that ended. A second signal ends the process at once.
     """
     chosen = choose_probes(replace_adapter(load_suite(suite), adapter), probe or [])
     spec = options.override(chosen)

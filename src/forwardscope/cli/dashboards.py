@@ -59,8 +59,8 @@ def export(
 
     The stack runs Prometheus, Alertmanager, a Pushgateway, Jaeger and Grafana,
     which accept connections from this machine only; start it with `docker compose
-    up` in the folder. The rules' tests and a runbook are included. Files are never
-    deleted, and overwritten only with --force.
+    up` in the folder. The rules' tests and a runbook are included. Files are
+    never deleted, and overwritten only with --force.
     """
     files = working_folder(version("forwardscope"))
     new, overwritten = write_tree(folder, files, force=force)

@@ -99,11 +99,11 @@ def gate(
     """Compare a run with a reference run of the same suite.
 
     Each argument is a result (`forwardscope run --json`) or a trace (`--trace`).
-    A check fails when what a probe measured got worse beyond a limit, when its verdict
-    got worse, when a probe needed more forward passes on a view, or when the hit
-    rate fell. A trace has no measurements. Needed passes are those that a
-    run paid, and those that a store spared it. From two traces, additional passes for
-    new distinct lookups (view, op, prompt and top_k) are counted.
+    A check fails when what a probe measured got worse beyond a limit, when its
+    verdict got worse, when a probe needed more forward passes on a view, or when
+    the hit rate fell. A trace has no measurements. Needed passes are those that a
+    run paid, and those that a store spared it. From two traces, additional passes
+    for new distinct lookups (view, op, prompt and top_k) are counted.
 
     Exit status: 0 when nothing is worse, 1 when something is, 2 when the files
     cannot be compared.

@@ -77,8 +77,8 @@ def probes(
 def schema() -> None:
     """Print the JSON schema of a suite file, with which editors complete and check it.
 
-    `forwardscope schema > suite.schema.json` writes the file that the first line of the
-    files of `forwardscope init` names.
+    `forwardscope schema > suite.schema.json` writes the file that the first line
+    of the files of `forwardscope init` names.
     """
     Terminal().write(json.dumps(suite_schema(), indent=2))
 

@@ -63,10 +63,10 @@ def info(
 ) -> None:
     """Show where a store is, how large, and what models and views its values are of.
 
-    A view identity is the hash of all that determines the values of a view; runs with
-    equal identities share values. `prune --identity` takes its first digits. The parts
-    of an identity are in --json. Values from a run that did not describe its identities
-    are listed as unknown. Nothing is changed.
+    A view identity is the hash of all that determines the values of a view; runs
+    with equal identities share values. `prune --identity` takes its first digits.
+    The parts of an identity are in --json. Values from a run that did not
+    describe its identities are listed as unknown. Nothing is changed.
 
     Example: forwardscope store info runs.db
 
@@ -103,13 +103,14 @@ def verify(
     """Check the checksums of all entries, and remove damaged ones, as lookups do.
 
     A damaged value is never used, with or without this command; a run computes it
-    again. This finds out whether a disk or a copy damages files. Whether values are
-    those that the model computes is checked by runs; see `forwardscope run --verify`.
+    again. This finds out whether a disk or a copy damages files. Whether values
+    are those that the model computes is checked by runs; see `forwardscope run
+    --verify`.
 
     Example: forwardscope store verify runs.db
 
-    Exit status: 0 when all entries are sound, 1 when some are damaged, 2 when there
-    is no store or it cannot be read.
+    Exit status: 0 when all entries are sound, 1 when some are damaged, 2 when
+    there is no store or it cannot be read.
     """
     with (
         _opened(location, "read") as opened,
@@ -154,9 +155,9 @@ def prune(
 ) -> None:
     """Remove entries that are old, too many, or of one view, and shrink the file.
 
-    Needs at least one option. SIZE is a number with a unit, such as 512MiB or 5GiB;
-    AGE such as 12h, 30d or 8w. With both, both hold afterwards. Runs themselves keep a
-    store within `cache.store_max_bytes` of the suite.
+    Needs at least one option. SIZE is a number with a unit, such as 512MiB or
+    5GiB; AGE such as 12h, 30d or 8w. With both, both hold afterwards. Runs
+    themselves keep a store within `cache.store_max_bytes` of the suite.
 
     Example: forwardscope store prune --older-than 30d --max-bytes 5GiB
 
@@ -185,8 +186,8 @@ def prune(
 def clear(location: _Location = None, yes: _Yes = False) -> None:
     """Remove all entries of a store, and shrink the file.
 
-    Asks first; without a terminal to ask on, --yes is needed. The file itself stays,
-    so that runs that use it go on.
+    Asks first; without a terminal to ask on, --yes is needed. The file itself
+    stays, so that runs that use it go on.
 
     Example: forwardscope store clear runs.db --yes
 
@@ -212,14 +213,14 @@ def export(
 ) -> None:
     """Write all entries into one file, for a cache in CI or for a colleague.
 
-    The file has digests of prompts, values and their checksums, ids of runs, and the
-    names of models and adapters; no prompt. It is the same on every system. Damaged
-    entries are left out.
+    The file has digests of prompts, values and their checksums, ids of runs, and
+    the names of models and adapters; no prompt. It is the same on every system.
+    Damaged entries are left out.
 
     Example: forwardscope store export values.fwstore runs.db
 
-    Exit status: 0; 1 when damaged entries were left out; 2 when there is no store or
-    the file cannot be written.
+    Exit status: 0; 1 when damaged entries were left out; 2 when there is no store
+    or the file cannot be written.
     """
     beside = _files_of(_location(location))
     check_no_input("export", file, beside)
@@ -260,15 +261,15 @@ def import_(
 ) -> None:
     """Add the entries of an exported file to a store, which is made if there is none.
 
-    Every length and checksum is checked, and nothing in the file is executed. But a
-    checksum is no signature: import files of people whose results you would believe.
-    Imported values are marked, and runs verify four times as many of them as of
-    others. Entries that the store has already are kept.
+    Every length and checksum is checked, and nothing in the file is executed. But
+    a checksum is no signature: import files of people whose results you would
+    believe. Imported values are marked, and runs verify four times as many of
+    them as of others. Entries that the store has already are kept.
 
     Example: forwardscope store import values.fwstore runs.db
 
-    Exit status: 0, or 2 when the file is damaged or is no export, or the store cannot be
-    changed; the entries before the damage are taken.
+    Exit status: 0, or 2 when the file is damaged or is no export, or the store
+    cannot be changed; the entries before the damage are taken.
     """
     bound = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
     if bound < MIN_BYTES:

@@ -78,8 +78,8 @@ def summary(
     slowest passes and the prompts with the most lookups. A distinct lookup is a
     combination of view, op, prompt and top_k. A hit saves the mean duration of
     the passes of its distinct lookup, or of its op and view, or of its op if the
-    trace has none. The hit rate is the share of lookups without a forward pass of their
-    own; it includes coalesced lookups. "(outside)" are lookups outside the
+    trace has none. The hit rate is the share of lookups without a forward pass of
+    their own; it includes coalesced lookups. "(outside)" are lookups outside the
     probes: a run first checks both views for NaN and infinity.
 
     Exit status: 0, or 2 when a file is not a trace or cannot be read.

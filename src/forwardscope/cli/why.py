@@ -58,20 +58,19 @@ def why(
 ) -> None:
     """Explain why lookups were misses and cost forward passes.
 
-    Without --miss and --prompt-hash, a table counts all misses of the file by their
-    reasons, with the number of the first one for --miss; hashes are in the trace
-    and in `trace summary`. The reasons are: it is the first lookup of the prompt;
-    earlier lookups of the prompt had another view, op or top_k; the previous equal
-    lookup failed; its value was evicted; or its value is gone for another reason,
-    such as max_bytes.
-    With a store, the reason why it did not answer: no run stored the value, or
-    runs stored it for another model, adapter, dtype or the like, which is named.
-    Of a hit in a store, the run that computed the value, and whether it was
-    verified. With FORWARDSCOPE_TRACES_URL, the address of the lookup's trace is
-    printed too.
+    Without --miss and --prompt-hash, a table counts all misses of the file by
+    their reasons, with the number of the first one for --miss; hashes are in the
+    trace and in `trace summary`. The reasons are: it is the first lookup of the
+    prompt; earlier lookups of the prompt had another view, op or top_k; the
+    previous equal lookup failed; its value was evicted; or its value is gone for
+    another reason, such as max_bytes. With a store, the reason why it did not
+    answer: no run stored the value, or runs stored it for another model, adapter,
+    dtype or the like, which is named. Of a hit in a store, the run that computed
+    the value, and whether it was verified. With FORWARDSCOPE_TRACES_URL, the
+    address of the lookup's trace is printed too.
 
-    Exit status: 0, or 2 when there is no such miss or store hit, or a file cannot be
-    read.
+    Exit status: 0, or 2 when there is no such miss or store hit, or a file cannot
+    be read.
     """
     if (miss is not None and prompt_hash is not None) or prompt_hash == "":
         raise UserError("give either --miss N or --prompt-hash HASH, or neither")
