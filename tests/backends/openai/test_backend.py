@@ -172,6 +172,7 @@ def test_names_have_the_content(
 def test_filler_is_the_pad_token(open_backend: OpenBackend, server: VllmDouble) -> None:
     """It is as long as asked for; a server that names no pad token makes it a warning."""
     backend = open_backend()
+    assert backend.warnings == []
     assert (backend.filler(0), backend.filler(2)) == ("", "<|endoftext|><|endoftext|>\n\n")
     assert any("filler is the token <|endoftext|>" in one for one in backend.warnings)
     info = b'{"tokenizer_class": "X", "pad_token": {"content": "<|im_end|>"}}'

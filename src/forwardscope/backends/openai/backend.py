@@ -74,6 +74,7 @@ class ServedBackend:
         self._inst = instrumentation
         self._slot = ViewSlot()
         self._closed = False
+        self._used_filler = False
         #: Where the model is.
         self.device: Final = client.url.name
         #: Largest difference of a log-probability that the server's batches make, in nats.
@@ -110,7 +111,7 @@ class ServedBackend:
                 "server say nothing of its weights"
             )
         token, is_named = self._filler
-        if token and not is_named:
+        if self._used_filler and not is_named:
             found.append(
                 f"filler is the token {token}, because the server does not name its pad token; "
                 "give model.tokenizer for the model's own"
@@ -167,6 +168,7 @@ class ServedBackend:
         token, _ = self._filler
         if not token:
             raise UnsupportedError(f"filler is not available: {WITHOUT_TOKENIZER}")
+        self._used_filler = True
         return f"{token * tokens}\n\n"
 
     def longest_filler(self, prompt: str) -> int | None:
