@@ -449,3 +449,33 @@ def test_random_adapters_without_torch(
     refused = open_backend(adapter_dir=str(adapter)).refused_views
     assert set(refused) == {"null"}
     assert "forwardscope[hf]" in refused["null"]
+
+
+#: vLLM's words for a model that it does not have.
+_UNKNOWN = (
+    b'{"error":{"message":"The model `x` does not exist. Valid aliases: base.","type":'
+    b'"NotFoundError","param":"model","code":404}}'
+)
+
+
+def test_server_that_was_restarted(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """It has lost the adapter of the open view, which is loaded again."""
+    backend = open_backend(adapter_dir=str(adapter))
+    with backend.as_scaled_adapter(0.5) as view:
+        first = view.next_token_dist(PROMPTS[0], top_k=K)
+        backend.instrumentation.cache.clear()
+        server.faults.append(Fault(404, _UNKNOWN, operation="completions"))
+        again = view.next_token_dist(PROMPTS[0], top_k=K)
+    assert np.array_equal(first.logprobs, again.logprobs)
+    names = [one["lora_name"] for one in server.of("load_lora_adapter")[-2:]]
+    assert names[0] == names[1] == server.unloaded[-1]
+
+
+def test_server_that_lost_its_own_models(open_backend: OpenBackend, server: VllmDouble) -> None:
+    """A name that it was started with is not loaded here, so it is an error with its words."""
+    backend = open_backend()
+    server.faults.append(Fault(404, _UNKNOWN, operation="completions"))
+    with backend.as_finetuned() as view, pytest.raises(ServerError, match="does not exist"):
+        view.next_token_dist(PROMPTS[0], top_k=K)

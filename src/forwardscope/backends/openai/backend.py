@@ -241,16 +241,30 @@ class ServedBackend:
         self, view_id: str, make: Callable[[], AbstractContextManager[RuntimeAdapter]]
     ) -> Iterator[ServedView]:
         """Open a view of an adapter that is loaded at its first miss."""
-        with make() as adapter, self._view(view_id, adapter.name) as view:
+        with (
+            make() as adapter,
+            self._view(view_id, adapter.name, adapter.renew) as view,
+        ):
             yield view
 
     @contextmanager
-    def _view(self, view_id: str, model: Callable[[], str]) -> Iterator[ServedView]:
+    def _view(
+        self,
+        view_id: str,
+        model: Callable[[], str],
+        renew: Callable[[], bool] = lambda: False,
+    ) -> Iterator[ServedView]:
         if self._closed:
             raise ViewError("the backend is closed; load it again to open a view")
         with self._slot.hold(view_id):
             scorer = ServedScorer(
-                view_id, model, self._client, self._facts, self._inst, self._source.concurrency
+                view_id,
+                model,
+                self._client,
+                self._facts,
+                self._inst,
+                self._source.concurrency,
+                renew,
             )
             try:
                 yield ServedView(

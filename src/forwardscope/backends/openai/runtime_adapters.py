@@ -63,6 +63,16 @@ class RuntimeAdapter:
                 self._loaded = True
         return self._name
 
+    def renew(self) -> bool:
+        """Load the adapter once more, on a server that was restarted; return True.
+
+        Raises:
+            ServerError: The server does not load it.
+        """
+        with self._lock:
+            self._ask_to_load()
+        return True
+
     def close(self) -> bool:
         """Unload the adapter and remove its files; return whether the server has none of it."""
         with self._lock:
@@ -86,6 +96,9 @@ class RuntimeAdapter:
                 "write and the server can read"
             ) from error
         self._loaded = True  # from here on: the answer may be lost
+        self._ask_to_load()
+
+    def _ask_to_load(self) -> None:
         request = {"lora_name": self._name, "lora_path": str(self._folder)}
         try:
             self._client.request("load_lora_adapter", request)

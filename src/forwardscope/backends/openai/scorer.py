@@ -35,6 +35,7 @@ _Sent = list[int] | str
 _MAX_PROMPTS: Final = 32
 _MAX_TOKENS: Final = 1 << 15
 _MAX_LOGPROBS: Final = 1 << 17
+_UNKNOWN_MODEL: Final = 404
 #: What vLLM says where it would have to answer NaN.
 _NOT_FINITE: Final = "not JSON compliant"
 #: Asks for the log-probability of each token of the prompt, and of no other token.
@@ -55,6 +56,8 @@ class ServedScorer:
         facts: What the server says of itself.
         instrumentation: Receives token counts, and values as they come.
         concurrency: Requests at a time.
+        renew: Loads the view's model again where the server has lost it, and returns whether
+            it did.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class ServedScorer:
         facts: Facts,
         instrumentation: BackendInstrumentation,
         concurrency: int,
+        renew: Callable[[], bool] = lambda: False,
     ) -> None:
         self._view_id = view_id
         self._model = model
@@ -72,6 +76,7 @@ class ServedScorer:
         self._facts = facts
         self._inst = instrumentation
         self._concurrency = concurrency
+        self._renew = renew
         self._closed = False
 
     @property
@@ -168,7 +173,7 @@ class ServedScorer:
         def ask(part: Sequence[int]) -> list[Choice]:
             prompts = [sent[index] for index in part]
             try:
-                body = self._client.request("completions", completion(model, prompts, **options))
+                body = self._request(completion(model, prompts, **options))
             except ServerError as error:
                 if _NOT_FINITE not in str(error):
                     raise
@@ -188,6 +193,15 @@ class ServedScorer:
         finally:
             self._inst.computed_in_flight = 0
         return [results[index] for index in range(len(sent))]
+
+    def _request(self, body: dict[str, Any]) -> bytes:
+        """Send a request, once more where a server that was restarted gets its model again."""
+        try:
+            return self._client.request("completions", body)
+        except ServerError as error:
+            if error.status != _UNKNOWN_MODEL or not self._renew():
+                raise
+        return self._client.request("completions", body)
 
     def _read(self, read: Callable[[int, Choice], T], index: int, choice: Choice, key: str) -> T:
         try:
