@@ -569,7 +569,7 @@ def test_the_decorator_keeps_name_and_signature() -> None:
 
     assert (loss.__name__, loss.__doc__) == ("loss", "Return a loss.")
     assert torch.equal(loss(_X, power=3), _X.pow(3).sum())
-    assert calls_of(loss).bypasses == {"no cache was asked for": 1}
+    assert calls_of(loss).bypasses == {"no cache was requested": 1}
     assert _counts(loss) == (0, 1)
 
 

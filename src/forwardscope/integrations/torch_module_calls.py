@@ -120,7 +120,7 @@ class InstrumentedCalls:
     def _lookup(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Lookup:
         """Return the lookup of a call; `UnknownContentError` if it must not be cached."""
         if self._identity is None:
-            raise UnknownContentError("no cache was asked for")
+            raise UnknownContentError("no cache was requested")
         if torch.is_grad_enabled():
             raise UnknownContentError("gradients are enabled")
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
