@@ -246,8 +246,6 @@ class RayEngine:
         then = "which is given up" if gives_up else "which is measured again"
         observer.worker_lost(actor.name, f"{reason} while it measured {task.label}, {then}")
         if not gives_up:
-            if self._same_machine:
-                Path(task.trace).unlink(missing_ok=True)
             self._queue.appendleft(task)
         if self._queue:
             self._start()

@@ -51,7 +51,7 @@ class HFBackend(CommonBackend):
         origin: What the model was loaded from, and its warnings.
         check: Whether to run a few short prompts to find out which optimisations give the
             right values; without it, there are none.
-        base_checks: What these prompts found on the same base before; extended.
+        base_checks: Earlier checks of the same base without an adapter; extended.
 
     Raises:
         ModelError: The base has NaN or infinite weights.

@@ -32,8 +32,8 @@ _SAMPLE = "The check computes this text in several ways. It may not matter which
 #: `strict` computes each prompt alone and reuses nothing.
 Exactness = Literal["fast", "strict"]
 
-#: What checks of one model with the same weights found, by what they computed: the size of the
-#: output, the tokens that invoke the adapter, and the sample.
+#: Checks of one model with the same weights that turned nothing off, by what they computed: the
+#: size of the output, the tokens that invoke the adapter, and the sample.
 Checks = dict[tuple[int, tuple[int, ...], tuple[int, ...]], Optimisations]
 
 
@@ -101,7 +101,8 @@ class Forward:
         It runs the model without a lookup; see `check_optimisations`.
 
         Args:
-            checks: Earlier checks with these weights, which are not made again; extended.
+            checks: Earlier checks with these weights, which are not made again; extended. One
+                that turned something off is made again, as the reason may be gone.
         """
         if self.exactness == "strict":
             return
@@ -110,11 +111,13 @@ class Forward:
             invocation = tuple(compat.invocation_tokens(self.model))
             for sample in self._samples():
                 key = self.vocab_size, invocation, sample
-                if key not in checks:
+                found = checks.get(key)
+                if found is None:
                     found = Optimisations()
                     check_optimisations(self._calls, sample, found)
-                    checks[key] = found
-                self._optimisations.join(checks[key])
+                    if found.is_on(PADDED_BATCHES) and found.is_on(PREFIX_SHARING):
+                        checks[key] = found
+                self._optimisations.join(found)
 
     def _samples(self) -> list[tuple[int, ...]]:
         """Return what a check computes; with filler too: some models derive positions from it."""

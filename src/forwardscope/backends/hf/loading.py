@@ -72,7 +72,7 @@ class LoadedBase:
         model: The model, on the CPU as `load_base` returns it.
         device: The device to compute on.
         warnings: Warnings about the model.
-        checks: What checks of the model found; extended where an adapter is attached.
+        checks: Checks of the model; extended where an adapter is attached.
     """
 
     source: ModelSource
