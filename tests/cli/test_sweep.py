@@ -100,6 +100,17 @@ def test_table_of_adapters_and_probes(
     ]
 
 
+def test_report_of_each_run_has_its_trace(invoke: Invoke, suite_file: Path, adapters: str) -> None:
+    """The page draws the lookups of the run; where the trace is gone, it says what is missing."""
+    invoke("sweep", suite_file, "--adapters", adapters, "-o", "out")
+    run = Path("out/runs/checkpoint-900")
+    assert "use the option --trace FILE" not in (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    (run / "trace.jsonl").unlink()
+    invoke("sweep", suite_file, "--adapters", adapters, "-o", "out")
+    assert "use the option --trace FILE" in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize("columns", [80, 140])
 def test_table_fits_the_terminal(
     invoke: Invoke,

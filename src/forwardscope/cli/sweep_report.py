@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from shlex import quote
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from forwardscope.sweep import AdapterRow, SweepFolder, SweepObserver, SweepResu
 from forwardscope.sweep.report import change_mark, comparisons_line, passes_line, print_report
 from forwardscope.sweep.result import ProbeCell
 from forwardscope.text import plural, shown
+from forwardscope.trace import TraceReader
 
 __all__ = ["RunReports", "print_sweep", "write_sweep"]
 
@@ -46,7 +48,17 @@ class RunReports(SweepObserver):
         if row.status == "error" or (row.status == "resumed" and path.is_file()):
             return
         data = self._folder.result_of(row.label).read_bytes()
-        write_file("report", path, report(SuiteResult.model_validate_json(data), None))
+        result = SuiteResult.model_validate_json(data)
+        write_file("report", path, _report(result, self._folder.trace(row.label)))
+
+
+def _report(result: SuiteResult, trace: Path) -> str:
+    """Return the page of a run, with what its trace shows if that can be read."""
+    events = (event for event in TraceReader(trace) if event.run_id == result.run_id)
+    try:
+        return report(result, events)
+    except OSError:
+        return report(result, None)
 
 
 def write_sweep(result: SweepResult, folder: SweepFolder) -> None:
