@@ -236,6 +236,16 @@ def test_folder_that_is_an_adapter(
     assert own.read_text() == "of the training"
 
 
+def test_folder_with_another_report(
+    error_of: Callable[..., str], suite_file: Path, adapters: str
+) -> None:
+    """A report that is of no sweep is not replaced."""
+    Path("report.html").write_text("of a run")
+    error = error_of("sweep", suite_file, "--adapters", adapters, "-o", ".")
+    assert "is the report of something else" in error
+    assert Path("report.html").read_text() == "of a run"
+
+
 @pytest.mark.parametrize("folder", ["o" * 300, "out"])
 def test_folder_that_cannot_be_written(
     error_of: Callable[..., str], suite_file: Path, adapters: str, folder: str

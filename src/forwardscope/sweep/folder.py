@@ -54,13 +54,18 @@ class SweepFolder:
         self.store: Final = path / "store.db"
 
     def check(self, adapters: Adapters) -> None:
-        """Check that the folder can be written, and none of its folders is an adapter.
+        """Check that the folder can be written and has no other report, nor an adapter.
 
         Raises:
-            OutputError: It cannot, or one is.
+            OutputError: It cannot, or it has one.
         """
         if os.path.exists(self.path) and not os.path.isdir(self.path):  # noqa: PTH110, PTH112 - false for a name too long
             raise OutputError(f"{self.path} is not a folder; choose another with -o")
+        if os.path.isfile(self.report) and not os.path.isfile(self.result):  # noqa: PTH113 - as above
+            raise OutputError(
+                f"{shown(str(self.report))} is the report of something else; choose another folder "
+                "with -o"
+            )
         check_outputs({"sweep": self.result, "report": self.report})
         local = [local_path(place) for place in adapters.places]
         inputs = {os.path.realpath(one) for one in local if one is not None}
