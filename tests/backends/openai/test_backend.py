@@ -26,7 +26,7 @@ from forwardscope.errors import (
 )
 
 from .conftest import OpenBackend, write_adapter
-from .vllm_double import Fault, VllmDouble
+from .vllm_double import UNKNOWN, Fault, VllmDouble
 
 PROMPTS = ["The capital of France is", "To bake bread you need", "Hello"]
 K = 5
@@ -310,9 +310,10 @@ def test_lost_answer_of_a_load(
         Fault(operation="load_lora_adapter"),
         Fault(400, said, operation="load_lora_adapter"),
     ]
-    with backend.as_scaled_adapter(0.5) as view, pytest.raises(ServerError):
-        view.next_token_dist("never recorded", top_k=K)
+    with backend.as_scaled_adapter(0.5) as view:  # loaded once more, since it was not there
+        assert view.next_token_dist(PROMPTS[0], top_k=K).token_ids.shape == (K,)
     assert len(server.of("unload_lora_adapter")) == 2
+    assert not server.loaded
 
 
 def test_unknown_models(open_backend: OpenBackend) -> None:
@@ -451,13 +452,6 @@ def test_random_adapters_without_torch(
     assert "forwardscope[hf]" in refused["null"]
 
 
-#: vLLM's words for a model that it does not have.
-_UNKNOWN = (
-    b'{"error":{"message":"The model `x` does not exist. Valid aliases: base.","type":'
-    b'"NotFoundError","param":"model","code":404}}'
-)
-
-
 def test_server_that_was_restarted(
     open_backend: OpenBackend, adapter: Path, server: VllmDouble
 ) -> None:
@@ -466,7 +460,7 @@ def test_server_that_was_restarted(
     with backend.as_scaled_adapter(0.5) as view:
         first = view.next_token_dist(PROMPTS[0], top_k=K)
         backend.instrumentation.cache.clear()
-        server.faults.append(Fault(404, _UNKNOWN, operation="completions"))
+        server.faults.append(Fault(404, UNKNOWN, operation="completions"))
         again = view.next_token_dist(PROMPTS[0], top_k=K)
     assert np.array_equal(first.logprobs, again.logprobs)
     names = [one["lora_name"] for one in server.of("load_lora_adapter")[-2:]]
@@ -476,6 +470,6 @@ def test_server_that_was_restarted(
 def test_server_that_lost_its_own_models(open_backend: OpenBackend, server: VllmDouble) -> None:
     """A name that it was started with is not loaded here, so it is an error with its words."""
     backend = open_backend()
-    server.faults.append(Fault(404, _UNKNOWN, operation="completions"))
+    server.faults.append(Fault(404, UNKNOWN, operation="completions"))
     with backend.as_finetuned() as view, pytest.raises(ServerError, match="does not exist"):
         view.next_token_dist(PROMPTS[0], top_k=K)

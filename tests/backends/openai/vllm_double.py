@@ -20,9 +20,14 @@ from typing import Any, Final
 
 import httpx
 
-__all__ = ["RECORDED", "Fault", "VllmDouble"]
+__all__ = ["RECORDED", "UNKNOWN", "Fault", "VllmDouble"]
 
 RECORDED: Final = Path(__file__).with_name("recorded.json")
+#: vLLM's words for a model that it does not have.
+UNKNOWN: Final = (
+    b'{"error":{"message":"The model `x` does not exist. Valid aliases: base.","type":'
+    b'"NotFoundError","param":"model","code":404}}'
+)
 #: What stands for folders, whose paths differ between machines.
 _ADAPTER: Final = "ADAPTER_DIR"
 
@@ -123,7 +128,8 @@ class VllmDouble:
         if operation == "unload_lora_adapter" and status == 200:
             self.loaded.pop(body["lora_name"], None)
             self.unloaded.append(body["lora_name"])
-        if operation == "load_lora_adapter" and status != 200:
+        lost = status != 200 and b"already been loaded" not in found
+        if operation == "load_lora_adapter" and lost:
             self.loaded.pop(body["lora_name"], None)
         return status, found.replace(_ADAPTER.encode(), str(self.adapter).encode())
 
@@ -138,6 +144,8 @@ class VllmDouble:
 
     def _find(self, operation: str, body: Any) -> tuple[int, bytes]:
         found = self._known.get(self._key(operation, self._plain(body)))
+        if found is None and _is_temporary(body):
+            return 404, UNKNOWN
         if found is None:
             return 500, f'{{"error":{{"message":"not recorded: {operation}"}}}}'.encode()
         answer = found["answer"]
@@ -155,8 +163,9 @@ class VllmDouble:
             text = _stable(json.loads(text))
         plain = self._plain(body)
         entry = {"operation": operation, "request": plain, "status": got.status_code}
-        with self._lock:
-            self._known[self._key(operation, plain)] = {**entry, "answer": text}
+        if not _is_temporary(plain):  # its name is another one each time
+            with self._lock:
+                self._known[self._key(operation, plain)] = {**entry, "answer": text}
         return got.status_code, got.content
 
     def record(self) -> None:
@@ -221,6 +230,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
+
+
+def _is_temporary(body: Any) -> bool:
+    """Whether a request names an adapter of a view that the server does not have."""
+    named = (body.get("model"), body.get("lora_name")) if isinstance(body, dict) else ()
+    return any(str(name).startswith("forwardscope-") for name in named)
 
 
 def _weights(folder: Path) -> bytes:
