@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from forwardscope.backends.openai.client import MAX_BODY_BYTES, Exchange, ServerClient
 from forwardscope.backends.openai.retries import Retries
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
-from forwardscope.errors import ServerError
+from forwardscope.errors import ServerError, ViewError
 
 from .conftest import QUICK
 from .vllm_double import Fault, VllmDouble
@@ -201,9 +202,10 @@ def test_key(ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch) -> N
         ask()
 
 
-def test_key_that_no_header_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["sesame\n", "sesame ", "sésame"])
+def test_key_that_no_header_can_have(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """The error names the variable, and nothing of its value."""
-    monkeypatch.setenv(KEY_VARIABLE, "sesame\n")
+    monkeypatch.setenv(KEY_VARIABLE, key)
     with pytest.raises(ServerError, match=KEY_VARIABLE) as refused:
         ServerClient(_URL)
     assert "sesame" not in str(refused.value)
@@ -214,6 +216,7 @@ def test_key_that_no_header_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (b"<html>busy</html>", "HTTP 400: Bad Request"),
         (b"\xff\xfe", "HTTP 400: Bad Request"),
+        (b"[" * 60_000, "HTTP 400: Bad Request:…"),
         (b'{"detail":"Not Found"}', "HTTP 400: Bad Request: Not Found"),
         (b'{"error":{"message":"a\\u001b[31m b"}}', "HTTP 400: Bad Request: a\\x1b[31m b"),
     ],
@@ -224,6 +227,54 @@ def test_messages_of_the_server(ask: Ask, server: VllmDouble, said: bytes, shown
     with pytest.raises(ServerError) as refused:
         ask()
     assert str(refused.value).endswith(f"did not accept models: {shown}")
+
+
+def test_answer_that_is_nested_deeply(ask: Ask, server: VllmDouble) -> None:
+    """An answer that is used is not searched for a message."""
+    server.faults.append(Fault(200, b"[" * 60_000, operation="models"))
+    assert ask() == b"[" * 60_000
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("HTTP_PROXY", "socks5://user:sesame@127.0.0.1:1", "socksio"),
+        ("ALL_PROXY", "gopher://user:sesame@127.0.0.1", "is no URL that can be used"),
+        ("HTTP_PROXY", "http://user:sesame", "is no URL that can be used"),
+        ("SSL_CERT_FILE", "/nowhere/sesame.pem", "SSL_CERT_FILE"),
+    ],
+)
+def test_environment_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    """The error names what to correct, and nothing of a value that may be secret."""
+    if "socksio" in message and importlib.util.find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ServerError, match=message) as refused:
+        ServerClient(_URL)
+    assert "sesame" not in str(refused.value)
+
+
+def test_proxy_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, make_client: MakeClient, server: VllmDouble
+) -> None:
+    """The error says that a proxy is asked; NO_PROXY is honoured."""
+    monkeypatch.setenv("HTTP_PROXY", "http://user:sesame@127.0.0.1:1")
+    url = ServerUrl.parse(server.url)
+    with pytest.raises(ServerError, match="NO_PROXY") as lost:
+        make_client(url).request("models")
+    assert "sesame" not in str(lost.value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert b"base" in make_client(url).request("models")
+
+
+def test_closed_client(make_client: MakeClient) -> None:
+    """It sends nothing."""
+    client = make_client()
+    client.close()
+    with pytest.raises(ViewError, match="closed"):
+        client.request("models")
 
 
 def test_stop_ends_the_waiting(ask: Ask, server: VllmDouble) -> None:

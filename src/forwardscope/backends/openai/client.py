@@ -11,18 +11,21 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from forwardscope.backends.openai.proxies import proxy_hint, unusable
 from forwardscope.backends.openai.retries import THROTTLED, TRANSIENT, Retries
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.server_requests import Exchange
-from forwardscope.errors import ServerError
+from forwardscope.errors import ServerError, ViewError
 from forwardscope.telemetry.http import one_line, refusal, root_cause
 from forwardscope.telemetry.propagation import trace_headers
 
-__all__ = ["MAX_BODY_BYTES", "Exchange", "ServerClient"]
+__all__ = ["MAX_BODY_BYTES", "NOT_FINITE", "Exchange", "ServerClient"]
 
 #: Bytes of the longest answer that is read.
 MAX_BODY_BYTES: Final = 64 << 20
+#: What vLLM says where it would have to answer NaN.
+NOT_FINITE: Final = "not JSON compliant"
 _CONNECT_S: Final = 10.0
 #: Time between two looks at whether a stop was requested, while waiting for the next attempt.
 _STEP_S: Final = 0.1
@@ -67,7 +70,8 @@ class ServerClient:
         transport: Carries the requests in place of the network.
 
     Raises:
-        ServerError: The key in the environment is no text for a header.
+        ServerError: The key in the environment is no text for a header, or a proxy or a
+            certificate there cannot be used.
 
     Attributes:
         url: Where the server is.
@@ -88,8 +92,11 @@ class ServerClient:
         self.url: Final = url
         self.observe = observe
         self._key = os.environ.get(KEY_VARIABLE, "")
-        if not self._key.isascii() or not self._key.isprintable():
-            raise ServerError(f"{KEY_VARIABLE} has characters that no HTTP header can have")
+        if not (self._key.isascii() and self._key.isprintable()) or self._key != self._key.strip():
+            raise ServerError(
+                f"{KEY_VARIABLE} has characters that no HTTP header can have, or begins or ends "
+                "with a space"
+            )
         self._timeout_s = timeout_s
         self._connections = connections
         self._retries = retries or Retries()
@@ -104,14 +111,17 @@ class ServerClient:
         headers = {"Accept-Encoding": "identity", "User-Agent": "forwardscope"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._http = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
-            limits=httpx.Limits(
-                max_connections=self._connections, max_keepalive_connections=self._connections
-            ),
-            transport=self._transport,
-        )
+        try:
+            self._http = httpx.Client(
+                headers=headers,
+                timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
+                limits=httpx.Limits(
+                    max_connections=self._connections, max_keepalive_connections=self._connections
+                ),
+                transport=self._transport,
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            raise ServerError(unusable(error)) from None  # it may quote a proxy's password
 
     def request(self, operation: str, body: dict[str, Any] | None = None) -> bytes:
         """Return the body of an answer with status 2xx.
@@ -122,7 +132,10 @@ class ServerClient:
 
         Raises:
             ServerError: There is no such answer. The message has no key and no prompt.
+            ViewError: The client is closed.
         """
+        if self._http.is_closed:
+            raise ViewError("the connection to the model server is closed; load the backend again")
         start = time.perf_counter()
         attempt = throttled = 0
         while True:
@@ -178,7 +191,9 @@ class ServerClient:
                 return _Answer(status, problem=f"the answer has over {MAX_BODY_BYTES >> 20} MiB")
             if time.monotonic() > end:
                 return _Answer(status, problem=f"no whole answer within {self._timeout_s:g} s")
-        said = "" if has_text else _message(bytes(body))
+        said = "" if response.is_success else _message(bytes(body))
+        if has_text:  # which the message may quote
+            said = NOT_FINITE if NOT_FINITE in said else ""
         problem = refusal(
             str(response.url),
             status,
@@ -205,6 +220,7 @@ class ServerClient:
         where = f"the model server {self.url.name}"
         if answer.status is None:
             fix = "; is it running, and is model.server its URL?" if answer.transient else ""
+            fix += proxy_hint(self.url) if fix else ""
             fix = fix or "; raise model.timeout, or ask less at a time"
             return f"{where} did not answer {operation}: {answer.problem}{tries}{fix}"
         if answer.status in (401, 403):
@@ -225,7 +241,7 @@ def _message(body: bytes) -> str:
     text = body[:65_536].decode(errors="replace")
     try:
         found = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return one_line(text)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
