@@ -63,7 +63,7 @@ def test_whole_distribution() -> None:
     ("logprobs", "tail"),
     [
         ({"t0": 0.0, "t1": -40.0}, 0.0),  # the sum is above 1 by rounding
-        ({"t0": math.log(0.5), "t1": math.log(0.1)}, 0.3),  # three tokens of at most 0.1
+        ({"t0": math.log(0.5), "t1": math.log(0.124)}, 0.372),  # three tokens of at most 0.124
     ],
 )
 def test_tail_is_possible(logprobs: dict[str, float], tail: float) -> None:
@@ -87,6 +87,27 @@ def test_tokens_as_text() -> None:
     choice = _choice(logprobs={"top_logprobs": [{" Paris": -0.5}]})
     with pytest.raises(ServerError, match="return_tokens_as_token_ids"):
         token_dist(choice, 1, 5)
+
+
+@pytest.mark.parametrize("token", ["token_id:01", "token_id:\u0661", "token_id:-1", "token_id:"])
+def test_tokens_in_another_form(token: str) -> None:
+    """An id has one form, so no token is there twice."""
+    choice = _choice(logprobs={"top_logprobs": [{"token_id:1": -0.7, token: -0.7}]})
+    with pytest.raises(ServerError, match="return_tokens_as_token_ids"):
+        token_dist(choice, 2, 5)
+
+
+@pytest.mark.parametrize("logits", [(900.0, 8.0), (-0.1, -0.2), (-30.0, -31.0)])
+def test_logits_are_no_log_probabilities(logits: tuple[float, float]) -> None:
+    """Numbers that no distribution has are refused, with the option of vLLM that gives them."""
+    with pytest.raises(ServerError, match="--logprobs-mode raw_logprobs"):
+        token_dist(_predicted(t0=logits[0], t1=logits[1]), 2, 50_000)
+
+
+def test_logits_of_a_prompt_are_no_log_probabilities() -> None:
+    """A probability above 1 is refused."""
+    with pytest.raises(ServerError, match="--logprobs-mode raw_logprobs"):
+        rolling_logprob(_read(None, {"7": {"logprob": 3.0}}, {"9": {"logprob": -1.0}}))
 
 
 @pytest.mark.parametrize(

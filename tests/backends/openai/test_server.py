@@ -67,6 +67,25 @@ def test_server_without_log_probabilities(open_backend: OpenBackend, server: Vll
         open_backend()
 
 
+def test_server_with_no_log_probabilities_allowed(
+    open_backend: OpenBackend, server: VllmDouble
+) -> None:
+    """The error has the option of vLLM that allows some."""
+    said = b'{"error":{"message":"Requested 9, which is greater than max allowed: 0"}}'
+    server.faults.append(Fault(400, said, operation="completions", after=1))
+    with pytest.raises(ServerError, match="--max-logprobs"):
+        open_backend()
+
+
+@pytest.mark.parametrize("ids", ["-1", "2147483648", "9" * 40, "1.0"])
+def test_tokens_that_are_no_ids(open_backend: OpenBackend, server: VllmDouble, ids: str) -> None:
+    """They are refused where they are read."""
+    backend = open_backend()
+    server.faults.append(Fault(200, b'{"tokens":[%s]}' % ids.encode(), operation="tokenize"))
+    with backend.as_base() as view, pytest.raises(ServerError, match="answer to tokenize"):
+        view.next_token_dist("new", top_k=5)
+
+
 def test_vocabulary_that_nobody_names(open_backend: OpenBackend, server: VllmDouble) -> None:
     """The error names the key that helps."""
     server.faults.append(Fault(400, _NO_LIMIT, operation="completions"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,10 +30,22 @@ __all__ = [
 
 T = TypeVar("T")
 _Floats = npt.NDArray[np.float64]
+_Token = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+#: A name that is a part of identities.
+_Name = Annotated[str, msgspec.Meta(max_length=4096)]
 
 #: vLLM writes it in place of -inf.
 _MINUS_INFINITY: Final = -9999.0
-_TOKEN: Final = "token_id:"  # noqa: S105 - not a password
+#: A token's id, in its one form: others could name a token twice.
+_TOKEN: Final = re.compile(r"token_id:(0|[1-9][0-9]{0,8})")
+#: How far probabilities may be off, such as where a server rounds them.
+_ROUNDING: Final = 0.02
+
+
+_NO_LOGPROBS: Final = (
+    "the server gave numbers that are no log-probabilities of a distribution; start vLLM with "
+    "--logprobs-mode raw_logprobs"
+)
 
 
 class NotFinite(ArithmeticError):  # noqa: N818 - it becomes a NonFiniteError, with view and prompt
@@ -49,9 +62,9 @@ class Model(msgspec.Struct):
         max_model_len: Most tokens of a prompt and its answer.
     """
 
-    id: str
-    root: str | None = None
-    parent: str | None = None
+    id: _Name
+    root: _Name | None = None
+    parent: _Name | None = None
     max_model_len: int | None = None
 
 
@@ -64,13 +77,13 @@ class Models(msgspec.Struct):
 class Version(msgspec.Struct):
     """The answer of `version`."""
 
-    version: str
+    version: _Name
 
 
 class Tokens(msgspec.Struct):
     """The answer of `tokenize`."""
 
-    tokens: list[int]
+    tokens: list[_Token]
 
 
 class Text(msgspec.Struct):
@@ -104,7 +117,7 @@ class Choice(msgspec.Struct):
     index: int
     logprobs: _Predicted | None = None
     prompt_logprobs: list[dict[str, _Read] | None] | None = None
-    prompt_token_ids: list[int] | None = None
+    prompt_token_ids: list[_Token] | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -159,7 +172,7 @@ def token_dist(choice: Choice, top_k: int, vocab_size: int) -> TokenDist:
         vocab_size: Number of tokens in the whole distribution.
 
     Raises:
-        ServerError: It has fewer tokens, or no ids.
+        ServerError: It has fewer tokens, no ids, or numbers that are no log-probabilities.
         NotFinite: A log-probability is not finite.
     """
     given = choice.logprobs.top_logprobs if choice.logprobs else []
@@ -173,6 +186,8 @@ def token_dist(choice: Choice, top_k: int, vocab_size: int) -> TokenDist:
     chosen = values[order]
     rest = 1.0 - float(np.exp(chosen).sum())
     most = (vocab_size - top_k) * math.exp(float(chosen[-1]))
+    if not -_ROUNDING <= rest <= most + _ROUNDING:
+        raise ServerError(_NO_LOGPROBS)
     tail = min(max(rest, 0.0), most)
     return TokenDist(
         token_ids=ids[order],
@@ -186,7 +201,8 @@ def logprobs_of_prompt(choice: Choice) -> _Floats:
     """Return the log-probability of each token of a prompt but the first, float64, shape (n-1,).
 
     Raises:
-        ServerError: The answer has no tokens of the prompt, or is for others.
+        ServerError: The answer has no tokens of the prompt, is for others, or has numbers that
+            are no log-probabilities.
         NotFinite: A log-probability is not finite.
     """
     given, ids = choice.prompt_logprobs or [], choice.prompt_token_ids or []
@@ -215,19 +231,22 @@ def rolling_logprob(choice: Choice) -> RollingLogprob:
 
 
 def _ids(top: Mapping[str, float | None]) -> npt.NDArray[np.int64]:
-    numbers = [key.removeprefix(_TOKEN) for key in top]
-    if not all(key.startswith(_TOKEN) and key[len(_TOKEN) :].isdecimal() for key in top):
+    named = [_TOKEN.fullmatch(key) for key in top]
+    found = [int(one[1]) for one in named if one]
+    if len(found) < len(named):
         raise ServerError(
             "the server gave tokens as text, which may be equal for different tokens; it must know "
             "return_tokens_as_token_ids, as vLLM does"
         )
-    return np.array([int(number[:10]) for number in numbers], dtype=np.int64)
+    return np.array(found, dtype=np.int64)
 
 
 def _finite(values: Sequence[float | None]) -> _Floats:
     found = np.array([math.nan if one is None else one for one in values], dtype=np.float64)
     if not (np.isfinite(found) & (found > _MINUS_INFINITY)).all():
         raise NotFinite
+    if (found > _ROUNDING).any():
+        raise ServerError(_NO_LOGPROBS)
     return found
 
 

@@ -27,6 +27,9 @@ _TOO_MANY: Final = 1 << 24
 _MOST: Final = re.compile(r"greater than max allowed: (\d{1,9})")
 _VOCABULARY: Final = re.compile(r"[Vv]ocabulary size: (\d{1,9})")
 _LISTED: Final = 5
+_NONE_GIVEN: Final = (
+    "the model server {} gives no log-probabilities; start vLLM with --max-logprobs 512"
+)
 #: Texts that different tokenizers split differently.
 _SAMPLES: Final = ("Straße 12, naïve café!\n\tdef f(x):  return x**2", "東京 😀 a1")
 #: Statuses of a request whose values are not allowed.
@@ -89,9 +92,9 @@ def ask_server(client: ServerClient, source: ServedSource) -> Facts:
     served = _server_tokenizer(client, base.id)
     tokenizer = served if source.tokenizer is None else _local_tokenizer(source.tokenizer, served)
     vocab_size = _vocab_size(client, base.id)
-    if vocab_size is None and tokenizer is not None:
+    if not vocab_size and tokenizer is not None:
         vocab_size = tokenizer.vocab_size
-    if vocab_size is None:
+    if not vocab_size:
         raise ServerError(
             f"the model server {client.url.name} does not say the size of its vocabulary; give "
             "model.tokenizer, a folder with the model's tokenizer.json"
@@ -151,15 +154,17 @@ def _max_logprobs(client: ServerClient, model: str, vocab_size: int) -> int:
         ServerError: The server gives none.
     """
     named = _named_limit(client, _MOST, model, logprobs=_TOO_MANY)
-    if named is not None:
+    if named:
         return min(named, vocab_size)
+    if named == 0:
+        raise ServerError(_NONE_GIVEN.format(client.url.name))
     options = {"logprobs": vocab_size, "return_tokens_as_token_ids": True}
     body = client.request("completions", completion(model, [[0]], **options))
     [choice] = choices_of(body, [[0]])
     given = choice.logprobs.top_logprobs if choice.logprobs else []
     found = len(given[0]) if given and given[0] else 0
     if not found:
-        raise ServerError(f"the model server {client.url.name} gives no log-probabilities")
+        raise ServerError(_NONE_GIVEN.format(client.url.name))
     return min(found, vocab_size)
 
 
