@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def test_scaled(adapter: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scaled" / _WEIGHTS).read_bytes() == (folder / _WEIGHTS).read_bytes()
 
 
+def test_weights_that_change(adapter: Path, tmp_path: Path) -> None:
+    """A scaled adapter is never made of other weights than those that identities have."""
+    files = read_adapter(str(adapter))
+    _factors(adapter, "q_proj")
+    with pytest.raises(AdapterError, match="have changed since the start"):
+        files.write_scaled(tmp_path / "half", 0.5)
+
+
 def test_weights_that_are_a_link(adapter: Path, tmp_path: Path) -> None:
     """A scaled adapter has its own name of the file, also where the hub's cache links to it."""
     weights = adapter / _WEIGHTS
@@ -93,6 +102,11 @@ def _header(text: str) -> Callable[[Path], None]:
     return write
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _config(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "adapter_config.json").write_text(text)
 
@@ -107,6 +121,12 @@ def _config(text: str) -> Callable[[Path], object]:
         (_header("[]"), "damaged files"),
         (_header("[" * 100_000), "damaged files"),
         (_header('{"a": {"shape": ["x"]}}'), "damaged files"),
+        (_header('{"a": {"dtype": "F32"}}'), "damaged files"),
+        (_header('{"a.lora_A.weight": {"shape": [-1, 4]}}'), "damaged files"),
+        (_header('{"a.lora_A.weight": {"shape": [1000000, 1000000]}}'), "larger than the file"),
+        (_header('{"a.%s.lora_A.weight": {"shape": [1]}}' % ("9" * 5000)), "damaged files"),
+        (lambda folder: _pipe(folder / _WEIGHTS), "is no file"),
+        (lambda folder: _pipe(folder / "adapter_config.json"), "is no file"),
         (_config("[]"), "damaged files"),
         (_config("{"), "damaged files"),
         (_config('{"lora_alpha": "16"}'), "damaged files"),

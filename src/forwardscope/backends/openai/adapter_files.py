@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
 
@@ -62,7 +62,7 @@ class _Alphas(msgspec.Struct):
 class _Tensor(msgspec.Struct):
     """An entry in the header of a file in safetensors."""
 
-    shape: tuple[int, ...] = ()
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class AdapterFiles:
         shapes: Its factors, in the order in which random ones are drawn.
         others: Names of its tensors that are no factors.
         digest: Digest of its weights.
+        version: Size, time of the last change and place of the file that was digested.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class AdapterFiles:
     shapes: tuple[Shape, ...]
     others: tuple[str, ...]
     digest: str
+    version: tuple[int, ...]
 
     @property
     def refusal(self) -> str | None:
@@ -114,7 +116,11 @@ class AdapterFiles:
         }
 
     def write_scaled(self, folder: Path, lam: float) -> None:
-        """Write an adapter whose change is multiplied by `lam` into a new folder."""
+        """Write an adapter whose change is multiplied by `lam` into a new folder.
+
+        Raises:
+            AdapterError: The weights are no longer those that were digested.
+        """
         folder.mkdir()
         (folder / _CONFIG).write_text(json.dumps(self.scaled(lam)), encoding="utf-8")
         weights = (self.folder / _WEIGHTS).resolve()  # not a link to a relative path
@@ -122,6 +128,11 @@ class AdapterFiles:
             os.link(weights, folder / _WEIGHTS)
         except OSError:  # another file system, or one without links
             shutil.copyfile(weights, folder / _WEIGHTS)
+        if _version(weights) != self.version:
+            raise AdapterError(
+                f"the weights in {self.folder} have changed since the start; give the server's "
+                "adapter and model.revision new names, and run again"
+            )
 
     def write_random(self, folder: Path, seed: int, init_scale: float, rank_scale: float) -> None:
         """Write an adapter with Gaussian factors into a new folder; see `as_null_adapter`.
@@ -146,11 +157,14 @@ def read_adapter(folder: str) -> AdapterFiles:
         AdapterError: The folder has none that can be read.
     """
     place = Path(folder).expanduser().absolute()  # a server may see no more than this path
+    weights = place / _WEIGHTS
     try:
         config = _config(place)
-        with (place / _WEIGHTS).open("rb") as file:
-            tensors = _header(file.read(_LENGTH), file.read(_MAX_HEADER))
-        digest = _digest(place / _WEIGHTS)
+        version = _version(weights)
+        with _opened(weights) as file:
+            tensors = _header(file, weights.stat().st_size)
+        shapes = sorted((one for one in tensors if _FACTOR.fullmatch(one[0])), key=_place)
+        digest = _digest(weights)
     except FileNotFoundError as error:
         name = Path(error.filename or "").name
         raise AdapterError(f"model.adapter_dir: {folder} has no {name}") from error
@@ -160,13 +174,23 @@ def read_adapter(folder: str) -> AdapterFiles:
         ) from error
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise AdapterError(f"model.adapter_dir: {folder} has damaged files: {error}") from error
-    shapes = [one for one in tensors if _FACTOR.fullmatch(one[0])]
     others = tuple(name for name, _ in tensors if not _FACTOR.fullmatch(name))
-    return AdapterFiles(place, config, tuple(sorted(shapes, key=_place)), others, digest)
+    return AdapterFiles(place, config, tuple(shapes), others, digest, version)
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():  # to open a pipe would wait for who writes
+        raise ValueError(f"{path.name} is no file")
+    return path.open("rb")
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    with (folder / _CONFIG).open("rb") as file:
+    with _opened(folder / _CONFIG) as file:
         data = file.read(_MAX_CONFIG + 1)
     if len(data) > _MAX_CONFIG:
         raise ValueError(f"{_CONFIG} is larger than {_MAX_CONFIG} bytes")
@@ -175,13 +199,22 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _header(size: bytes, data: bytes) -> list[Shape]:
-    """Return the tensors that the header of a file in safetensors has."""
-    length = int.from_bytes(size, "little")
-    if len(size) < _LENGTH or length > len(data):
+def _header(file: BinaryIO, size: int) -> list[Shape]:
+    """Return the tensors that the header of a file in safetensors has.
+
+    Args:
+        file: The file.
+        size: Its bytes.
+    """
+    length = int.from_bytes(file.read(_LENGTH), "little")
+    if length > min(size - _LENGTH, _MAX_HEADER):
         raise ValueError(f"{_WEIGHTS} has no whole header")
-    found = msgspec.json.decode(data[:length], type=dict[str, _Tensor])
-    return [(name, one.shape) for name, one in found.items() if name != "__metadata__"]
+    parts = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+    parts.pop("__metadata__", None)
+    found = {name: msgspec.json.decode(one, type=_Tensor).shape for name, one in parts.items()}
+    if sum(map(math.prod, found.values())) > size:
+        raise ValueError(f"{_WEIGHTS} has tensors that are larger than the file")
+    return list(found.items())
 
 
 def _place(shape: Shape) -> list[tuple[int, int, str]]:

@@ -1,7 +1,7 @@
 """Adapters of scaled and null views: written to files, loaded by the server, unloaded again.
 
 vLLM keeps what it computed under an adapter's name, so each name has a digest of the adapter's
-content. A name is used by one process.
+content. A name is used by one process, for one view.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from forwardscope.backends.digests import digest_of
 from forwardscope.backends.openai.adapter_files import AdapterFiles, read_adapter
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.source import ServedSource
+from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import MissingExtraError, OutputError, ServerError
 from forwardscope.text import shown
 
 __all__ = ["RuntimeAdapter", "RuntimeAdapters"]
 
 _FAMILIES: Final = ("scaled", "null")
+#: Of a digest, and of what makes a name unique.
 _DIGITS: Final = 12
 #: The package that draws random factors.
 _NOISE: Final = "torch"
@@ -33,22 +35,31 @@ _NOISE: Final = "torch"
 class RuntimeAdapter:
     """An adapter that the server loads when its name is first needed. Thread-safe.
 
+    A forked child loads and unloads one of its own, under another name.
+
     Args:
         client: Sends the requests.
-        name: The server's name of it.
-        folder: A folder that does not exist.
-        write: Writes the adapter into this folder.
+        digest: Digest of its content.
+        place: The folder in which its own folder is made.
+        write: Writes the adapter into a new folder.
     """
 
     def __init__(
-        self, client: ServerClient, name: str, folder: Path, write: Callable[[Path], None]
+        self, client: ServerClient, digest: str, place: Path, write: Callable[[Path], None]
     ) -> None:
         self._client = client
-        self._name = name
-        self._folder = folder
+        self._digest = digest
+        self._place = place
         self._write = write
+        self.after_fork()
+        reset_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin with a new name, which nothing has loaded."""
+        self.label = f"forwardscope-{self._digest[:_DIGITS]}-{uuid.uuid4().hex[:_DIGITS]}"
+        self._folder = self._place / f".{self.label}"
         self._lock = threading.Lock()
-        self._loaded = False
+        self._loaded = self._may_be_loaded = False
 
     def name(self) -> str:
         """Return the server's name of the adapter, which is loaded now if it was not.
@@ -56,12 +67,13 @@ class RuntimeAdapter:
         Raises:
             ServerError: The server does not load it.
             OutputError: It cannot be written.
+            AdapterError: Its files have changed since they were read.
         """
         with self._lock:
             if not self._loaded:
                 self._load()
                 self._loaded = True
-        return self._name
+            return self.label
 
     def renew(self) -> bool:
         """Load the adapter once more, on a server that was restarted; return True.
@@ -77,34 +89,35 @@ class RuntimeAdapter:
         """Unload the adapter and remove its files; return whether the server has none of it."""
         with self._lock:
             shutil.rmtree(self._folder, ignore_errors=True)
-            loaded, self._loaded = self._loaded, False
+            unload = self._loaded or self._may_be_loaded
+            self._loaded = self._may_be_loaded = False
         try:
-            if loaded:
-                self._client.request("unload_lora_adapter", {"lora_name": self._name})
+            if unload:
+                self._client.request("unload_lora_adapter", {"lora_name": self.label})
         except ServerError as error:
             return error.status == 404
         return True
 
     def _load(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)  # of an attempt that failed
         try:
-            self._folder.parent.mkdir(exist_ok=True)
             self._write(self._folder)
         except OSError as error:
             raise OutputError(
-                f"an adapter cannot be written into {self._folder.parent.parent}: "
-                f"{error.strerror}; give model.adapter_scratch, a folder that this process can "
-                "write and the server can read"
+                f"an adapter cannot be written into {self._place}: {error.strerror}; give "
+                "model.adapter_scratch, a folder that this process can write and the server can "
+                "read"
             ) from error
-        self._loaded = True  # from here on: the answer may be lost
         self._ask_to_load()
 
     def _ask_to_load(self) -> None:
-        request = {"lora_name": self._name, "lora_path": str(self._folder)}
+        known, self._may_be_loaded = self._may_be_loaded, True  # the answer may be lost
+        request = {"lora_name": self.label, "lora_path": str(self._folder)}
         try:
             self._client.request("load_lora_adapter", request)
         except ServerError as error:
             if "already been loaded" not in str(error):  # by an attempt whose answer was lost
-                self._loaded = error.status is None
+                self._may_be_loaded = known or error.status is None
                 raise
 
 
@@ -133,8 +146,8 @@ class RuntimeAdapters:
     def __init__(self, client: ServerClient, source: ServedSource, root: str | None) -> None:
         self._client = client
         self._files: AdapterFiles | None = None
-        self._scratch = Path()
-        self._suffix = uuid.uuid4().hex[:8]
+        self._place = Path()
+        self._open: set[RuntimeAdapter] = set()
         self.refusals: dict[str, str] = {}
         self.warnings: list[str] = []
         self.files: Mapping[str, str] = {}
@@ -145,8 +158,7 @@ class RuntimeAdapters:
             )
             return
         self._files = files = read_adapter(source.adapter_dir)
-        place = Path(source.adapter_scratch or files.folder.parent).expanduser().absolute()
-        self._scratch = place / f".forwardscope-{self._suffix}"
+        self._place = Path(source.adapter_scratch or files.folder.parent).expanduser().absolute()
         self.files = {**files.parts, "random factors": _drawn_by()}
         if root is not None and Path(root).resolve() != files.folder.resolve():
             self.warnings.append(
@@ -170,9 +182,9 @@ class RuntimeAdapters:
             yield adapter
 
     def close(self) -> None:
-        """Remove all files; may be called twice."""
-        if self._files is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        """Unload the adapters of open views and remove their files; may be called twice."""
+        while self._open:
+            self._open.pop().close()
 
     def _known(self) -> AdapterFiles:
         if self._files is None:
@@ -183,14 +195,17 @@ class RuntimeAdapters:
     def _adapter(
         self, change: list[object], write: Callable[[Path], None]
     ) -> Iterator[RuntimeAdapter]:
-        digest = digest_of([dict(self.files), change])[:_DIGITS]
-        name = f"forwardscope-{digest}-{self._suffix}"
-        adapter = RuntimeAdapter(self._client, name, self._scratch / name, write)
+        digest = digest_of([dict(self.files), change])
+        adapter = RuntimeAdapter(self._client, digest, self._place, write)
+        self._open.add(adapter)
         try:
             yield adapter
         finally:
             if not adapter.close():
-                self.warnings.append(f"the adapter {name} may still be loaded on the server")
+                self.warnings.append(
+                    f"the adapter {adapter.label} may still be loaded on the server"
+                )
+            self._open.discard(adapter)
 
     def _find_refusals(self, files: AdapterFiles) -> None:
         """Find out what the server refuses, by loading the adapter itself under another name."""
@@ -203,7 +218,7 @@ class RuntimeAdapters:
         except ServerError as error:
             if error.status is None:
                 raise
-            self._refuse(_reason(error, self._scratch.parent))
+            self._refuse(_reason(error, self._place))
         except OutputError as error:
             self._refuse(str(error))
         if "null" not in self.refusals and (missing := _missing()):
@@ -213,11 +228,11 @@ class RuntimeAdapters:
         self.refusals |= dict.fromkeys(_FAMILIES, reason)
 
 
-def _reason(error: ServerError, scratch: Path) -> str:
+def _reason(error: ServerError, place: Path) -> str:
     """Return why a server does not load an adapter, with what to change."""
     if "No adapter found" in str(error):
         return (
-            f"the server does not see {scratch}; give model.adapter_scratch, a folder that this "
+            f"the server does not see {place}; give model.adapter_scratch, a folder that this "
             "process can write and the server can read under the same path"
         )
     if error.status in (404, 405):
