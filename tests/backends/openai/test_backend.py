@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends.base import NullBackend, ScalableBackend, ScoringView
 from forwardscope.backends.openai import ServedBackend
 from forwardscope.core.keys import RenderedChat, prompt_hash
+from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import (
     ModelError,
     NonFiniteError,
@@ -25,7 +27,7 @@ from forwardscope.errors import (
     ViewError,
 )
 
-from .conftest import OpenBackend, write_adapter
+from .conftest import QUICK, OpenBackend, write_adapter
 from .vllm_double import UNKNOWN, Fault, VllmDouble
 
 PROMPTS = ["The capital of France is", "To bake bread you need", "Hello"]
@@ -316,6 +318,67 @@ def test_lost_answer_of_a_load(
     assert not server.loaded
 
 
+def test_adapter_that_is_loaded_at_the_second_attempt(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """The next miss loads it, where the server refused to or its answers were lost."""
+    backend = open_backend(adapter_dir=str(adapter))
+    refused = Fault(500, b"busy", operation="load_lora_adapter")
+    for faults in ([refused], [Fault(operation="load_lora_adapter")] * QUICK.attempts):
+        server.faults += faults
+        with backend.as_scaled_adapter(0.5) as view:
+            with pytest.raises(ServerError):
+                view.next_token_dist(PROMPTS[0], top_k=K)
+            assert view.next_token_dist(PROMPTS[0], top_k=K).token_ids.size == K
+        backend.instrumentation.cache.clear()
+        assert not server.loaded
+
+
+def test_backend_that_is_closed_in_a_view(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """Its adapter is unloaded, and its files are removed."""
+    backend = open_backend(adapter_dir=str(adapter))
+    with backend.as_scaled_adapter(0.5) as view:
+        view.next_token_dist(PROMPTS[0], top_k=K)
+        backend.close()
+        with pytest.raises(ViewError, match="closed"):
+            view.next_token_dist(PROMPTS[1], top_k=K)
+    assert not server.loaded
+    assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
+
+
+def test_nothing_is_left_of_a_backend_that_is_not_opened(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """A server that is lost at the start leaves no file."""
+    server.faults += [Fault(operation="load_lora_adapter")] * QUICK.attempts
+    with pytest.raises(ServerError, match="did not answer load_lora_adapter"):
+        open_backend(adapter_dir=str(adapter))
+    assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_has_adapters_of_its_own(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """What a child loads and unloads in an open view is not what its parent has loaded."""
+    backend = open_backend(adapter_dir=str(adapter))
+    with backend.as_scaled_adapter(0.5) as view:
+        view.next_token_dist(PROMPTS[0], top_k=K)
+        backend.instrumentation.cache.clear()
+        child = os.fork()
+        if child == 0:
+            view.next_token_dist(PROMPTS[0], top_k=K)
+            backend.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(server.loaded) == 1
+        view.next_token_dist(PROMPTS[0], top_k=K)
+    assert not server.loaded
+    assert len(set(server.unloaded)) == 3  # with that of the start
+
+
 def test_unknown_models(open_backend: OpenBackend) -> None:
     """Names that the server does not have are told with those that it has."""
     with pytest.raises(ModelError, match=r"model\.name: the server has no model x; it has base"):
@@ -412,6 +475,17 @@ def test_messages_have_no_prompt(open_backend: OpenBackend, server: VllmDouble) 
     assert prompt_hash("a\ud800") in str(surrogate.value)
 
 
+def test_surrogates_in_chats_and_before_filler(open_backend: OpenBackend) -> None:
+    """They are refused as in prompts."""
+    backend = open_backend()
+    for ask in (
+        lambda: backend.render_chat([{"role": "user", "content": "a\ud800"}]),
+        lambda: backend.longest_filler("a\ud800"),
+    ):
+        with pytest.raises(PromptError, match=prompt_hash("a\ud800")):
+            ask()
+
+
 def test_values_that_are_not_finite(open_backend: OpenBackend, server: VllmDouble) -> None:
     """VLLM refuses a whole request for one NaN; the error names the prompt that has it."""
     said = b'{"error":{"message":"Out of range float values are not JSON compliant","code":400}}'
@@ -421,6 +495,38 @@ def test_values_that_are_not_finite(open_backend: OpenBackend, server: VllmDoubl
     with backend.as_base() as view, pytest.raises(NonFiniteError) as refused:
         view.next_token_dist_batch(PROMPTS, top_k=K)
     assert (refused.value.view_id, refused.value.prompt_hash) == ("base", prompt_hash(PROMPTS[1]))
+
+
+def test_values_that_are_not_finite_without_a_tokenizer(
+    open_backend: OpenBackend, server: VllmDouble
+) -> None:
+    """The prompt is found also where it is sent as text."""
+    server.absent = {"tokenize"}
+    backend = open_backend()
+    said = b'{"error":{"message":"Out of range float values are not JSON compliant","code":400}}'
+    server.faults.append(Fault(400, said, operation="completions"))
+    with backend.as_base() as view, pytest.raises(NonFiniteError):
+        view.next_token_dist(PROMPTS[1], top_k=K)
+
+
+def test_stop_in_a_batch(open_backend: OpenBackend) -> None:
+    """No other request is sent, and what was answered is kept."""
+
+    class Stopping(BackendInstrumentation):
+        armed = False
+
+        def report_request(self, exchange: Exchange) -> None:
+            super().report_request(exchange)
+            if self.armed and exchange.operation == "completions":
+                self.request_stop()
+
+    inst = Stopping()
+    backend = open_backend(inst, concurrency=1)
+    inst.armed = True
+    many = [f"{PROMPTS[2]} {number}" for number in range(33)]  # two requests
+    with backend.as_base() as view, pytest.raises(KeyboardInterrupt):
+        view.next_token_dist_batch(many, top_k=K)
+    assert inst.stats.forward_passes == len(inst.cache) == 32
 
 
 @pytest.mark.timeout(60)

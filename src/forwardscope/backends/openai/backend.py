@@ -10,7 +10,7 @@ from typing import Final
 from forwardscope.backends.digests import digest_of
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.runtime_adapters import RuntimeAdapter, RuntimeAdapters
-from forwardscope.backends.openai.scorer import ServedScorer, check_tokens
+from forwardscope.backends.openai.scorer import ServedScorer, check_tokens, check_unicode
 from forwardscope.backends.openai.server import Facts
 from forwardscope.backends.openai.source import ServedSource
 from forwardscope.backends.openai.tokens import filler_of
@@ -182,6 +182,7 @@ class ServedBackend:
         filler = self.filler(1)
         if tokenizer is None or context is None:
             return None
+        check_unicode(prompt, prompt)
         check_tokens(tokenizer.encode(prompt), prompt, self._facts)
         return max(0, context - len(tokenizer.encode(filler + prompt)) + 1)
 
@@ -196,6 +197,8 @@ class ServedBackend:
             raise PromptError(
                 "the server has no /tokenize, which renders chats; write the prompts as plain text"
             )
+        for message in messages:
+            check_unicode(message["content"], message["content"])
         try:
             return tokenizer.render(messages)
         except ServerError as error:

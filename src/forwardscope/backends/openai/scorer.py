@@ -16,7 +16,7 @@ from forwardscope.backends.openai.answers import (
     rolling_logprob,
     token_dist,
 )
-from forwardscope.backends.openai.client import ServerClient
+from forwardscope.backends.openai.client import NOT_FINITE, ServerClient
 from forwardscope.backends.openai.server import Facts, completion
 from forwardscope.backends.values import RollingLogprob, TokenDist
 from forwardscope.core.keys import fold_strings, prompt_hash
@@ -24,7 +24,7 @@ from forwardscope.errors import NonFiniteError, PromptError, ServerError, ViewEr
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.text import plural
 
-__all__ = ["ServedScorer", "check_tokens"]
+__all__ = ["ServedScorer", "check_tokens", "check_unicode"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -36,8 +36,6 @@ _MAX_PROMPTS: Final = 32
 _MAX_TOKENS: Final = 1 << 15
 _MAX_LOGPROBS: Final = 1 << 17
 _UNKNOWN_MODEL: Final = 404
-#: What vLLM says where it would have to answer NaN.
-_NOT_FINITE: Final = "not JSON compliant"
 #: Asks for the log-probability of each token of the prompt, and of no other token.
 _OF_THE_PROMPT: Final = {"prompt_logprobs": 0}
 
@@ -129,11 +127,7 @@ class ServedScorer:
                 does not know, or an unpaired surrogate.
         """
         for prompt, key in zip(prompts, keys, strict=True):
-            if not _is_unicode(prompt):
-                raise PromptError(
-                    f"prompt {prompt_hash(key)} contains an unpaired surrogate, which is not valid "
-                    "Unicode; fix its encoding"
-                )
+            check_unicode(prompt, key)
         tokenizer = self._facts.tokenizer
         if tokenizer is None:
             return [str(prompt) for prompt in prompts]
@@ -171,11 +165,13 @@ class ServedScorer:
             options = {**options, "return_token_ids": True}
 
         def ask(part: Sequence[int]) -> list[Choice]:
+            if self._inst.stopping:
+                raise KeyboardInterrupt
             prompts = [sent[index] for index in part]
             try:
                 body = self._request(completion(model, prompts, **options))
             except ServerError as error:
-                if _NOT_FINITE not in str(error):
+                if NOT_FINITE not in str(error):
                     raise
                 if len(part) > 1:  # to find the prompt
                     return [choice for index in part for choice in ask([index])]
@@ -239,6 +235,21 @@ class ServedScorer:
             raise failure
 
 
+def check_unicode(prompt: str, key: str) -> None:
+    """Check that a prompt can be sent.
+
+    Raises:
+        PromptError: It has an unpaired surrogate.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise PromptError(
+            f"prompt {prompt_hash(key)} contains an unpaired surrogate, which is not valid "
+            "Unicode; fix its encoding"
+        ) from None  # it has the prompt
+
+
 def check_tokens(ids: Sequence[int], key: str, facts: Facts) -> None:
     """Check that a server takes a prompt.
 
@@ -284,11 +295,3 @@ def _ids(sent: _Sent) -> list[int]:
     if isinstance(sent, str):
         raise ViewError("log-probabilities of completions need a tokenizer")
     return sent
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
