@@ -107,6 +107,18 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
     assert model.adapter_scratch == "elsewhere"
 
 
+def test_folders_that_the_server_sees_stay_links(tmp_path: Path) -> None:
+    """A server in a container may see the link alone."""
+    (tmp_path / "disk" / "files").mkdir(parents=True)
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    folder = tmp_path / "models" / "files"
+    more = f"ft\n  adapter_dir: models/files\n  adapter_scratch: {folder}\n"
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("ft\n", more, 1))
+    model = load_suite(tmp_path / "suite.yaml").model
+    assert isinstance(model, ServedModelSpec)
+    assert (model.adapter_dir, model.adapter_scratch) == (str(folder), str(folder))
+
+
 def test_schema() -> None:
     """Editors accept a served model, and none with keys of the other kind."""
     schema, content = suite_schema(), yaml.safe_load(SUITE)

@@ -54,8 +54,9 @@ def load_suite(path: str | PathLike[str]) -> SuiteSpec:
 def _resolved(model: ModelSpec | ServedModelSpec, folder: Path) -> ModelSpec | ServedModelSpec:
     """Return a model whose paths start at a folder, with the names of what they were."""
     if isinstance(model, ServedModelSpec):
-        keys = ("adapter_dir", "adapter_scratch", "tokenizer")
-        return model.model_copy(update={key: _resolve(folder, getattr(model, key)) for key in keys})
+        seen = ("adapter_dir", "adapter_scratch")  # by the server too, perhaps as a link alone
+        kept = {key: _resolve(folder, getattr(model, key), follow=False) for key in seen}
+        return model.model_copy(update={**kept, "tokenizer": _resolve(folder, model.tokenizer)})
     update = {key: _resolve(folder, getattr(model, key)) for key in ("path", "adapter", "tuned")}
     update["name"] = model.name or model.path
     update["adapter_name"] = model.adapter_name or model.adapter or model.tuned
@@ -177,18 +178,23 @@ def _with_files(
     return {**content, "probes": read}
 
 
-def resolve_path(path: str, *folders: Path) -> str:
+def resolve_path(path: str, *folders: Path, follow: bool = True) -> str:
     """Return a path that exists relative to a folder, the first such, as absolute.
 
     Any other path is returned unchanged; it may be a hub id.
+
+    Args:
+        path: The path.
+        folders: Where it may start.
+        follow: Whether symbolic links in it are replaced by what they name.
     """
     for folder in folders:
         with suppress(OSError, ValueError):  # not a valid file name
             candidate = folder / path
             if candidate.exists():
-                return str(candidate.resolve())
+                return str(candidate.resolve() if follow else candidate.absolute())
     return path
 
 
-def _resolve(folder: Path, path: str | None) -> str | None:
-    return None if path is None else resolve_path(path, folder)
+def _resolve(folder: Path, path: str | None, *, follow: bool = True) -> str | None:
+    return None if path is None else resolve_path(path, folder, follow=follow)
