@@ -334,6 +334,19 @@ def test_adapter_that_is_loaded_at_the_second_attempt(
         assert not server.loaded
 
 
+@pytest.mark.parametrize(("status", "unloads"), [(0, 1), (500, 0)])
+def test_load_that_failed(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble, status: int, unloads: int
+) -> None:
+    """It is unloaded where all answers were lost, since the server may have it, and else not."""
+    backend = open_backend(adapter_dir=str(adapter))
+    before = len(server.of("unload_lora_adapter"))
+    server.faults += [Fault(status, operation="load_lora_adapter")] * QUICK.attempts
+    with backend.as_scaled_adapter(0.5) as view, pytest.raises(ServerError):
+        view.next_token_dist(PROMPTS[0], top_k=K)
+    assert len(server.of("unload_lora_adapter")) - before == unloads
+
+
 def test_backend_that_is_closed_in_a_view(
     open_backend: OpenBackend, adapter: Path, server: VllmDouble
 ) -> None:

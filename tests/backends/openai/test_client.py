@@ -267,6 +267,9 @@ def test_proxy_that_is_down(
     assert "sesame" not in str(lost.value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert b"base" in make_client(url).request("models")
+    with pytest.raises(ServerError) as down:
+        make_client(ServerUrl.parse("http://127.0.0.1:1")).request("models")
+    assert "proxy" not in str(down.value)
 
 
 def test_closed_client(make_client: MakeClient) -> None:
