@@ -247,7 +247,7 @@ def test_without_the_files_of_the_adapter(open_backend: OpenBackend) -> None:
         ({"use_dora": True}, "DoRA"),
         ({"modules_to_save": ["lm_head"]}, "saved modules"),
         ({"peft_type": "IA3"}, "only LoRA"),
-        ({"r": 16}, "LoRA rank 16 is greater than max_lora_rank 8"),
+        ({"r": 16}, "LoRA rank 16 is greater than max_lora_rank 8; start vLLM with a --max"),
         ({"bias": "all"}, "Adapter bias is not supported"),
     ],
 )
@@ -366,7 +366,7 @@ def test_nothing_is_left_of_a_backend_that_is_not_opened(
 ) -> None:
     """A server that is lost at the start leaves no file."""
     server.faults += [Fault(operation="load_lora_adapter")] * QUICK.attempts
-    with pytest.raises(ServerError, match="did not answer load_lora_adapter"):
+    with pytest.raises(ServerError, match="did not answer /load_lora_adapter"):
         open_backend(adapter_dir=str(adapter))
     assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
 

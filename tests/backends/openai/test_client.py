@@ -97,7 +97,7 @@ def test_server_that_is_not_there(make_client: MakeClient) -> None:
     """It is not waited for, and the error says what to check."""
     client = make_client(ServerUrl.parse("http://127.0.0.1:1"), retries=Retries(first_s=60))
     with pytest.raises(
-        ServerError, match=r"http://127\.0\.0\.1:1 did not answer models: .*refused"
+        ServerError, match=r"http://127\.0\.0\.1:1 did not answer /models: .*refused"
     ) as gone:
         client.request("models")
     assert "model.server" in str(gone.value)
@@ -133,7 +133,9 @@ def test_server_that_is_lost_costs_its_time_once(make_client: MakeClient) -> Non
 def test_time_out(ask: Ask, server: VllmDouble) -> None:
     """A request that takes too long is not repeated: the server may still work on it."""
     server.faults.append(Fault(200, b"{}", delay_s=0.6, operation="models"))
-    with pytest.raises(ServerError, match=r"no answer within 0\.2 s; raise model\.timeout"):
+    with pytest.raises(
+        ServerError, match=r"no answer within 0\.2 s; raise model\.timeout, or lower"
+    ):
         ask(timeout_s=0.2)
     assert len(server.requests) == 1
 
@@ -195,10 +197,18 @@ def test_key(ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch) -> N
         ask()
     assert server.keys[-1] == "Bearer open-sesame"
     assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "fix"), [("", "put its API key into the variable"), ("wrong", "correct the key in")]
+)
+def test_key_that_is_refused(
+    ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch, key: str, fix: str
+) -> None:
+    """The error says whether a key is missing or is not the server's."""
+    monkeypatch.setenv(KEY_VARIABLE, key)
     server.faults.append(Fault(401, b"{}", operation="models"))
-    with pytest.raises(
-        ServerError, match=f"HTTP 401; put its API key into the variable {KEY_VARIABLE}"
-    ):
+    with pytest.raises(ServerError, match=f"HTTP 401; {fix} {KEY_VARIABLE}"):
         ask()
 
 
@@ -226,7 +236,7 @@ def test_messages_of_the_server(ask: Ask, server: VllmDouble, said: bytes, shown
     server.faults.append(Fault(400, said, operation="models"))
     with pytest.raises(ServerError) as refused:
         ask()
-    assert str(refused.value).endswith(f"did not accept models: {shown}")
+    assert str(refused.value).endswith(f"did not accept /models: {shown}")
 
 
 def test_answer_that_is_nested_deeply(ask: Ask, server: VllmDouble) -> None:

@@ -99,7 +99,7 @@ def test_server_that_is_lost(run: Run, server: VllmDouble, tmp_path: Path) -> No
     done, result = run()
     assert done.exit_code == 1
     assert _verdicts(result) == {"change": "error", "response": "skip", "damage": "error"}
-    assert "did not accept completions: HTTP 500" in done.stdout
+    assert "did not accept /completions: HTTP 500" in done.stdout
     answered = [one for one in TraceReader(tmp_path / "trace.jsonl") if one.error is None]
     assert len(answered) == 4
     server.faults.clear()

@@ -221,12 +221,12 @@ class ServerClient:
         if answer.status is None:
             fix = "; is it running, and is model.server its URL?" if answer.transient else ""
             fix += proxy_hint(self.url) if fix else ""
-            fix = fix or "; raise model.timeout, or ask less at a time"
-            return f"{where} did not answer {operation}: {answer.problem}{tries}{fix}"
+            fix = fix or "; raise model.timeout, or lower model.concurrency"
+            return f"{where} did not answer /{operation}: {answer.problem}{tries}{fix}"
         if answer.status in (401, 403):
-            fix = f"; put its API key into the variable {KEY_VARIABLE}"
-            return f"{where} refused {operation}: HTTP {answer.status}{fix}"
-        return f"{where} did not accept {operation}: {answer.problem}{tries}"
+            fix = "put its API key into the variable" if not self._key else "correct the key in"
+            return f"{where} refused /{operation}: HTTP {answer.status}; {fix} {KEY_VARIABLE}"
+        return f"{where} did not accept /{operation}: {answer.problem}{tries}"
 
 
 def _has_text(body: dict[str, Any] | None) -> bool:

@@ -6,6 +6,7 @@ content. A name is used by one process, for one view.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import uuid
@@ -28,6 +29,8 @@ __all__ = ["RuntimeAdapter", "RuntimeAdapters"]
 _FAMILIES: Final = ("scaled", "null")
 #: Of a digest, and of what makes a name unique.
 _DIGITS: Final = 12
+#: What vLLM says of an adapter with more rows than it allows.
+_RANK: Final = re.compile(r"LoRA rank (\d{1,9}) is greater than max_lora_rank \d{1,9}")
 #: The package that draws random factors.
 _NOISE: Final = "torch"
 
@@ -240,6 +243,8 @@ def _reason(error: ServerError, place: Path) -> str:
             "the server loads no adapters at run time; start vLLM with --enable-lora and "
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
         )
+    if rank := _RANK.search(str(error)):
+        return f"{rank[0]}; start vLLM with a --max-lora-rank of at least {rank[1]}"
     return str(error)
 
 
