@@ -96,6 +96,14 @@ def test_markdown(invoke: Invoke, suite_file: Path) -> None:
     assert text.endswith("max_entries 4 096 is enough; 3 would be too\n")
 
 
+def test_a_plan_without_shared_work(invoke: Invoke, suite_file: Path) -> None:
+    """A table without rows is left out, and is an empty list as JSON."""
+    suite_file.write_text(suite_file.read_text().partition("  - name: second")[0])
+    assert "shared work" not in invoke("plan", suite_file).stdout
+    assert "shared work" not in invoke("plan", suite_file, "--format", "markdown").stdout
+    assert json_of(invoke("plan", suite_file, "--json"))["shared"] == []
+
+
 def test_what_a_store_would_answer(
     invoke: Invoke, suite_file: Path, loaded: Loaded, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.base import Store
 from forwardscope.store.locations import is_server, open_existing, open_store, store_name
 from forwardscope.suite.backend import load_model as _load
+from forwardscope.suite.model_spec import ServedModelSpec
 from forwardscope.suite.spec import SuiteSpec
 from forwardscope.suite.stored import StoredPlan, stored_plan
 from forwardscope.text import printable, shown
@@ -34,6 +35,7 @@ class PlannedStore:
         reason: Why it is not known.
         verifies: Whether a run computes some of the stored values again.
         backend: The suite's model; None where it was not loaded.
+        unidentified: Why values of views are never stored.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PlannedStore:
     reason: str | None = None
     verifies: bool = False
     backend: Backend | None = None
+    unidentified: str = ""
 
     def facts(self, needed: int) -> dict[str, Any]:
         """Return it as plain data.
@@ -78,7 +81,7 @@ class PlannedStore:
             yield f"a run computes at least {plural(least, 'stored value')} again, to verify them"
         if plan.unidentified_views:
             views = ", ".join(map(shown, plan.unidentified_views))
-            yield f"never stored, because nothing says what determines them: {views}"
+            yield f"never stored {self.unidentified}: {views}"
 
     def _verified(self, plan: StoredPlan) -> int:
         """Return how many stored values a run computes again at least."""
@@ -122,5 +125,17 @@ def _ask(spec: SuiteSpec, store: Store, name: str) -> PlannedStore:
         return PlannedStore(
             name, exists=True, plan=None, reason=printable(str(error)), backend=backend
         )
-    verifies = spec.cache.verify > 0
-    return PlannedStore(name, exists=True, plan=plan, verifies=verifies, backend=backend)
+    return PlannedStore(
+        name,
+        exists=True,
+        plan=plan,
+        verifies=spec.cache.verify > 0,
+        backend=backend,
+        unidentified=_why_unidentified(spec),
+    )
+
+
+def _why_unidentified(spec: SuiteSpec) -> str:
+    if isinstance(spec.model, ServedModelSpec) and spec.model.revision is None:
+        return "without model.revision"
+    return "because nothing says what determines them"

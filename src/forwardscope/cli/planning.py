@@ -116,11 +116,13 @@ def _write(plans: _Plans, form: str) -> None:
     terminal = Terminal()
     if form == "json":
         terminal.write(json.dumps({**_totals(plans), **_rows(tables)}, indent=2))
-    elif form == "markdown":
-        terminal.write("\n".join(as_markdown(table) for table in tables.values()))
+        return
+    filled = [table for table in tables.values() if table.rows]
+    if form == "markdown":
+        terminal.write("\n".join(map(as_markdown, filled)))
         terminal.write("\n".join(_summary(plans)))
     else:
-        for table in tables.values():
+        for table in filled:
             terminal.print(as_rich(table))
         for line in _summary(plans):
             terminal.print(line)

@@ -76,6 +76,14 @@ def test_a_second_run_pays_nothing(run: Run) -> None:
     assert [one["raw"] for one in first["probes"]] == [one["raw"] for one in second["probes"]]
 
 
+def test_plan_without_a_revision(run: Run) -> None:
+    """It names the key without which nothing is stored."""
+    run()
+    run(**{', revision: "1"': ""})
+    planned = CliRunner().invoke(app, ["plan", "suite.yaml"])
+    assert planned.stdout.endswith("never stored without model.revision: base, ft\n")
+
+
 def test_probes_without_their_views_are_skipped(run: Run) -> None:
     """The reason has the key that is missing."""
     done, result = run()
