@@ -189,8 +189,9 @@ class Refusing(ScriptedBackend):
 
 
 def test_a_probe_whose_view_is_refused_is_skipped(full_suite: SuiteSpec) -> None:
-    """Its message is the reason, and it costs what is planned."""
+    """Its message is the reason; it asks for no value, and costs what is planned."""
     result = run_suite(full_suite, Refusing())
+    assert {one.probe for one in result.series}.isdisjoint({"baseline", "response"})
     verdicts = {probe.name: probe.verdict for probe in result.probes}
     assert verdicts["baseline"] is verdicts["response"] is Verdict.SKIP
     assert Verdict.ERROR not in verdicts.values()

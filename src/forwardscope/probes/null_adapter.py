@@ -23,6 +23,7 @@ make random adapters or no later probe can be calibrated. There is no score.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -31,6 +32,7 @@ import numpy as np
 from pydantic import Field
 
 from forwardscope.backends.base import NullBackend, ScoringView
+from forwardscope.backends.views import check_supported, null_view_id
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.probes.base import (
     Outcome,
@@ -65,12 +67,18 @@ class NullAdapter(Probe):
     sentinel_prompts: Prompts = GENERAL_PROMPTS
 
     def run(self, context: ProbeContext) -> Outcome:
-        """Run each distinct calibration of the later probes on each random adapter."""
+        """Run each distinct calibration of the later probes on each random adapter.
+
+        Raises:
+            UnsupportedViewError: The backend has no such adapters; no forward pass is paid.
+        """
         if not isinstance(context.backend, NullBackend):
             return skip_without(context.backend, "null", "this backend cannot make random adapters")
         probes = self._calibrations(context.later)
         if not probes:
             return Outcome(Verdict.SKIP, "no later probe can be calibrated")
+        refused: Mapping[str, str] = getattr(context.backend, "refused_views", {})
+        check_supported(null_view_id(self.seed_base, self.init_scale, 1.0), refused)
         samples = {probe: self._measure(probe, context.backend, context) for probe in probes}
         baseline = NullBaseline(
             self.sentinel_prompts,
