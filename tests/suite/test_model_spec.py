@@ -65,6 +65,7 @@ def test_defaults() -> None:
         ("adapter: ft", "adapter: ft\n  timeout: 0", "6: model.timeout: must be greater than 0"),
         ("adapter: ft", "adapter: ft\n  concurrency: 99", "6: model.concurrency: must be less"),
         ("probes:", "exactness: strict\nprobes:", "6: exactness: a server decides which prompts"),
+        ("adapter: ft", "adapter: base", "2: model: has the same name and adapter"),
         ("  server: http://127.0.0.1:8000/v1\n", "", "2: model.path: missing; add this key"),
         ("server: http", "servr: http", "3: model.servr: unknown key; did you mean server?"),
     ],

@@ -146,6 +146,12 @@ class ServedModelSpec(Section):
         """Where the weights are."""
         return ServerUrl.parse(self.server).name
 
+    @model_validator(mode="after")
+    def _check_names(self) -> ServedModelSpec:
+        if self.name == self.adapter:
+            raise ValueError("has the same name and adapter, and would be compared with itself")
+        return self
+
     @property
     def dtype(self) -> str:
         """What stands for the dtype, which a server does not tell."""

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from forwardscope import BackendInstrumentation
 from forwardscope.core.ledger import OPERATION_BOUNDS_S, Histogram
+from forwardscope.core.server_requests import Exchange
 from forwardscope.store.base import StoreStats
 from forwardscope.telemetry import register
 from forwardscope.telemetry.endpoint import MetricsEndpoint
@@ -189,17 +190,22 @@ class Losing(MemoryStore):
 
 
 def serve(stack: Stack, port: int) -> None:
-    """A program that asks for a while, and is no suite; a store answers what its cache forgot."""
+    """A program that makes lookups for a while, and is no suite.
+
+    A store answers what its cache forgot. Its model is on a server that throttles.
+    """
     registry = CollectorRegistry()
     instrumentation = BackendInstrumentation(
         name="service", store=Losing(), view_identity=lambda view_id: view_id, verify=0.5
     )
+    instrumentation.name_server("http://127.0.0.1:8000", "127.0.0.1", 8000)
     register(instrumentation, registry)
     endpoint = MetricsEndpoint(registry, "127.0.0.1", port)
     shown = 'forwardscope_cache_lookups_total{{backend="service", result="{}"}} >= {}'
 
     def ask(prompt: str, value: float) -> None:
         instrumentation.cached("next_token_dist", "base", prompt, 8, lambda: value)
+        instrumentation.report_request(Exchange("completions", 0.1, 2, 1, 200))
 
     def asked(times: int) -> None:
         for number in range(times):
