@@ -554,7 +554,7 @@ def test_many_requests_of_which_one_fails(
     server.faults.append(Fault(500, operation=operation))
     with backend.as_base() as view, pytest.raises(ServerError):
         view.next_token_dist_batch(texts, top_k=K)
-    assert len(server.of(operation)) - asked <= 2
+    assert len(server.of(operation)) - asked < len(texts)
 
 
 def test_random_adapters_without_torch(
