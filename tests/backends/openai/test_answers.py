@@ -123,7 +123,7 @@ def test_logits_of_a_prompt_are_no_log_probabilities() -> None:
 )
 def test_too_few_log_probabilities(fields: dict[str, Any]) -> None:
     """The error has both numbers."""
-    with pytest.raises(ServerError, match="and 2 were asked for"):
+    with pytest.raises(ServerError, match="and 2 were requested"):
         token_dist(_choice(**fields), 2, 5)
 
 

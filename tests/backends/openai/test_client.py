@@ -173,7 +173,7 @@ def test_answer_that_is_too_long(make_client: MakeClient) -> None:
 
 
 def test_compressed_answer(make_client: MakeClient) -> None:
-    """It was not asked for, and could be larger than its bytes."""
+    """It was not requested, and could be larger than its bytes."""
     answer = httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(b"{}"))
     client = make_client(_URL, retries=_NONE, transport=httpx.MockTransport(lambda _: answer))
     with pytest.raises(ServerError, match="compressed"):

@@ -111,7 +111,7 @@ class Choice(msgspec.Struct):
         index: Position of the prompt in the request.
         logprobs: Of the token after it.
         prompt_logprobs: For each of its tokens, by id; None for the first.
-        prompt_token_ids: Its tokens, where the request asked for them.
+        prompt_token_ids: Its tokens, where the request has that option.
     """
 
     index: int
@@ -142,7 +142,7 @@ def choices_of(body: bytes, prompts: Sequence[Sequence[int] | str]) -> list[Choi
 
     Args:
         body: The answer.
-        prompts: What was sent: token ids, or texts whose ids the request asked for.
+        prompts: What was sent: token ids, or texts, where the answer has their ids.
 
     Raises:
         ServerError: The answer is for other prompts.
@@ -178,7 +178,7 @@ def token_dist(choice: Choice, top_k: int, vocab_size: int) -> TokenDist:
     given = choice.logprobs.top_logprobs if choice.logprobs else []
     if len(given) != 1 or given[0] is None or len(given[0]) < top_k:
         found = len(given[0]) if given and given[0] else 0
-        raise ServerError(f"the server gave {found} log-probabilities, and {top_k} were asked for")
+        raise ServerError(f"the server gave {found} log-probabilities, and {top_k} were requested")
     ids, values = _ids(given[0]), _finite(list(given[0].values()))
     order = np.argsort(-values, kind="stable")[:top_k]
     if (largest := int(ids.max())) >= vocab_size:

@@ -183,7 +183,7 @@ class ServerClient:
         status, retry_after = response.status_code, response.headers.get("Retry-After")
         transient = status in TRANSIENT
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            return _Answer(status, problem="the answer is compressed, which was not asked for")
+            return _Answer(status, problem="the answer is compressed, which was not requested")
         body, end = bytearray(), time.monotonic() + self._timeout_s
         for chunk in response.iter_raw():
             body += chunk

@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["THROTTLED", "TRANSIENT", "Retries"]
 
-#: Status of a server that is asked too often.
+#: Status of an answer to one request too many.
 THROTTLED: Final = 429
 #: Statuses of a server that is busy, starts, or is behind a proxy that does not reach it.
 TRANSIENT: Final = frozenset((THROTTLED, 502, 503, 504))
@@ -45,9 +45,9 @@ class Retries:
             attempt: Its number; the first is 1.
             retry_after: The answer's header Retry-After.
         """
-        asked = _seconds(retry_after)
-        if asked is not None:
-            return min(asked, self.longest_s)
+        requested = _seconds(retry_after)
+        if requested is not None:
+            return min(requested, self.longest_s)
         longest = min(self.first_s * 2.0 ** (attempt - 1), self.longest_s)
         return longest * (1 + self.draw()) / 2
 

@@ -206,9 +206,9 @@ class ServedScorer:
             raise NonFiniteError(self._view_id, prompt_hash(key)) from None
 
     def _at_once(self, ask: Callable[[S], T], inputs: Sequence[S]) -> Iterator[tuple[int, T]]:
-        """Yield the index of each input with its answer, as they come; several are asked at a time.
+        """Yield the index of each input with its answer, as they come; several are sent at a time.
 
-        After an error no other input is asked; the answers that are under way are yielded, and
+        After an error no other input is sent; the answers that are under way are yielded, and
         then the error is raised.
         """
         if len(inputs) == 1:
@@ -216,14 +216,14 @@ class ServedScorer:
             return
         failure: BaseException | None = None
         with ThreadPoolExecutor(self._concurrency, "forwardscope-serve") as pool:
-            asked = {pool.submit(copy_context().run, ask, one): at for at, one in enumerate(inputs)}
-            waiting = set(asked)
+            sent = {pool.submit(copy_context().run, ask, one): at for at, one in enumerate(inputs)}
+            waiting = set(sent)
             try:
                 while waiting:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
                         if (error := future.exception()) is None:
-                            yield asked[future], future.result()
+                            yield sent[future], future.result()
                         else:
                             failure = failure or error
                     if failure is not None:  # nothing tells the end of what is cancelled

@@ -1,4 +1,4 @@
-"""Which model of which server a backend asks."""
+"""Which model of which server a backend has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ServedSource:
         adapter_scratch: Folder in which their adapters are written; by default the one that
             has `adapter_dir`.
         tokenizer: Folder with the model's `tokenizer.json`; by default the server's own
-            tokenizer is asked.
+            tokenizer is used.
         timeout_s: Longest time of one request.
         concurrency: Requests at a time.
     """

@@ -77,7 +77,7 @@ class LocalTokenizer:
         except ImportError:
             raise ModelError(
                 "model.tokenizer needs the package tokenizers; install it, or remove the key: "
-                "then vLLM's tokenizer is asked"
+                "then vLLM's tokenizer is used"
             ) from None
         self._folder = Path(folder)
         data = self._read("tokenizer.json")
@@ -126,7 +126,7 @@ class LocalTokenizer:
 
 
 class ServerTokenizer:
-    """vLLM's `/tokenize`, asked once for each prompt. Safe under threads.
+    """vLLM's `/tokenize`, with one request for each prompt. Safe under threads.
 
     Args:
         client: Sends the requests.

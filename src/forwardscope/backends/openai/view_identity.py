@@ -20,7 +20,7 @@ __all__ = ["Parts", "identity_of", "view_parts"]
 
 #: Parts of an identity by name. A value is a digest or a short text.
 Parts = Mapping[str, str]
-#: Version of how values are asked for and read. Raise it with each change of a value.
+#: Version of how values are requested and read. Raise it with each change of a value.
 NUMERICS: Final = 1
 
 
@@ -34,7 +34,7 @@ def view_parts(view_id: str, source: ServedSource, facts: Facts, files: Parts) -
 
     Args:
         view_id: Id of the view.
-        source: What was asked for; its revision is a part.
+        source: What was requested; its revision is a part.
         facts: What the server says of itself.
         files: Parts of the adapter's files; empty where they are not known.
     """
