@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from forwardscope.text import factor, plural, printable, shown
+from forwardscope.text import factor, listed, plural, printable, shown
 
 any_text = st.text(st.characters())
 
@@ -63,6 +63,15 @@ def test_long_text_is_shown_without_its_middle() -> None:
 def test_a_number_with_its_noun(number: int, noun: str, words: str) -> None:
     """One is singular, every other number plural."""
     assert plural(number, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [("", ""), ("a", "a"), ("ab", "a, b"), ("abc", "a, b and 1 more"), ("abcd", "a, b and 2 more")],
+)
+def test_the_first_names(names: str, text: str) -> None:
+    """Of many names the first are shown, and how many more there are."""
+    assert listed(list(names), 2) == text
 
 
 @pytest.mark.parametrize(

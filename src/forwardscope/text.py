@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["MAX_NAME", "MAX_SENTENCE", "factor", "plural", "printable", "shown"]
+__all__ = ["MAX_NAME", "MAX_SENTENCE", "factor", "listed", "plural", "printable", "shown"]
 
 #: Characters shown of a name, and of a sentence that may quote names.
 MAX_NAME: Final = 200
@@ -54,6 +54,12 @@ def plural(number: int, noun: str, form: Callable[[int], str] = str) -> str:
         noun = f"{noun[:-1]}ie" if noun.endswith("y") else noun
         noun += "es" if noun.endswith("s") else "s"
     return f"{form(number)} {noun}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are, such as `a, b, c and 2 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def factor(value: float) -> str:

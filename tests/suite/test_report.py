@@ -191,6 +191,17 @@ def test_every_probe_has_its_message(run_of: RunOf) -> None:
     assert f"; 95 % interval {low:.4g} to {high:.4g} from 2 values; 8 would halve it" in message
 
 
+def test_a_message_of_many_probes_is_said_once(run_of: RunOf) -> None:
+    """A server that is lost has one line, not one for each later probe."""
+    result = run_of(ONE)
+    lost = {"verdict": Verdict.ERROR, "message": "the server is gone"}
+    probes = [result.probes[0].model_copy(update={**lost, "name": f"p{n}"}) for n in range(9)]
+    lines = lines_of(result.model_copy(update={"probes": probes}))
+    [line] = [line for line in lines if "the server is gone" in line]
+    assert line.startswith("  p0, p1, p2 and 6 more: the server is gone")
+    assert lines[-1] == "next: fix what is said above of p0, p1, p2, p3, p4 and 4 more, and run again"
+
+
 def test_every_view_has_a_row(run_of: RunOf) -> None:
     """Lookups, hits, passes, errors and hit rate of each view, over all probes."""
     lines = lines_of(run_of(ONE, TWO))

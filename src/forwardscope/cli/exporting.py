@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from forwardscope.errors import OutputError
 from forwardscope.files import replace_content
+from forwardscope.text import listed
 
 __all__ = ["BACKUP_SUFFIX", "write_tree"]
 
 #: Suffix of the copy of an overwritten file; Grafana and Prometheus do not load such files.
 BACKUP_SUFFIX: Final = "~"
-
-_MAX_NAMES_IN_ERROR: Final = 3
 
 
 def write_tree(
@@ -43,7 +42,7 @@ def write_tree(
         existing = [name for name in changed if (folder / name).exists()]
         if existing and not force:
             raise OutputError(
-                f"{_first_names(existing)} in {folder} would be overwritten; "
+                f"{listed(existing)} in {folder} would be overwritten; "
                 "name another folder, or add --force"
             )
         for name in existing:
@@ -72,8 +71,3 @@ def _differs(folder: Path, name: str, content: bytes) -> bool:
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a file and cannot be overwritten; name another folder")
     return not path.exists() or path.read_bytes() != content
-
-
-def _first_names(names: Sequence[str]) -> str:
-    rest = len(names) - _MAX_NAMES_IN_ERROR
-    return ", ".join(names[:_MAX_NAMES_IN_ERROR]) + (f" and {rest} more" if rest > 0 else "")

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from forwardscope.errors import StoreError
 from forwardscope.store.base import IMPORTED, IdentityInfo, Store, StoredRow
 from forwardscope.store.codec import UnknownValueError, decode
-from forwardscope.text import shown
+from forwardscope.text import listed, shown
 
 __all__ = [
     "BATCH",
@@ -182,9 +182,8 @@ def find_identity(names: Iterable[str], prefix: str) -> str:
     if not found:
         raise StoreError(f"the store has no entries of an identity that begins with {prefix}")
     if len(found) > 1:
-        listed = ", ".join(shown(name) for name in found[:_MAX_LISTED])
-        more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
-        raise StoreError(f"{len(found)} identities begin with {prefix}: {listed}{more}")
+        names = listed([shown(name) for name in found], _MAX_LISTED)
+        raise StoreError(f"{len(found)} identities begin with {prefix}: {names}")
     return found[0]
 
 

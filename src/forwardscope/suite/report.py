@@ -25,7 +25,7 @@ from forwardscope.suite.result import (
     StoreUse,
     SuiteResult,
 )
-from forwardscope.text import MAX_SENTENCE, plural, printable, shown
+from forwardscope.text import MAX_SENTENCE, listed, plural, printable, shown
 
 __all__ = ["print_line", "print_report", "print_tool_report"]
 
@@ -89,9 +89,12 @@ def _print_measurements(result: SuiteResult, console: Console) -> None:
     console.print(probe_table(result))
     print_line(console, Text(_LEGEND, style="dim"))
     console.print()
+    said: dict[str, list[str]] = {}  # a lost server has one message for all later probes
     for probe in result.probes:
-        said = "; ".join(filter(None, (probe.message, probe.interval_note)))
-        line = Text.assemble("  ", (shown(probe.name), "bold"), f": {shown(said, MAX_SENTENCE)}")
+        sentence = "; ".join(filter(None, (probe.message, probe.interval_note)))
+        said.setdefault(sentence, []).append(shown(probe.name))
+    for sentence, names in said.items():
+        line = Text.assemble("  ", (listed(names), "bold"), f": {shown(sentence, MAX_SENTENCE)}")
         print_line(console, line)
     for warning in result.warnings:
         line = Text(f"warning: {shown(warning, MAX_SENTENCE)}", style="bold yellow")
@@ -198,11 +201,11 @@ def _settings_to_raise(cache: CacheUse, needed: int) -> Iterable[str]:
 def _next_step(result: SuiteResult, saved: Path | None) -> str | None:
     """Return what to do where probes did not pass; None where all did."""
     names = {
-        verdict: ", ".join(shown(one.name) for one in result.probes if one.verdict is verdict)
+        verdict: listed([shown(one.name) for one in result.probes if one.verdict is verdict], 5)
         for verdict in (Verdict.ERROR, Verdict.FAIL)
     }
     if names[Verdict.ERROR]:
-        return f"next: fix what {names[Verdict.ERROR]} says above, and run again"
+        return f"next: fix what is said above of {names[Verdict.ERROR]}, and run again"
     if not names[Verdict.FAIL]:
         return None
     first = "run again with --json result.json, then " if saved is None else ""

@@ -13,7 +13,7 @@ from typing import Final
 
 from forwardscope.backends.model_paths import local_path
 from forwardscope.errors import UserError
-from forwardscope.text import MAX_SENTENCE, plural, shown
+from forwardscope.text import MAX_SENTENCE, listed, plural, shown
 
 __all__ = ["MAX_ADAPTERS", "Adapters", "find_adapters", "labels_of", "natural_key"]
 
@@ -23,7 +23,6 @@ _CONFIG: Final = "adapter_config.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+=@-]")
 _MAX_PART: Final = 64
 #: Folders named in a sentence.
-_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,11 @@ def find_adapters(given: Sequence[str], patterns: Sequence[str]) -> Adapters:
         found, others = _matching(pattern)
         places += found
         if others:
+            names = listed([shown(one) for one in others])
             notes.append(
                 f"{plural(len(others), 'folder')} that {shown(pattern)} matches "
                 f"{'has' if len(others) == 1 else 'have'} no {_CONFIG}, and "
-                f"{'is' if len(others) == 1 else 'are'} left out: {_some(others)}"
+                f"{'is' if len(others) == 1 else 'are'} left out: {names}"
             )
     if not places:
         raise UserError("a sweep needs adapters; add --adapter PATH or --adapters PATTERN")
@@ -155,9 +155,3 @@ def _check_twice(places: Sequence[str]) -> None:
             )
             raise UserError(shown(f"an adapter is given twice: {both}", MAX_SENTENCE))
         seen[real] = place
-
-
-def _some(folders: Sequence[str]) -> str:
-    more = len(folders) - _NAMED
-    named = ", ".join(map(shown, folders[:_NAMED]))
-    return f"{named} and {more} more" if more > 0 else named

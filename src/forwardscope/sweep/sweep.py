@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from opentelemetry.trace import Span, TracerProvider
 from pydantic import ValidationError
@@ -27,12 +27,11 @@ from forwardscope.sweep.tasks import Measured, Task
 from forwardscope.telemetry import names
 from forwardscope.telemetry.span_factory import mark_failed
 from forwardscope.telemetry.spans import LookupSpans
-from forwardscope.text import printable
+from forwardscope.text import listed, printable
 
 __all__ = ["Sweep", "SweepInterrupted", "run_sweep", "tasks_of"]
 
 #: Adapters named in a sentence.
-_NAMED: Final = 3
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -257,16 +256,11 @@ def _events(rows: Sequence[AdapterRow]) -> list[str]:
             found.setdefault(row.error, []).append(row.label)
         for note in row.notes:
             found.setdefault(note, []).append(row.label)
-    events = [f"{_named(labels)}: {what}" for what, labels in found.items()]
-    places = [f"{_named(labels)} in {place}" for place, labels in places_of(rows).items()]
+    events = [f"{listed(labels)}: {what}" for what, labels in found.items()]
+    places = [f"{listed(labels)} in {place}" for place, labels in places_of(rows).items()]
     if len(places) > 1:
         events.append(
             f"adapters were measured in unlike ways, and changes between them can come from that: "
             f"{'; '.join(places)}; --fresh measures all again"
         )
     return events
-
-
-def _named(labels: Sequence[str]) -> str:
-    more = len(labels) - _NAMED
-    return ", ".join(labels[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from forwardscope.errors import AdapterError, ModelError
+from forwardscope.text import listed
 
 __all__ = ["Kind", "errors_as", "some", "valid_path"]
 
@@ -40,5 +41,4 @@ def valid_path(path: str, kind: Kind, what: str) -> Path:
 
 def some(names: Collection[str], most: int = 3) -> str:
     """Return the first names in order, and how many more there are."""
-    first = ", ".join(sorted(names)[:most])
-    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+    return listed(sorted(names), most)
