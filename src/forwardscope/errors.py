@@ -81,11 +81,13 @@ class ServerError(UserError):
     Attributes:
         status: HTTP status of the refusal; None where there was no answer, or another one
             than expected.
+        is_gone: Whether nothing accepts connections at its address.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, is_gone: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_gone = is_gone
 
 
 class OutputError(UserError):

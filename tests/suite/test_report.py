@@ -199,7 +199,9 @@ def test_a_message_of_many_probes_is_said_once(run_of: RunOf) -> None:
     lines = lines_of(result.model_copy(update={"probes": probes}))
     [line] = [line for line in lines if "the server is gone" in line]
     assert line.startswith("  p0, p1, p2 and 6 more: the server is gone")
-    assert lines[-1] == "next: fix what is said above of p0, p1, p2, p3, p4 and 4 more, and run again"
+    assert (
+        lines[-1] == "next: fix what is said above of p0, p1, p2, p3, p4 and 4 more, and run again"
+    )
 
 
 def test_every_view_has_a_row(run_of: RunOf) -> None:

@@ -30,7 +30,7 @@ class Exchange:
         operation: Last part of the endpoint's path, such as `completions`; one of a fixed set.
         seconds: From the first attempt to the last answer, waits included.
         attempts: Number of attempts; at least 1.
-        throttled: Number of answers that the server is asked too often.
+        throttled: Number of answers that refuse one request too many.
         status: Status of the last answer; None without one.
         failed: Whether there is no answer that can be used.
     """
@@ -59,7 +59,7 @@ class RequestCounts:
         durations: Seconds of the requests, by operation.
         outcomes: Number of requests, by operation and `Exchange.outcome`.
         retries: Attempts after the first one, by operation.
-        throttled: Answers that the server is asked too often, by operation.
+        throttled: Answers that refuse one request too many, by operation.
     """
 
     durations: Mapping[str, Histogram] = field(default_factory=dict)

@@ -62,7 +62,7 @@ def forward_passes() -> models.Dashboard:
                 passes_by_view(),
             ),
             "Is the model slow, or is the machine busy?": machine(),
-            "Is the model's server slow, or asked too often?": server(),
+            "Is the model's server slow or overloaded?": server(),
             "Batches and prefixes": batches_and_prefixes(),
             "Errors, and the share of the wall time": (errors(), share_of_wall()),
         },

@@ -23,10 +23,9 @@ def alerts() -> list[Alert]:
             f"{throttled} > {_THROTTLED_SHARE} * {max_by_suite(run_names.RUN_REQUESTS)}",
             "1m",
             "warning",
-            f"{NAME} asks its model's server too often",
-            "{{ $value }} answers to the newest run were that the server is asked too often, more "
-            "than one for each ten requests. What was asked again and answered is complete, and "
-            "took longer.",
+            f"{NAME} sends its model's server too many requests",
+            "The server refused {{ $value }} requests of the newest run as too many, more than one "
+            "of ten. Those that it accepted later are complete, and took longer.",
             links=links(NEWEST_RUN, "forward-passes"),
         )
     ]

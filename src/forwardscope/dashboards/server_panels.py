@@ -45,8 +45,8 @@ def retries() -> Panel:
     """Number of retries."""
     return stat_panel(
         "Retries",
-        "Attempts in the time range to send a request again, after an answer that asks to come "
-        f"back later or a lost connection. {WHOLE_RUNS}",
+        "Attempts in the time range to send a request again, because the server was busy, failed "
+        f"or closed the connection. {WHOLE_RUNS}",
         counted(run_names.RUN_REQUEST_RETRIES, server_names.REQUEST_RETRIES),
         "locale",
         thresholds=_DELAY,
@@ -58,8 +58,8 @@ def throttled() -> Panel:
     """Number of throttled answers."""
     return stat_panel(
         "Throttled answers",
-        "Answers in the time range that the server is asked too often (429). A lower "
-        f"`model.concurrency` has fewer of them. {WHOLE_RUNS}",
+        "Answers in the time range that refuse a request because there are too many (429). A "
+        f"lower `model.concurrency` has fewer of them. {WHOLE_RUNS}",
         counted(run_names.RUN_REQUEST_THROTTLED, server_names.REQUEST_THROTTLED),
         "locale",
         thresholds=_DELAY,
@@ -88,7 +88,7 @@ def durations() -> Panel:
     return line_panel(
         "Duration of a request, by operation",
         "From the first attempt of a request to its last answer, waits before retries included. "
-        "completions: what a forward call asks. tokenize: the tokens of a prompt. "
+        "completions: the forward passes. tokenize: the tokens of a prompt. "
         "load_lora_adapter: a scaled or random adapter. The values are interpolated within a "
         "bucket. A diamond is one request, with a link to the trace of its forward call.",
         {
@@ -106,7 +106,7 @@ def outcomes() -> Panel:
     return line_panel(
         "Requests per second, by outcome",
         "Requests by the class of the last status. 4xx: the server refused it, which is how its "
-        "limits are asked for before a run. 5xx: it failed, or stayed busy. unusable: the answer "
+        "limits are found before a run. 5xx: it failed, or stayed busy. unusable: the answer "
         "was cut or was no such HTTP. none: no answer.",
         {"{{operation}}: {{outcome}}": rate(server_names.REQUESTS, by="operation, outcome")},
         "suffix:/s",
@@ -118,9 +118,9 @@ def repeated() -> Panel:
     """Retries and throttled answers per second, by server."""
     return line_panel(
         "Retries and throttled answers per second",
-        "Retries: attempts to send a request again. Throttled: answers that the server is asked "
-        "too often. Retries without throttled answers are of a server that is busy, restarts or "
-        "loses connections.",
+        "Retries: attempts to send a request again. Throttled: requests that are refused because "
+        "there are too many. Retries without throttled answers are of a server that is busy, "
+        "fails, restarts or loses connections.",
         {
             "{{server}}: retries": rate(server_names.REQUEST_RETRIES, by="server"),
             "{{server}}: throttled": rate(server_names.REQUEST_THROTTLED, by="server"),

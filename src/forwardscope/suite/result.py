@@ -293,7 +293,7 @@ class ServerUse(_Record):
         port: Its port.
         requests: Number of requests.
         retries: Attempts after the first one of each request.
-        throttled: Answers that the server is asked too often.
+        throttled: Answers that refuse one request too many.
         failed: Requests without an answer that could be used.
     """
 

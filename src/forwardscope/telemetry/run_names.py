@@ -163,7 +163,7 @@ RUN_REQUEST_RETRIES: Final = _run_gauge(
 RUN_REQUEST_THROTTLED: Final = _run_gauge(
     "server_throttled",
     "answers",
-    "Answers of the model server in the run that it is asked too often.",
+    "Answers of the model server in the run that refuse one request too many.",
     "forwardscope_run_server_throttled > 0",
 )
 RUN_FORWARD_PASSES: Final = _run_gauge(

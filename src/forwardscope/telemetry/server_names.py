@@ -50,7 +50,7 @@ REQUEST_THROTTLED: Final = Metric(
     "forwardscope_server_throttled_total",
     "counter",
     "answers",
-    "Answers of the model server that it is asked too often (429).",
+    "Answers of the model server that refuse one request too many (429).",
     _REQUEST,
     "increase(forwardscope_server_throttled_total[1h]) > 0",
 )

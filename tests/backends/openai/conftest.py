@@ -96,6 +96,7 @@ def open_backend(server: VllmDouble) -> Iterator[OpenBackend]:
             *,
             timeout_s: float = 300.0,
             retries: Retries = QUICK,
+            check: bool = True,
             **settings: Any,
         ) -> ServedBackend:
             named = {"server": server.url, "name": "base", "adapter": "tiny"}
@@ -107,7 +108,7 @@ def open_backend(server: VllmDouble) -> Iterator[OpenBackend]:
                 retries=retries,
                 stopping=lambda: inst.stopping,
             )
-            backend = load_backend(source, instrumentation=inst, client=client)
+            backend = load_backend(source, instrumentation=inst, check=check, client=client)
             closing.callback(backend.close)
             return backend
 

@@ -14,10 +14,11 @@ import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends.base import NullBackend, ScalableBackend, ScoringView
-from forwardscope.backends.openai import ServedBackend
+from forwardscope.backends.openai.client import ServerClient
 from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import (
+    AdapterError,
     ModelError,
     NonFiniteError,
     PromptError,
@@ -26,6 +27,7 @@ from forwardscope.errors import (
     UnsupportedViewError,
     ViewError,
 )
+from forwardscope.store.sqlite import SqliteStore
 
 from .conftest import QUICK, OpenBackend, write_adapter
 from .vllm_double import UNKNOWN, Fault, VllmDouble
@@ -126,15 +128,23 @@ def test_scaled_views(open_backend: OpenBackend, adapter: Path, server: VllmDoub
 def test_adapter_of_another_folder(
     open_backend: OpenBackend, adapter: Path, tmp_path: Path
 ) -> None:
-    """A link to the server's folder is the same; another folder is a warning."""
-    (tmp_path / "link").symlink_to(adapter)
-    assert not _about_folders(open_backend(adapter_dir=str(tmp_path / "link")))
+    """A folder with the same adapter is as good as the server's."""
     copy = write_adapter(tmp_path / "copy")
-    assert _about_folders(open_backend(adapter_dir=str(copy)))
+    backend = open_backend(adapter_dir=str(copy))
+    assert (backend.refused_views, backend.warnings) == ({}, [])
 
 
-def _about_folders(backend: ServedBackend) -> list[str]:
-    return [one for one in backend.warnings if "scaled and null views are made of" in one]
+@pytest.mark.parametrize("revision", [None, "1"])
+def test_files_of_another_adapter(
+    open_backend: OpenBackend, server: VllmDouble, tmp_path: Path, revision: str | None
+) -> None:
+    """Files that the server has not loaded, such as those of a later training, are refused."""
+    other = write_adapter(tmp_path / "other", lora_alpha=16)
+    inst = BackendInstrumentation(store=SqliteStore(tmp_path / "store.db"))
+    with pytest.raises(AdapterError, match=r"is not what the server has as tiny: .* by .* nats"):
+        open_backend(inst, adapter_dir=str(other), revision=revision)
+    assert (len(server.unloaded), server.loaded) == (1, {})
+    assert [one.name for one in tmp_path.glob("*/.forwardscope*")] == []
 
 
 def test_scales_that_are_other_views(open_backend: OpenBackend, adapter: Path) -> None:
@@ -165,7 +175,8 @@ def test_names_have_the_content(
         folder = write_adapter(tmp_path / str(number), lora_alpha=alpha)
         for scale in (0.5, 0.25):
             server.loaded.clear()
-            with open_backend(adapter_dir=str(folder)).as_scaled_adapter(scale) as view:
+            backend = open_backend(adapter_dir=str(folder), check=False)
+            with backend.as_scaled_adapter(scale) as view:
                 view.next_token_dist(PROMPTS[2], top_k=K)
             names.append(server.unloaded[-1])
     assert len(set(names)) == 4
@@ -347,6 +358,23 @@ def test_load_that_failed(
     assert len(server.of("unload_lora_adapter")) - before == unloads
 
 
+def test_server_that_is_gone(
+    open_backend: OpenBackend, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no adapter of ours, so there is no warning that one may be left."""
+    backend = open_backend(adapter_dir=str(adapter))
+
+    def refuse(*_: object) -> None:
+        raise ServerError("refused", is_gone=True)
+
+    with backend.as_scaled_adapter(0.5) as view:
+        view.next_token_dist(PROMPTS[0], top_k=K)
+        monkeypatch.setattr(ServerClient, "request", refuse)
+    with backend.as_null_adapter(7) as view, pytest.raises(ServerError):
+        view.next_token_dist(PROMPTS[0], top_k=K)
+    assert backend.warnings == []
+
+
 def test_backend_that_is_closed_in_a_view(
     open_backend: OpenBackend, adapter: Path, server: VllmDouble
 ) -> None:
@@ -412,7 +440,7 @@ def test_identities(open_backend: OpenBackend, adapter: Path, tmp_path: Path) ->
     """A view has an identity with a revision; another one changes all, another adapter its own."""
 
     def identities(**settings: str) -> list[str | None]:
-        backend = open_backend(**settings)
+        backend = open_backend(check=False, **settings)
         return [backend.view_identity(one) for one in ("base", "ft", "scaled_0.5", "null_1")]
 
     assert identities() == [None] * 4
@@ -551,7 +579,7 @@ def test_many_requests_of_which_one_fails(
     backend = open_backend(concurrency=1)
     texts = [f"{PROMPTS[2]} {number}" for number in range(33)]
     asked = len(server.of(operation))
-    server.faults.append(Fault(500, operation=operation))
+    server.faults.append(Fault(501, operation=operation))
     with backend.as_base() as view, pytest.raises(ServerError):
         view.next_token_dist_batch(texts, top_k=K)
     assert len(server.of(operation)) - asked < len(texts)

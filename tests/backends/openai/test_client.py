@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from forwardscope.backends.openai.client import MAX_BODY_BYTES, Exchange, ServerClient
+from forwardscope.backends.openai.client import MAX_BODY_BYTES, NOT_FINITE, Exchange, ServerClient
 from forwardscope.backends.openai.retries import Retries
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
 from forwardscope.errors import ServerError, ViewError
@@ -85,6 +85,25 @@ def test_faults_that_stay(ask: Ask, server: VllmDouble, status: int) -> None:
     assert len(server.requests) == 1
 
 
+def test_completion_that_failed(ask: Ask, server: VllmDouble) -> None:
+    """It is repeated, as another request may have disturbed it; NaN would be NaN again."""
+    request = {"model": "base", "prompt": [[0]], "max_tokens": 1, "temperature": 0.0}
+    server.faults += [Fault(500, b"disturbed"), Fault(200, b"{}")]
+    assert ask("completions", request) == b"{}"
+    server.faults += [Fault(500, b'{"error":{"message":"Out of range: not JSON compliant"}}')]
+    with pytest.raises(ServerError, match=NOT_FINITE):
+        ask("completions", request)
+    assert len(server.requests) == 1
+
+
+def test_server_without_tls(server: VllmDouble, make_client: MakeClient) -> None:
+    """A server that speaks http is told from one that is not there."""
+    client = make_client(ServerUrl.parse(server.url.replace("http:", "https:")))
+    with pytest.raises(ServerError, match="does it speak http:// and not https://") as refused:
+        client.request("models")
+    assert not refused.value.is_gone
+
+
 def test_attempts_are_bounded(ask: Ask, server: VllmDouble) -> None:
     """The error says how often the server was asked."""
     server.faults += [Fault(503)] * 9
@@ -101,7 +120,7 @@ def test_server_that_is_not_there(make_client: MakeClient) -> None:
     ) as gone:
         client.request("models")
     assert "model.server" in str(gone.value)
-    assert gone.value.status is None
+    assert (gone.value.status, gone.value.is_gone) == (None, True)
 
 
 def test_server_that_is_lost_costs_its_time_once(make_client: MakeClient) -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from forwardscope import TraceReader
+from forwardscope.backends.openai.retries import Retries
 from forwardscope.cli.app import app
 
 from .vllm_double import Fault, VllmDouble
@@ -99,8 +100,11 @@ def test_top_k_of_the_server_is_told(run: Run, server: VllmDouble) -> None:
     assert "top_k 256 is more than the 5 log-probabilities that the server gives" in done.stdout
 
 
-def test_server_that_is_lost(run: Run, server: VllmDouble, tmp_path: Path) -> None:
+def test_server_that_is_lost(
+    run: Run, server: VllmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each later probe is an ERROR; what was answered is in report, trace and store."""
+    monkeypatch.setattr(Retries, "wait_s", lambda *_: 0.0)
     dead = Fault(500, _DEAD, operation="completions")
     # after two requests for limits, five for the tolerance, and those of three views
     server.faults += [replace(dead, after=10), *[dead] * 50]

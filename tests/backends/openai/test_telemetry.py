@@ -101,7 +101,7 @@ def test_a_failed_call_names_its_server(
 ) -> None:
     """Its span has status Error and the class of the exception."""
     backend = opened()
-    server.faults.append(Fault(500, operation="completions"))
+    server.faults.append(Fault(501, operation="completions"))
     with backend.as_base() as view, pytest.raises(ServerError):
         view.next_token_dist(PROMPTS[0], top_k=K)
     [failed] = _forward(telemetry)
@@ -169,7 +169,7 @@ def test_requests_without_a_usable_answer(
     """Their outcome is the class of the status, or that the answer was none."""
     backend = opened()
     server.faults += [
-        Fault(500, operation="completions"),
+        Fault(501, operation="completions"),
         Fault(200, b"{}", headers=(("Content-Encoding", "gzip"),), operation="completions"),
     ]
     with backend.as_base() as view:

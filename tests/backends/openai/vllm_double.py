@@ -193,6 +193,7 @@ _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits for a delayed ACK
     double: VllmDouble
 
     def do_GET(self) -> None:

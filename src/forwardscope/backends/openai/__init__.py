@@ -1,6 +1,6 @@
 """Backend for a model that a server holds: vLLM, or another with its extensions of OpenAI's API.
 
-`server.py` has what a server says of itself, `scorer.py` asks it, `client.py` carries the
+`server.py` has what a server says of itself, `scorer.py` sends it prompts, `client.py` carries the
 requests. Requires the extra `serve`.
 """
 

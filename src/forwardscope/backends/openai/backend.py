@@ -110,11 +110,10 @@ class ServedBackend:
                 "model.revision is not given, so no value is kept in the store: the names of a "
                 "server say nothing of its weights"
             )
-        token, is_named = self._filler
-        if self._used_filler and not is_named:
+        if self._used_filler and not self._filler[1]:
             found.append(
-                f"filler is the token {token}, because the server does not name its pad token; "
-                "give model.tokenizer for the model's own"
+                f"filler is the token {self._filler[0]}, because the server does not name its "
+                "pad token; give model.tokenizer for the model's own"
             )
         return found
 

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from forwardscope.backends.openai.proxies import proxy_hint, unusable
-from forwardscope.backends.openai.retries import THROTTLED, TRANSIENT, Retries
+from forwardscope.backends.openai.retries import THROTTLED, Retries, may_pass
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.server_requests import Exchange
@@ -29,6 +29,8 @@ NOT_FINITE: Final = "not JSON compliant"
 _CONNECT_S: Final = 10.0
 #: Time between two looks at whether a stop was requested, while waiting for the next attempt.
 _STEP_S: Final = 0.1
+#: What OpenSSL says of an answer without TLS.
+_OTHER_PROTOCOL: Final = "WRONG_VERSION_NUMBER"
 _JSON: Final = {"Content-Type": "application/json"}
 #: Operations below the API; the others are below the server's root.
 _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
@@ -43,6 +45,7 @@ class _Answer:
         body: Its body.
         problem: What is wrong with it; empty for an answer with status 2xx.
         transient: Whether another attempt may have an answer.
+        is_gone: Whether nothing accepts connections there.
         retry_after: The header of this name.
     """
 
@@ -51,14 +54,15 @@ class _Answer:
     problem: str = ""
     transient: bool = False
     retry_after: str | None = None
+    is_gone: bool = False
 
 
 class ServerClient:
     """Sends requests over connections that are kept open. Safe under threads and forks.
 
-    A request is repeated where the server asks to come back later (429, 502, 503, 504), or where
-    a connection fails to a server that has answered before. So one that is not there costs no
-    time, and one that is lost costs it once.
+    A request is repeated where the server asks to come back later (429, 502, 503, 504), fails at
+    a completion (500), or where a connection fails to a server that has answered before. So one
+    that is not there costs no time, and one that is lost costs it once.
 
     Args:
         url: Where the server is.
@@ -152,7 +156,8 @@ class ServerClient:
         failed = bool(answer.problem)
         self.observe(Exchange(operation, seconds, attempt, throttled, answer.status, failed))
         if answer.problem:
-            raise ServerError(self._sentence(operation, answer, attempt), answer.status)
+            said = self._sentence(operation, answer, attempt)
+            raise ServerError(said, answer.status, is_gone=answer.is_gone)
         return answer.body
 
     def close(self) -> None:
@@ -169,19 +174,19 @@ class ServerClient:
                 content=content,
                 headers=trace_headers() | ({} if content is None else _JSON),
             ) as response:
-                return self._read(response, _has_text(body))
+                return self._read(response, operation, _has_text(body))
         except httpx.ConnectTimeout:
             return _Answer(None, problem="it cannot be reached in time", transient=True)
         except httpx.TimeoutException:
             return _Answer(None, problem=f"no answer within {self._timeout_s:g} s")
         except httpx.TransportError as error:
-            return _Answer(None, problem=root_cause(error, self._secrets), transient=True)
+            problem, is_gone = root_cause(error, self._secrets), _is_refused(error)
+            return _Answer(None, problem=problem, transient=True, is_gone=is_gone)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             return _Answer(None, problem=root_cause(error, self._secrets))
 
-    def _read(self, response: httpx.Response, has_text: bool) -> _Answer:
+    def _read(self, response: httpx.Response, operation: str, has_text: bool) -> _Answer:
         status, retry_after = response.status_code, response.headers.get("Retry-After")
-        transient = status in TRANSIENT
         if response.headers.get("Content-Encoding", "identity") != "identity":
             return _Answer(status, problem="the answer is compressed, which was not requested")
         body, end = bytearray(), time.monotonic() + self._timeout_s
@@ -192,6 +197,7 @@ class ServerClient:
             if time.monotonic() > end:
                 return _Answer(status, problem=f"no whole answer within {self._timeout_s:g} s")
         said = "" if response.is_success else _message(bytes(body))
+        transient = may_pass(status, operation) and NOT_FINITE not in said
         if has_text:  # which the message may quote
             said = NOT_FINITE if NOT_FINITE in said else ""
         problem = refusal(
@@ -220,6 +226,8 @@ class ServerClient:
         where = f"the model server {self.url.name}"
         if answer.status is None:
             fix = "; is it running, and is model.server its URL?" if answer.transient else ""
+            if _OTHER_PROTOCOL in answer.problem:
+                fix = "; does it speak http:// and not https://?"
             fix += proxy_hint(self.url) if fix else ""
             fix = fix or "; raise model.timeout, or lower model.concurrency"
             return f"{where} did not answer /{operation}: {answer.problem}{tries}{fix}"
@@ -227,6 +235,15 @@ class ServerClient:
             fix = "put its API key into the variable" if not self._key else "correct the key in"
             return f"{where} refused /{operation}: HTTP {answer.status}; {fix} {KEY_VARIABLE}"
         return f"{where} did not accept /{operation}: {answer.problem}{tries}"
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether nothing listens at the server's address."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _has_text(body: dict[str, Any] | None) -> bool:

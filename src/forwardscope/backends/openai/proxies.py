@@ -36,6 +36,6 @@ def proxy_hint(url: ServerUrl) -> str:
 
 
 _HINT: Final = (
-    " It is asked by way of the proxy that the environment names; put its host into NO_PROXY if "
+    " Requests go through the proxy that the environment names; put its host into NO_PROXY if "
     "it is reached without one"
 )

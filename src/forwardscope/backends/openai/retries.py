@@ -10,16 +10,27 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["THROTTLED", "TRANSIENT", "Retries"]
+__all__ = ["THROTTLED", "Retries", "may_pass"]
 
 #: Status of an answer to one request too many.
 THROTTLED: Final = 429
 #: Statuses of a server that is busy, starts, or is behind a proxy that does not reach it.
-TRANSIENT: Final = frozenset((THROTTLED, 502, 503, 504))
-
-
+_TRANSIENT: Final = frozenset((THROTTLED, 502, 503, 504))
+_SERVER_ERROR: Final = 500
 #: Not the module's own numbers, which a program may have seeded.
 _RANDOM: Final = random.SystemRandom()
+
+
+def may_pass(status: int, operation: str) -> bool:
+    """Return whether the same request may have another answer soon.
+
+    vLLM also answers 500 to an adapter that it does not load, which stays so.
+
+    Args:
+        status: Status of the answer.
+        operation: Last part of the endpoint's path.
+    """
+    return status in _TRANSIENT or (status == _SERVER_ERROR and operation == "completions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.source import ServedSource
 from forwardscope.core.forks import reset_in_children
 from forwardscope.errors import MissingExtraError, OutputError, ServerError
-from forwardscope.text import shown
 
 __all__ = ["RuntimeAdapter", "RuntimeAdapters"]
 
@@ -85,7 +84,7 @@ class RuntimeAdapter:
             ServerError: The server does not load it.
         """
         with self._lock:
-            self._ask_to_load()
+            self._request_load()
         return True
 
     def close(self) -> bool:
@@ -98,7 +97,7 @@ class RuntimeAdapter:
             if unload:
                 self._client.request("unload_lora_adapter", {"lora_name": self.label})
         except ServerError as error:
-            return error.status == 404
+            return error.status == 404 or error.is_gone
         return True
 
     def _load(self) -> None:
@@ -111,29 +110,30 @@ class RuntimeAdapter:
                 "model.adapter_scratch, a folder that this process can write and the server can "
                 "read"
             ) from error
-        self._ask_to_load()
+        self._request_load()
 
-    def _ask_to_load(self) -> None:
+    def _request_load(self) -> None:
         known, self._may_be_loaded = self._may_be_loaded, True  # the answer may be lost
         request = {"lora_name": self.label, "lora_path": str(self._folder)}
         try:
             self._client.request("load_lora_adapter", request)
         except ServerError as error:
             if "already been loaded" not in str(error):  # by an attempt whose answer was lost
-                self._may_be_loaded = known or error.status is None
+                self._may_be_loaded = (known or error.status is None) and not error.is_gone
                 raise
 
 
 class RuntimeAdapters:
     """The adapters that the views of one backend need.
 
-    With `adapter_dir`, the server loads and unloads one adapter here, so that what it refuses is
+    With `adapter_dir`, the server loads and unloads its adapter here, so that what it refuses is
     known before the run.
 
     Args:
         client: Sends the requests.
         source: Names the adapter's folder.
-        root: Where the server says that it has the adapter from.
+        compare: Called with the name under which the server has it now; raises where it is not
+            the adapter of `source`.
 
     Raises:
         AdapterError: `adapter_dir` has no adapter that can be read.
@@ -146,7 +146,9 @@ class RuntimeAdapters:
             `adapter_dir`.
     """
 
-    def __init__(self, client: ServerClient, source: ServedSource, root: str | None) -> None:
+    def __init__(
+        self, client: ServerClient, source: ServedSource, compare: Callable[[str], None]
+    ) -> None:
         self._client = client
         self._files: AdapterFiles | None = None
         self._place = Path()
@@ -163,12 +165,7 @@ class RuntimeAdapters:
         self._files = files = read_adapter(source.adapter_dir)
         self._place = Path(source.adapter_scratch or files.folder.parent).expanduser().absolute()
         self.files = {**files.parts, "random factors": _drawn_by()}
-        if root is not None and Path(root).resolve() != files.folder.resolve():
-            self.warnings.append(
-                f"the server has the adapter {shown(source.adapter)} from {shown(root)}, and "
-                f"scaled and null views are made of {shown(str(files.folder))}"
-            )
-        self._find_refusals(files)
+        self._find_refusals(files, compare)
 
     @contextmanager
     def scaled(self, lam: float) -> Iterator[RuntimeAdapter]:
@@ -210,20 +207,22 @@ class RuntimeAdapters:
                 )
             self._open.discard(adapter)
 
-    def _find_refusals(self, files: AdapterFiles) -> None:
+    def _find_refusals(self, files: AdapterFiles, compare: Callable[[str], None]) -> None:
         """Find out what the server refuses, by loading the adapter itself under another name."""
         if files.refusal is not None:
             self._refuse(files.refusal)
             return
-        try:
-            with self.scaled(1.0) as adapter:
-                adapter.name()
-        except ServerError as error:
-            if error.status is None:
-                raise
-            self._refuse(_reason(error, self._place))
-        except OutputError as error:
-            self._refuse(str(error))
+        with self.scaled(1.0) as adapter:
+            try:
+                name = adapter.name()
+            except ServerError as error:
+                if error.status is None:
+                    raise
+                self._refuse(_reason(error, self._place))
+            except OutputError as error:
+                self._refuse(str(error))
+            else:
+                compare(name)
         if "null" not in self.refusals and (missing := _missing()):
             self.refusals["null"] = missing
 

@@ -1,4 +1,4 @@
-"""Compute the three ops for one view by asking a server."""
+"""Compute the three ops for one view with requests to a server."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class ServedScorer:
         if self._facts.tokenizer is None:
             options = {**options, "return_token_ids": True}
 
-        def ask(part: Sequence[int]) -> list[Choice]:
+        def send(part: Sequence[int]) -> list[Choice]:
             if self._inst.stopping:
                 raise KeyboardInterrupt
             prompts = [sent[index] for index in part]
@@ -174,13 +174,13 @@ class ServedScorer:
                 if NOT_FINITE not in str(error):
                     raise
                 if len(part) > 1:  # to find the prompt
-                    return [choice for index in part for choice in ask([index])]
+                    return [choice for index in part for choice in send([index])]
                 raise NonFiniteError(self._view_id, prompt_hash(keys[part[0]])) from error
             return choices_of(body, prompts)
 
         try:
             parts = _parts(sent, top_k)
-            for at, choices in self._at_once(ask, parts):
+            for at, choices in self._at_once(send, parts):
                 for index, choice in zip(parts[at], choices, strict=True):
                     tokens[index] = len(choice.prompt_token_ids or ())
                     results[index] = value = self._read(read, index, choice, keys[index])
@@ -205,18 +205,18 @@ class ServedScorer:
         except NotFinite:
             raise NonFiniteError(self._view_id, prompt_hash(key)) from None
 
-    def _at_once(self, ask: Callable[[S], T], inputs: Sequence[S]) -> Iterator[tuple[int, T]]:
+    def _at_once(self, send: Callable[[S], T], inputs: Sequence[S]) -> Iterator[tuple[int, T]]:
         """Yield the index of each input with its answer, as they come; several are sent at a time.
 
         After an error no other input is sent; the answers that are under way are yielded, and
         then the error is raised.
         """
         if len(inputs) == 1:
-            yield 0, ask(inputs[0])
+            yield 0, send(inputs[0])
             return
         failure: BaseException | None = None
         with ThreadPoolExecutor(self._concurrency, "forwardscope-serve") as pool:
-            sent = {pool.submit(copy_context().run, ask, one): at for at, one in enumerate(inputs)}
+            sent = {pool.submit(copy_context().run, send, one): at for at, one in enumerate(inputs)}
             waiting = set(sent)
             try:
                 while waiting:

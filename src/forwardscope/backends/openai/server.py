@@ -18,9 +18,9 @@ from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.source import ServedSource
 from forwardscope.backends.openai.tokens import LocalTokenizer, ServerTokenizer, Tokenizer
 from forwardscope.errors import ModelError, ServerError
-from forwardscope.text import shown
+from forwardscope.text import listed, shown
 
-__all__ = ["Facts", "ask_server", "completion"]
+__all__ = ["Facts", "completion", "read_facts"]
 
 #: More than any vocabulary has.
 _TOO_MANY: Final = 1 << 24
@@ -72,7 +72,7 @@ def completion(model: str, prompts: Sequence[list[int] | str], **options: Any) -
     return {"model": model, "prompt": list(prompts), "max_tokens": 1, "temperature": 0.0, **options}
 
 
-def ask_server(client: ServerClient, source: ServedSource) -> Facts:
+def read_facts(client: ServerClient, source: ServedSource) -> Facts:
     """Return what a server says of itself and of the models of a source.
 
     Raises:
@@ -115,7 +115,7 @@ def ask_server(client: ServerClient, source: ServedSource) -> Facts:
 def _named(models: Mapping[str, Model], key: str, name: str) -> Model:
     if name in models:
         return models[name]
-    known = ", ".join(map(shown, list(models)[:_LISTED])) or "none"
+    known = listed(list(map(shown, models)), _LISTED) or "none"
     raise ModelError(f"model.{key}: the server has no model {shown(name)}; it has {known}")
 
 

@@ -142,8 +142,8 @@ class ServerTokenizer:
     def __init__(self, client: ServerClient, model: str) -> None:
         self._client = client
         self._model = model
-        self._ask = lru_cache(_MAX_PROMPTS)(self._request)
-        plain, whole = (self._ask(_SAMPLE, special) for special in (False, True))
+        self._tokens = lru_cache(_MAX_PROMPTS)(self._request)
+        plain, whole = (self._tokens(_SAMPLE, special) for special in (False, True))
         self._appended = _appended(plain, whole)
 
     def config(self) -> Mapping[str, Any]:
@@ -155,7 +155,7 @@ class ServerTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return a prompt's token ids; see `Tokenizer.encode`."""
         rendered = isinstance(text, RenderedChat)
-        ids = self._ask(str(text), not rendered)
+        ids = self._tokens(str(text), not rendered)
         return list(ids if rendered else ids[: len(ids) - self._appended])
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:

@@ -1,4 +1,4 @@
-"""How far a server's values differ with what it computes at the same time."""
+"""How far a server's values differ with what it computes at the same time, and between views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from forwardscope.backends.openai.scorer import ServedScorer
 from forwardscope.store.agreement import difference
 from forwardscope.store.tier import DEFAULT_TOLERANCE
 
-__all__ = ["measured_tolerance"]
+__all__ = ["largest_difference", "measured_tolerance"]
 
 #: Longer than a block of vLLM's cache of prefixes, so that the second time some is reused.
 _TEXT: Final = (
@@ -31,3 +31,13 @@ def measured_tolerance(scorer: ServedScorer) -> float:
     together = scorer.next_token_dists(_SAMPLES, top_k)
     apart = max(map(difference, alone, together))
     return max(DEFAULT_TOLERANCE, _MARGIN * apart)
+
+
+def largest_difference(one: ServedScorer, other: ServedScorer) -> float:
+    """Return the largest difference of a log-probability of two views, in nats.
+
+    It is measured with one request to each.
+    """
+    top_k = min(_TOP_K, one.vocab_size)
+    views = [scorer.next_token_dists(_SAMPLES, top_k) for scorer in (one, other)]
+    return max(map(difference, *views))
