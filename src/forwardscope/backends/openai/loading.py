@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from forwardscope.backends.openai.backend import ServedBackend
 from forwardscope.backends.openai.client import ServerClient
@@ -23,6 +24,9 @@ __all__ = ["load_backend"]
 
 #: Called with the name of a step, the amount done and the total, 0 if not known.
 Report = Callable[[str, int, int], None]
+
+#: Largest difference of a log-probability of equal adapters in float32, also on a busy server.
+_OF_EQUAL_ADAPTERS: Final = 1e-3
 
 
 def load_backend(
@@ -101,7 +105,7 @@ def _compare(
     Args:
         source: Names both.
         scorer: Returns what computes the values of a view and a name.
-        tolerance: Largest difference of equal adapters, in nats.
+        tolerance: Largest difference that the server's batches make, in nats.
         name: The server's name of the loaded one.
 
     Raises:
@@ -109,7 +113,7 @@ def _compare(
     """
     tuned, loaded = scorer(FINETUNED, source.adapter), scorer(scaled_view_id(1.0), name)
     apart = largest_difference(tuned, loaded)
-    if apart > tolerance:
+    if apart > max(_OF_EQUAL_ADAPTERS, tolerance):
         raise AdapterError(
             f"model.adapter_dir: {shown(str(source.adapter_dir))} is not what the server has as "
             f"{shown(source.adapter)}: their log-probabilities differ by {apart:.2g} nats; give "
