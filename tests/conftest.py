@@ -1,4 +1,4 @@
-"""Coverage in workers; fixtures: clocks, threads, forked children and interrupts."""
+"""Order of the tests; fixtures: clocks, threads, forked children and interrupts."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ settings.load_profile("forwardscope")
 
 _SOURCES = tuple(path + os.sep for path in (*forwardscope.__path__, *context.__path__))
 _PATIENCE_S = 60.0
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Stop the first of the two coverages that pytest-cov starts in a worker of xdist.
-
-    It lies under the second and its data is not kept. `no_cover` stops the second alone,
-    and the first would resume.
-    """
-    cov = session.config.pluginmanager.get_plugin("_cov")
-    if hasattr(session.config, "workerinput") and cov is not None and cov.cov_controller:
-        cov.cov_controller.cov.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
