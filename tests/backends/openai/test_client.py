@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from forwardscope.backends.openai.client import MAX_BODY_BYTES, NOT_FINITE, Exchange, ServerClient
+from forwardscope.backends.openai.client import MAX_BODY_BYTES, NOT_FINITE, ServerClient
 from forwardscope.backends.openai.retries import Retries
 from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
+from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import ServerError, ViewError
 
 from .conftest import QUICK
@@ -121,6 +122,14 @@ def test_server_that_is_not_there(make_client: MakeClient) -> None:
         client.request("models")
     assert "model.server" in str(gone.value)
     assert (gone.value.status, gone.value.is_gone) == (None, True)
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--", "a" * 64])
+def test_host_that_is_no_name(make_client: MakeClient, host: str) -> None:
+    """The error says to correct the URL; a longer time would not help."""
+    client = make_client(ServerUrl.parse(f"http://{host}:8000"))
+    with pytest.raises(ServerError, match=r"; correct model\.server$"):
+        client.request("models")
 
 
 def test_server_that_is_lost_costs_its_time_once(make_client: MakeClient) -> None:

@@ -20,7 +20,7 @@ from forwardscope.errors import ServerError, ViewError
 from forwardscope.telemetry.http import one_line, refusal, root_cause
 from forwardscope.telemetry.propagation import trace_headers
 
-__all__ = ["MAX_BODY_BYTES", "NOT_FINITE", "Exchange", "ServerClient"]
+__all__ = ["MAX_BODY_BYTES", "NOT_FINITE", "ServerClient"]
 
 #: Bytes of the longest answer that is read.
 MAX_BODY_BYTES: Final = 64 << 20
@@ -31,6 +31,9 @@ _CONNECT_S: Final = 10.0
 _STEP_S: Final = 0.1
 #: What OpenSSL says of an answer without TLS.
 _OTHER_PROTOCOL: Final = "WRONG_VERSION_NUMBER"
+_WITHOUT_TLS: Final = "does it speak http:// and not https://?"
+_SLOW: Final = "raise model.timeout, or lower model.concurrency"
+_NO_URL: Final = "correct model.server"
 _JSON: Final = {"Content-Type": "application/json"}
 #: Operations below the API; the others are below the server's root.
 _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
@@ -45,8 +48,9 @@ class _Answer:
         body: Its body.
         problem: What is wrong with it; empty for an answer with status 2xx.
         transient: Whether another attempt may have an answer.
-        is_gone: Whether nothing accepts connections there.
         retry_after: The header of this name.
+        is_gone: Whether nothing accepts connections there.
+        fix: What to correct where there is no answer; empty where that is not known.
     """
 
     status: int | None
@@ -55,14 +59,16 @@ class _Answer:
     transient: bool = False
     retry_after: str | None = None
     is_gone: bool = False
+    fix: str = ""
 
 
 class ServerClient:
     """Sends requests over connections that are kept open. Safe under threads and forks.
 
     A request is repeated where the server asks to come back later (429, 502, 503, 504), fails at
-    a completion (500), or where a connection fails to a server that has answered before. So one
-    that is not there costs no time, and one that is lost costs it once.
+    a completion (500), or where a connection fails to a server whose last request had an answer.
+    So the time of the retries is never spent on a server that is not there, and once on one that
+    is lost.
 
     Args:
         url: Where the server is.
@@ -178,12 +184,13 @@ class ServerClient:
         except httpx.ConnectTimeout:
             return _Answer(None, problem="it cannot be reached in time", transient=True)
         except httpx.TimeoutException:
-            return _Answer(None, problem=f"no answer within {self._timeout_s:g} s")
-        except httpx.TransportError as error:
+            return _Answer(None, problem=f"no answer within {self._timeout_s:g} s", fix=_SLOW)
+        except httpx.HTTPError as error:
             problem, is_gone = root_cause(error, self._secrets), _is_refused(error)
-            return _Answer(None, problem=problem, transient=True, is_gone=is_gone)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            return _Answer(None, problem=root_cause(error, self._secrets))
+            fix = _WITHOUT_TLS if _OTHER_PROTOCOL in problem else ""
+            return _Answer(None, problem=problem, transient=True, is_gone=is_gone, fix=fix)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            return _Answer(None, problem=root_cause(error, self._secrets), fix=_NO_URL)
 
     def _read(self, response: httpx.Response, operation: str, has_text: bool) -> _Answer:
         status, retry_after = response.status_code, response.headers.get("Retry-After")
@@ -225,12 +232,9 @@ class ServerClient:
         tries = f" (after {attempts} attempts)" if attempts > 1 else ""
         where = f"the model server {self.url.name}"
         if answer.status is None:
-            fix = "; is it running, and is model.server its URL?" if answer.transient else ""
-            if _OTHER_PROTOCOL in answer.problem:
-                fix = "; does it speak http:// and not https://?"
-            fix += proxy_hint(self.url) if fix else ""
-            fix = fix or "; raise model.timeout, or lower model.concurrency"
-            return f"{where} did not answer /{operation}: {answer.problem}{tries}{fix}"
+            fix = answer.fix or "is it running, and is model.server its URL?"
+            hint = proxy_hint(self.url) if answer.transient else ""
+            return f"{where} did not answer /{operation}: {answer.problem}{tries}; {fix}{hint}"
         if answer.status in (401, 403):
             fix = "put its API key into the variable" if not self._key else "correct the key in"
             return f"{where} refused /{operation}: HTTP {answer.status}; {fix} {KEY_VARIABLE}"
