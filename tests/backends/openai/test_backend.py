@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import sys
@@ -14,7 +15,10 @@ import pytest
 
 from forwardscope import BackendInstrumentation, TraceReader
 from forwardscope.backends.base import NullBackend, ScalableBackend, ScoringView
+from forwardscope.backends.openai import ServedSource
 from forwardscope.backends.openai.client import ServerClient
+from forwardscope.backends.openai.runtime_adapters import RuntimeAdapters
+from forwardscope.backends.server_url import ServerUrl
 from forwardscope.core.keys import RenderedChat, prompt_hash
 from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import (
@@ -117,7 +121,7 @@ def test_scaled_views(open_backend: OpenBackend, adapter: Path, server: VllmDoub
         assert list(server.loaded.values()) == ["trained, lora_alpha 4.0, r 4, bias None"]
         [name] = server.loaded
     assert server.unloaded == [name]
-    assert list(adapter.parent.glob(".*/*")) == []
+    assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
     with backend.as_base() as base, pytest.raises(ViewError), backend.as_finetuned():
         pass
     with backend.as_base() as base:
@@ -270,7 +274,7 @@ def test_adapters_without_scaled_views(
     backend = open_backend(adapter_dir=str(folder))
     assert set(backend.refused_views) == {"scaled", "null"}
     assert all(reason in one for one in backend.refused_views.values())
-    assert list(tmp_path.glob(".forwardscope*/*")) == []
+    assert list(tmp_path.glob(".forwardscope*")) == []
 
 
 def test_server_without_loading_at_run_time(
@@ -389,6 +393,21 @@ def test_backend_that_is_closed_in_a_view(
     assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
 
 
+def test_adapter_of_a_view_that_is_closed(adapter: Path, server: VllmDouble) -> None:
+    """A thread that is late loads nothing, which no view would unload."""
+    client = ServerClient(ServerUrl.parse(server.url), retries=QUICK)
+    source = ServedSource(server.url, "base", "tiny", adapter_dir=str(adapter))
+    adapters = RuntimeAdapters(client, source, lambda _: None)
+    with adapters.scaled(0.5) as late:
+        pass
+    for load in (late.name, late.renew):
+        with pytest.raises(ViewError, match="closed"):
+            load()
+    client.close()
+    assert not server.loaded
+    assert [one.name for one in adapter.parent.iterdir()] == ["tiny"]
+
+
 def test_nothing_is_left_of_a_backend_that_is_not_opened(
     open_backend: OpenBackend, adapter: Path, server: VllmDouble
 ) -> None:
@@ -436,6 +455,14 @@ def test_adapter_of_another_base(open_backend: OpenBackend, server: VllmDouble) 
         open_backend()
 
 
+def test_base_with_several_names(open_backend: OpenBackend, server: VllmDouble) -> None:
+    """VLLM names the first as the parent of its adapters; any of them is the base."""
+    models = [{"id": name, "root": "/m"} for name in ("first", "base")]
+    body = json.dumps({"data": [*models, {"id": "tiny", "root": "/t", "parent": "first"}]})
+    server.faults.append(Fault(200, body.encode(), operation="models"))
+    assert open_backend().refused_views.keys() == {"scaled", "null"}
+
+
 def test_identities(open_backend: OpenBackend, adapter: Path, tmp_path: Path) -> None:
     """A view has an identity with a revision; another one changes all, another adapter its own."""
 
@@ -453,10 +480,11 @@ def test_identities(open_backend: OpenBackend, adapter: Path, tmp_path: Path) ->
     other = identities(revision="1", adapter_dir=str(folder))
     assert [one in other for one in first] == [True, False, False, False]
     assert identities(revision="1")[2:] == [None, None]
+    assert open_backend(check=False, revision="1").view_identity("mine") is None
 
 
-def test_no_revision_and_a_store(open_backend: OpenBackend) -> None:
-    """Two backends of one server have equal identities, which name what is asked."""
+def test_identity_of_a_backend(open_backend: OpenBackend) -> None:
+    """Two backends of one server and its models have one identity; another adapter has another."""
     one, other = open_backend(), open_backend()
     assert one.identity() == other.identity() != open_backend(adapter="base").identity()
 

@@ -21,7 +21,7 @@ import msgspec
 
 from forwardscope.backends.digests import digest_of
 from forwardscope.errors import AdapterError
-from forwardscope.text import shown
+from forwardscope.text import listed, shown
 
 __all__ = ["AdapterFiles", "Shape", "read_adapter"]
 
@@ -34,7 +34,6 @@ _MAX_CONFIG: Final = 8 << 20
 _MAX_HEADER: Final = 100 << 20
 #: Bytes before the header of a file in safetensors, which are its length.
 _LENGTH: Final = 8
-_CHUNK: Final = 1 << 20
 _FACTOR: Final = re.compile(r".*\.lora_[AB]\.weight|.*\.lora_embedding_[AB]")
 #: Modules in the order in which models of Llama's kind have them, and PEFT their factors.
 _ORDER: Final = (
@@ -93,7 +92,7 @@ class AdapterFiles:
         if self.config.get("use_dora"):
             return "the adapter has DoRA, which servers do not scale"
         if self.config.get("modules_to_save") or self.others:
-            what = shown(", ".join(self.others[:2])) or "modules_to_save"
+            what = shown(listed(self.others)) or "modules_to_save"
             return f"the adapter has saved modules ({what}), which servers do not load"
         return None
 
@@ -226,8 +225,5 @@ def _place(shape: Shape) -> list[tuple[int, int, str]]:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

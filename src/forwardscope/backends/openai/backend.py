@@ -26,7 +26,7 @@ from forwardscope.backends.views import (
     null_view_id,
     scaled_view_id,
 )
-from forwardscope.core.keys import RenderedChat
+from forwardscope.core.keys import RenderedChat, view_family
 from forwardscope.errors import PromptError, ServerError, UnsupportedError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.tier import DEFAULT_TOLERANCE
@@ -211,14 +211,16 @@ class ServedBackend:
         return digest_of([*map(identity_of, map(self._parts, (BASE, FINETUNED))), self._filler[0]])
 
     def view_identity(self, view_id: str) -> str | None:
-        """Return a hash of what determines a view's values; None without a revision."""
+        """Return a hash of what determines a view's values.
+
+        None without a revision, and for a view that this backend does not open.
+        """
         parts = self.view_identity_parts(view_id)
         return identity_of(parts) if parts else None
 
     def view_identity_parts(self, view_id: str) -> Mapping[str, str]:
         """Return all that a view's identity is a hash of, by name; empty where that is None."""
-        family = view_id.partition("_")[0]
-        if self._source.revision is None or family in self.refused_views:
+        if self._source.revision is None or view_family(view_id) in self.refused_views:
             return {}
         return self._parts(view_id)
 

@@ -21,7 +21,7 @@ from forwardscope.backends.openai.adapter_files import AdapterFiles, read_adapte
 from forwardscope.backends.openai.client import ServerClient
 from forwardscope.backends.openai.source import ServedSource
 from forwardscope.core.forks import reset_in_children
-from forwardscope.errors import MissingExtraError, OutputError, ServerError
+from forwardscope.errors import MissingExtraError, OutputError, ServerError, ViewError
 
 __all__ = ["RuntimeAdapter", "RuntimeAdapters"]
 
@@ -53,6 +53,7 @@ class RuntimeAdapter:
         self._digest = digest
         self._place = place
         self._write = write
+        self._closed = False
         self.after_fork()
         reset_in_children(self)
 
@@ -70,8 +71,10 @@ class RuntimeAdapter:
             ServerError: The server does not load it.
             OutputError: It cannot be written.
             AdapterError: Its files have changed since they were read.
+            ViewError: It is closed.
         """
         with self._lock:
+            self._check_open()
             if not self._loaded:
                 self._load()
                 self._loaded = True
@@ -82,14 +85,17 @@ class RuntimeAdapter:
 
         Raises:
             ServerError: The server does not load it.
+            ViewError: It is closed.
         """
         with self._lock:
+            self._check_open()
             self._request_load()
         return True
 
     def close(self) -> bool:
         """Unload the adapter and remove its files; return whether the server has none of it."""
         with self._lock:
+            self._closed = True
             shutil.rmtree(self._folder, ignore_errors=True)
             unload = self._loaded or self._may_be_loaded
             self._loaded = self._may_be_loaded = False
@@ -99,6 +105,11 @@ class RuntimeAdapter:
         except ServerError as error:
             return error.status == 404 or error.is_gone
         return True
+
+    def _check_open(self) -> None:
+        """Load nothing for a thread that is still in a view which was closed."""
+        if self._closed:
+            raise ViewError("the view is closed; open it again to score prompts")
 
     def _load(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)  # of an attempt that failed

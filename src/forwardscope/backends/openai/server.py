@@ -8,7 +8,7 @@ pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,7 +84,7 @@ def read_facts(client: ServerClient, source: ServedSource) -> Facts:
     base, adapter = (
         _named(models, *one) for one in (("name", source.name), ("adapter", source.adapter))
     )
-    if adapter.parent not in (None, base.id):
+    if adapter.parent not in (None, *_aliases(base, models.values())):
         raise ModelError(
             f"model.adapter: {shown(adapter.id)} is an adapter of {shown(adapter.parent or '')} on "
             f"this server, and not of {shown(base.id)}"
@@ -117,6 +117,11 @@ def _named(models: Mapping[str, Model], key: str, name: str) -> Model:
         return models[name]
     known = listed(list(map(shown, models)), _LISTED) or "none"
     raise ModelError(f"model.{key}: the server has no model {shown(name)}; it has {known}")
+
+
+def _aliases(base: Model, models: Iterable[Model]) -> list[str]:
+    """Return the names of a base model: vLLM lists it once for each, with one root."""
+    return [one.id for one in models if one is base or (one.root and one.root == base.root)]
 
 
 def _server_tokenizer(client: ServerClient, model: str) -> ServerTokenizer | None:

@@ -33,7 +33,7 @@ def view_parts(view_id: str, source: ServedSource, facts: Facts, files: Parts) -
     """Return the parts of a view's identity.
 
     Args:
-        view_id: Id of the view.
+        view_id: Id of the view; any other than those of `ServedBackend` has no parts.
         source: What was requested; its revision is a part.
         facts: What the server says of itself.
         files: Parts of the adapter's files; empty where they are not known.
@@ -55,7 +55,7 @@ def view_parts(view_id: str, source: ServedSource, facts: Facts, files: Parts) -
         FINETUNED: {**base, **served, **tuned},
         "scaled": {**base, **served, **tuned, **parameter},
         "null": {**base, **_of_null(files), **parameter},
-    }[view_family(view_id)]
+    }.get(view_family(view_id), {})
     return {name: value for name, value in parts.items() if value}
 
 
