@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from forwardscope.backends.openai.tokens import LocalTokenizer, filler_of
+from forwardscope.backends.openai.client import ServerClient
+from forwardscope.backends.openai.tokens import LocalTokenizer, ServerTokenizer, filler_of
+from forwardscope.backends.server_url import ServerUrl
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import ModelError
 
@@ -94,6 +97,24 @@ def test_what_the_server_appends_is_left_out(open_backend: OpenBackend, server: 
     with backend.as_base() as view:
         view.next_token_dist("ends", top_k=3)
     assert server.of("completions")[-1]["prompt"] == [[1, 28120]]
+
+
+def test_long_prompts_are_not_all_remembered() -> None:
+    """Memory is bounded by bytes: the oldest prompts are split again."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["prompt"])
+        return httpx.Response(200, stream=httpx.ByteStream(b'{"tokens":[1,2]}'))
+
+    url = ServerUrl.parse("http://server:8000")
+    client = ServerClient(url, transport=httpx.MockTransport(answer))
+    tokenizer = ServerTokenizer(client, "base")
+    prompts = [letter * (24 << 20) for letter in "abc"]
+    for prompt in (*prompts, prompts[2], prompts[0]):
+        tokenizer.encode(prompt)
+    client.close()
+    assert [one[0] for one in asked[2:]] == ["a", "b", "c", "a"]
 
 
 def test_a_prompt_is_split_once(open_backend: OpenBackend, server: VllmDouble) -> None:

@@ -74,7 +74,8 @@ def load_backend(
         if check and (is_stored or source.adapter_dir is not None):
             report("measuring the server's tolerance", 0, 0)
             tolerance = measured_tolerance(scorer(BASE, facts.base.id))
-        report("loading an adapter on the server", 0, 0)
+        if source.adapter_dir is not None:
+            report("loading an adapter on the server", 0, 0)
         compare = partial(_compare, source, scorer, tolerance) if check else lambda _: None
         adapters = RuntimeAdapters(client, source, compare)
         return ServedBackend(source, client, facts, adapters, instrumentation, tolerance)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from forwardscope.backends.digests import digest_of_bytes
 from forwardscope.backends.openai.answers import Text, Tokens, parsed
 from forwardscope.backends.openai.client import ServerClient
+from forwardscope.core.cache import MISS, ForwardCache
 from forwardscope.core.keys import RenderedChat
 from forwardscope.errors import ModelError, ServerError
 
@@ -20,7 +21,9 @@ __all__ = ["LocalTokenizer", "ServerTokenizer", "Tokenizer", "filler_of"]
 #: A text that has at least one token in every tokenizer.
 _SAMPLE: Final = "a 1"
 _MAX_BYTES: Final = 256 << 20
+#: Bounds of the prompts whose token ids are remembered.
 _MAX_PROMPTS: Final = 4096
+_MAX_PROMPT_BYTES: Final = 64 << 20
 #: Tokens of filler in the order in which they are preferred, as in a tokenizer's config.
 _ROLES: Final = ("pad_token", "unk_token", "eos_token")
 #: Special tokens of widespread models, where no config names the model's own.
@@ -142,7 +145,7 @@ class ServerTokenizer:
     def __init__(self, client: ServerClient, model: str) -> None:
         self._client = client
         self._model = model
-        self._tokens = lru_cache(_MAX_PROMPTS)(self._request)
+        self._known = ForwardCache(_MAX_PROMPTS, max_bytes=_MAX_PROMPT_BYTES)
         plain, whole = (self._tokens(_SAMPLE, special) for special in (False, True))
         self._appended = _appended(plain, whole)
 
@@ -156,7 +159,7 @@ class ServerTokenizer:
         """Return a prompt's token ids; see `Tokenizer.encode`."""
         rendered = isinstance(text, RenderedChat)
         ids = self._tokens(str(text), not rendered)
-        return list(ids if rendered else ids[: len(ids) - self._appended])
+        return ids if rendered else ids[: len(ids) - self._appended]
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> RenderedChat:
         """Return a chat as the server's template renders it, up to where an answer begins."""
@@ -175,9 +178,15 @@ class ServerTokenizer:
             raise ServerError("the rendered chat has other tokens when it is read again")
         return rendered
 
-    def _request(self, text: str, special: bool) -> list[int]:
+    def _tokens(self, text: str, special: bool) -> list[int]:
+        """Return a text's token ids, with one request for a text that is not remembered."""
+        known = self._known.get((text, special))
+        if known is not MISS:
+            return list(known)
         request = {"model": self._model, "prompt": text, "add_special_tokens": special}
-        return parsed(self._client.request("tokenize", request), Tokens, "tokenize").tokens
+        ids = parsed(self._client.request("tokenize", request), Tokens, "tokenize").tokens
+        self._known.put((text, special), array("I", ids))
+        return ids
 
 
 def filler_of(tokenizer: Tokenizer) -> tuple[str, bool]:
