@@ -31,7 +31,7 @@ class Exchange:
         seconds: From the first attempt to the last answer, waits included.
         attempts: Number of attempts; at least 1.
         throttled: Number of answers that refuse one request too many.
-        status: Status of the last answer; None without one.
+        status: Status of the last answer; None without one, or where it was cut.
         failed: Whether there is no answer that can be used.
     """
 
@@ -44,7 +44,10 @@ class Exchange:
 
     @property
     def outcome(self) -> str:
-        """Class of the last status, `unusable` such as for an answer that was cut, or `none`."""
+        """Class of the last status; `unusable`, such as for an answer that is too long; or `none`.
+
+        An answer that was cut is none.
+        """
         if self.status is None:
             return "none"
         found = f"{self.status // 100}xx"

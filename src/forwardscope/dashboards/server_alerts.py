@@ -24,8 +24,9 @@ def alerts() -> list[Alert]:
             "1m",
             "warning",
             f"{NAME} sends its model's server too many requests",
-            "The server refused {{ $value }} requests of the newest run as too many, more than one "
-            "of ten. Those that it accepted later are complete, and took longer.",
+            "The newest run got {{ $value }} answers that there are too many requests (429), more "
+            "than one for ten requests. Requests that were accepted later are complete, and took "
+            "longer.",
             links=links(NEWEST_RUN, "forward-passes"),
         )
     ]

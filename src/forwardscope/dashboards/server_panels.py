@@ -107,7 +107,7 @@ def outcomes() -> Panel:
         "Requests per second, by outcome",
         "Requests by the class of the last status. 4xx: the server refused it, which is how its "
         "limits are found before a run. 5xx: it failed, or stayed busy. unusable: the answer "
-        "was cut or was no such HTTP. none: no answer.",
+        "was too long, compressed or too slow. none: no whole answer.",
         {"{{operation}}: {{outcome}}": rate(server_names.REQUESTS, by="operation, outcome")},
         "suffix:/s",
         width=8,

@@ -108,8 +108,8 @@ class ServedModelSpec(Section):
             path; for scaled and random adapters.
         adapter_scratch: Folder in which these are written; by default the one that has
             `adapter_dir`.
-        tokenizer: Folder with the model's `tokenizer.json`; by default the server's tokenizer
-            is asked.
+        tokenizer: Folder with the model's `tokenizer.json`; by default the server's own
+            tokenizer is used.
         timeout: Seconds after which a request is given up.
         concurrency: Requests at a time.
     """

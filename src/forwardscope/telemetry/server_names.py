@@ -31,8 +31,8 @@ REQUESTS: Final = Metric(
     "counter",
     "requests",
     "Requests to the model server by outcome: class of the last status (2xx, 3xx, 4xx or 5xx), "
-    "unusable (an answer that was cut, or no such HTTP) or none (no answer). What a server allows "
-    "is asked for with requests that it refuses.",
+    "unusable (an answer that is too long, compressed or too slow, or another status) or none (no "
+    "whole answer). What a server allows is found with requests that it refuses.",
     (*_REQUEST, "outcome"),
     'sum by (outcome) (rate(forwardscope_server_requests_total{operation="completions"}[5m]))',
 )
