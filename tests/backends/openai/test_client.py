@@ -318,6 +318,21 @@ def test_closed_client(make_client: MakeClient) -> None:
         client.request("models")
 
 
+def test_client_that_is_closed_meanwhile(make_client: MakeClient) -> None:
+    """A request of another thread loses its connection, and is not sent again."""
+
+    def transport(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/version":
+            return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+        client.close()
+        raise httpx.ReadError("closed")
+
+    client = make_client(_URL, transport=httpx.MockTransport(transport))
+    client.request("version")
+    with pytest.raises(ViewError, match="closed"):
+        client.request("models")
+
+
 def test_stop_ends_the_waiting(ask: Ask, server: VllmDouble) -> None:
     """A stop that is requested while a client waits for its next attempt ends the request."""
     stop = threading.Event()

@@ -144,8 +144,6 @@ class ServerClient:
             ServerError: There is no such answer. The message has no key and no prompt.
             ViewError: The client is closed.
         """
-        if self._http.is_closed:
-            raise ViewError("the connection to the model server is closed; load the backend again")
         start = time.perf_counter()
         attempt = throttled = 0
         while True:
@@ -171,6 +169,8 @@ class ServerClient:
         self._http.close()
 
     def _attempt(self, operation: str, body: dict[str, Any] | None) -> _Answer:
+        if self._http.is_closed:
+            raise ViewError("the connection to the model server is closed; load the backend again")
         base = self.url.api if operation in _OF_THE_API else self.url.root
         content = None if body is None else msgspec.json.encode(body)
         try:
