@@ -217,13 +217,16 @@ def test_redirect_is_not_followed(ask: Ask, server: VllmDouble) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_key(ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said", [b'{"error":{"message":"bad open  sesame"}}', b'{"said":"bad open  sesame"}']
+)
+def test_key(ask: Ask, server: VllmDouble, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     """It is sent as a bearer token, and shown in no message that quotes it."""
-    monkeypatch.setenv(KEY_VARIABLE, "open-sesame")
-    server.faults.append(Fault(400, b'{"error":{"message":"bad open-sesame"}}', operation="models"))
-    with pytest.raises(ServerError) as refused:
+    monkeypatch.setenv(KEY_VARIABLE, "open  sesame")
+    server.faults.append(Fault(400, said, operation="models"))
+    with pytest.raises(ServerError, match=r"bad \*\*\*") as refused:
         ask()
-    assert server.keys[-1] == "Bearer open-sesame"
+    assert server.keys[-1] == "Bearer open  sesame"
     assert "sesame" not in str(refused.value)
 
 

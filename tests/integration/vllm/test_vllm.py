@@ -108,8 +108,8 @@ def test_random_adapters_are_no_base(served: ServedBackend) -> None:
 
 
 @pytest.mark.parametrize("view_id", ["base", "ft"])
-def test_a_batch_costs_less(served: ServedBackend, view_id: str) -> None:
-    """All prompts are one request; the time is printed beside that of one request each."""
+def test_time_of_a_batch(served: ServedBackend, view_id: str) -> None:
+    """The time of all prompts in one request is printed beside that of one request each."""
     cache = served.instrumentation.cache
     opened = served.as_base() if view_id == "base" else served.as_finetuned()
     with opened as view:

@@ -16,6 +16,7 @@ from forwardscope.errors import ServerError
 
 __all__ = [
     "Choice",
+    "Model",
     "Models",
     "NotFinite",
     "Text",

@@ -17,7 +17,7 @@ from forwardscope.backends.server_url import KEY_VARIABLE, ServerUrl
 from forwardscope.core.forks import reset_in_children
 from forwardscope.core.server_requests import Exchange
 from forwardscope.errors import ServerError, ViewError
-from forwardscope.telemetry.http import one_line, refusal, root_cause
+from forwardscope.telemetry.http import refusal, root_cause
 from forwardscope.telemetry.propagation import trace_headers
 
 __all__ = ["MAX_BODY_BYTES", "NOT_FINITE", "ServerClient"]
@@ -263,8 +263,8 @@ def _message(body: bytes) -> str:
     try:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return one_line(text)
+        return text
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]
-    return found if isinstance(found, str) else one_line(text)
+    return found if isinstance(found, str) else text

@@ -9,6 +9,11 @@ from forwardscope.backends.server_url import ServerUrl
 
 __all__ = ["proxy_hint", "unusable"]
 
+_HINT: Final = (
+    " Requests go through the proxy that the environment names; put its host into NO_PROXY if "
+    "it is reached without one"
+)
+
 
 def unusable(error: Exception) -> str:
     """Return what is wrong with the environment; nothing of its values, which may be secret.
@@ -33,9 +38,3 @@ def proxy_hint(url: ServerUrl) -> str:
     proxies = getproxies()
     named = proxies.get(url.api.partition(":")[0]) or proxies.get("all")
     return _HINT if named and not proxy_bypass(url.address) else ""
-
-
-_HINT: Final = (
-    " Requests go through the proxy that the environment names; put its host into NO_PROXY if "
-    "it is reached without one"
-)

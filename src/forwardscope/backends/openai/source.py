@@ -22,7 +22,7 @@ class ServedSource:
             has `adapter_dir`.
         tokenizer: Folder with the model's `tokenizer.json`; by default the server's own
             tokenizer is used.
-        timeout_s: Longest time of one request.
+        timeout_s: Longest time of one attempt of a request.
         concurrency: Requests at a time.
     """
 

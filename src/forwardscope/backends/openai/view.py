@@ -22,7 +22,7 @@ class ServedView(CachedView):
 
     Args:
         view_id: Id of the view.
-        scorer: Asks the server.
+        scorer: Computes what is not cached.
         instrumentation: Caches, counts and traces lookups.
         has_tokens: Whether a tokenizer is known.
     """
