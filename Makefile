@@ -51,10 +51,11 @@ e2e: $(VENV)/.dev e2e-tools
 # evaluation tools on our cache, each in an environment of its own; once more with its newest
 # release, if that is another
 e2e-tools: $(VENV)/.dev
-	$(MAKE) --jobs=2 --output-sync=target e2e-lm-eval e2e-sway
+	$(MAKE) --jobs=2 --output-sync=target $(VENV)-lm-eval/.tool $(VENV)-sway/.tool
+	$(MAKE) e2e-lm-eval e2e-sway
 
 e2e-lm-eval e2e-sway: e2e-%: $(VENV)-%/.tool
-	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest $(TOOLS)
+	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest -n 2 $(TOOLS)
 
 $(VENV)-lm-eval/.tool: TOOL := lm_eval[hf]==0.4.13
 $(VENV)-sway/.tool: TOOL := dlm-sway==0.1.0
