@@ -83,6 +83,12 @@ def test_missing_folder(with_model: Source, tmp_path: Path) -> None:
     assert f"model path {missing} is not a folder" in _message(with_model(missing))
 
 
+def test_url_for_a_folder(with_model: Source) -> None:
+    """The key of a server's URL is named."""
+    said = _message(with_model("http://127.0.0.1:8000/v1"))
+    assert "the model of a server is model.server" in said
+
+
 def test_file_for_a_folder(with_model: Source, zoo: Any) -> None:
     """A file where a folder belongs is named, with what would do."""
     path = zoo.path("llama") / "model.safetensors"

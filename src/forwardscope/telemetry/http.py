@@ -123,7 +123,7 @@ def refusal(
         phrase: The status's reason phrase.
         location: The answer's header Location.
         message: What the answer says. HTML, which is for browsers, is left out, and
-            so is what was not decoded.
+            so is what was not decoded, or is the phrase again.
         secrets: Texts that are replaced.
     """
     if status // 100 == 2:
@@ -133,7 +133,7 @@ def refusal(
             location = urljoin(url, location or "")
         return f"HTTP {status}: redirects to {shown_url(location or '')}, which is not followed"
     said = message.strip()
-    if said.startswith("<") or "\ufffd" in said:
+    if said.startswith("<") or "\ufffd" in said or said == phrase:
         said = ""
     return one_line(f"HTTP {status}: {phrase}{': ' if said else ''}{said}", secrets)
 

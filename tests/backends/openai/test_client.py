@@ -259,6 +259,7 @@ def test_key_that_no_header_can_have(monkeypatch: pytest.MonkeyPatch, key: str) 
         (b"\xff\xfe", "HTTP 400: Bad Request"),
         (b"[" * 60_000, "HTTP 400: Bad Request:…"),
         (b'{"detail":"Not Found"}', "HTTP 400: Bad Request: Not Found"),
+        (b'{"detail":"Bad Request"}', "HTTP 400: Bad Request"),
         (b'{"error":{"message":"a\\u001b[31m b"}}', "HTTP 400: Bad Request: a\\x1b[31m b"),
     ],
 )
@@ -268,6 +269,14 @@ def test_messages_of_the_server(ask: Ask, server: VllmDouble, said: bytes, shown
     with pytest.raises(ServerError) as refused:
         ask()
     assert str(refused.value).endswith(f"did not accept /models: {shown}")
+
+
+def test_server_without_the_api(make_client: MakeClient, server: VllmDouble) -> None:
+    """A path that is not that of the API is named as what to check."""
+    client = make_client(ServerUrl.parse(server.url))
+    server.absent.add("models")
+    with pytest.raises(ServerError, match=r"HTTP 404: Not Found; does model\.server end with /v1"):
+        client.request("models")
 
 
 def test_answer_that_is_nested_deeply(ask: Ask, server: VllmDouble) -> None:

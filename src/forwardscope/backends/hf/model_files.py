@@ -36,6 +36,7 @@ _VOCABULARIES: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _CONFIGS: Final = ("config.json", "generation_config.json")
 #: Implementations that are part of torch; for others transformers may take a kernel of the hub.
 _ATTENTION: Final = (None, "eager", "sdpa", "flex_attention")
+_URLS: Final = ("http://", "https://")
 _WEIGHTS: Final = ".safetensors"
 _INDEX: Final = ".safetensors.index.json"
 
@@ -109,9 +110,10 @@ def find_model(
         return ModelFiles(path, local.parent, local.name)
     if not local.is_dir():
         if local.exists() or is_path(path):
-            raise ModelError(
-                f"model path {path} is not a folder; give a folder, a .gguf file or a hub id"
-            )
+            fix = "give a folder, a .gguf file or a hub id"
+            if path.startswith(_URLS):
+                fix += "; the model of a server is model.server of a suite"
+            raise ModelError(f"model path {path} is not a folder; {fix}")
         local = _downloaded(path, report)
     try:
         is_adapter = (local / "adapter_config.json").is_file()

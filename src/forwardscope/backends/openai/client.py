@@ -34,6 +34,7 @@ _OTHER_PROTOCOL: Final = "WRONG_VERSION_NUMBER"
 _WITHOUT_TLS: Final = "does it speak http:// and not https://?"
 _SLOW: Final = "raise model.timeout, or lower model.concurrency"
 _NO_URL: Final = "correct model.server"
+_NO_API: Final = "; does model.server end with /v1, where vLLM has its API?"
 _JSON: Final = {"Content-Type": "application/json"}
 #: Operations below the API; the others are below the server's root.
 _OF_THE_API: Final = ("completions", "models", "load_lora_adapter", "unload_lora_adapter")
@@ -238,7 +239,8 @@ class ServerClient:
         if answer.status in (401, 403):
             fix = "put its API key into the variable" if not self._key else "correct the key in"
             return f"{where} refused /{operation}: HTTP {answer.status}; {fix} {KEY_VARIABLE}"
-        return f"{where} did not accept /{operation}: {answer.problem}{tries}"
+        fix = _NO_API if answer.status == 404 and operation == "models" else ""
+        return f"{where} did not accept /{operation}: {answer.problem}{tries}{fix}"
 
 
 def _is_refused(error: BaseException | None) -> bool:
