@@ -374,7 +374,8 @@ class SuiteResult(_Record):
         dtype: Dtype of the weights.
         device: Device of the weights. A backend that does not say which exactness,
             dtype and device it has is recorded with those of the suite file.
-        versions: Versions of Python, forwardscope and the libraries of the model.
+        versions: Versions of Python, forwardscope, the libraries of the model, and of the
+            server that holds it, where it says one.
         seed: Seed of the suite.
         period_s: Intended interval between runs, in seconds, or null.
         started_at: Start of the run, ISO 8601, UTC.

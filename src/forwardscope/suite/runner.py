@@ -153,6 +153,7 @@ def _result(
     if not_run:
         warnings.append(f"the run was interrupted; without a result: {', '.join(not_run)}")
     facts = facts_of_run(run, {} if plan is None else plan.series)
+    facts["versions"] |= getattr(backend, "versions", {})
     planned = run.expected_forward_passes
     over_plan = planned is not None and counters.total().demand > planned
     searched = facts["cache"].evictions and over_plan

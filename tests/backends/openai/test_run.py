@@ -66,6 +66,7 @@ def test_a_suite_of_a_server(run: Run, server: VllmDouble, adapter: Path) -> Non
     assert f"base base, fine-tuned tiny ({result['tuned_identity'][:8]}); {where}" in done.stdout
     assert result["expected_forward_passes"] == result["backend_stats"]["forward_passes"]
     assert not server.loaded
+    assert result["versions"]["vllm"] == "0.32.0"
 
 
 def test_a_second_run_pays_nothing(run: Run) -> None:

@@ -30,6 +30,7 @@ from forwardscope.core.keys import RenderedChat, view_family
 from forwardscope.errors import PromptError, ServerError, UnsupportedError, ViewError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.tier import DEFAULT_TOLERANCE
+from forwardscope.text import printable
 
 __all__ = ["ServedBackend"]
 
@@ -100,6 +101,11 @@ class ServedBackend:
     def refused_views(self) -> Mapping[str, str]:
         """The reason for each view family that this server or adapter does not have."""
         return self._adapters.refusals
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Version of the server, by its name, where it says one."""
+        return {"vllm": printable(self._facts.version)} if self._facts.version else {}
 
     @property
     def warnings(self) -> list[str]:
