@@ -158,7 +158,8 @@ def run(
     adapter: Annotated[
         str | None,
         typer.Option(
-            help="Compare with this adapter instead of the suite's: a folder or a hub id.",
+            help="Compare with this adapter instead of the suite's: a folder, a hub id, or a "
+            "name on the suite's server.",
             metavar="PATH",
         ),
     ] = None,
