@@ -18,7 +18,7 @@ from forwardscope.analysis.chart_data import ChartData
 from forwardscope.analysis.report import report, report_of_runs
 from forwardscope.probes import DeltaKL, PerplexityShift, Probe
 from forwardscope.suite import SuiteResult, SuiteSpec, run_suite
-from forwardscope.suite.result import Delivery, StoreUse
+from forwardscope.suite.result import Delivery, ServerUse, StoreUse
 from forwardscope.suite.spec import ModelSpec
 from forwardscope.testing import MemoryStore, ScriptedBackend
 
@@ -164,6 +164,16 @@ def test_a_run_that_a_store_answered(warm: Run) -> None:
     assert ["one", "base", "2", "2", "2", "0"] in [row[:6] for row in rows]
     assert page.count("The run paid for no forward pass that succeeded.") == 2
     assert 'class="fail"' not in page
+
+
+def test_requests_to_a_server(run_of: RunOf) -> None:
+    """A run of a served model has its requests, and what of them went wrong."""
+    result, _ = run_of(DeltaKL(name="one", prompts=["a"]))
+    assert "equests to the server" not in report(result, None)
+    use = {"requests": 9, "retries": 4, "throttled": 3, "failed": 2}
+    server = ServerUse(address="server", port=8000, **use)
+    page = report(result.model_copy(update={"server": server}), None)
+    assert "<p>Requests to the server: 9, retried 4, throttled 3, failed 2.</p>" in page
 
 
 def test_stored_values_that_were_wrong_are_in_red(warm: Run) -> None:

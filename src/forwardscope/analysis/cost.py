@@ -38,6 +38,7 @@ def cost_section(result: SuiteResult) -> str:
         stacked_bar(shares, f"Lookups by what answered them: {parts}"),
         html_table(_table(result.store, tiers, shares)),
         *_store(result),
+        "" if result.server is None else paragraph(f"{result.server.sentence.capitalize()}."),
     )
 
 

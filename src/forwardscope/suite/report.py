@@ -142,11 +142,7 @@ def _store_line(store: StoreUse, demand: int) -> Text:
 
 
 def _server_line(server: ServerUse) -> Text:
-    line = f"requests to the server: {server.requests}, retried {server.retries}, "
-    line += f"throttled {server.throttled}"
-    if server.failed:
-        line += f", failed {server.failed}"
-    return Text(line, style="bold yellow" if server.failed or server.throttled else "")
+    return Text(server.sentence, style="bold yellow" if server.failed or server.throttled else "")
 
 
 def _tokens_line(tokens: PromptTokens) -> str:

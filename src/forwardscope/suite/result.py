@@ -304,6 +304,15 @@ class ServerUse(_Record):
     throttled: _Count
     failed: _Count
 
+    @property
+    def sentence(self) -> str:
+        """What a run sent to the server, in words."""
+        said = (
+            f"requests to the server: {self.requests}, retried {self.retries}, "
+            f"throttled {self.throttled}"
+        )
+        return f"{said}, failed {self.failed}" if self.failed else said
+
 
 class PromptTokens(_Record):
     """Prompt tokens of successful forward passes.
