@@ -32,6 +32,7 @@ from forwardscope.errors import (
     ViewError,
 )
 from forwardscope.store.sqlite import SqliteStore
+from forwardscope.store.tier import DEFAULT_TOLERANCE
 
 from .conftest import QUICK, OpenBackend, write_adapter
 from .vllm_double import UNKNOWN, Fault, VllmDouble
@@ -564,6 +565,33 @@ def test_values_that_are_not_finite(open_backend: OpenBackend, server: VllmDoubl
     with backend.as_base() as view, pytest.raises(NonFiniteError) as refused:
         view.next_token_dist_batch(PROMPTS, top_k=K)
     assert (refused.value.view_id, refused.value.prompt_hash) == ("base", prompt_hash(PROMPTS[1]))
+
+
+@pytest.mark.parametrize("answered", [0, 5, 6], ids=["base", "ft", "scaled"])
+def test_values_that_are_not_finite_before_a_run(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble, answered: int
+) -> None:
+    """What is measured when a backend is opened hides no later error, and is none itself."""
+    said = b'{"error":{"message":"Out of range float values are not JSON compliant","code":400}}'
+    nan = Fault(400, said, operation="completions")
+    server.faults += [replace(nan, after=2 + answered), *[nan] * 3]
+    backend = open_backend(adapter_dir=str(adapter))
+    assert backend.refused_views == {}
+    assert backend.tolerance == DEFAULT_TOLERANCE
+    assert not server.loaded
+
+
+def test_context_that_is_too_short_for_samples(
+    open_backend: OpenBackend, adapter: Path, server: VllmDouble
+) -> None:
+    """Nothing is measured with them, and shorter prompts are computed."""
+    models = server.answer("models", None)[1].replace(
+        b'"max_model_len": 2048', b'"max_model_len": 8'
+    )
+    server.faults.append(Fault(200, models, operation="models"))
+    backend = open_backend(adapter_dir=str(adapter))
+    with backend.as_base() as view:
+        assert view.next_token_dist(PROMPTS[0], top_k=K).token_ids.shape == (K,)
 
 
 def test_values_that_are_not_finite_without_a_tokenizer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,7 @@ from forwardscope.backends.openai.source import ServedSource
 from forwardscope.backends.openai.tolerance import largest_difference, measured_tolerance
 from forwardscope.backends.server_url import ServerUrl
 from forwardscope.backends.views import BASE, FINETUNED, scaled_view_id
-from forwardscope.errors import AdapterError, ServerError
+from forwardscope.errors import AdapterError, NonFiniteError, PromptError, ServerError
 from forwardscope.instrumentation import BackendInstrumentation
 from forwardscope.store.tier import DEFAULT_TOLERANCE
 from forwardscope.text import printable, shown
@@ -27,6 +28,8 @@ Report = Callable[[str, int, int], None]
 
 #: Largest difference of a log-probability of equal adapters in float32, also on a busy server.
 _OF_EQUAL_ADAPTERS: Final = 1e-3
+#: NaN, and samples that are too long for the model: a run reports them by probe.
+_FOUND_LATER: Final = (NonFiniteError, PromptError)
 
 
 def load_backend(
@@ -73,7 +76,8 @@ def load_backend(
         tolerance = DEFAULT_TOLERANCE
         if check and (is_stored or source.adapter_dir is not None):
             report("measuring the server's tolerance", 0, 0)
-            tolerance = measured_tolerance(scorer(BASE, facts.base.id))
+            with suppress(*_FOUND_LATER):
+                tolerance = measured_tolerance(scorer(BASE, facts.base.id))
         if source.adapter_dir is not None:
             report("loading an adapter on the server", 0, 0)
         compare = partial(_compare, source, scorer, tolerance) if check else lambda _: None
@@ -113,7 +117,9 @@ def _compare(
         AdapterError: They are not the same, such as after a new training into the same folder.
     """
     tuned, loaded = scorer(FINETUNED, source.adapter), scorer(scaled_view_id(1.0), name)
-    apart = largest_difference(tuned, loaded)
+    apart = 0.0
+    with suppress(*_FOUND_LATER):
+        apart = largest_difference(tuned, loaded)
     if apart > max(_OF_EQUAL_ADAPTERS, tolerance):
         raise AdapterError(
             f"model.adapter_dir: {shown(str(source.adapter_dir))} is not what the server has as "
