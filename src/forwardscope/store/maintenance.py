@@ -182,8 +182,8 @@ def find_identity(names: Iterable[str], prefix: str) -> str:
     if not found:
         raise StoreError(f"the store has no entries of an identity that begins with {prefix}")
     if len(found) > 1:
-        names = listed([shown(name) for name in found], _MAX_LISTED)
-        raise StoreError(f"{len(found)} identities begin with {prefix}: {names}")
+        first = listed([shown(name) for name in found], _MAX_LISTED)
+        raise StoreError(f"{len(found)} identities begin with {prefix}: {first}")
     return found[0]
 
 

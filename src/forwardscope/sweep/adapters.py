@@ -22,7 +22,6 @@ _CONFIG: Final = "adapter_config.json"
 #: Characters that a label keeps of a path.
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+=@-]")
 _MAX_PART: Final = 64
-#: Folders named in a sentence.
 
 
 @dataclass(frozen=True, slots=True)

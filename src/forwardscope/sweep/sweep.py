@@ -31,8 +31,6 @@ from forwardscope.text import listed, printable
 
 __all__ = ["Sweep", "SweepInterrupted", "run_sweep", "tasks_of"]
 
-#: Adapters named in a sentence.
-
 
 class SweepInterrupted(KeyboardInterrupt):
     """A sweep was interrupted.
