@@ -40,8 +40,8 @@ REQUEST_RETRIES: Final = Metric(
     "forwardscope_server_retries_total",
     "counter",
     "retries",
-    "Attempts to send a request to the model server again, after an answer that asks to come back "
-    "later or a lost connection.",
+    "Attempts to send a request to the model server again, because it was busy, failed or closed "
+    "the connection.",
     _REQUEST,
     "sum by (server) (rate(forwardscope_server_retries_total[5m])) "
     "/ (sum by (server) (rate(forwardscope_server_requests_total[5m])) > 0)",
