@@ -28,7 +28,7 @@ Report = Callable[[str, int, int], None]
 
 #: Largest difference of a log-probability of equal adapters in float32, also on a busy server.
 _OF_EQUAL_ADAPTERS: Final = 1e-3
-#: NaN, and samples that are too long for the model: a run reports them by probe.
+#: NaN, which a run reports by probe, and samples that are too long for the model.
 _FOUND_LATER: Final = (NonFiniteError, PromptError)
 
 
