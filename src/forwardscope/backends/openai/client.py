@@ -187,7 +187,8 @@ class ServerClient:
         except httpx.TimeoutException:
             return _Answer(None, problem=f"no answer within {self._timeout_s:g} s", fix=_SLOW)
         except httpx.HTTPError as error:
-            problem, is_gone = root_cause(error, self._secrets), _is_refused(error)
+            problem = root_cause(error, self._secrets)
+            is_gone = _is_refused(error) and not proxy_hint(self.url)  # else it is the proxy
             fix = _WITHOUT_TLS if _OTHER_PROTOCOL in problem else ""
             return _Answer(None, problem=problem, transient=True, is_gone=is_gone, fix=fix)
         except (httpx.InvalidURL, UnicodeError) as error:
