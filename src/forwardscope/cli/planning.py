@@ -80,8 +80,8 @@ def plan(
     With a store it also prints how many of the forward passes the store would
     answer and how many a run would pay. A store has values by the content of the
     model, so the model is loaded for that, and no forward pass is run. A model
-    server is asked for what it has, and loads the adapter of `adapter_dir` once.
-    The store is only read.
+    server sends its models and limits, and loads the adapter of `adapter_dir`
+    once. The store is only read.
 
     Without a store no model is loaded: an adapter is assumed to be plain LoRA,
     whose scales 0 and 1 equal the base and the fine-tuned view. `max_bytes` is
