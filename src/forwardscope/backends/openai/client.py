@@ -245,7 +245,7 @@ class ServerClient:
 
 
 def _is_refused(error: BaseException | None) -> bool:
-    """Whether nothing listens at the server's address."""
+    """Whether the cause of an error is that nothing listens at an address."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError):
             return True
